@@ -1,0 +1,40 @@
+"""One video backbone for any length, any resolution, any budget.
+
+Names are imported on first use, so that `stretchysnake --help` answers without loading torch.
+"""
+
+import importlib
+
+_HOMES = {
+    "NANO": "flexibility",
+    "PAPER": "flexibility",
+    "Scale": "flexibility",
+    "ScaleSets": "flexibility",
+    "VARIANTS": "flexibility",
+    "Variant": "flexibility",
+    "VideoMamba": "models.videomamba",
+    "VideoMambaConfig": "models.config",
+    "VideoRecord": "data.records",
+    "embed": "eval.embed",
+    "eval_scale": "flexibility",
+    "load_model": "models.checkpoints",
+    "read_records": "data.records",
+    "save_model": "models.checkpoints",
+    "scale_at": "flexibility",
+    "selective_scan": "ops.selective_scan",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stretchysnake' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"stretchysnake.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,218 @@
+"""Pictures of a handwritten digit that acts: moves, turns, grows, bounces over a textured background.
+
+An act is a path of the actor: per frame a place, an angle and a size. Units: lengths are shares of the frame's side, angles
+are degrees. Everything random comes from the given numpy generator, so a clip is a function of its seed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+SIZE = 112
+"""Pixels per side of a frame."""
+_MASTER = 144
+"""Pixels per side of the enlarged digit that frames are sampled from; soft edges make nearest sampling enough."""
+
+DIRECTIONS = {
+    "right": (1, 0),
+    "left": (-1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+    "up-right": (1, -1),
+    "down-right": (1, 1),
+    "up-left": (-1, -1),
+    "down-left": (-1, 1),
+}
+
+
+class ActorPath(NamedTuple):
+    """Per-frame state of the actor, each (T,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    angle: np.ndarray
+    extent: np.ndarray
+    opacity: np.ndarray
+
+
+def _placed(rng, offset_x, offset_y, extent, angle=0.0, opacity=1.0) -> ActorPath:
+    """Put the path (offsets from its start) at a random place where the actor stays visible throughout."""
+    num_frames = len(offset_x)
+    extent = np.broadcast_to(np.asarray(extent, np.float64), num_frames)
+    centres = []
+    for offset in (offset_x, offset_y):
+        low, high = np.max(extent / 2 - offset), np.min(1 - extent / 2 - offset)
+        start = rng.uniform(low, high) if low < high else (low + high) / 2
+        centres.append(start + offset)
+    return ActorPath(
+        *centres, np.broadcast_to(angle, num_frames), extent, np.broadcast_to(opacity, num_frames)
+    )
+
+
+def move(rng, direction: str, *, num_frames: int, extent: float, travel: float) -> ActorPath:
+    """A straight, even move over `travel`."""
+    t = np.linspace(0, 1, num_frames)
+    dx, dy = DIRECTIONS[direction]
+    length = np.hypot(dx, dy)
+    return _placed(rng, travel * dx / length * t, travel * dy / length * t, extent)
+
+
+def move_in_turn(rng, directions: tuple[str, ...], *, num_frames: int, extent: float, travel: float) -> ActorPath:
+    """Several moves, one after the other, each over an equal share of the frames."""
+    t = np.linspace(0, len(directions), num_frames)
+    x, y = np.zeros(num_frames), np.zeros(num_frames)
+    for i, direction in enumerate(directions):
+        done = np.clip(t - i, 0, 1) * travel
+        x, y = x + done * DIRECTIONS[direction][0], y + done * DIRECTIONS[direction][1]
+    return _placed(rng, x, y, extent)
+
+
+def act_path(rng, act: str, *, num_frames: int, extent: float, travel: float) -> ActorPath:
+    """The path of a named act: a direction of `DIRECTIONS`, spin, grow, circle, bounce or blink."""
+    t, still = np.linspace(0, 1, num_frames), np.zeros(num_frames)
+    if act in DIRECTIONS:
+        return move(rng, act, num_frames=num_frames, extent=extent, travel=travel)
+    if act == "spin":
+        turns = rng.uniform(0.6, 1.2) * rng.choice([-1, 1])
+        return _placed(rng, still, still, extent, angle=360 * turns * t)
+    if act == "grow":
+        final = min(0.75, extent * rng.uniform(1.3, 1.5))
+        return _placed(rng, still, still, final * (0.45 + 0.55 * t))
+    if act == "circle":
+        phase = 2 * np.pi * (rng.uniform() + rng.choice([-1, 1]) * rng.uniform(0.8, 1.3) * t)
+        return _placed(rng, travel / 2 * np.cos(phase), travel / 2 * np.sin(phase), extent)
+    if act == "bounce":
+        hops = np.abs(np.sin(np.pi * (rng.uniform() + rng.uniform(1.5, 2.5) * t)))
+        return _placed(rng, rng.uniform(-0.1, 0.1) * t, -0.8 * travel * hops, extent)
+    if act == "blink":
+        phase = rng.uniform() + rng.uniform(1.5, 3) * t
+        return _placed(rng, still, still, extent, opacity=np.where(phase % 1 < 0.3, 0.3, 1.0))
+    raise ValueError(f"act ({act!r}) must be one of {[*DIRECTIONS, 'spin', 'grow', 'circle', 'bounce', 'blink']}.")
+
+
+@cache
+def _enlarge_matrix(num_out: int, num_in: int) -> np.ndarray:
+    """Cubic B-spline interpolation (num_out, num_in): smooth, never below 0 or above 1."""
+    centres = (np.arange(num_out) + 0.5) * num_in / num_out - 0.5
+    d = np.abs(centres[:, None] - np.arange(num_in)[None])
+    weights = np.where(d < 1, (4 - 6 * d**2 + 3 * d**3) / 6, np.clip(2 - d, 0, None) ** 3 / 6)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _enlarge(pixels: np.ndarray, num_out: int) -> np.ndarray:
+    """Return pixels (num_out, num_out, ...) of a small square picture (n, n, ...)."""
+    matrix = _enlarge_matrix(num_out, pixels.shape[0])
+    # plain einsum stays off BLAS, whose threads would fight over the cores with the other workers
+    rows = np.einsum("ai,ij...->aj...", matrix, pixels)
+    return np.einsum("bj,aj...->ab...", matrix, rows)
+
+
+def _actor_mask(rng, image: np.ndarray) -> np.ndarray:
+    """Enlarge an 8x8 digit (0..16) to a soft mask in [0, 1] with a random stroke thickness."""
+    padded = np.pad(image.astype(np.float32) / 16, 1)
+    grey = _enlarge(padded, _MASTER)
+    threshold = rng.uniform(0.3, 0.48)
+    return np.clip((grey - threshold) * 6 + 0.5, 0, 1).astype(np.float32)
+
+
+def _background(rng) -> np.ndarray:
+    """A coloured gradient with coarse and fine smoothed noise, float32 (SIZE, SIZE, 3)."""
+    base = rng.uniform(30, 225, 3)
+    corners = base + rng.normal(0, 28, (2, 2, 3))
+    ramp = np.linspace(0, 1, SIZE)[:, None]
+    top, bottom = ramp * corners[0, 0] + (1 - ramp) * corners[0, 1], ramp * corners[1, 0] + (1 - ramp) * corners[1, 1]
+    picture = (ramp[:, None] * top + (1 - ramp[:, None]) * bottom).astype(np.float32)
+    picture += _enlarge(rng.normal(0, 26, (7, 7, 3)).astype(np.float32), SIZE)
+    top, left = rng.integers(0, SIZE, 2)
+    window = _grain_bank()[top : top + SIZE, left : left + SIZE]
+    picture += window[:: rng.choice([-1, 1]), :: rng.choice([-1, 1]), rng.permutation(3)]
+    return np.clip(picture, 0, 255).astype(np.float32)
+
+
+def _contrasting_colour(rng, background: np.ndarray) -> np.ndarray:
+    """A random colour at least 80 grey levels brighter or darker than the background's mean."""
+    weights = np.array([0.299, 0.587, 0.114])
+    mean = float((background.reshape(-1, 3).mean(0) * weights).sum())
+    brighter = mean < 128 if abs(mean - 128) > 30 else bool(rng.integers(2))
+    target = rng.uniform(mean + 80, 250) if brighter and mean < 165 else rng.uniform(5, max(6, mean - 80))
+    hue = rng.normal(0, 45, 3)
+    return np.clip(target + hue - hue @ weights, 0, 255).astype(np.float32)
+
+
+@cache
+def _grain_bank() -> np.ndarray:
+    """Smoothed noise, four pixels a cell, that backgrounds take random windows of; the same in every process."""
+    return _enlarge(np.random.default_rng(1).normal(0, 16, (56, 56, 3)).astype(np.float32), 2 * SIZE)
+
+
+@cache
+def _noise_bank() -> np.ndarray:
+    """Unit pixel noise that frames take random windows of; the same in every process."""
+    return np.random.default_rng(0).normal(0, 1, (2 * SIZE, 2 * SIZE)).astype(np.float32)
+
+
+# R, G, B in 0..255 -> Y, U, V of ITU-R BT.601, limited range: what decoders assume of an untagged small video
+_YUV = np.array([[0.257, 0.504, 0.098], [-0.148, -0.291, 0.439], [0.439, -0.368, -0.071]], np.float32)
+_YUV_OFFSET = np.array([16, 128, 128], np.float32)
+
+
+def _to_yuv(pixels: np.ndarray) -> np.ndarray:
+    """Planes (3, ...) of RGB pixels (..., 3)."""
+    planes = np.einsum("cd,...d->c...", _YUV, pixels)
+    return planes + _YUV_OFFSET.reshape(3, *[1] * (pixels.ndim - 1))
+
+
+def _alpha(mask, centres, x, y, turn, extent, shear, aspect) -> tuple[slice, slice, np.ndarray]:
+    """Opacity of the actor in the box around it: rows, columns and the values there, nearest sampling."""
+    reach = 0.75 * extent  # the turned, sheared square fits inside
+    columns = slice(max(0, int((x - reach) * SIZE)) & ~1, min(SIZE, int((x + reach) * SIZE) + 2 & ~1))
+    rows = slice(max(0, int((y - reach) * SIZE)) & ~1, min(SIZE, int((y + reach) * SIZE) + 2 & ~1))
+    u, v = centres[columns] - np.float32(x), centres[rows] - np.float32(y)
+    zoom, middle = 0.8 * _MASTER / extent, _MASTER / 2 + 1  # the mask has a tenth of margin on each side
+    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
+    # along = cos v - sin u;  across = (cos u + sin v) / aspect + shear * along
+    along = (np.float32(cos) * v + np.float32(middle))[:, None] - np.float32(sin) * u
+    across_v = np.float32(sin / aspect + shear * cos) * v + np.float32(middle)
+    across = across_v[:, None] + np.float32(cos / aspect - shear * sin) * u
+    for position in (along, across):
+        np.maximum(position, 0, out=position)
+        np.minimum(position, _MASTER + 1, out=position)
+    place = along.astype(np.int32)
+    place *= _MASTER + 2
+    place += across.astype(np.int32)
+    return rows, columns, mask.ravel()[place]
+
+
+def render(rng, image: np.ndarray, path: ActorPath) -> np.ndarray:
+    """Return frames (T, SIZE * 3 // 2, SIZE) uint8 of the digit `image` (8, 8) following `path`.
+
+    The layout is yuv420p, what the encoder takes: SIZE rows of Y, then U and V at half the resolution. It is half the work of RGB.
+    """
+    mask = np.pad(_actor_mask(rng, image), 1)  # a transparent border catches what samples outside
+    background = _background(rng)
+    colour = _to_yuv(_contrasting_colour(rng, background))
+    planes = _to_yuv(background)
+    contrast = colour[:, None, None] - planes
+    luma, luma_contrast = planes[0].astype(np.int16), contrast[0]
+    half = SIZE // 2
+    chroma, chroma_contrast = planes[1:, ::2, ::2].astype(np.int16), contrast[1:, ::2, ::2].copy()
+    shear, tilt, aspect = rng.uniform(-0.18, 0.18), rng.uniform(-10, 10), rng.uniform(0.85, 1.15)
+    noise = (_noise_bank() * np.float32(rng.uniform(1.5, 5))).astype(np.int16)
+    offsets = rng.integers(0, SIZE, (len(path.x), 2))
+    centres = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
+    frames = np.empty((len(path.x), SIZE + half, SIZE), np.uint8)
+    for t, (x, y, angle, extent, opacity) in enumerate(zip(*path, strict=True)):
+        rows, columns, alpha = _alpha(mask, centres, x, y, np.deg2rad(angle + tilt), extent, shear, aspect)
+        alpha = np.float32(opacity) * alpha
+        top, left = offsets[t]
+        frame = luma + noise[top : top + SIZE, left : left + SIZE]
+        frame[rows, columns] += (alpha * luma_contrast[rows, columns]).astype(np.int16)
+        frames[t, :SIZE] = np.minimum(np.maximum(frame, 16), 235)
+        frame = chroma + noise[left : left + half, top : top + half] // 2
+        rows, columns = (slice(s.start // 2, s.stop // 2) for s in (rows, columns))
+        frame[:, rows, columns] += (alpha[::2, ::2] * chroma_contrast[:, rows, columns]).astype(np.int16)
+        frames[t, SIZE:] = np.minimum(np.maximum(frame, 16), 240).reshape(half, SIZE)
+    return frames

@@ -1,0 +1,148 @@
+"""A data set decoded once: a memory-mapped uint8 array of frames, keyed by the content of its files.
+
+A small set that fits on disk is decoded in full many times during training; the cache pays for it once. The key hashes the bytes
+of the files in order and the settings, not the paths, so a moved or copied set is found again and a changed file never is
+mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and says it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.video import DecodeError, read_frames
+from stretchysnake.data.workers import map_in_processes
+
+VERSION = 1
+"""Raise it when the same file would give other pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameCache:
+    """Frames (num_frames, size, size, 3) uint8 of every readable record.
+
+    `frames[rows[i]]` belongs to `records[i]`; `failures` are the records that are left out, each with the reason.
+    """
+
+    records: list[VideoRecord]
+    failures: list[tuple[VideoRecord, DecodeError]]
+    frames: np.ndarray
+    rows: np.ndarray
+    key: str
+
+    @staticmethod
+    def build(
+        records: Sequence[VideoRecord],
+        directory: str | os.PathLike,
+        *,
+        num_frames: int = 16,
+        size: int = 64,
+        num_workers: int = 2,
+        progress: Callable[[str], None] | None = None,
+    ) -> FrameCache:
+        """Open the cache of these records under `directory`, decoding first what is not there yet.
+
+        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is ever put in the place
+        of a file that cannot be decoded; only a set without a single readable file is an error.
+        """
+        records, directory = list(records), Path(directory)
+        if not records:
+            raise ValueError("records is empty; give a list with at least one video.")
+        directory.mkdir(parents=True, exist_ok=True)
+        key = _key(records, num_frames, size)
+        shape = (len(records), num_frames, size, size, 3)
+        array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
+        note = _read_note(note_path, array_path, shape)
+        if note is None:
+            note = _decode_all(records, array_path, shape, num_workers, progress)
+            unfinished = note_path.with_name(f"{key}.{os.getpid()}.part")
+            unfinished.write_text(json.dumps(note))
+            os.replace(unfinished, note_path)
+        failed = {row: DecodeError(kind, records[row].path, reason) for row, kind, reason in note["failures"]}
+        rows = [row for row in range(len(records)) if row not in failed]
+        if not rows:
+            raise ValueError(f"none of {len(records)} videos can be decoded; first: {failed[0]}")
+        return FrameCache(
+            records=[records[row] for row in rows],
+            failures=[(records[row], error) for row, error in failed.items()],
+            frames=np.load(array_path, mmap_mode="r"),
+            rows=np.array(rows),
+            key=key,
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
+    digest = hashlib.sha1(f"{VERSION} {num_frames} {size}".encode())
+    for record in records:
+        try:
+            with open(record.path, "rb") as file:
+                content = hashlib.file_digest(file, "sha1").digest() if hasattr(hashlib, "file_digest") else None
+                if content is None:
+                    content = hashlib.sha1(file.read()).digest()
+        except OSError as error:
+            content = f"unreadable {error.errno}".encode()
+        digest.update(content + f"{record.start} {record.end}".encode())
+    return digest.hexdigest()[:20]
+
+
+def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dict | None:
+    """The finished cache's note, or None when the cache has to be (re)written."""
+    try:
+        note = json.loads(note_path.read_text())
+        whole = tuple(note["shape"]) == shape and array_path.stat().st_size == note["num_bytes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return note if whole else None
+
+
+def _decode_all(records, array_path: Path, shape, num_workers: int, progress) -> dict:
+    unfinished = array_path.with_name(f"{array_path.stem}.{os.getpid()}.part.npy")
+    try:
+        array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        array.flush()
+        del array
+        spans = [range(i, min(i + 16, len(records))) for i in range(0, len(records), 16)]
+        tasks = [[(row, records[row]) for row in span] for span in spans]
+        failures, done, started = [], 0, time.perf_counter()
+        for bad in map_in_processes(partial(_decode_rows, str(unfinished)), tasks, num_workers=num_workers):
+            failures += bad
+            done = min(done + 16, len(records))
+            if progress:
+                rate = done / max(1e-6, time.perf_counter() - started)
+                progress(f"frame cache: {done} of {len(records)} videos decoded, {rate:.0f}/s")
+        os.replace(unfinished, array_path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return {"shape": list(shape), "num_bytes": array_path.stat().st_size, "failures": failures}
+
+
+def _decode_rows(array_path: str, task: list[tuple[int, VideoRecord]]) -> list[tuple[int, str, str]]:
+    """Decode some records into their rows of the array; return (row, kind, reason) of those that fail."""
+    array = np.load(array_path, mmap_mode="r+")
+    num_frames, size = array.shape[1:3]
+    failures = []
+    for row, record in task:
+        try:
+            array[row] = read_frames(
+                record.path,
+                partial(uniform_indices, num_frames=num_frames),
+                size=(size, size),
+                start_seconds=record.start,
+                end_seconds=record.end,
+            )
+        except DecodeError as error:
+            failures.append((row, error.kind, error.reason))
+    return failures

@@ -1,0 +1,30 @@
+"""Processes for work on files: decode, render, encode. One thread each; a crash is an error, not a hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def map_in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, num_workers: int
+) -> Iterator[Result]:
+    """Yield `function(task)` in the order of the tasks; with fewer than two workers or tasks, in this process."""
+    if min(num_workers, len(tasks)) < 2:
+        yield from map(function, tasks)
+        return
+    # fork starts at once and needs no `if __name__ == "__main__"`; the work uses no torch operation, so no thread pool is missed
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method))
+    try:
+        yield from pool.map(function, tasks)
+    except BrokenProcessPool as error:
+        raise RuntimeError("a worker process died (out of memory, or a crash in the decoder); try num_workers=1.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

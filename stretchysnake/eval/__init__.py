@@ -1,0 +1,1 @@
+"""Evaluation: features, retrieval, sweeps over scales and their cost."""

@@ -1,0 +1,102 @@
+"""Features of any videos: one vector per file, on disk with what is needed to trust them later."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.records import find_videos
+from stretchysnake.data.transforms import normalise
+from stretchysnake.data.video import DecodeError, probe, read_frames
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.flexibility import Scale, eval_scale
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """features (n, C) fp32, the paths they belong to, the scale used, and the files that could not be read."""
+
+    features: Tensor
+    paths: list[str]
+    scale: Scale
+    failures: list[tuple[str, str]]
+    """(path, reason) of each file left out."""
+    repeated: list[str]
+    """Videos with fewer frames than T, whose frames were repeated."""
+    weights_sha256: str
+
+
+def embed(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    weights: str | os.PathLike,
+    num_frames: int | None = None,
+    size: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Embeddings:
+    """The [CLS] features of videos: files, or folders searched for videos, whatever their length and size.
+
+    T and S default to the weights' native scale; each video gives num_frames frames spread evenly over
+    its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`).
+    A file that cannot be read is listed in `failures` with the reason, never replaced; ValueError when
+    there is nothing to read at all.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    videos = find_videos(paths)
+    model, variant, _ = read_subject(weights)
+    native = variant.sets.native
+    scale = eval_scale(variant, num_frames=num_frames or native.num_frames, size=size or native.size)
+    kept, features, failures, repeated = [], [], [], []
+    for number, path in enumerate(videos, 1):
+        try:
+            total = probe(path).num_frames
+            indices = uniform_indices(total, scale.num_frames)
+            frames = read_frames(path, indices, size=(scale.size, scale.size))
+        except DecodeError as error:
+            failures.append((str(path), str(error)))
+            continue
+        video = normalise(torch.from_numpy(frames))[None]
+        exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
+        with torch.inference_mode():
+            features.append(model.features(video, scale.patch_size, grid=exact).float())
+        kept.append(str(path))
+        if total < scale.num_frames:
+            repeated.append(str(path))
+        if progress:
+            progress(f"embedded {number}/{len(videos)} videos")
+    stacked = torch.cat(features).clone() if features else torch.empty(0, model.config.embed_dim)
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return Embeddings(stacked, kept, scale, failures, repeated, digest)
+
+
+def save_embeddings(folder: str | os.PathLike, embeddings: Embeddings) -> None:
+    """Write features.npy, meta.jsonl (one line per row) and manifest.json; the manifest comes last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "count": len(embeddings.paths),
+        "width": embeddings.features.shape[1],
+        "weights_sha256": embeddings.weights_sha256,
+        "scale": asdict(embeddings.scale),
+        "sampling": "uniform segments, frames repeated when the clip is shorter than T",
+        "failures": [{"path": path, "reason": reason} for path, reason in embeddings.failures],
+    }
+    meta = "".join(
+        json.dumps({"row": row, "path": path, "repeated": path in embeddings.repeated}) + "\n"
+        for row, path in enumerate(embeddings.paths)
+    )
+    (folder / "manifest.json").unlink(missing_ok=True)
+    with open(folder / ".features.partial", "wb") as file:
+        np.save(file, embeddings.features.numpy())
+    os.replace(folder / ".features.partial", folder / "features.npy")
+    (folder / "meta.jsonl").write_text(meta)
+    (folder / ".manifest.partial").write_text(json.dumps(manifest, indent=1))
+    os.replace(folder / ".manifest.partial", folder / "manifest.json")

@@ -1,0 +1,74 @@
+"""Retrieval of one weights file over a grid of scales, resumable cell by cell."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stretchysnake.data.loader import CachedClips, DecodedClips, FrameCache
+from stretchysnake.data.records import read_records
+from stretchysnake.eval.retrieval import METRICS
+from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.sweep import Subject, sweep
+from stretchysnake.flexibility import eval_scale
+from stretchysnake.results import Row, append_rows, environment, read_rows
+
+
+def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None) -> list[Row]:
+    """The rows of every cell frames × sizes of the run, measured now or found in run.out.
+
+    Every cell is checked before the first is measured.
+    """
+    if run.metric not in METRICS:
+        raise ValueError(f"metric ({run.metric!r}) must be one of: {', '.join(METRICS)}")
+    model, variant, metadata = read_subject(run.weights)
+    native = variant.sets.native
+    cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
+    for num_frames, size in cells:
+        eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
+    settings = f"{run.gallery} {run.queries} {run.metric} {run.patch_from}"
+    weights_hash = hashlib.sha256(Path(run.weights).read_bytes() + settings.encode()).hexdigest()[:16]
+    environment_now = environment()
+    subject = Subject(
+        model=model,
+        variant=variant,
+        seed=metadata.get("seed", 0),
+        run_id=weights_hash,
+        commit=environment_now.get("commit", ""),
+        device=environment_now.get("cpu", ""),
+    )
+    dataset = run.dataset or Path(run.queries).stem
+    known = read_rows(run.out) if Path(run.out).exists() else []
+    known = [row for row in known if row.run_id == weights_hash and row.dataset == dataset]
+    done = {(row.num_frames, row.size) for row in known}
+    todo = [cell for cell in cells if cell not in done]
+    if todo:
+        gallery, queries = (_clips(source, run, progress) for source in (run.gallery, run.queries))
+        for row in sweep(
+            subject,
+            dataset,
+            gallery,
+            queries,
+            todo,
+            batch_size=run.batch_size,
+            metric=run.metric,
+            patch_from=run.patch_from,
+            memory_limit=None if run.memory_limit_gib is None else int(run.memory_limit_gib * 2**30),
+            progress=progress,
+        ):
+            append_rows(run.out, [row])
+            known.append(row)
+    return [row for row in known if (row.num_frames, row.size) in cells]
+
+
+def _clips(source: str, run: EvaluateRun, progress):
+    records = read_records(source)
+    if run.cache is None:
+        return DecodedClips(records)
+    cache = FrameCache.build(
+        records, run.cache, num_frames=run.cache_frames, size=run.cache_size, progress=progress
+    )
+    for record, error in cache.failures:
+        print(f"skipped {record.path}: {error}", file=sys.stderr)
+    return CachedClips(cache)

@@ -1,0 +1,25 @@
+"""The model under test, read from its weights file together with how it was trained."""
+
+import os
+
+from stretchysnake.flexibility import Scale, ScaleSets, Variant, variant_named
+from stretchysnake.models.checkpoints import load_model, read_checkpoint
+from stretchysnake.models.videomamba import VideoMamba
+
+
+def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]:
+    """(model in eval mode, its variant bound to its scale sets, the training metadata) of a weights file.
+
+    Our own files name their variant. Others (official checkpoints) are taken as vanilla with the grid
+    their shapes show.
+    """
+    metadata = read_checkpoint(weights)[1].get("run", {})
+    model, _ = load_model(weights)
+    if "variant" in metadata:
+        sets = dict(metadata["sets"])
+        sets["native"] = Scale(**sets["native"])
+        sets = {key: tuple(value) if isinstance(value, list) else value for key, value in sets.items()}
+        return model, variant_named(metadata["variant"]).using(ScaleSets(**sets)), metadata
+    config = model.config
+    native = Scale(config.num_frames, config.image_size, config.patch_size)
+    return model, variant_named("vanilla").using(ScaleSets(native=native)), metadata

@@ -1,0 +1,225 @@
+"""Read and write weights: official VideoMamba files and our own, in safe formats only.
+
+    model, notes = load_model("videomamba_t16_k400_f8_res224.pth")
+    save_model("out/weights.safetensors", model)
+
+Our files are safetensors with the config inside. Official files are pickles; they are read with
+torch's restricted unpickler and never with the unrestricted one: a file that needs more is refused.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.resample import (
+    inflate_patch_kernel,
+    native_grid,
+    resize_patch_kernel,
+    resize_spatial_positions,
+    resize_temporal_positions,
+)
+from stretchysnake.models.videomamba import VideoMamba
+
+FORMAT = "stretchysnake-weights-1"
+
+
+def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
+    """Write the weights, with the config and any JSON-able metadata inside, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "run": json.dumps(metadata)}
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    try:
+        save_file(state, partial, metadata=header)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The flat state dict in a file and its metadata ("config" as a dict and "run", where there).
+
+    .safetensors or a torch file (.pth, .pt, .bin); weights nested under `model`, `module`, `state_dict`
+    or prefixed `module.` / `model.` are found. ValueError when the file is damaged or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint ({path}) must be an existing file; check the path")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"checkpoint ({path}) is damaged or not safetensors: {error}") from None
+        metadata = {key: _json(header[key], path, key) for key in ("config", "run") if key in header}
+        return _flat(state, path), metadata
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"checkpoint ({path}) cannot be read safely: {reason[:200]}. "
+            "It is damaged or holds objects other than weights; save its state dict alone as .safetensors"
+        ) from None
+    return _flat(_unnested(loaded, path), path), {}
+
+
+def config_of(state: dict[str, Tensor], **changes) -> VideoMambaConfig:
+    """The VideoMambaConfig whose shapes a flat state dict has."""
+    needed = ("patch_embed.proj.weight", "pos_embed", "cls_token", "layers.0.mixer.A_log")
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ValueError(f"these are not VideoMamba weights: {', '.join(missing)} missing")
+    kernel = state["patch_embed.proj.weight"]
+    tubelet = kernel.shape[2] if kernel.dim() == 5 else changes.get("tubelet_size", 1)
+    frames = state.get("temporal_pos_embedding")
+    inner, state_size = state["layers.0.mixer.A_log"].shape
+    width, rank = kernel.shape[0], state["layers.0.mixer.dt_proj.weight"].shape[1]
+    found = {
+        "embed_dim": width,
+        "depth": 1 + max(int(name.split(".")[1]) for name in state if re.match(r"layers\.\d+\.", name)),
+        "patch_size": kernel.shape[-1],
+        "image_size": native_grid(state["pos_embed"]) * kernel.shape[-1],
+        "num_frames": frames.shape[1] * tubelet if frames is not None else tubelet,
+        "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
+        "tubelet_size": tubelet,
+        "state_size": state_size,
+        "expand": inner // width,
+        "conv_width": state["layers.0.mixer.conv1d.weight"].shape[-1],
+        "dt_rank": 0 if rank == math.ceil(width / 16) else rank,
+    }
+    return VideoMambaConfig.from_dict({**found, **changes})
+
+
+def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str]]:
+    """A VideoMamba in eval mode with a file's weights, and one note for each tensor that was changed.
+
+    The config comes from the file; `changes` overrides fields of it (num_frames=64, num_classes=101, …),
+    and weights are then resized or, for the head alone, left at their initialisation: both are noted.
+    """
+    state, metadata = read_checkpoint(path)
+    if "config" in metadata:
+        config = VideoMambaConfig.from_dict({**metadata["config"], **changes})
+    else:
+        config = config_of(state, **changes)
+    with torch.random.fork_rng(devices=[]):  # a fresh head is drawn without moving the caller's generator
+        model = VideoMamba(config)
+    return model.eval(), load_weights(model, state)
+
+
+def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
+    """Load a flat state dict, strictly, after fitting it to the model; returns what was changed.
+
+    Fitting means: inflating a 2-D patch kernel, resizing patch kernel, E_pos and E_temp, and keeping
+    the model's own head when the number of classes differs or the file has none. Any other missing,
+    unexpected or wrongly shaped tensor, and any non-finite value, is a ValueError that names it.
+    """
+    state, notes = dict(state), []
+    own = model.state_dict()
+    _fit_patch_kernel(state, own["patch_embed.proj.weight"], model.config, notes)
+    _fit_positions(state, own, notes)
+    _fit_head(state, own, notes)
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems += [
+        f"{name} holds {tensor.dtype} {tensor.layout} instead of dense floats or non-finite values"
+        for name, tensor in state.items()
+        if tensor.layout != torch.strided or not tensor.is_floating_point() or not tensor.isfinite().all()
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"weights do not fit the model: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(state, strict=True)
+    return notes
+
+
+def _fit_patch_kernel(state: dict, own: Tensor, config: VideoMambaConfig, notes: list[str]) -> None:
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is None or kernel.dim() not in (4, 5):
+        return
+    if kernel.dim() == 4:
+        kernel = inflate_patch_kernel(kernel, config.tubelet_size)
+        notes.append(f"patch kernel inflated from an image model to {config.tubelet_size} frames (centre)")
+    if kernel.shape[-1] != own.shape[-1] and kernel.shape[-1] == kernel.shape[-2]:
+        notes.append(f"patch kernel {kernel.shape[-1]} -> {own.shape[-1]} px ({config.patch_resize})")
+        kernel = resize_patch_kernel(kernel, own.shape[-1], mode=config.patch_resize)
+    state["patch_embed.proj.weight"] = kernel
+
+
+def _fit_positions(state: dict, own: dict, notes: list[str]) -> None:
+    positions = state.get("pos_embed")
+    if positions is not None and positions.dim() == 3 and positions.shape != own["pos_embed"].shape:
+        before, after = native_grid(positions), native_grid(own["pos_embed"])
+        if before != after:
+            notes.append(f"spatial positions {before}x{before} -> {after}x{after} (bicubic)")
+            state["pos_embed"] = resize_spatial_positions(positions, (after, after))
+    frames, wanted = state.get("temporal_pos_embedding"), own["temporal_pos_embedding"]
+    if frames is None:
+        notes.append("temporal positions absent (image model): kept at the model's own")
+        state["temporal_pos_embedding"] = wanted
+    elif frames.dim() == 3 and frames.shape[1] != wanted.shape[1]:
+        notes.append(f"temporal positions {frames.shape[1]} -> {wanted.shape[1]} (linear)")
+        state["temporal_pos_embedding"] = resize_temporal_positions(frames, wanted.shape[1])
+
+
+def _fit_head(state: dict, own: dict, notes: list[str]) -> None:
+    weight, wanted = state.get("head.weight"), own.get("head.weight")
+    if wanted is None:
+        if state.pop("head.weight", None) is not None:
+            notes.append("head dropped (num_classes is 0)")
+        state.pop("head.bias", None)
+    elif weight is None or weight.shape[0] != wanted.shape[0]:
+        found = "absent" if weight is None else f"of {weight.shape[0]} classes not used"
+        notes.append(f"head {found}: a fresh one of {wanted.shape[0]} classes must be trained")
+        state["head.weight"], state["head.bias"] = wanted, own["head.bias"]
+
+
+def _unnested(loaded, path: Path) -> dict[str, Tensor]:
+    for _ in range(3):
+        if isinstance(loaded, dict):
+            inner = next((k for k in ("model", "module", "state_dict") if isinstance(loaded.get(k), dict)), None)
+            if inner is None:
+                break
+            loaded = loaded[inner]
+    if not isinstance(loaded, dict) or not any(isinstance(value, Tensor) for value in loaded.values()):
+        raise ValueError(f"checkpoint ({path}) holds no weights; a state dict or one under 'model' is needed")
+    return loaded
+
+
+def _flat(state: dict, path: Path) -> dict[str, Tensor]:
+    state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for prefix in ("module.", "model.", "backbone."):
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if not state:
+        raise ValueError(f"checkpoint ({path}) holds no weights")
+    return state
+
+
+def _json(text: str, path: Path, key: str) -> dict:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"checkpoint ({path}) has damaged metadata {key!r}: {error}") from None

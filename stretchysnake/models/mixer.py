@@ -1,0 +1,140 @@
+"""The bidirectional Mamba mixer and the residual block around it.
+
+B batch, L tokens, C width, Di inner width (expand·C), S state size, R rank of Δ.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stretchysnake.ops.causal_conv import causal_conv_silu
+from stretchysnake.ops.selective_scan import selective_scan
+
+DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 0.1, 1e-4  # Gu & Dao 2023, §3.6 and their released code
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight over the last axis, computed in at least fp32, returned in the weight's dtype."""
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        y = F.rms_norm(x.to(wide), (x.shape[-1],), self.weight.to(wide), self.eps)
+        return y.to(self.weight.dtype)
+
+
+class BidirectionalMixer(nn.Module):
+    """VideoMamba's mixer, (B, L, C) -> (B, L, C): one projection, two scans (forward and backward), summed.
+
+    Each direction has its own convolution, Δ, B, C, A and D; names follow the official checkpoints, where
+    `_b` marks the backward direction. The backward direction reads the tokens from the last to the
+    first. The two are added, not averaged, as in the official code. State and accumulation are fp32
+    (fp64 for fp64 parameters) whatever the input type.
+    """
+
+    def __init__(self, width: int, *, state_size: int, expand: int, conv_width: int, dt_rank: int):
+        super().__init__()
+        inner = expand * width
+        self.dt_rank, self.state_size = dt_rank, state_size
+        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, conv_width, groups=inner, padding=conv_width - 1)
+        self.x_proj = nn.Linear(inner, dt_rank + 2 * state_size, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, state_size))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.A_b_log = nn.Parameter(torch.empty(inner, state_size))
+        self.conv1d_b = nn.Conv1d(inner, inner, conv_width, groups=inner, padding=conv_width - 1)
+        self.x_proj_b = nn.Linear(inner, dt_rank + 2 * state_size, bias=False)
+        self.dt_proj_b = nn.Linear(dt_rank, inner)
+        self.D_b = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, Di) each
+        forward = self._scan(
+            hidden, gate, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
+        )
+        backward = self._scan(
+            hidden, gate, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
+        )
+        return self.out_proj(forward + backward)
+
+    def _scan(self, hidden, gate, conv, x_proj, dt_proj, A_log, D, *, reverse: bool) -> Tensor:
+        u = causal_conv_silu(hidden, conv.weight.squeeze(1), conv.bias, reverse=reverse)
+        sizes = (self.dt_rank, self.state_size, self.state_size)
+        dt, B, C = x_proj(u).split(sizes, dim=-1)
+        delta = F.linear(dt, dt_proj.weight)  # the bias enters inside the scan, before softplus
+        wide = torch.promote_types(A_log.dtype, torch.float32)
+        return selective_scan(
+            u,
+            delta.to(u.dtype),
+            -torch.exp(A_log.to(wide)),
+            B,
+            C,
+            D=D.to(wide),
+            z=gate,
+            delta_bias=dt_proj.bias.to(wide),
+            delta_softplus=True,
+            reverse=reverse,
+        )
+
+    @torch.no_grad()
+    def initialise(self, *, depth: int, init: str) -> None:
+        """Set the parameters; `init` is "mamba" or "official" (see VideoMambaConfig.init)."""
+        for linear in (self.in_proj, self.x_proj, self.x_proj_b):
+            if init == "official":
+                nn.init.trunc_normal_(linear.weight, std=0.02)
+            else:
+                linear.reset_parameters()
+        for dt_proj in (self.dt_proj, self.dt_proj_b):
+            if init == "official":
+                # What the official code does in effect: its generic init runs last and wipes Mamba's
+                # Δ init (softplus(0) = 0.693 in every channel), first reported as Vim issue 19.
+                nn.init.trunc_normal_(dt_proj.weight, std=0.02)
+                nn.init.zeros_(dt_proj.bias)
+            else:
+                nn.init.uniform_(dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+                log_delta = torch.empty_like(dt_proj.bias).uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX))
+                delta = log_delta.exp().clamp(min=DELTA_FLOOR)
+                dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse of softplus
+        for A_log, D in ((self.A_log, self.D), (self.A_b_log, self.D_b)):
+            A_log.copy_(torch.arange(1, self.state_size + 1, dtype=A_log.dtype).log().expand_as(A_log))
+            nn.init.ones_(D)
+        for conv in (self.conv1d, self.conv1d_b):
+            conv.reset_parameters()
+        nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
+        self.out_proj.weight /= math.sqrt(depth)
+
+
+class Block(nn.Module):
+    """One residual step: residual += drop_path(x), then x = mixer(norm(residual)).
+
+    The residual stream is kept in at least fp32, also when parameters or autocast are narrower.
+    """
+
+    def __init__(self, mixer: BidirectionalMixer, width: int, *, drop_path: float = 0.0):
+        super().__init__()
+        self.mixer = mixer
+        self.norm = RMSNorm(width)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        if residual is None:
+            residual = x.to(torch.promote_types(x.dtype, torch.float32))
+        else:
+            residual = residual + drop_path(x, self.drop_path, training=self.training)
+        return self.mixer(self.norm(residual)), residual
+
+
+def drop_path(x: Tensor, rate: float, *, training: bool) -> Tensor:
+    """Zero whole samples with probability `rate`, scaling the rest by 1 / (1 - rate); identity in eval."""
+    if rate == 0.0 or not training:
+        return x
+    keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
+    return x * keep.to(x.dtype) / (1.0 - rate)

@@ -1,0 +1,102 @@
+"""Resize what depends on the input size: patch kernel, spatial and temporal positions (paper §3.3).
+
+C width, P patch size, T temporal tokens, h w patches per column and row.
+
+The single home of interpolation: forward passes, checkpoint loading and fine-tuning all call these. Each
+is differentiable to the stored parameter and returns the very tensor it was given at the native size.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stretchysnake.models.config import PATCH_RESIZES
+
+
+def resize_patch_kernel(weight: Tensor, patch_size: int, *, mode: str = "bicubic") -> Tensor:
+    """The patch kernel for another patch size: (C, 3, t, P0, P0) -> (C, 3, t, P, P).
+
+    `bicubic` is the paper's: plain 2-D bicubic interpolation, which changes the size of the embeddings by
+    about (P/P0)². `area` multiplies by (P0/P)², which undoes that. `pi` is FlexiViT's pseudo-inverse
+    resize (Beyer et al. 2023, Eq. 5): the kernel whose response on a resized patch is nearest to the
+    old response on the old patch. Dtype follows the weight; half precision is interpolated in fp32.
+    """
+    if mode not in PATCH_RESIZES:
+        raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
+    native = weight.shape[-1]
+    if weight.shape[-2] != native:
+        raise ValueError(f"patch kernel {tuple(weight.shape)} must be square in its last two axes")
+    if patch_size == native:
+        return weight
+    planes = _at_least_fp32(weight).flatten(1, 2)  # (C, 3t, P0, P0)
+    if mode == "pi":
+        matrix = _pseudo_inverse(native, patch_size).to(planes)  # (P², P0²)
+        resized = (planes.flatten(2) @ matrix.T).unflatten(2, (patch_size, patch_size))
+    else:
+        # Paper does not say whether to antialias; we do not because PyTorch's default does not.
+        resized = F.interpolate(planes, size=(patch_size, patch_size), mode="bicubic", align_corners=False)
+        if mode == "area":
+            resized = resized * (native / patch_size) ** 2
+    return resized.reshape(*weight.shape[:3], patch_size, patch_size).to(weight.dtype)
+
+
+def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """E_pos for another grid: (1, 1 + h0·w0, C) -> (1, 1 + h·w, C), 2-D bicubic; row 0 ([CLS]) is kept.
+
+    The stored grid is square, as in every VideoMamba; the wanted one need not be.
+    """
+    native = native_grid(positions)
+    if tuple(grid) == (native, native):
+        return positions
+    plane = _at_least_fp32(positions[:, 1:]).unflatten(1, (native, native)).permute(0, 3, 1, 2)
+    plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], plane.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
+
+
+def resize_temporal_positions(positions: Tensor, num_tokens: int) -> Tensor:
+    """E_temp for another number of frames: (1, T0, C) -> (1, T, C), 1-D linear."""
+    if positions.shape[1] == num_tokens:
+        return positions
+    line = _at_least_fp32(positions).transpose(1, 2)
+    line = F.interpolate(line, size=num_tokens, mode="linear", align_corners=False)
+    return line.transpose(1, 2).to(positions.dtype)
+
+
+def inflate_patch_kernel(weight: Tensor, tubelet_size: int, *, mode: str = "centre") -> Tensor:
+    """A 2-D image kernel (C, 3, P, P) as a video kernel (C, 3, t, P, P).
+
+    `centre` puts the image kernel in the middle slice and zeros elsewhere (the kernel then sees one frame);
+    `mean` spreads it evenly over time (a still clip then embeds like the image).
+    """
+    if mode == "mean":
+        return weight.unsqueeze(2).repeat(1, 1, tubelet_size, 1, 1) / tubelet_size
+    if mode != "centre":
+        raise ValueError(f'inflation mode ({mode!r}) must be "centre" or "mean"')
+    inflated = weight.new_zeros(*weight.shape[:2], tubelet_size, *weight.shape[2:])
+    inflated[:, :, tubelet_size // 2] = weight
+    return inflated
+
+
+def native_grid(positions: Tensor) -> int:
+    """Patches per side that E_pos (1, 1 + N, C) was stored for; N must be a square."""
+    count = positions.shape[1] - 1
+    side = round(count**0.5)
+    if side * side != count or count < 1:
+        raise ValueError(f"pos_embed holds {count} patch positions; a square number is needed")
+    return side
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@lru_cache(maxsize=64)
+def _pseudo_inverse(native: int, patch_size: int) -> Tensor:
+    """(Rᵀ)⁺ in fp64, (P², P0²), where R (P², P0²) resizes a flattened P0×P0 patch to P×P."""
+    with torch.inference_mode(False), torch.no_grad():
+        basis = torch.eye(native**2, dtype=torch.float64).reshape(-1, 1, native, native)
+        size = (patch_size, patch_size)
+        resized = F.interpolate(basis, size=size, mode="bicubic", align_corners=False)
+        return torch.linalg.pinv(resized.flatten(1))  # rows of `resized` are Rᵀ

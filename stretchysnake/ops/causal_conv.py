@@ -1,0 +1,83 @@
+"""Depth-wise causal convolution followed by SiLU, channels last.
+
+Symbols: B batch, L tokens, D inner channels, K kernel width.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def causal_conv_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reverse: bool = False,
+    backend: Literal["auto", "reference", "torch", "cpu"] = "auto",
+) -> Tensor:
+    """Return silu(bias + sum_k weight[:, k] * x_{t - K + 1 + k}), tokens before the first being 0.
+
+    x (B, L, D), rows may be strided; weight (D, K); bias (D,) or None; returns (B, L, D) in the
+    dtype of x. ``reverse`` mirrors it in time: token t reads x_t .. x_{t + K - 1}, with
+    weight[:, K - 1] still on x_t. The native kernel computes in fp32 (fp64 where any input is
+    fp64). Equals ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` cut to L tokens, then SiLU.
+    backend as in ``selective_scan``; "reference" and "torch" are the same here.
+    """
+    _check_inputs(x, weight, bias)
+    if backend == "auto":
+        backend = _choose_automatically(x)
+    match backend:
+        case "cpu":
+            from stretchysnake.ops.causal_conv_cpu import causal_conv_silu_cpu
+
+            return causal_conv_silu_cpu(x, weight, bias, reverse)
+        case "torch" | "reference":
+            return causal_conv_silu_torch(x, weight, bias, reverse)
+        case _:
+            raise ValueError(
+                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+            )
+
+
+def causal_conv_silu_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False
+) -> Tensor:
+    """``causal_conv_silu`` in torch operations: any device and dtype, differentiable."""
+    width = weight.shape[1]
+    kernel = weight.flip(1) if reverse else weight
+    padding = (0, width - 1) if reverse else (width - 1, 0)
+    padded = F.pad(x.transpose(1, 2), padding)  # (B, D, L + K - 1)
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    y = F.conv1d(
+        padded.to(dtype),
+        kernel.unsqueeze(1).to(dtype),
+        None if bias is None else bias.to(dtype),
+        groups=weight.shape[0],
+    )
+    return F.silu(y).transpose(1, 2).to(x.dtype)  # (B, L, D)
+
+
+def _choose_automatically(x: Tensor) -> Literal["torch", "cpu"]:
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return "torch"
+    from stretchysnake.ops import native_library
+
+    return "torch" if native_library.unavailable_reason() else "cpu"
+
+
+def _check_inputs(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if x.dim() != 3:
+        raise ValueError(
+            f"x (shape {tuple(x.shape)}) must have 3 dimensions (batch, L, D); "
+            "transpose channels-first input with x.transpose(1, 2)."
+        )
+    channels = x.shape[2]
+    if weight.dim() != 2 or weight.shape[0] != channels or weight.shape[1] < 1:
+        raise ValueError(
+            f"weight (shape {tuple(weight.shape)}) must have shape (D, K) with D = {channels}; "
+            "an nn.Conv1d weight (D, 1, K) fits after .squeeze(1)."
+        )
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"bias (shape {tuple(bias.shape)}) must have shape (D,) = ({channels},).")

@@ -1,0 +1,60 @@
+"""The compiled library of native CPU kernels: finding it, loading it, saying why it is absent."""
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+LIBRARY_PATH = Path(__file__).parent / "native" / f"libstretchysnake{_SUFFIX}"
+ABI_VERSION = 1
+_HOW_TO_BUILD = "run `pip install .` with a C++ compiler (g++ or clang++) on the path"
+
+
+@functools.cache
+def _open() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library and None, or None and the reason it cannot be used."""
+    if not LIBRARY_PATH.exists():
+        return None, f"native library {LIBRARY_PATH} not found: {_HOW_TO_BUILD}."
+    try:
+        library = ctypes.CDLL(str(LIBRARY_PATH))
+        version = library.stretchysnake_abi_version()
+    except (OSError, AttributeError) as error:
+        return None, f"native library {LIBRARY_PATH} does not load ({error}): {_HOW_TO_BUILD}."
+    if version != ABI_VERSION:
+        return None, (
+            f"native library {LIBRARY_PATH} has ABI version {version}, this package needs "
+            f"{ABI_VERSION}: {_HOW_TO_BUILD}."
+        )
+    library.stretchysnake_instruction_set.restype = ctypes.c_char_p
+    library.stretchysnake_scan_checkpoint_size.restype = ctypes.c_int64
+    return library, None
+
+
+def load() -> ctypes.CDLL:
+    """The loaded library; RuntimeError naming the command to run where there is none."""
+    library, reason = _open()
+    if library is None:
+        raise RuntimeError(f"backend 'cpu' is not available: {reason}")
+    return library
+
+
+def check(status: int) -> None:
+    """Turn a kernel's status into an exception."""
+    if status:
+        raise MemoryError("the native kernel could not allocate its workspace.")
+
+
+def unavailable_reason() -> str | None:
+    """Why the native kernels cannot be used, or None where they can."""
+    return _open()[1]
+
+
+def is_available() -> bool:
+    """Whether the native kernels can be used."""
+    return _open()[0] is not None
+
+
+def instruction_set() -> str:
+    """The instruction set chosen for this machine, e.g. "avx2"."""
+    return load().stretchysnake_instruction_set().decode()

@@ -1,0 +1,153 @@
+"""The selective scan: its public function, the check of its inputs, the choice of a backend.
+
+Symbols: B batch, L tokens, D inner channels, N state size.
+"""
+
+import logging
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["auto", "reference", "torch", "cpu"]
+_announced: set[str] = set()
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run the selective state space recurrence over the tokens of ``u``.
+
+    With step_t = delta_t + delta_bias, through softplus where ``delta_softplus``::
+
+        h_t = exp(step_t * A) * h_{t-1} + step_t * B_t * u_t        h_{-1} = initial_state or 0
+        y_t = (C_t . h_t + D * u_t) * silu(z_t)
+
+    Channels last: u, delta, z (B, L, D); A (D, N), already negative, i.e. -exp(A_log);
+    B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N). Rows may be strided: slices of a
+    wider projection are read in place.
+
+    Returns y (B, L, D) in the dtype of u and, with ``return_final_state``, also the state (B, D, N)
+    after the last token read. State and accumulation are fp32 whatever the inputs, fp64 where any
+    input is fp64. ``reverse`` reads from the last token to the first without a flipped copy; the
+    final state is then the one after token 0.
+
+    backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, else "torch",
+    and logs the choice once. Backends differ in speed only; "reference" is the plain loop.
+
+    Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
+    as in state-spaces/mamba, ``selective_scan_interface.py``.
+    """
+    _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    inputs = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state)
+    match _choose_automatically(u) if backend == "auto" else backend:
+        case "cpu":
+            from stretchysnake.ops.selective_scan_cpu import selective_scan_cpu
+
+            y, final_state = selective_scan_cpu(*inputs)
+        case "torch":
+            from stretchysnake.ops.selective_scan_torch import selective_scan_torch
+
+            y, final_state = selective_scan_torch(*inputs)
+        case "reference":
+            from stretchysnake.ops.selective_scan_reference import selective_scan_reference
+
+            y, final_state = selective_scan_reference(*inputs)
+        case _:
+            raise ValueError(
+                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+            )
+    return (y, final_state) if return_final_state else y
+
+
+def selective_scan_flops(batch: int, length: int, channels: int, state: int) -> int:
+    """Operations of one forward scan: 9 B L D N, and B L D each for the D skip and the z gate.
+
+    Source: state-spaces/mamba, issue 110.
+    """
+    return 9 * batch * length * channels * state + 2 * batch * length * channels
+
+
+def _choose_automatically(u: Tensor) -> str:
+    if u.device.type != "cpu":
+        choice, reason = "torch", f"no native kernel for {u.device.type} tensors"
+    elif torch.compiler.is_compiling():
+        return "torch"
+    else:
+        from stretchysnake.ops import native_library
+
+        missing = native_library.unavailable_reason()
+        choice, reason = ("torch", missing) if missing else ("cpu", "native kernel loaded")
+    if choice not in _announced:
+        _announced.add(choice)
+        logger.info("selective_scan uses backend %r: %s", choice, reason)
+    return choice
+
+
+def _check_inputs(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    if u.dim() != 3:
+        raise ValueError(
+            f"u (shape {tuple(u.shape)}) must have 3 dimensions (batch, L, D); "
+            "transpose channels-first input with u.transpose(1, 2)."
+        )
+    if A.dim() != 2:
+        raise ValueError(f"A (shape {tuple(A.shape)}) must have 2 dimensions (D, N).")
+    num_batch, length, channels = u.shape
+    num_state = A.shape[1]
+    if length < 1:
+        raise ValueError(f"u (shape {tuple(u.shape)}) must hold at least one token along dim 1.")
+    if num_state < 1:
+        raise ValueError(f"A (shape {tuple(A.shape)}) must hold at least one state along dim 1.")
+    tokens, states = (num_batch, length, channels), (num_batch, length, num_state)
+    for name, tensor, shape, axes in (
+        ("delta", delta, tokens, "(batch, L, D)"),
+        ("A", A, (channels, num_state), "(D, N)"),
+        ("B", B, states, "(batch, L, N)"),
+        ("C", C, states, "(batch, L, N)"),
+        ("D", D, (channels,), "(D,)"),
+        ("z", z, tokens, "(batch, L, D)"),
+        ("delta_bias", delta_bias, (channels,), "(D,)"),
+        ("initial_state", initial_state, (num_batch, channels, num_state), "(batch, D, N)"),
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{name} (shape {tuple(tensor.shape)}) must have shape {axes} = {shape}, "
+                "as u and A give it; all sequences are channels-last."
+            )
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} (dtype {tensor.dtype}) must be floating point; convert it with .float()."
+            )
+        if tensor.device != u.device:
+            raise ValueError(
+                f"{name} (device {tensor.device}) must be on the device of u ({u.device}); "
+                f"move it with .to({str(u.device)!r})."
+            )
+    if not u.is_floating_point():
+        raise ValueError(f"u (dtype {u.dtype}) must be floating point; convert it with .float().")

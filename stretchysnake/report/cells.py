@@ -1,0 +1,123 @@
+"""Rows averaged over seeds: one cell for each (model, num_frames, size)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stretchysnake.results import Row, latest, native_cells, select
+
+MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One scale of one model, averaged over its seeds; accuracies are fractions."""
+
+    model: str
+    num_frames: int
+    size: int
+    value: float | None
+    spread: float | None = None
+    """Standard deviation over seeds; None with fewer than two."""
+    num_seeds: int = 0
+    status: str = "absent"
+    """`ok`, `oom`, `empty`, or `absent`: not measured."""
+    trained: bool = False
+    native: bool = False
+    patch_size: int | None = None
+    gflops: float | None = None
+    milliseconds: float | None = None
+    num_queries: int = 0
+    num_expected: int = 0
+    note: str = ""
+
+
+def cells_of(
+    rows: Sequence[Row], *, dataset: str, metric: str = "top1"
+) -> dict[tuple[str, int, int], Cell]:
+    """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`."""
+    rows = latest(select(rows, dataset=dataset, metric=metric))
+    native = native_cells(rows)
+    measured: dict[tuple[str, int, int], list[Row]] = {}
+    for row in rows:
+        measured.setdefault((row.model, row.num_frames, row.size), []).append(row)
+    return {
+        (model, num_frames, size): _cell(
+            measured.get((model, num_frames, size), []),
+            model=model,
+            num_frames=num_frames,
+            size=size,
+            native=(num_frames, size) in native,
+        )
+        for model in models_of(rows)
+        for num_frames in sorted({row.num_frames for row in rows})
+        for size in sorted({row.size for row in rows})
+    }
+
+
+def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> Cell:
+    place = {"model": model, "num_frames": num_frames, "size": size, "native": native}
+    if not rows:
+        return Cell(**place, value=None, note="not measured")
+    values = [row.value for row in rows if row.value is not None]
+    notes = sorted({row.note for row in rows if row.note})
+    if values and len(values) < len(rows):
+        notes.append(f"{len(rows) - len(values)} of {len(rows)} seeds without a value")
+    return Cell(
+        **place,
+        value=statistics.fmean(values) if values else None,
+        spread=statistics.stdev(values) if len(values) >= 2 else None,
+        num_seeds=len(values),
+        status="ok" if values else rows[0].status,
+        trained=any(row.trained for row in rows),
+        patch_size=rows[0].patch_size,
+        gflops=_mean(row.gflops for row in rows),
+        milliseconds=_mean(row.milliseconds for row in rows),
+        num_queries=min((row.num_queries for row in rows if row.value is not None), default=0),
+        num_expected=max(row.num_expected for row in rows),
+        note="; ".join(notes),
+    )
+
+
+def _mean(numbers) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known else None
+
+
+def models_of(rows: Sequence[Row]) -> list[str]:
+    """Models present, vanilla first and static_tokens last; unknown names between, sorted."""
+    present = {row.model for row in rows}
+    place = {model: index for index, model in enumerate(MODEL_ORDER)}
+    return sorted(present, key=lambda model: (place.get(model, len(MODEL_ORDER) - 1.5), model))
+
+
+def datasets_of(rows: Sequence[Row]) -> list[str]:
+    """Data sets present, in the order they were first measured."""
+    return list(dict.fromkeys(row.dataset for row in rows))
+
+
+def main_dataset(rows: Sequence[Row]) -> str:
+    """The data set the headlines are about: the short suite where there is one, else the first."""
+    present = datasets_of(rows)
+    if not present:
+        raise ValueError("rows (none) must hold at least one measurement; run the sweep first.")
+    return next((name for name in present if name.split("/")[-1] == "short"), present[0])
+
+
+def label(model: str) -> str:
+    """The variant's name in words: static_tokens -> static tokens."""
+    return model.replace("_", " ")
+
+
+def percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def points(fraction: float | None) -> str:
+    """A difference in percentage points, signed, with a true minus."""
+    if fraction is None:
+        return "–"
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")

@@ -1,0 +1,271 @@
+"""The twin of the paper's Table 1, as plain data and as Markdown, CSV and terminal text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stretchysnake.report.cells import (
+    Cell,
+    cells_of,
+    datasets_of,
+    label,
+    models_of,
+    percent,
+    points,
+)
+from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
+from stretchysnake.results import Row, select
+
+__all__ = [
+    "AccuracyTable",
+    "Headlines",
+    "TableRow",
+    "accuracy_table",
+    "headlines",
+    "render_text",
+    "to_csv",
+    "to_markdown",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
+    """One cell as printed: `text` and, where there is no number, the reason in `note`."""
+
+    text: str
+    spread: str = ""
+    note: str = ""
+    best: bool = False
+    """The most accurate model of this (num_frames, size), ties included."""
+    trained: bool = False
+    native: bool = False
+    cell: Cell | None = None
+    """None in a row of differences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One model at one num_frames, or its differences to the baseline (`is_difference`)."""
+
+    model: str
+    num_frames: int
+    cells: tuple[TableCell, ...]
+    is_difference: bool = False
+    average_all: float | None = None
+    """Mean difference to the baseline over the row's cells; None for the baseline itself."""
+    average_away: float | None = None
+    """The same without the baseline's native cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyTable:
+    """Accuracy of every model (rows) at every size (columns), grouped by num_frames."""
+
+    dataset: str
+    metric: str
+    baseline: str
+    model: str
+    sizes: tuple[int, ...]
+    rows: tuple[TableRow, ...]
+    averages: tuple[tuple[str, float | None, float | None], ...]
+    """(model, mean difference over all cells, the same away from the native cell)."""
+    seeds: tuple[int, ...]
+    num_queries: int
+    """Fewest queries answered in any measured cell, of num_expected."""
+    num_expected: int
+    num_gallery: int
+
+
+def accuracy_table(
+    rows: Sequence[Row],
+    *,
+    dataset: str,
+    baseline: str = "vanilla",
+    model: str = "static_tokens",
+    metric: str = "top1",
+) -> AccuracyTable:
+    """Table 1 for one data set; `model` is the one whose differences get a row of their own.
+
+    Accuracies are means over seeds, ± is their standard deviation. A difference needs a value on
+    both sides: cells out of memory or not measured enter no average.
+    """
+    chosen = select(rows, dataset=dataset, metric=metric)
+    if not chosen:
+        raise ValueError(
+            f"dataset ({dataset!r}) has no {metric} rows; measured: "
+            f"{', '.join(datasets_of(rows)) or 'nothing'}."
+        )
+    grid = cells_of(chosen, dataset=dataset, metric=metric)
+    sizes = tuple(sorted({size for _, _, size in grid}))
+    lines = []
+    for num_frames in sorted({frames for _, frames, _ in grid}):
+        home = [grid.get((baseline, num_frames, size)) for size in sizes]
+        for name in models_of(chosen):
+            cells = [grid[name, num_frames, size] for size in sizes]
+            deltas = [_delta(cell, other) for cell, other in zip(cells, home, strict=True)]
+            away = [d for d, cell in zip(deltas, cells, strict=True) if not cell.native]
+            is_home = name == baseline
+            averages = {
+                "average_all": None if is_home else _mean(deltas),
+                "average_away": None if is_home else _mean(away),
+            }
+            printed = tuple(_printed(cell, grid) for cell in cells)
+            lines.append(TableRow(model=name, num_frames=num_frames, cells=printed, **averages))
+            if name == model and not is_home and any(home):
+                pairs = zip(deltas, cells, home, strict=True)
+                printed = tuple(_printed_delta(*pair) for pair in pairs)
+                lines.append(
+                    TableRow(
+                        model=name,
+                        num_frames=num_frames,
+                        cells=printed,
+                        is_difference=True,
+                        **averages,
+                    )
+                )
+    ok = [row for row in chosen if row.status == "ok"]
+    return AccuracyTable(
+        dataset=dataset,
+        metric=metric,
+        baseline=baseline,
+        model=model,
+        sizes=sizes,
+        rows=tuple(lines),
+        averages=_averages(grid, models_of(chosen), baseline),
+        seeds=tuple(sorted({row.seed for row in chosen})),
+        num_queries=min((row.num_queries for row in ok), default=0),
+        num_expected=max(row.num_expected for row in chosen),
+        num_gallery=max(row.num_gallery for row in chosen),
+    )
+
+
+def _averages(grid, models, baseline):
+    averages = []
+    for name in models:
+        if name == baseline:
+            continue
+        mine = [cell for key, cell in grid.items() if key[0] == name]
+        deltas = [_delta(c, grid.get((baseline, c.num_frames, c.size))) for c in mine]
+        away = [d for d, cell in zip(deltas, mine, strict=True) if not cell.native]
+        averages.append((name, _mean(deltas), _mean(away)))
+    return tuple(averages)
+
+
+def _delta(cell: Cell, other: Cell | None) -> float | None:
+    if other is None or cell.value is None or other.value is None:
+        return None
+    return cell.value - other.value
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _printed(cell: Cell, grid: dict) -> TableCell:
+    place = (cell.num_frames, cell.size)
+    rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
+    values = [other.value for other in rivals if other.value is not None]
+    texts = {"oom": "OOM", "empty": "–", "absent": "–"}
+    reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
+    note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
+    return TableCell(
+        text=texts.get(cell.status, percent(cell.value)),
+        spread="" if cell.spread is None else percent(cell.spread),
+        note="not measured" if cell.status == "absent" else note,
+        best=cell.value is not None and len(rivals) > 1 and cell.value == max(values),
+        trained=cell.trained,
+        native=cell.native,
+        cell=cell,
+    )
+
+
+def _printed_delta(delta: float | None, cell: Cell, other: Cell | None) -> TableCell:
+    note = ""
+    if delta is None:
+        missing = other if other is None or other.value is None else cell
+        why = {"oom": "out of memory", "empty": "no query could be read"}
+        reason = why.get(missing.status if missing else "", "not measured")
+        note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
+    return TableCell(text=points(delta), note=note, native=cell.native)
+
+
+def to_markdown(table: AccuracyTable) -> str:
+    """A pipe table: best of each cell in bold, `*` seen in training, `†` vanilla's native cell."""
+    head = ["model", "T", *map(str, table.sizes), "Avg Δ", "Avg Δ away"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in table.rows:
+        name = f"Δ {label(row.model)}" if row.is_difference else label(row.model)
+        cells = [_marked(cell) for cell in row.cells]
+        ends = [points(row.average_all), points(row.average_away)]
+        if row.is_difference:
+            ends = ["", ""]
+        lines.append([name.replace("|", "\\|"), str(row.num_frames), *cells, *ends])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    title = table.dataset.replace("|", "\\|")
+    return (
+        f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{body}\n\n"
+        "Bold: best of its cell. `*` seen in training, `†` vanilla's native cell. "
+        "Avg Δ: mean difference to vanilla in points; away: without the native cell.\n"
+    )
+
+
+def _marked(cell: TableCell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    text += f" ± {cell.spread}" if cell.spread else ""
+    return text + ("*" if cell.trained else "") + ("†" if cell.native and cell.cell else "")
+
+
+def _counts(table: AccuracyTable) -> str:
+    seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) != 1 else ''}"
+    return (
+        f"{table.num_queries} of {table.num_expected} queries, "
+        f"gallery of {table.num_gallery}, {seeds}"
+    )
+
+
+def to_csv(table: AccuracyTable) -> str:
+    """One line for each cell of a model; fractions at full precision, no rounding."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ["dataset", "metric", "model", "num_frames", "size", "patch_size", "value", "spread"]
+    names += ["num_seeds", "status", "trained", "native", "gflops", "milliseconds"]
+    names += ["num_queries", "num_expected", "note"]
+    writer.writerow(names)
+    for row in table.rows:
+        for printed in row.cells if not row.is_difference else ():
+            found = {"dataset": table.dataset, "metric": table.metric}
+            found |= {name: getattr(printed.cell, name) for name in names[2:]}
+            writer.writerow("" if found[name] is None else found[name] for name in names)
+    return out.getvalue()
+
+
+def render_text(rows: Sequence[Row], *, metric: str = "top1") -> str:
+    """The headlines and every table in plain columns, for the terminal."""
+    found = headlines(rows, metric=metric)
+    parts = [claim(found), ""]
+    parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
+    for dataset in datasets_of(select(rows, metric=metric)):
+        table = accuracy_table(rows, dataset=dataset, metric=metric)
+        head = ["", "T", *(f"{size}" for size in table.sizes), "Avg Δ", "away"]
+        lines = [head]
+        for row in table.rows:
+            name = ("Δ " if row.is_difference else "") + label(row.model)
+            marks = [c.text + ("*" if c.trained else "") for c in row.cells]
+            ends = [points(row.average_all), points(row.average_away)]
+            is_model = not row.is_difference and row.model != table.baseline
+            lines.append([name, str(row.num_frames), *marks, *(ends if is_model else ["", ""])])
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        parts += ["", f"{dataset}: {metric}, percent; {_counts(table)}; * seen in training"]
+        parts += [
+            "  ".join(
+                text.ljust(width) if i == 0 else text.rjust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+    return "\n".join(parts) + "\n"

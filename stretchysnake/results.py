@@ -1,0 +1,330 @@
+"""Rows, one for each measured number: append, read, select, compare (JSON lines on disk)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from types import NoneType
+from typing import NamedTuple
+
+STATUSES = ("ok", "oom", "empty")
+
+_TYPES = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float | None": (float, int, NoneType),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured number: a model, at one scale, on one data set, by one protocol."""
+
+    run_id: str
+    protocol: str
+    dataset: str
+    """Name of the data set and suite, e.g. `motion-digits/short`."""
+    model: str
+    """Name of the variant the model was trained with, e.g. `static_tokens`."""
+    seed: int
+    num_frames: int
+    size: int
+    """Pixels asked for; the table's column."""
+    patch_size: int
+    metric: str
+    value: float | None
+    """A fraction in [0, 1]; None exactly when status is not `ok`."""
+    status: str = "ok"
+    """`ok`, `oom` (the cell did not fit in memory) or `empty` (no query could be read)."""
+    num_queries: int
+    """Queries answered, out of num_expected asked for."""
+    num_expected: int
+    num_gallery: int
+    gflops: float | None
+    """Forward GFLOPs of one clip, selective scan included."""
+    milliseconds: float | None
+    """Forward time of one clip."""
+    trained: bool
+    """Whether this model saw this scale in training."""
+    native: bool
+    """Whether this is vanilla's own training cell."""
+    note: str = ""
+    commit: str = ""
+    device: str = ""
+    created: str = ""
+    """ISO 8601 time."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            found = getattr(self, field.name)
+            is_bool = isinstance(found, bool)
+            if not isinstance(found, _TYPES[field.type]) or (is_bool and field.type != "bool"):
+                raise TypeError(f"{field.name} ({found!r}) must be {field.type}.")
+        if self.status not in STATUSES:
+            raise ValueError(f"status ({self.status!r}) must be one of {', '.join(STATUSES)}.")
+        if (self.status == "ok") != (self.value is not None):
+            raise ValueError(
+                f"value ({self.value!r}) must be a number when status is 'ok' and None otherwise; "
+                f"status is {self.status!r}."
+            )
+        if self.value is not None and not 0 <= self.value <= 1:
+            raise ValueError(f"value ({self.value!r}) must be a fraction in [0, 1], not percent.")
+        for name in ("gflops", "milliseconds"):
+            number = getattr(self, name)
+            if number is not None and not (math.isfinite(number) and number >= 0):
+                raise ValueError(f"{name} ({number!r}) must be finite and not negative, or None.")
+
+
+_NAMES = tuple(field.name for field in fields(Row))
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean over cells of model_a - model_b, and what it rests on; fractions, not percentages."""
+
+    model_a: str
+    model_b: str
+    mean: float
+    mean_a: float
+    mean_b: float
+    interval: Interval | None
+    """95 % interval of `mean`; None when it cannot be given (no query counts)."""
+    interval_over: str
+    """`seeds` (Student t) or `queries` (normal, one seed only)."""
+    seeds: tuple[int, ...]
+    per_seed: tuple[float, ...]
+    cells: tuple[tuple[int, int], ...]
+    """(num_frames, size) of the cells averaged over."""
+    num_cells_left_out: int
+    """Cells that one of the two models, or one of the seeds, has no value for."""
+
+
+def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Appends rows as JSON lines in one synced write: a kill leaves at most one torn last line.
+
+    A torn last line left by an earlier kill is cut off first, with a warning: the next row would
+    otherwise be glued to it.
+    """
+    lines = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        _close_last_line(file, path)
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _close_last_line(file, path: Path) -> None:
+    file.seek(0)
+    content = file.read()
+    start = content.rfind(b"\n") + 1
+    if start == len(content):
+        return
+    try:
+        _parse(content[start:].decode())
+    except (ValueError, TypeError):
+        warnings.warn(f"{path}: cut off the torn last line of an interrupted run.", stacklevel=3)
+        file.truncate(start)
+    else:
+        file.write(b"\n")
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Reads every row; a torn last line is skipped with a warning, other bad lines are errors."""
+    text = Path(path).read_bytes().decode(errors="replace")
+    lines = text.split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_parse(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the write was cut short
+                warnings.warn(f"{path}, line {number}: torn last line skipped.", stacklevel=2)
+                continue
+            what = f"not JSON ({error.msg}); found {line[:60]!r}."
+            raise ValueError(f"{path}, line {number}: {what}") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    return rows
+
+
+def _parse(line: str) -> Row:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(f"a row must be a JSON object; found {line[:60]!r}.")
+    if unknown := [name for name in found if name not in _NAMES]:
+        raise ValueError(f"unknown fields {', '.join(unknown)}; a row has {', '.join(_NAMES)}.")
+    needed = [field.name for field in fields(Row) if field.name not in found]
+    if missing := [name for name in needed if not hasattr(Row, name)]:  # no default
+        raise ValueError(f"missing fields {', '.join(missing)}.")
+    return Row(**found)
+
+
+def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
+    """Rows whose fields equal the given values; a list, tuple or set means any of its values."""
+    for name in wanted:
+        if name not in _NAMES:
+            near = difflib.get_close_matches(name, _NAMES)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"fields: {', '.join(_NAMES)}."
+            raise ValueError(f"field ({name!r}) is not a field of a row; {hint}")
+
+    allowed = {
+        name: value if isinstance(value, Collection) and not isinstance(value, str) else (value,)
+        for name, value in wanted.items()
+    }
+    return [row for row in rows if all(getattr(row, n) in found for n, found in allowed.items())]
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each cell measured more than once (same model, seed, scale and metric)."""
+    kept: dict[tuple, Row] = {}
+    for row in rows:
+        key = (row.protocol, row.dataset, row.metric, row.model, row.seed, row.num_frames, row.size)
+        kept.pop(key, None)
+        kept[key] = row
+    return list(kept.values())
+
+
+def native_cells(rows: Iterable[Row]) -> set[tuple[int, int]]:
+    """The (num_frames, size) that vanilla was trained at."""
+    return {(row.num_frames, row.size) for row in rows if row.native}
+
+
+def wilson_interval(successes: float, n: int, z: float = 1.96) -> Interval:
+    """Wilson score interval of a proportion; stays in [0, 1] and is honest near 0 and 1."""
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"successes ({successes}) must lie in [0, n] and n ({n}) be positive.")
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+# 97.5 % quantiles of Student's t for 1 to 12 degrees of freedom; the last serves beyond.
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+
+
+def mean_difference(
+    rows: Sequence[Row],
+    model_a: str,
+    model_b: str,
+    *,
+    dataset: str,
+    cells: str = "all",
+    metric: str = "top1",
+) -> Difference | None:
+    """Mean over cells of model_a - model_b in each seed, then over seeds, with a 95 % interval.
+
+    cells is `all`, `native` (vanilla's own training cell) or `away` (all but that one). A cell
+    counts when both models have a value there in every shared seed, so that each seed averages
+    the same cells. With two or more seeds the interval is Student's t over them. With one it is
+    a normal interval over queries that takes the cells as fully correlated (they share their
+    queries) and the models as independent: wider than the truth for the queries, and blind to
+    the spread between trainings. None when no cell is shared.
+    """
+    if cells not in ("all", "native", "away"):
+        raise ValueError(f"cells ({cells!r}) must be all, native or away.")
+    rows = latest(select(rows, dataset=dataset, metric=metric))
+    native = native_cells(rows)
+    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model_a: {}, model_b: {}}
+    offered = set()
+    for row in select(rows, model=(model_a, model_b)):
+        cell = (row.num_frames, row.size)
+        if cells == "all" or (cell in native) == (cells == "native"):
+            offered.add(cell)
+            if row.value is not None:
+                found[row.model].setdefault(row.seed, {})[cell] = row
+    seeds = sorted(found[model_a].keys() & found[model_b].keys())
+    sides = [found[model][seed] for model in (model_a, model_b) for seed in seeds]
+    shared = sorted(set.intersection(*map(set, sides))) if sides else []
+    if not shared:
+        return None
+
+    def mean(model: str, seed: int) -> float:
+        return statistics.fmean(found[model][seed][cell].value for cell in shared)
+
+    per_seed = tuple(mean(model_a, seed) - mean(model_b, seed) for seed in seeds)
+    average = statistics.fmean(per_seed)
+    if len(seeds) >= 2:
+        times = _T_975[min(len(seeds) - 2, len(_T_975) - 1)]
+        half = times * statistics.stdev(per_seed) / math.sqrt(len(seeds))
+    else:
+        pairs = [(found[model_a][seeds[0]][c], found[model_b][seeds[0]][c]) for c in shared]
+        half = None
+        if all(row.num_queries > 0 for pair in pairs for row in pair):
+            half = 1.96 * statistics.fmean(
+                math.sqrt(sum(r.value * (1 - r.value) / r.num_queries for r in pair))
+                for pair in pairs
+            )
+    return Difference(
+        model_a=model_a,
+        model_b=model_b,
+        mean=average,
+        mean_a=statistics.fmean(mean(model_a, seed) for seed in seeds),
+        mean_b=statistics.fmean(mean(model_b, seed) for seed in seeds),
+        interval=None if half is None else Interval(average - half, average + half),
+        interval_over="seeds" if len(seeds) >= 2 else "queries",
+        seeds=tuple(seeds),
+        per_seed=per_seed,
+        cells=tuple(shared),
+        num_cells_left_out=len(offered) - len(shared),
+    )
+
+
+def environment() -> dict[str, str]:
+    """What the numbers were measured with: commit, versions, processor. Imports none of them."""
+    found = {"commit": _commit(), "python": platform.python_version()}
+    for package in ("stretchysnake", "torch", "numpy", "av"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["cpu"] = _cpu()
+    usable = getattr(os, "sched_getaffinity", None)
+    found["cores"] = str(len(usable(0)) if usable else os.cpu_count())
+    found["platform"] = platform.platform()
+    return found
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside someone else's repository, whose commit is not ours.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return ""
+    commit = git("rev-parse", "--short=12", "HEAD") or ""
+    return f"{commit}+changes" if commit and git("status", "--porcelain", "-uno") else commit
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)", path.read_text() if path.exists() else "", re.M)
+    return found[1] if found else platform.processor() or platform.machine()

@@ -1,0 +1,75 @@
+"""Counted operations against PyTorch's own counter, estimated memory against a measurement."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stretchysnake import Scale, VideoMamba, VideoMambaConfig
+from stretchysnake.eval.cost import (
+    available_memory,
+    count_flops,
+    estimate_memory,
+    measure_milliseconds,
+)
+from stretchysnake.ops.selective_scan import selective_scan_flops
+
+CONFIG = VideoMambaConfig(
+    embed_dim=32, depth=3, patch_size=8, image_size=32, num_frames=4, num_classes=0
+)
+
+
+@pytest.mark.parametrize("scale", [Scale(4, 32, 8), Scale(7, 48, 12), Scale(2, 64, 8)])
+def test_matrix_products_match_torchs_counter(scale):
+    model = VideoMamba(CONFIG).eval()
+    video = torch.zeros(1, 3, scale.num_frames, scale.size, scale.size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.features(video, scale.patch_size)
+    length, inner = 1 + scale.num_tokens, 64
+    unseen = CONFIG.depth * 2 * (selective_scan_flops(1, length, inner, 16) + 2 * length * inner * 4)
+    assert count_flops(CONFIG, scale) - unseen == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
+def test_the_tiny_models_cost_is_mostly_its_two_big_projections():
+    # The big matrices of 24 layers, by hand: in_proj 192x768 and out_proj 384x192 on 1,569 tokens.
+    gflops = count_flops(VideoMambaConfig.named("tiny"), Scale(8, 224, 16)) / 1e9
+    scan = 24 * 2 * selective_scan_flops(1, 1569, 384, 16) / 1e9
+    big = 24 * 2 * 1569 * (192 * 768 + 384 * 192) / 1e9
+    assert 0.7 * (gflops - scan) < big < gflops - scan
+
+
+def test_cost_grows_linearly_with_tokens():
+    one, four = (count_flops(CONFIG, Scale(t, 32, 8)) for t in (8, 32))
+    assert 3.9 < four / one < 4.0
+
+
+PROBE = """
+import resource, sys, torch
+from stretchysnake import Scale, VideoMamba, VideoMambaConfig
+torch.set_num_threads(1)
+model = VideoMamba(VideoMambaConfig.named("nano", num_classes=0)).eval()
+with torch.inference_mode():
+    model.features(torch.zeros(1, 3, 2, 16, 16))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.features(torch.zeros(8, 3, 64, 64, 64, dtype=torch.uint8).float())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_SELF") or sys.platform != "linux", reason="ru_maxrss in kB")
+def test_memory_estimate_is_near_the_measured_peak():
+    found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    measured = 1024 * int(found.stdout)
+    estimate = estimate_memory(VideoMambaConfig.named("nano"), Scale(64, 64, 8), batch_size=8)
+    assert measured / 1.7 < estimate < measured * 1.7
+
+
+def test_the_machine_tells_its_memory():
+    assert 2**27 < available_memory() < 2**50
+
+
+def test_measured_time_is_positive():
+    assert measure_milliseconds(VideoMamba(CONFIG).eval(), Scale(2, 16, 8), repeats=1) > 0

@@ -1,0 +1,132 @@
+"""Reading and writing weights: official layouts, safe formats, every change reported."""
+
+import argparse
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stretchysnake import VideoMamba, VideoMambaConfig, load_model, save_model
+from stretchysnake.models.checkpoints import config_of, load_weights, read_checkpoint
+
+CONFIG = VideoMambaConfig(
+    embed_dim=32, depth=2, patch_size=8, image_size=32, num_frames=4, num_classes=5
+)
+
+
+@pytest.fixture
+def model():
+    return VideoMamba(CONFIG)
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+
+
+def test_saved_model_comes_back_bitwise_with_its_config(model, tmp_path):
+    save_model(tmp_path / "w.safetensors", model, variant="static_tokens")
+    loaded, notes = load_model(tmp_path / "w.safetensors")
+    assert loaded.config == CONFIG
+    assert notes == []
+    assert same(loaded.state_dict(), model.state_dict())
+    assert read_checkpoint(tmp_path / "w.safetensors")[1]["run"] == {"variant": "static_tokens"}
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("nest", ["bare", "model", "module", "prefix"])
+def test_official_files_load_strictly_with_a_namespace_inside(model, tmp_path, nest):
+    state = model.state_dict()
+    content = {
+        "bare": state,
+        "model": {"model": state, "args": argparse.Namespace(lr=1.0), "epoch": 3},
+        "module": {"module": state},
+        "prefix": {f"module.{name}": tensor for name, tensor in state.items()},
+    }[nest]
+    torch.save(content, tmp_path / "official.pth")
+    loaded, notes = load_model(tmp_path / "official.pth")
+    assert loaded.config == CONFIG
+    assert notes == []
+    assert same(loaded.state_dict(), state)
+
+
+def test_hostile_pickle_is_refused_and_not_run(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    torch.save({"model": Hostile()}, tmp_path / "bad.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Hostile()))
+    for name in ("bad.pth", "raw.pth"):
+        with pytest.raises(ValueError, match="cannot be read safely"):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_image_checkpoint_is_inflated_and_reported(model):
+    state = dict(model.state_dict())
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, 0]
+    del state["temporal_pos_embedding"]
+    notes = load_weights(VideoMamba(CONFIG), state)
+    assert notes == [
+        "patch kernel inflated from an image model to 1 frames (centre)",
+        "temporal positions absent (image model): kept at the model's own",
+    ]
+
+
+def test_every_resize_is_reported(model, tmp_path):
+    save_model(tmp_path / "w.safetensors", model)
+    changes = {"num_frames": 8, "image_size": 48, "num_classes": 9}
+    loaded, notes = load_model(tmp_path / "w.safetensors", **changes)
+    assert loaded.config == CONFIG.but(**changes)
+    assert notes == [
+        "spatial positions 4x4 -> 6x6 (bicubic)",
+        "temporal positions 4 -> 8 (linear)",
+        "head of 5 classes not used: a fresh one of 9 classes must be trained",
+    ]
+
+
+def test_loading_does_not_move_the_random_generator(model, tmp_path):
+    save_model(tmp_path / "w.safetensors", model)
+    before = torch.random.get_rng_state()
+    load_model(tmp_path / "w.safetensors", num_classes=9)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda s: s.pop("norm_f.weight"), "missing norm_f.weight"),
+        (lambda s: s.update(extra=torch.ones(1)), "unexpected extra"),
+        (lambda s: s["norm_f.weight"].fill_(float("nan")), "norm_f.weight holds .* non-finite"),
+        (lambda s: s.update({"norm_f.weight": torch.ones(7)}), r"shape \(7,\), expected \(32,\)"),
+        (lambda s: s.update({"norm_f.weight": torch.eye(32).to_sparse()[0]}), "sparse"),
+    ],
+    ids=["missing", "unexpected", "nan", "shape", "sparse"],
+)
+def test_weights_that_do_not_fit_are_named(model, damage, text):
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    damage(state)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=text):
+        load_weights(model, state)
+    assert same(model.state_dict(), before)
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 nothing")
+    save_file({"x": torch.ones(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is damaged or not safetensors"):
+        read_checkpoint(tmp_path / "cut.safetensors")
+    with pytest.raises(ValueError, match="cannot be read safely"):
+        read_checkpoint(tmp_path / "cut.pth")
+    with pytest.raises(ValueError, match="must be an existing file"):
+        read_checkpoint(tmp_path / "absent.pth")
+    with pytest.raises(ValueError, match="not VideoMamba weights: patch_embed.proj.weight"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_config_is_read_off_the_shapes(model):
+    assert config_of(model.state_dict()) == CONFIG

@@ -1,0 +1,154 @@
+"""The directions drawn in docs/architecture.md, read from the source with ast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "stretchysnake"
+
+# What each part may import from the package. A missing arrow is a rule, not an oversight.
+LEAVES = {"flexibility", "ops", "results"}
+MAY_IMPORT = {
+    "flexibility": set(),
+    "ops": set(),
+    "results": set(),
+    "models": {"ops", "flexibility"},
+    "data": {"flexibility", "results"},  # meets the models in a tensor and a patch size
+    "train": {"data", "models"} | LEAVES,
+    "eval": {"train", "data", "models"} | LEAVES,
+    "search": {"train", "data", "models"} | LEAVES,
+    "report": {"results"},  # figures are redrawn from rows on any laptop
+    "recipes": {"search", "eval", "train", "data", "models", "report"} | LEAVES,
+    "cli": {"recipes", "search", "eval", "train", "data", "models", "report"} | LEAVES,
+    "__init__": {"data", "models"} | LEAVES,
+}
+
+# models knows no variants: it reads T, H, W from the tensor. It shares the text of one error.
+MODELS_TAKE_FROM_FLEXIBILITY = {"size_message"}
+
+# Which file alone may import an outside package.
+ONLY_HOME = {
+    "av": {"data/video.py"},
+    "triton": {"ops/selective_scan_triton.py"},
+    "matplotlib": {"report/figures.py"},
+    "jinja2": {"report/page.py"},
+    "jsonargparse": {"cli.py"},
+    "sklearn": {"data/motion_digits.py", "eval/probe.py"},
+}
+
+# What `import stretchysnake` must not load: these wait until they are used.
+LOADED_LATER = ["av", "jinja2", "jsonargparse", "matplotlib", "sklearn", "triton"]
+
+# Names that say nothing about what a file is for.
+EMPTY_NAMES = {"utils", "util", "helpers", "common", "base", "misc", "registry"}
+
+LONGEST_FILE = 330  # the aim is 300 lines; beyond this a file holds two concepts
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def inside(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part(path: Path) -> str:
+    return inside(path).split("/")[0].removesuffix(".py")
+
+
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_names(path: Path) -> list[tuple[int, str]]:
+    """(line, dotted name) of every import, also inside functions; relative ones made absolute."""
+    names = []
+    package = ["stretchysnake", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, ast.Import):
+            names += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names += [(node.lineno, f"{source}.{alias.name}") for alias in node.names]
+    return names
+
+
+def test_every_part_has_a_place_in_the_table():
+    assert {part(path) for path in FILES} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_arrows_never_point_back(path):
+    here = part(path)
+    for line, name in imported_names(path):
+        package, *rest = name.split(".")
+        if package != "stretchysnake" or not rest:
+            continue
+        there = rest[0]
+        if there == "__version__":
+            continue
+        assert there == here or there in MAY_IMPORT[here], (
+            f"{inside(path)}:{line} imports {name}: {here} -> {there} is not an arrow; "
+            f"{here} may import {sorted(MAY_IMPORT[here]) or 'nothing of the package'}"
+        )
+
+
+def test_models_know_no_variants():
+    for path in FILES:
+        if part(path) != "models":
+            continue
+        for line, name in imported_names(path):
+            if name.startswith("stretchysnake.flexibility"):
+                taken = name.removeprefix("stretchysnake.flexibility").lstrip(".")
+                assert taken in MODELS_TAKE_FROM_FLEXIBILITY, (
+                    f"{inside(path)}:{line} takes {taken or 'all'} from flexibility; "
+                    "models reads its scale from the tensor"
+                )
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_outside_packages_stay_in_their_home(path):
+    for line, name in imported_names(path):
+        homes = ONLY_HOME.get(name.split(".")[0], {inside(path)})
+        assert inside(path) in homes, f"{inside(path)}:{line} imports {name}; only {homes} may"
+        if part(path) == "report":
+            assert name.split(".")[0] != "torch", (
+                f"{inside(path)}:{line}: report works without torch"
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_only_the_command_line_reads_the_environment(path):
+    if inside(path) == "cli.py":
+        return
+    reads = [
+        node.lineno
+        for node in ast.walk(syntax(path))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    ]
+    reads += [line for line, name in imported_names(path) if name in {"os.environ", "os.getenv"}]
+    assert not reads, f"{inside(path)}:{reads[0]} reads the environment; pass the value from cli.py"
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_a_file_is_one_concept(path):
+    assert path.stem not in EMPTY_NAMES, f"{inside(path)}: name the noun or the act it holds"
+    length = len(path.read_text(encoding="utf-8").splitlines())
+    assert length <= LONGEST_FILE, f"{inside(path)} has {length} lines; split it by concept"
+
+
+def test_importing_the_package_loads_only_what_it_needs():
+    # torch may load some of them by itself; only what our import adds counts.
+    script = (
+        "import sys, torch, numpy, safetensors.torch; before = set(sys.modules); "
+        "import stretchysnake; added = set(sys.modules) - before; "
+        f"print(*sorted(added & set({LOADED_LATER!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,71 @@
+"""The README is run: its Python executes, its commands, links and tree exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].split() for line in lines if line.split()[:1] == [program]]
+
+
+def help_text(*verb: str) -> str:
+    script = "import sys; from stretchysnake.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *verb, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("source", blocks("python"))
+def test_python_runs(source):
+    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("command", commands("make"), ids=" ".join)
+def test_make_targets_exist(command):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{command[1]}:", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", sorted({line[1] for line in commands("stretchysnake")}))
+def test_verbs_exist_and_know_the_options_shown(verb):
+    options = {
+        word.split("=")[0]
+        for line in commands("stretchysnake")
+        if line[1] == verb
+        for word in line[2:]
+        if word.startswith("--")
+    }
+    text = help_text(verb)
+    missing = {option for option in options if option not in text}
+    assert not missing, f"README shows options that `stretchysnake {verb} --help` does not"
+
+
+def test_links_point_at_files():
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_tree_is_true():
+    (tree,) = blocks("text")
+    folders: list[str] = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name]
+        path = ROOT.joinpath(*folders)
+        assert path.exists(), f"README's tree shows {'/'.join(folders)}, which does not exist"

@@ -1,0 +1,172 @@
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+
+from stretchysnake.results import (
+    Row,
+    append_rows,
+    environment,
+    mean_difference,
+    read_rows,
+    select,
+    wilson_interval,
+)
+
+PLAIN = {
+    "run_id": "r",
+    "protocol": "retrieval",
+    "dataset": "motion-digits/short",
+    "model": "vanilla",
+    "seed": 0,
+    "num_frames": 8,
+    "size": 32,
+    "patch_size": 8,
+    "metric": "top1",
+    "value": 0.5,
+    "num_queries": 100,
+    "num_expected": 100,
+    "num_gallery": 400,
+    "gflops": 1.0,
+    "milliseconds": None,
+    "trained": False,
+    "native": False,
+}
+
+
+def row(**changes) -> Row:
+    return Row(**(PLAIN | changes))
+
+
+def test_rows_come_back_as_written(tmp_path):
+    rows = [row(), row(model="ünïcode\n", value=None, status="oom", note="needs 9 GiB")]
+    append_rows(tmp_path / "new" / "rows.jsonl", rows[:1])
+    append_rows(tmp_path / "new" / "rows.jsonl", rows[1:])
+    assert read_rows(tmp_path / "new" / "rows.jsonl") == rows
+
+
+def test_torn_last_line_is_skipped_with_a_warning(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [row(), row(size=64)])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match=r"rows.jsonl, line 2: torn last line skipped"):
+        assert read_rows(path) == [row()]
+
+
+def test_appending_after_a_torn_line_does_not_glue_to_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [row(), row(size=64)])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="cut off the torn last line"):
+        append_rows(path, [row(size=96)])
+    assert read_rows(path) == [row(), row(size=96)]
+
+
+def test_appending_after_a_whole_line_without_newline_keeps_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [row()])
+    path.write_bytes(path.read_bytes()[:-1])
+    append_rows(path, [row(size=96)])
+    assert read_rows(path) == [row(), row(size=96)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", r"rows.jsonl, line 2: not JSON .*found '\{not json'"),
+        ("[1]", r"line 2: a row must be a JSON object; found '\[1\]'"),
+        (json.dumps(PLAIN | {"acuracy": 1}), "line 2: unknown fields acuracy; a row has run_id"),
+        (json.dumps({"run_id": "r"}), "line 2: missing fields protocol, dataset"),
+        (json.dumps(PLAIN | {"value": 50}), r"line 2: value \(50\) must be a fraction"),
+        (json.dumps(PLAIN | {"seed": "0"}), r"line 2: seed \('0'\) must be int"),
+        (json.dumps(PLAIN | {"trained": 1}), r"line 2: trained \(1\) must be bool"),
+    ],
+    ids=["json", "list", "unknown", "missing", "percent", "type", "bool"],
+)
+def test_malformed_inner_line_names_file_line_and_cause(tmp_path, line, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(asdict(row()))}\n{line}\n{json.dumps(asdict(row()))}\n")
+    with pytest.raises(ValueError, match=message):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"value": None}, {"status": "oom"}, {"status": "odd"}, {"value": math.nan}],
+    ids=["ok without value", "oom with value", "unknown status", "nan"],
+)
+def test_row_refuses_a_value_that_contradicts_its_status(changes):
+    with pytest.raises(ValueError, match=r"value|status"):
+        row(**changes)
+
+
+def test_select_takes_one_value_or_several():
+    rows = [row(size=size) for size in (16, 32, 64)]
+    assert select(rows, size=32) == rows[1:2]
+    assert select(rows, size=(16, 64), model="vanilla") == [rows[0], rows[2]]
+    with pytest.raises(ValueError, match="did you mean num_frames"):
+        select(rows, num_frame=8)
+
+
+def test_wilson_interval_matches_the_textbook_and_stays_inside():
+    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0
+    assert wilson_interval(20, 20)[1] == 1
+    with pytest.raises(ValueError, match="n \\(0\\)"):
+        wilson_interval(0, 0)
+
+
+def pair(size, vanilla, static, *, seed=0, native=False):
+    return [
+        row(size=size, value=vanilla, seed=seed, native=native),
+        row(size=size, value=static, seed=seed, model="static_tokens"),
+    ]
+
+
+def difference(rows, cells):
+    kwargs = {"dataset": "motion-digits/short", "cells": cells}
+    return mean_difference(rows, "static_tokens", "vanilla", **kwargs)
+
+
+def test_mean_difference_tells_native_from_away():
+    rows = pair(16, 0.2, 0.5) + pair(32, 0.8, 0.6, native=True) + pair(64, 0.1, 0.2)
+    assert difference(rows, "all").mean == pytest.approx(0.2 / 3)
+    assert difference(rows, "away").mean == pytest.approx(0.2)
+    assert difference(rows, "away").cells == ((8, 16), (8, 64))
+    assert difference(rows, "native").mean == pytest.approx(-0.2)
+    assert difference([], "all") is None
+
+
+def test_mean_difference_over_seeds_is_students_t():
+    rows = [r for seed, d in enumerate((0.1, 0.2, 0.3)) for r in pair(16, 0.2, 0.2 + d, seed=seed)]
+    found = difference(rows, "all")
+    assert found.per_seed == pytest.approx((0.1, 0.2, 0.3))
+    half = 4.303 * 0.1 / math.sqrt(3)  # by hand
+    assert found.interval == pytest.approx((0.2 - half, 0.2 + half))
+    assert found.interval_over == "seeds"
+
+
+def test_mean_difference_of_one_seed_speaks_of_queries():
+    found = difference(pair(16, 0.5, 0.5), "all")
+    half = 1.96 * math.sqrt(2 * 0.25 / 100)
+    assert (found.interval_over, found.interval) == ("queries", pytest.approx((-half, half)))
+
+
+def test_mean_difference_uses_only_cells_every_seed_has_on_both_sides():
+    rows = pair(16, 0.2, 0.5) + pair(64, 0.1, 0.9) + pair(16, 0.2, 0.4, seed=1)
+    rows += [row(size=64, seed=1, value=None, status="oom"), rows[3]]
+    found = difference(rows, "all")
+    assert found.mean == pytest.approx(0.25)
+    assert (found.cells, found.num_cells_left_out) == (((8, 16),), 1)
+
+
+def test_a_cell_measured_again_counts_once_and_last():
+    rows = pair(16, 0.2, 0.5) + pair(16, 0.2, 0.3)
+    assert difference(rows, "all").mean == pytest.approx(0.1)
+
+
+def test_environment_is_plain_text():
+    found = environment()
+    assert {"commit", "python", "torch", "numpy", "av", "cpu", "cores", "platform"} <= found.keys()
+    assert all(isinstance(value, str) for value in found.values())
