@@ -25,7 +25,7 @@ _HOMES = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str):

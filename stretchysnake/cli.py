@@ -72,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(EXAMPLES)}"
         print(f"error: verb ({verb}) is not known; {hint}", file=sys.stderr)
         return 2
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning OpenMP pools cost milliseconds a call
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # spinning OpenMP pools cost milliseconds a call
     try:
         return {
             "quickstart": _quickstart,
@@ -83,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
             "doctor": _doctor,
         }[verb](rest)
     except KeyboardInterrupt:
-        print("\ninterrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "\ninterrupted; finished stages are kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,12 +103,19 @@ def main(argv: list[str] | None = None) -> int:
 def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False):
     """(run, positional paths) of a verb, from the command line and --config YAML."""
     try:
-        from jsonargparse import ArgumentParser
+        from argparse import RawDescriptionHelpFormatter
+
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter
     except ImportError:
         raise RuntimeError(
             "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
         ) from None
+
+    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Keeps the lines of the example."""
+
     parser = ArgumentParser(
+        formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
         description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb]}",
         exit_on_error=True,
@@ -112,7 +124,7 @@ def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False)
     if paths:
         parser.add_argument("paths", nargs="+", type=str, help="files or folders")
     parser.add_class_arguments(run_class)
-    values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
+    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
     values.pop("config", None)
     given = values.pop("paths", [])
     return run_class(**values), given
@@ -191,7 +203,9 @@ def _report(argv: list[str]) -> int:
 
     rows = [row for path in paths for row in read_rows(path)]
     if not rows:
-        raise ValueError(f"rows ({', '.join(paths)}) hold no measured number; run stretchysnake evaluate first")
+        raise ValueError(
+            f"rows ({', '.join(paths)}) hold no measured number; run stretchysnake evaluate first"
+        )
     commands = ["stretchysnake report " + " ".join(paths) + f" --out {run.out}"]
     write_page(run.out, rows, ReportContext(commands=commands, versions=environment()))
     print(render_text(rows))
@@ -204,14 +218,20 @@ def _embed(argv: list[str]) -> int:
     from stretchysnake.eval.embed import embed, save_embeddings
 
     progress = _Progress()
-    found = embed(paths, weights=run.weights, num_frames=run.frames, size=run.size, progress=progress)
+    found = embed(
+        paths, weights=run.weights, num_frames=run.frames, size=run.size, progress=progress
+    )
     progress.close()
     for path, reason in found.failures:
         print(f"skipped {path}: {reason}", file=sys.stderr)
     for path in found.repeated:
-        print(f"{path}: fewer than {found.scale.num_frames} frames, frames repeated", file=sys.stderr)
+        print(
+            f"{path}: fewer than {found.scale.num_frames} frames, frames repeated", file=sys.stderr
+        )
     if not found.paths:
-        raise ValueError(f"none of the {len(found.failures)} videos could be read; nothing was written")
+        raise ValueError(
+            f"none of the {len(found.failures)} videos could be read; nothing was written"
+        )
     save_embeddings(run.out, found)
     print(
         f"{len(found.paths)} of {len(found.paths) + len(found.failures)} videos, "
@@ -228,13 +248,22 @@ def _doctor(argv: list[str]) -> int:
     from stretchysnake import __version__
     from stretchysnake.ops.selective_scan_cpu import is_available, unavailable_reason
 
-    print(f"stretchysnake {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"stretchysnake {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
     if is_available():
         print("native CPU kernels: yes")
     else:
-        print(f"native CPU kernels: no ({unavailable_reason()}); scans run in PyTorch, several times slower")
+        print(
+            f"native CPU kernels: no ({unavailable_reason()}); scans run in PyTorch, several times slower"
+        )
     print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    for module, extra in (("av", None), ("jsonargparse", None), ("matplotlib", "report"), ("sklearn", "probe")):
+    for module, extra in (
+        ("av", None),
+        ("jsonargparse", None),
+        ("matplotlib", "report"),
+        ("sklearn", "probe"),
+    ):
         there = importlib.util.find_spec(module) is not None
         command = f"pip install 'stretchysnake[{extra}]'" if extra else f"pip install {module}"
         print(f"{module}: {'yes' if there else 'no, ' + command}")

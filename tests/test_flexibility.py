@@ -67,11 +67,15 @@ def test_every_value_is_drawn_about_equally_often():
 
 
 @pytest.mark.parametrize(
-    ("size", "patch"), [(96, 7), (112, 8), (128, 9), (192, 14), (224, 16), (288, 21), (384, 27), (448, 32)]
+    ("size", "patch"),
+    [(96, 7), (112, 8), (128, 9), (192, 14), (224, 16), (288, 21), (384, 27), (448, 32)],
 )
 def test_static_tokens_test_patches_are_table_a2s(size, patch):
     assert eval_scale("static_tokens", num_frames=8, size=size) == Scale(8, 14 * patch, patch)
-    assert eval_scale("vanilla", num_frames=8, size=size, patch_from="static_tokens").patch_size == patch
+    assert (
+        eval_scale("vanilla", num_frames=8, size=size, patch_from="static_tokens").patch_size
+        == patch
+    )
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "temporal", "static_patch", "flexivit", "flex_all"])
@@ -86,12 +90,16 @@ def test_nano_sets_keep_four_by_four_tokens():
 
 
 def test_unknown_variant_names_the_nearest():
-    with pytest.raises(ValueError, match=r"variant \('static_token'\).*did you mean static_tokens\?"):
+    with pytest.raises(
+        ValueError, match=r"variant \('static_token'\).*did you mean static_tokens\?"
+    ):
         scale_at("static_token", seed=0, step=0)
 
 
 def test_size_that_does_not_fit_names_the_nearest_that_do():
-    with pytest.raises(ValueError, match=r"size \(225\) must be a multiple of patch_size \(16\).*224, 240"):
+    with pytest.raises(
+        ValueError, match=r"size \(225\) must be a multiple of patch_size \(16\).*224, 240"
+    ):
         eval_scale("vanilla", num_frames=8, size=225)
 
 

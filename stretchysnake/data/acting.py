@@ -1,7 +1,7 @@
 """Pictures of a handwritten digit that acts: moves, turns, grows, bounces over a textured background.
 
-An act is a path of the actor: per frame a place, an angle and a size. Units: lengths are shares of the frame's side, angles
-are degrees. Everything random comes from the given numpy generator, so a clip is a function of its seed.
+An act is a path of the actor: per frame a place, an angle and a size. Lengths are shares of the frame's side,
+angles are degrees. Everything random comes from the given numpy generator, so a clip is a function of its seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def move(rng, direction: str, *, num_frames: int, extent: float, travel: float) 
     return _placed(rng, travel * dx / length * t, travel * dy / length * t, extent)
 
 
-def move_in_turn(rng, directions: tuple[str, ...], *, num_frames: int, extent: float, travel: float) -> ActorPath:
+def move_in_turn(
+    rng, directions: tuple[str, ...], *, num_frames: int, extent: float, travel: float
+) -> ActorPath:
     """Several moves, one after the other, each over an equal share of the frames."""
     t = np.linspace(0, len(directions), num_frames)
     x, y = np.zeros(num_frames), np.zeros(num_frames)
@@ -79,7 +81,7 @@ def act_path(rng, act: str, *, num_frames: int, extent: float, travel: float) ->
         turns = rng.uniform(0.6, 1.2) * rng.choice([-1, 1])
         return _placed(rng, still, still, extent, angle=360 * turns * t)
     if act == "grow":
-        final = min(0.75, extent * rng.uniform(1.3, 1.5))
+        final = min(0.9, extent * rng.uniform(1.1, 1.3))
         return _placed(rng, still, still, final * (0.45 + 0.55 * t))
     if act == "circle":
         phase = 2 * np.pi * (rng.uniform() + rng.choice([-1, 1]) * rng.uniform(0.8, 1.3) * t)
@@ -90,7 +92,9 @@ def act_path(rng, act: str, *, num_frames: int, extent: float, travel: float) ->
     if act == "blink":
         phase = rng.uniform() + rng.uniform(1.5, 3) * t
         return _placed(rng, still, still, extent, opacity=np.where(phase % 1 < 0.3, 0.3, 1.0))
-    raise ValueError(f"act ({act!r}) must be one of {[*DIRECTIONS, 'spin', 'grow', 'circle', 'bounce', 'blink']}.")
+    raise ValueError(
+        f"act ({act!r}) must be one of {[*DIRECTIONS, 'spin', 'grow', 'circle', 'bounce', 'blink']}."
+    )
 
 
 @cache
@@ -120,12 +124,15 @@ def _actor_mask(rng, image: np.ndarray) -> np.ndarray:
 
 def _background(rng) -> np.ndarray:
     """A coloured gradient with coarse and fine smoothed noise, float32 (SIZE, SIZE, 3)."""
-    base = rng.uniform(30, 225, 3)
-    corners = base + rng.normal(0, 28, (2, 2, 3))
+    base = rng.uniform(15, 80, 3)
+    corners = base + rng.normal(0, 10, (2, 2, 3))
     ramp = np.linspace(0, 1, SIZE)[:, None]
-    top, bottom = ramp * corners[0, 0] + (1 - ramp) * corners[0, 1], ramp * corners[1, 0] + (1 - ramp) * corners[1, 1]
+    top, bottom = (
+        ramp * corners[0, 0] + (1 - ramp) * corners[0, 1],
+        ramp * corners[1, 0] + (1 - ramp) * corners[1, 1],
+    )
     picture = (ramp[:, None] * top + (1 - ramp[:, None]) * bottom).astype(np.float32)
-    picture += _enlarge(rng.normal(0, 26, (7, 7, 3)).astype(np.float32), SIZE)
+    picture += _enlarge(rng.normal(0, 8, (7, 7, 3)).astype(np.float32), SIZE)
     top, left = rng.integers(0, SIZE, 2)
     window = _grain_bank()[top : top + SIZE, left : left + SIZE]
     picture += window[:: rng.choice([-1, 1]), :: rng.choice([-1, 1]), rng.permutation(3)]
@@ -133,19 +140,18 @@ def _background(rng) -> np.ndarray:
 
 
 def _contrasting_colour(rng, background: np.ndarray) -> np.ndarray:
-    """A random colour at least 80 grey levels brighter or darker than the background's mean."""
+    """A random light colour, at least 90 grey levels brighter than the background's mean."""
     weights = np.array([0.299, 0.587, 0.114])
     mean = float((background.reshape(-1, 3).mean(0) * weights).sum())
-    brighter = mean < 128 if abs(mean - 128) > 30 else bool(rng.integers(2))
-    target = rng.uniform(mean + 80, 250) if brighter and mean < 165 else rng.uniform(5, max(6, mean - 80))
-    hue = rng.normal(0, 45, 3)
+    target = rng.uniform(min(max(mean + 90, 160), 210), 245)
+    hue = rng.normal(0, 35, 3)
     return np.clip(target + hue - hue @ weights, 0, 255).astype(np.float32)
 
 
 @cache
 def _grain_bank() -> np.ndarray:
     """Smoothed noise, four pixels a cell, that backgrounds take random windows of; the same in every process."""
-    return _enlarge(np.random.default_rng(1).normal(0, 16, (56, 56, 3)).astype(np.float32), 2 * SIZE)
+    return _enlarge(np.random.default_rng(1).normal(0, 6, (56, 56, 3)).astype(np.float32), 2 * SIZE)
 
 
 @cache
@@ -155,7 +161,9 @@ def _noise_bank() -> np.ndarray:
 
 
 # R, G, B in 0..255 -> Y, U, V of ITU-R BT.601, limited range: what decoders assume of an untagged small video
-_YUV = np.array([[0.257, 0.504, 0.098], [-0.148, -0.291, 0.439], [0.439, -0.368, -0.071]], np.float32)
+_YUV = np.array(
+    [[0.257, 0.504, 0.098], [-0.148, -0.291, 0.439], [0.439, -0.368, -0.071]], np.float32
+)
 _YUV_OFFSET = np.array([16, 128, 128], np.float32)
 
 
@@ -168,10 +176,15 @@ def _to_yuv(pixels: np.ndarray) -> np.ndarray:
 def _alpha(mask, centres, x, y, turn, extent, shear, aspect) -> tuple[slice, slice, np.ndarray]:
     """Opacity of the actor in the box around it: rows, columns and the values there, nearest sampling."""
     reach = 0.75 * extent  # the turned, sheared square fits inside
-    columns = slice(max(0, int((x - reach) * SIZE)) & ~1, min(SIZE, int((x + reach) * SIZE) + 2 & ~1))
+    columns = slice(
+        max(0, int((x - reach) * SIZE)) & ~1, min(SIZE, int((x + reach) * SIZE) + 2 & ~1)
+    )
     rows = slice(max(0, int((y - reach) * SIZE)) & ~1, min(SIZE, int((y + reach) * SIZE) + 2 & ~1))
     u, v = centres[columns] - np.float32(x), centres[rows] - np.float32(y)
-    zoom, middle = 0.8 * _MASTER / extent, _MASTER / 2 + 1  # the mask has a tenth of margin on each side
+    zoom, middle = (
+        0.8 * _MASTER / extent,
+        _MASTER / 2 + 1,
+    )  # the mask has a tenth of margin on each side
     cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
     # along = cos v - sin u;  across = (cos u + sin v) / aspect + shear * along
     along = (np.float32(cos) * v + np.float32(middle))[:, None] - np.float32(sin) * u
@@ -189,7 +202,8 @@ def _alpha(mask, centres, x, y, turn, extent, shear, aspect) -> tuple[slice, sli
 def render(rng, image: np.ndarray, path: ActorPath) -> np.ndarray:
     """Return frames (T, SIZE * 3 // 2, SIZE) uint8 of the digit `image` (8, 8) following `path`.
 
-    The layout is yuv420p, what the encoder takes: SIZE rows of Y, then U and V at half the resolution. It is half the work of RGB.
+    The layout is yuv420p, what the encoder takes and half the work of RGB: SIZE rows of Y, then U and V at half
+    the resolution.
     """
     mask = np.pad(_actor_mask(rng, image), 1)  # a transparent border catches what samples outside
     background = _background(rng)
@@ -199,13 +213,15 @@ def render(rng, image: np.ndarray, path: ActorPath) -> np.ndarray:
     luma, luma_contrast = planes[0].astype(np.int16), contrast[0]
     half = SIZE // 2
     chroma, chroma_contrast = planes[1:, ::2, ::2].astype(np.int16), contrast[1:, ::2, ::2].copy()
-    shear, tilt, aspect = rng.uniform(-0.18, 0.18), rng.uniform(-10, 10), rng.uniform(0.85, 1.15)
+    shear, tilt, aspect = rng.uniform(-0.12, 0.12), rng.uniform(-8, 8), rng.uniform(0.9, 1.1)
     noise = (_noise_bank() * np.float32(rng.uniform(1.5, 5))).astype(np.int16)
     offsets = rng.integers(0, SIZE, (len(path.x), 2))
     centres = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
     frames = np.empty((len(path.x), SIZE + half, SIZE), np.uint8)
     for t, (x, y, angle, extent, opacity) in enumerate(zip(*path, strict=True)):
-        rows, columns, alpha = _alpha(mask, centres, x, y, np.deg2rad(angle + tilt), extent, shear, aspect)
+        rows, columns, alpha = _alpha(
+            mask, centres, x, y, np.deg2rad(angle + tilt), extent, shear, aspect
+        )
         alpha = np.float32(opacity) * alpha
         top, left = offsets[t]
         frame = luma + noise[top : top + SIZE, left : left + SIZE]
@@ -213,6 +229,8 @@ def render(rng, image: np.ndarray, path: ActorPath) -> np.ndarray:
         frames[t, :SIZE] = np.minimum(np.maximum(frame, 16), 235)
         frame = chroma + noise[left : left + half, top : top + half] // 2
         rows, columns = (slice(s.start // 2, s.stop // 2) for s in (rows, columns))
-        frame[:, rows, columns] += (alpha[::2, ::2] * chroma_contrast[:, rows, columns]).astype(np.int16)
+        frame[:, rows, columns] += (alpha[::2, ::2] * chroma_contrast[:, rows, columns]).astype(
+            np.int16
+        )
         frames[t, SIZE:] = np.minimum(np.maximum(frame, 16), 240).reshape(half, SIZE)
     return frames

@@ -1,8 +1,8 @@
 """Which frames of a video make a clip: pure integers, no pixels.
 
-The video is cut into `num_frames` equal segments. Evaluation takes the centre of each segment, training one random frame of
-each. A video with fewer frames than asked is never refused and never padded with black: frames **repeat** in order (the
-"repeat" policy), because several segments then fall on the same frame.
+The video is cut into `num_frames` equal segments. Evaluation takes the centre of each segment, training one
+random frame of each. A video with fewer frames than asked is never refused and never padded with black: frames
+**repeat** in order (the "repeat" policy), because several segments then fall on the same frame.
 
 | total | num_frames | `uniform_indices`        |
 |-------|------------|--------------------------|

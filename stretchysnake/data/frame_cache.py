@@ -1,8 +1,9 @@
 """A data set decoded once: a memory-mapped uint8 array of frames, keyed by the content of its files.
 
-A small set that fits on disk is decoded in full many times during training; the cache pays for it once. The key hashes the bytes
-of the files in order and the settings, not the paths, so a moved or copied set is found again and a changed file never is
-mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and says it is whole.
+Training decodes every clip many times; for a set that fits on disk the cache pays for it once. The key hashes the
+bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
+file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last
+and says it is whole.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class FrameCache:
     ) -> FrameCache:
         """Open the cache of these records under `directory`, decoding first what is not there yet.
 
-        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is ever put in the place
-        of a file that cannot be decoded; only a set without a single readable file is an error.
+        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is
+        put in the place of a file that cannot be decoded; it is listed in `failures`. Only a set without a
+        single readable file is an error.
         """
         records, directory = list(records), Path(directory)
         if not records:
@@ -68,7 +70,10 @@ class FrameCache:
             unfinished = note_path.with_name(f"{key}.{os.getpid()}.part")
             unfinished.write_text(json.dumps(note))
             os.replace(unfinished, note_path)
-        failed = {row: DecodeError(kind, records[row].path, reason) for row, kind, reason in note["failures"]}
+        failed = {
+            row: DecodeError(kind, records[row].path, reason)
+            for row, kind, reason in note["failures"]
+        }
         rows = [row for row in range(len(records)) if row not in failed]
         if not rows:
             raise ValueError(f"none of {len(records)} videos can be decoded; first: {failed[0]}")
@@ -89,7 +94,11 @@ def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
     for record in records:
         try:
             with open(record.path, "rb") as file:
-                content = hashlib.file_digest(file, "sha1").digest() if hasattr(hashlib, "file_digest") else None
+                content = (
+                    hashlib.file_digest(file, "sha1").digest()
+                    if hasattr(hashlib, "file_digest")
+                    else None
+                )
                 if content is None:
                     content = hashlib.sha1(file.read()).digest()
         except OSError as error:
@@ -117,7 +126,9 @@ def _decode_all(records, array_path: Path, shape, num_workers: int, progress) ->
         spans = [range(i, min(i + 16, len(records))) for i in range(0, len(records), 16)]
         tasks = [[(row, records[row]) for row in span] for span in spans]
         failures, done, started = [], 0, time.perf_counter()
-        for bad in map_in_processes(partial(_decode_rows, str(unfinished)), tasks, num_workers=num_workers):
+        for bad in map_in_processes(
+            partial(_decode_rows, str(unfinished)), tasks, num_workers=num_workers
+        ):
             failures += bad
             done = min(done + 16, len(records))
             if progress:
@@ -129,7 +140,9 @@ def _decode_all(records, array_path: Path, shape, num_workers: int, progress) ->
     return {"shape": list(shape), "num_bytes": array_path.stat().st_size, "failures": failures}
 
 
-def _decode_rows(array_path: str, task: list[tuple[int, VideoRecord]]) -> list[tuple[int, str, str]]:
+def _decode_rows(
+    array_path: str, task: list[tuple[int, VideoRecord]]
+) -> list[tuple[int, str, str]]:
     """Decode some records into their rows of the array; return (row, kind, reason) of those that fail."""
     array = np.load(array_path, mmap_mode="r+")
     num_frames, size = array.shape[1:3]

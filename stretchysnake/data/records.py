@@ -38,7 +38,9 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = Path(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file()
+            )
             if not inside:
                 raise ValueError(_no_video(path))
             found += map(str, inside)
@@ -65,7 +67,11 @@ def read_records(
         return _read_folder(source, classes)
     if not source.exists():
         raise ValueError(f"{source}: no such list file or folder; check the spelling.")
-    rows = _read_jsonl(source) if source.suffix.lower() in (".jsonl", ".ndjson") else _read_table(source)
+    rows = (
+        _read_jsonl(source)
+        if source.suffix.lower() in (".jsonl", ".ndjson")
+        else _read_table(source)
+    )
     if not rows:
         raise ValueError(f"{source}: found no row, expected lines 'path,label'; add the videos.")
     return _records(source, rows, Path(root) if root is not None else source.parent, classes)
@@ -88,17 +94,29 @@ def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecor
     class_folders = sorted(p for p in folder.iterdir() if p.is_dir())
     by_class = {}
     for class_folder in class_folders:
-        videos = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
+        videos = sorted(
+            p
+            for p in class_folder.rglob("*")
+            if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file()
+        )
         if videos:
             by_class[class_folder.name] = videos
     if not by_class:
         if any(p.suffix.lower() in VIDEO_EXTENSIONS for p in folder.iterdir()):
-            raise ValueError(f"{folder}: found videos but no sub-folder per class, expected {folder.name}/CLASS/clip.mp4.")
+            raise ValueError(
+                f"{folder}: found videos but no sub-folder per class, expected {folder.name}/CLASS/clip.mp4."
+            )
         raise ValueError(_no_video(folder))
     labels = {name: i for i, name in enumerate(classes or by_class)}
     if unknown := sorted(set(by_class) - set(labels)):
-        raise ValueError(f"{folder}: found class folder {unknown[0]!r}, expected one of {sorted(labels)}.")
-    return [VideoRecord(str(video), labels[name], name) for name, videos in by_class.items() for video in videos]
+        raise ValueError(
+            f"{folder}: found class folder {unknown[0]!r}, expected one of {sorted(labels)}."
+        )
+    return [
+        VideoRecord(str(video), labels[name], name)
+        for name, videos in by_class.items()
+        for video in videos
+    ]
 
 
 def _read_jsonl(source: Path) -> list[tuple[int, dict[str, str]]]:
@@ -112,8 +130,12 @@ def _read_jsonl(source: Path) -> list[tuple[int, dict[str, str]]]:
             message = f"found {line[:40]!r}, expected one JSON object ({error.msg}); fix the line."
             raise ValueError(f"{source} line {number} column {error.colno}: {message}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{source} line {number}: found {line[:40]!r}, expected an object like {{\"path\": ...}}.")
-        rows.append((number, {key: "" if value is None else str(value) for key, value in row.items()}))
+            raise ValueError(
+                f'{source} line {number}: found {line[:40]!r}, expected an object like {{"path": ...}}.'
+            )
+        rows.append(
+            (number, {key: "" if value is None else str(value) for key, value in row.items()})
+        )
     return rows
 
 
@@ -124,7 +146,10 @@ def _delimiter(line: str) -> str:
 def _split_line(line: str, delimiter: str) -> list[str]:
     if delimiter == " " and '"' not in line:
         return line.rsplit(maxsplit=1)  # the path may hold spaces, the label does not
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    return [
+        cell.strip()
+        for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+    ]
 
 
 def _read_table(source: Path) -> list[tuple[int, dict[str, str]]]:
@@ -132,7 +157,9 @@ def _read_table(source: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: found bytes that are not UTF-8 at {error.start}; save the list as UTF-8.") from None
+        raise ValueError(
+            f"{source}: found bytes that are not UTF-8 at {error.start}; save the list as UTF-8."
+        ) from None
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         return []
@@ -151,11 +178,17 @@ def _read_table(source: Path) -> list[tuple[int, dict[str, str]]]:
         simple = not has_header or len(header) == 2
         cells = _split_line(line, delimiter) if delimiter != " " or simple else line.split()
         columns = header if has_header else COLUMNS
-        if len(cells) < 2 or len(cells) > len(columns) or (has_header and len(cells) != len(columns)):
+        if (
+            len(cells) < 2
+            or len(cells) > len(columns)
+            or (has_header and len(cells) != len(columns))
+        ):
             name = {",": "comma", "\t": "tab", " ": "space"}[delimiter]
             expected = str(len(columns)) if has_header else f"2 to {len(columns)}"
             message = f"found {len(cells)} {name}-separated cells, expected {expected} ({', '.join(columns)})"
-            raise ValueError(f"{source} line {number}: {message}; quote cells that hold the separator.")
+            raise ValueError(
+                f"{source} line {number}: {message}; quote cells that hold the separator."
+            )
         rows.append((number, dict(zip(columns, cells, strict=False))))
     return rows
 
@@ -176,17 +209,31 @@ def _records(source: Path, rows, root: Path, classes: Sequence[str] | None) -> l
     named = classes is not None or 2 * sum(map(_is_integer, labels)) < len(labels)
     if classes is not None and all(map(_is_integer, labels)):
         named = False
-    numbers = {name: i for i, name in enumerate(classes if classes is not None else sorted(set(labels)))}
+    numbers = {
+        name: i for i, name in enumerate(classes if classes is not None else sorted(set(labels)))
+    }
     records = []
     for (number, row), label in zip(rows, labels, strict=True):
         if not row.get("path"):
             fail(number, "path", row.get("path", ""), "a file name; fill it in or delete the line.")
         if label == "":
-            fail(number, "label", label, "a class name or an integer; fill it in or delete the line.")
+            fail(
+                number, "label", label, "a class name or an integer; fill it in or delete the line."
+            )
         if named and label not in numbers:
-            fail(number, "label", label, f"one of the classes {', '.join(map(str, numbers))[:80]}; fix the name.")
+            fail(
+                number,
+                "label",
+                label,
+                f"one of the classes {', '.join(map(str, numbers))[:80]}; fix the name.",
+            )
         if not named and (not _is_integer(label) or int(label) < 0):
-            fail(number, "label", label, "an integer of 0 or more, as in the other lines; fix it or use names throughout.")
+            fail(
+                number,
+                "label",
+                label,
+                "an integer of 0 or more, as in the other lines; fix it or use names throughout.",
+            )
         times = {}
         for column in ("start", "end"):
             try:
@@ -195,7 +242,13 @@ def _records(source: Path, rows, root: Path, classes: Sequence[str] | None) -> l
                 fail(number, column, row[column], "seconds, e.g. 12.5; fix it or leave it empty.")
         class_name = row.get("class_name", "")
         if not class_name:
-            class_name = label if named else str(classes[int(label)]) if classes and int(label) < len(classes) else ""
+            class_name = (
+                label
+                if named
+                else str(classes[int(label)])
+                if classes and int(label) < len(classes)
+                else ""
+            )
         path = os.path.join(root, row["path"])
         records.append(
             VideoRecord(

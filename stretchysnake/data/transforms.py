@@ -32,8 +32,12 @@ def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     if frames.shape[-3:-1] == (height, width):
         return frames
     leading = frames.shape[:-3]
-    planes = frames.reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
-    planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    planes = frames.reshape(-1, *frames.shape[-3:]).permute(
+        0, 3, 1, 2
+    )  # (N, 3, H, W), channels last in memory
+    planes = F.interpolate(
+        planes, (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
     return planes.permute(0, 2, 3, 1).reshape(*leading, height, width, 3)
 
 
@@ -65,7 +69,12 @@ def random_box(
     aspect = math.exp(low + aspect * (high - low))
     box_height = min(height, max(1, round(math.sqrt(pixels / aspect))))
     box_width = min(width, max(1, round(math.sqrt(pixels * aspect))))
-    return Box(int(top * (height - box_height + 1)), int(left * (width - box_width + 1)), box_height, box_width)
+    return Box(
+        int(top * (height - box_height + 1)),
+        int(left * (width - box_width + 1)),
+        box_height,
+        box_width,
+    )
 
 
 def crop_resize(frames: Tensor, box: Box, size: int | tuple[int, int]) -> Tensor:

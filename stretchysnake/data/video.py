@@ -1,8 +1,9 @@
-"""Video files: what is in them, frames at exact positions, and how to write one. The only file that knows a decoder (PyAV).
+"""Video files: what is in them, frames at exact positions, how to write one. The only file that knows a decoder (PyAV).
 
-Frames are counted in presentation order. The packets of a file are indexed once (no decoding); a seek is made only when it
-passes a key frame that would otherwise be decoded for nothing; every frame is then matched by its time stamp, so a
-seek that lands wrong is noticed and repaired, and a damaged file is named, never silently sampled.
+Frames are counted in presentation order. The packets of a file are indexed once, without decoding; a seek is
+made only when it passes a key frame that would otherwise be decoded for nothing; every frame is then matched by
+its time stamp, so a seek that lands wrong is noticed and repaired, and a damaged file is named, never silently
+sampled.
 """
 
 from __future__ import annotations
@@ -11,25 +12,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
-_IMAGE_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-
-
-class DecodeError(Exception):
-    """A video that cannot be trusted: `kind` is one of `ERROR_KINDS`, the message names the file and the way out."""
-
-    def __init__(self, kind: str, path: str, reason: str):
-        assert kind in ERROR_KINDS, kind
-        super().__init__(f"{path}: {kind}: {reason}")
-        self.kind, self.path, self.reason = kind, path, reason
-
-    def __reduce__(self):
-        return DecodeError, (self.kind, self.path, self.reason)
+from stretchysnake.data.decode_error import DecodeError, check_file
+from stretchysnake.data.packet_index import PacketIndex, index_packets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,37 +33,10 @@ class VideoInfo:
     codec: str
 
 
-@dataclass
-class _Index:
-    """Time stamps of the frames in presentation order, in units of `time_base` seconds."""
-
-    stamps: list[int]
-    keyframes: list[int]
-    ordinal: bool
-    """Time stamps are missing or repeated: frames can only be counted while decoding from the start."""
-    time_base: Fraction = field(default_factory=lambda: Fraction(1, 30))
-
-
 def _open(path: str):
     import av
 
-    try:
-        num_bytes = os.path.getsize(path)
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        raise DecodeError("missing", path, "no such file; check the path in the list and its root folder.") from None
-    except OSError as error:
-        raise DecodeError("unreadable", path, f"cannot be read ({error.strerror}); check permissions.") from None
-    if os.path.isdir(path):
-        raise DecodeError("unreadable", path, "is a folder; give a video file.")
-    if num_bytes == 0:
-        raise DecodeError("empty", path, "the file has 0 bytes; fetch it again.")
-    image = next((name for magic, name in _IMAGE_SIGNATURES.items() if head.startswith(magic)), None)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        image = "WebP"
-    if image:
-        raise DecodeError("no_video", path, f"is a {image} image, not a video; give a video file.")
+    head = check_file(path)
     try:
         # "file:" keeps names such as "a:b.mp4" from being read as a protocol
         container = av.open(f"file:{path}", metadata_errors="replace")
@@ -82,13 +44,19 @@ def _open(path: str):
         if head[4:8] == b"ftyp":
             reason = "its index is missing or broken: the file was cut off or never finished; fetch it again."
             raise DecodeError("truncated", path, reason) from error
-        raise DecodeError("unreadable", path, f"not a video file ({_first_line(error)}).") from error
+        raise DecodeError(
+            "unreadable", path, f"not a video file ({_first_line(error)})."
+        ) from error
     if container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe"):
         container.close()
-        raise DecodeError("unreadable", path, "holds text or an image, not a video; give a video file.")
+        raise DecodeError(
+            "unreadable", path, "holds text or an image, not a video; give a video file."
+        )
     if not container.streams.video:
         container.close()
-        raise DecodeError("no_video", path, "has no video stream (audio only?); give a file with pictures.")
+        raise DecodeError(
+            "no_video", path, "has no video stream (audio only?); give a file with pictures."
+        )
     return container
 
 
@@ -98,8 +66,12 @@ def _opened(path: str):
     try:
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise DecodeError("unreadable", path, "its codec is not known to this decoder; convert it to h264.")
-        stream.codec_context.thread_count = 1  # parallelism is one process per file, never threads inside one
+            raise DecodeError(
+                "unreadable", path, "its codec is not known to this decoder; convert it to h264."
+            )
+        stream.codec_context.thread_count = (
+            1  # parallelism is one process per file, never threads inside one
+        )
         yield container, stream
     finally:
         container.close()
@@ -109,64 +81,26 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _tag_seconds(text: str) -> float:
-    hours, minutes, seconds = text.split(":")
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-
-
-def _build_index(path: str, container, stream) -> _Index:
-    """Demux once: the time stamp of every frame, and whether all that the header promises is there."""
-    import av
-
-    stamps, keyframes, num_packets, ordinal = [], [], 0, False
-    try:
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                continue
-            num_packets += 1
-            if packet.is_discard:  # before the edit list's start: decoded, never shown
-                continue
-            if packet.pts is None:
-                ordinal = True
-                stamps.append(packet.dts if packet.dts is not None else num_packets)
-                continue
-            stamps.append(packet.pts)
-            if packet.is_keyframe:
-                keyframes.append(packet.pts)
-    except av.FFmpegError as error:
-        raise DecodeError("corrupt", path, f"reading stops after {num_packets} frames ({_first_line(error)}).") from error
-    if num_packets == 0:
-        raise DecodeError("truncated" if stream.frames else "empty", path, "has a video stream without any frame.")
-    if stream.frames > num_packets:
-        reason = f"the header promises {stream.frames} frames, {num_packets} are there; fetch it again."
-        raise DecodeError("truncated", path, reason)
-    _check_duration(path, stream, max(stamps))
-    stamps.sort()
-    ordinal = ordinal or len(set(stamps)) < len(stamps)
-    return _Index(stamps, sorted(keyframes), ordinal, stream.time_base)
-
-
-def _check_duration(path: str, stream, last: int) -> None:
-    """Matroska and WebM state no frame count, but a duration per stream."""
-    text = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), None)
-    if text and text.count(":") == 2:
-        promised, found = _tag_seconds(text), float(last * stream.time_base)
-        frame_seconds = 1 / float(stream.average_rate or 30)
-        if promised - found > 2 * frame_seconds + 0.1:
-            reason = f"the header promises {promised:.2f} s, frames end at {found:.2f} s; fetch it again."
-            raise DecodeError("truncated", path, reason)
-
-
 def _rotation(frame) -> int:
     """Quarter turns counter-clockwise that show the frame upright."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
+
+
+def _index(path: str, container, stream) -> PacketIndex:
+    import av
+
+    try:
+        return index_packets(path, container.demux(stream), stream)
+    except av.FFmpegError as error:
+        reason = f"its packets cannot be read to the end ({_first_line(error)}); fetch it again."
+        raise DecodeError("corrupt", path, reason) from error
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
     """Return what the video holds; the frame count is counted, not read from the header."""
     path = os.fspath(path)
     with _opened(path) as (container, stream):
-        index = _build_index(path, container, stream)
+        index = _index(path, container, stream)
         fps = float(stream.average_rate or stream.guessed_rate or 30)
         codec = stream.codec_context.name
     _, height, width, _ = read_frames(path, [0]).shape
@@ -197,53 +131,61 @@ def read_frames(
     """
     path = os.fspath(path)
     with _opened(path) as (container, stream):
-        index = _build_index(path, container, stream)
-        first, last = _window(path, index, start_seconds, end_seconds)
+        index = _index(path, container, stream)
+        first, last = index.window(path, start_seconds, end_seconds)
         chosen = list(indices(last - first) if callable(indices) else indices)
         if outside := [i for i in chosen if not 0 <= i < last - first]:
-            raise ValueError(f"index {outside[0]} is outside {path}, which has frames 0 to {last - first - 1}.")
+            raise ValueError(
+                f"index {outside[0]} is outside {path}, which has frames 0 to {last - first - 1}."
+            )
         wanted = sorted({first + i for i in chosen})
-        frames = None if index.ordinal else _decode_by_stamp(path, container, stream, index, wanted, size)
-    if frames is None:  # no usable time stamps, or a seek that missed: start again and go through in order
+        frames = (
+            None
+            if index.ordinal
+            else _decode_by_stamp(path, container, stream, index, wanted, size)
+        )
+    if (
+        frames is None
+    ):  # no usable time stamps, or a seek that missed: start again and go through in order
         with _opened(path) as (container, stream):
             frames = _decode_in_order(path, container, stream, index, wanted, size)
     shapes = {frame.shape for frame in frames.values()}
     if len(shapes) > 1:
-        raise DecodeError("corrupt", path, "the picture size changes inside the file; give size= or convert it.")
-    return np.stack([frames[first + i] for i in chosen]) if chosen else np.empty((0, 0, 0, 3), np.uint8)
+        raise DecodeError(
+            "corrupt", path, "the picture size changes inside the file; give size= or convert it."
+        )
+    return (
+        np.stack([frames[first + i] for i in chosen])
+        if chosen
+        else np.empty((0, 0, 0, 3), np.uint8)
+    )
 
 
-def _window(path: str, index: _Index, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    if start_seconds is None and end_seconds is None:
-        return 0, len(index.stamps)
-    seconds = [float((stamp - index.stamps[0]) * index.time_base) + 1e-6 for stamp in index.stamps]
-    first = 0 if start_seconds is None else bisect_right(seconds, start_seconds + 1e-9)
-    if start_seconds is not None and first and seconds[first - 1] - 2e-6 <= start_seconds:
-        first -= 1  # the frame on screen at start_seconds
-    last = len(seconds) if end_seconds is None else bisect_right(seconds, end_seconds)
-    if last <= first:
-        reason = f"no frame between {start_seconds} s and {end_seconds} s (it lasts {seconds[-1]:.2f} s); fix the list."
-        raise DecodeError("empty", path, reason)
-    return first, last
+def _to_pixels(size: tuple[int, int] | None) -> Callable:
+    """Return a function from a decoded frame to upright uint8 RGB (H, W, 3)."""
+    from av.video.reformatter import VideoReformatter
 
+    reformatter = (
+        VideoReformatter()
+    )  # keeps its tables; frame.reformat would build them for every frame
 
-def _pixels(frame, size: tuple[int, int] | None) -> np.ndarray:
-    """One decoded frame as upright uint8 RGB (H, W, 3)."""
-    turns = _rotation(frame)
-    if size is None:
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        height, width = size[::-1] if turns % 2 else size
-        small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-        pixels = small.to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    def pixels_of(frame) -> np.ndarray:
+        turns = _rotation(frame)
+        height, width = (frame.height, frame.width) if size is None else size
+        if size is not None and turns % 2:
+            height, width = width, height
+        frame = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
+        pixels = frame.to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+    return pixels_of
 
 
 def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, np.ndarray] | None:
     """Return frame index -> pixels, seeking only past key frames; None when a seek did not land where it should."""
     import av
 
-    stamps, frames, position = index.stamps, {}, None
+    stamps, frames, position, pixels_of = index.stamps, {}, None, _to_pixels(size)
     decoded = container.decode(stream)
     try:
         for i in wanted:
@@ -252,7 +194,9 @@ def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, 
             keyframe = index.keyframes[at] if at >= 0 else None
             if position is None or (keyframe is not None and keyframe > position):
                 # demuxing has run to the end, so the first frame always needs a seek
-                container.seek(stamps[0] if keyframe is None else keyframe, stream=stream, backward=True)
+                container.seek(
+                    stamps[0] if keyframe is None else keyframe, stream=stream, backward=True
+                )
                 decoded = container.decode(stream)
             for frame in decoded:
                 if frame.pts is None:
@@ -264,7 +208,7 @@ def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, 
                 return None
             if position != target or frame.is_corrupt:
                 return None
-            frames[i] = _pixels(frame, size)
+            frames[i] = pixels_of(frame)
     except av.FFmpegError:
         return None
     return frames
@@ -275,7 +219,7 @@ def _decode_in_order(path, container, stream, index, wanted, size) -> dict[int, 
     import av
 
     places = {stamp: i for i, stamp in enumerate(index.stamps)}
-    remaining, frames, count = set(wanted), {}, 0
+    remaining, frames, count, pixels_of = set(wanted), {}, 0, _to_pixels(size)
     try:
         for frame in container.decode(stream):
             i = count if index.ordinal else places.get(frame.pts, -1)
@@ -283,8 +227,10 @@ def _decode_in_order(path, container, stream, index, wanted, size) -> dict[int, 
             if i not in remaining:
                 continue
             if frame.is_corrupt:
-                raise DecodeError("corrupt", path, f"frame {i} is damaged; fetch the file again or leave it out.")
-            frames[i] = _pixels(frame, size)
+                raise DecodeError(
+                    "corrupt", path, f"frame {i} is damaged; fetch the file again or leave it out."
+                )
+            frames[i] = pixels_of(frame)
             remaining.discard(i)
             if not remaining:
                 return frames
@@ -292,7 +238,8 @@ def _decode_in_order(path, container, stream, index, wanted, size) -> dict[int, 
         reason = f"decoding fails after {count} frames ({_first_line(error)}); fetch the file again or leave it out."
         raise DecodeError("corrupt", path, reason) from error
     if remaining:
-        reason = f"frame {min(remaining)} of {len(index.stamps)} cannot be decoded; fetch the file again or leave it out."
+        place = f"frame {min(remaining)} of {len(index.stamps)}"
+        reason = f"{place} cannot be decoded; fetch the file again or leave it out."
         raise DecodeError("corrupt", path, reason)
     return frames
 
@@ -316,7 +263,9 @@ def write_video(
     if pixel_format == "yuv420p":
         height = height * 2 // 3
     if height % 2 or width % 2:
-        raise ValueError(f"frame size ({height}x{width}) must be even for yuv420p; crop or pad by one pixel.")
+        raise ValueError(
+            f"frame size ({height}x{width}) must be even for yuv420p; crop or pad by one pixel."
+        )
     if codec == "libx264" and options is None:
         options = {"preset": "ultrafast", "crf": "23"}
     with av.open(os.fspath(path), "w") as container:

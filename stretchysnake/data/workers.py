@@ -19,12 +19,15 @@ def map_in_processes(
     if min(num_workers, len(tasks)) < 2:
         yield from map(function, tasks)
         return
-    # fork starts at once and needs no `if __name__ == "__main__"`; the work uses no torch operation, so no thread pool is missed
+    # fork starts at once and needs no `if __name__ == "__main__"`; the work uses no torch operation, whose
+    # thread pool would not survive it
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method))
     try:
         yield from pool.map(function, tasks)
     except BrokenProcessPool as error:
-        raise RuntimeError("a worker process died (out of memory, or a crash in the decoder); try num_workers=1.") from error
+        raise RuntimeError(
+            "a worker process died (out of memory, or a crash in the decoder); try num_workers=1."
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -20,7 +20,12 @@ def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
     The field's "GFLOPs" are often multiply-adds, half of ours, and leave the scan out (VideoMamba issue 98);
     here it is counted as 9·L·Di·S per direction plus the skip and the gate (mamba issue 110).
     """
-    C, Di, S, R = config.embed_dim, config.expand * config.embed_dim, config.state_size, config.rank_of_delta
+    C, Di, S, R = (
+        config.embed_dim,
+        config.expand * config.embed_dim,
+        config.state_size,
+        config.rank_of_delta,
+    )
     patches = scale.num_tokens // config.tubelet_size
     L = 1 + patches
     embed = 2 * patches * 3 * config.tubelet_size * scale.patch_size**2 * C

@@ -53,7 +53,9 @@ def embed(
     videos = find_videos(paths)
     model, variant, _ = read_subject(weights)
     native = variant.sets.native
-    scale = eval_scale(variant, num_frames=num_frames or native.num_frames, size=size or native.size)
+    scale = eval_scale(
+        variant, num_frames=num_frames or native.num_frames, size=size or native.size
+    )
     kept, features, failures, repeated = [], [], [], []
     for number, path in enumerate(videos, 1):
         try:

@@ -28,7 +28,9 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     for num_frames, size in cells:
         eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
     settings = f"{run.gallery} {run.queries} {run.metric} {run.patch_from}"
-    weights_hash = hashlib.sha256(Path(run.weights).read_bytes() + settings.encode()).hexdigest()[:16]
+    weights_hash = hashlib.sha256(Path(run.weights).read_bytes() + settings.encode()).hexdigest()[
+        :16
+    ]
     environment_now = environment()
     subject = Subject(
         model=model,
@@ -54,7 +56,9 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
             batch_size=run.batch_size,
             metric=run.metric,
             patch_from=run.patch_from,
-            memory_limit=None if run.memory_limit_gib is None else int(run.memory_limit_gib * 2**30),
+            memory_limit=None
+            if run.memory_limit_gib is None
+            else int(run.memory_limit_gib * 2**30),
             progress=progress,
         ):
             append_rows(run.out, [row])

@@ -31,7 +31,9 @@ class FeatureSet:
                 f"({len(self.paths)}) must be equally many"
             )
         if not self.features.isfinite().all():
-            raise ValueError(f"features at {self.scale} hold non-finite values; the weights are damaged")
+            raise ValueError(
+                f"features at {self.scale} hold non-finite values; the weights are damaged"
+            )
 
 
 def extract(
@@ -53,7 +55,9 @@ def extract(
     with torch.inference_mode():
         for indices, video in evaluation_batches(clips, scale, batch_size):
             exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
-            found.append(model.features(video.to(device), scale.patch_size, grid=exact).float().cpu())
+            found.append(
+                model.features(video.to(device), scale.patch_size, grid=exact).float().cpu()
+            )
             kept.extend(int(i) for i in indices)
             if progress:
                 progress(f"features at T={scale.num_frames} S={scale.size}: {len(kept)} videos")

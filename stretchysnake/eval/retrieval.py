@@ -13,7 +13,9 @@ from stretchysnake.eval.features import FeatureSet
 METRICS = ("cosine", "l2")
 
 
-def nearest(query: Tensor, gallery: Tensor, *, k: int = 1, metric: str = "cosine", chunk: int = 1024) -> Tensor:
+def nearest(
+    query: Tensor, gallery: Tensor, *, k: int = 1, metric: str = "cosine", chunk: int = 1024
+) -> Tensor:
     """Indices (Q, k) of the nearest gallery rows, nearest first; (Q, C) against (G, C).
 
     Exact, fp32, in chunks of queries and gallery rows: at most chunk × (chunk + k) scores exist at
@@ -46,5 +48,10 @@ def nearest(query: Tensor, gallery: Tensor, *, k: int = 1, metric: str = "cosine
 def hits(gallery: FeatureSet, queries: FeatureSet, *, metric: str = "cosine") -> Tensor:
     """(Q,) bool: whether the nearest gallery video of each query has the query's label (top-1)."""
     if gallery.scale != queries.scale:
-        raise ValueError(f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale")
-    return gallery.labels[nearest(queries.features, gallery.features, metric=metric)[:, 0]] == queries.labels
+        raise ValueError(
+            f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale"
+        )
+    return (
+        gallery.labels[nearest(queries.features, gallery.features, metric=metric)[:, 0]]
+        == queries.labels
+    )

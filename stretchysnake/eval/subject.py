@@ -18,7 +18,9 @@ def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]
     if "variant" in metadata:
         sets = dict(metadata["sets"])
         sets["native"] = Scale(**sets["native"])
-        sets = {key: tuple(value) if isinstance(value, list) else value for key, value in sets.items()}
+        sets = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in sets.items()
+        }
         return model, variant_named(metadata["variant"]).using(ScaleSets(**sets)), metadata
     config = model.config
     native = Scale(config.num_frames, config.image_size, config.patch_size)

@@ -76,19 +76,26 @@ def sweep(
             batch //= 2
         needed = estimate_memory(config, scale, batch_size=batch)
         if needed > limit:
-            yield Row(**known, **_absent(queries, f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free"))
+            yield Row(
+                **known,
+                **_absent(queries, f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free"),
+            )
             continue
         try:
             found = extract(subject.model, queries, scale, batch_size=batch, progress=progress)
             stored = extract(subject.model, gallery, scale, batch_size=batch, progress=progress)
             milliseconds = measure_milliseconds(subject.model, scale)
         except (MemoryError, torch.OutOfMemoryError):
-            yield Row(**known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB"))
+            yield Row(
+                **known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB")
+            )
             continue
         except RuntimeError as error:
             if "can't allocate memory" not in str(error):  # the CPU allocator's words
                 raise
-            yield Row(**known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB"))
+            yield Row(
+                **known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB")
+            )
             continue
         right = hits(stored, found, metric=metric)
         note = "" if scale.size == size else f"frames resized to {scale.size} px"
@@ -115,7 +122,9 @@ def seen_in_training(variant: Variant, scale: Scale) -> bool:
     }.get(variant.name)
     if sizes is None:
         sizes = tuple(
-            eval_scale(variant, num_frames=1, size=size).size if variant.name == "static_tokens" else size
+            eval_scale(variant, num_frames=1, size=size).size
+            if variant.name == "static_tokens"
+            else size
             for size in sets.sizes
         )
     return scale.num_frames in frames and scale.size in sizes

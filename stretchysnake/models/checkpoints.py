@@ -37,8 +37,14 @@ def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
     """Write the weights, with the config and any JSON-able metadata inside, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    header = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "run": json.dumps(metadata)}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    header = {
+        "format": FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "run": json.dumps(metadata),
+    }
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(handle)
     try:
@@ -66,8 +72,12 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
                 header = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"checkpoint ({path}) is damaged or not safetensors: {error}") from None
-        metadata = {key: _json(header[key], path, key) for key in ("config", "run") if key in header}
+            raise ValueError(
+                f"checkpoint ({path}) is damaged or not safetensors: {error}"
+            ) from None
+        metadata = {
+            key: _json(header[key], path, key) for key in ("config", "run") if key in header
+        }
         return _flat(state, path), metadata
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -94,7 +104,8 @@ def config_of(state: dict[str, Tensor], **changes) -> VideoMambaConfig:
     width, rank = kernel.shape[0], state["layers.0.mixer.dt_proj.weight"].shape[1]
     found = {
         "embed_dim": width,
-        "depth": 1 + max(int(name.split(".")[1]) for name in state if re.match(r"layers\.\d+\.", name)),
+        "depth": 1
+        + max(int(name.split(".")[1]) for name in state if re.match(r"layers\.\d+\.", name)),
         "patch_size": kernel.shape[-1],
         "image_size": native_grid(state["pos_embed"]) * kernel.shape[-1],
         "num_frames": frames.shape[1] * tubelet if frames is not None else tubelet,
@@ -119,7 +130,9 @@ def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str
         config = VideoMambaConfig.from_dict({**metadata["config"], **changes})
     else:
         config = config_of(state, **changes)
-    with torch.random.fork_rng(devices=[]):  # a fresh head is drawn without moving the caller's generator
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a fresh head is drawn without moving the caller's generator
         model = VideoMamba(config)
     return model.eval(), load_weights(model, state)
 
@@ -146,7 +159,9 @@ def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
     problems += [
         f"{name} holds {tensor.dtype} {tensor.layout} instead of dense floats or non-finite values"
         for name, tensor in state.items()
-        if tensor.layout != torch.strided or not tensor.is_floating_point() or not tensor.isfinite().all()
+        if tensor.layout != torch.strided
+        or not tensor.is_floating_point()
+        or not tensor.isfinite().all()
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -161,9 +176,13 @@ def _fit_patch_kernel(state: dict, own: Tensor, config: VideoMambaConfig, notes:
         return
     if kernel.dim() == 4:
         kernel = inflate_patch_kernel(kernel, config.tubelet_size)
-        notes.append(f"patch kernel inflated from an image model to {config.tubelet_size} frames (centre)")
+        notes.append(
+            f"patch kernel inflated from an image model to {config.tubelet_size} frames (centre)"
+        )
     if kernel.shape[-1] != own.shape[-1] and kernel.shape[-1] == kernel.shape[-2]:
-        notes.append(f"patch kernel {kernel.shape[-1]} -> {own.shape[-1]} px ({config.patch_resize})")
+        notes.append(
+            f"patch kernel {kernel.shape[-1]} -> {own.shape[-1]} px ({config.patch_resize})"
+        )
         kernel = resize_patch_kernel(kernel, own.shape[-1], mode=config.patch_resize)
     state["patch_embed.proj.weight"] = kernel
 
@@ -199,12 +218,19 @@ def _fit_head(state: dict, own: dict, notes: list[str]) -> None:
 def _unnested(loaded, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
         if isinstance(loaded, dict):
-            inner = next((k for k in ("model", "module", "state_dict") if isinstance(loaded.get(k), dict)), None)
+            inner = next(
+                (k for k in ("model", "module", "state_dict") if isinstance(loaded.get(k), dict)),
+                None,
+            )
             if inner is None:
                 break
             loaded = loaded[inner]
-    if not isinstance(loaded, dict) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"checkpoint ({path}) holds no weights; a state dict or one under 'model' is needed")
+    if not isinstance(loaded, dict) or not any(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
+        raise ValueError(
+            f"checkpoint ({path}) holds no weights; a state dict or one under 'model' is needed"
+        )
     return loaded
 
 

@@ -51,7 +51,9 @@ class VideoMambaConfig:
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be a positive integer")
         for name in ("num_classes", "dt_rank"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"{name} ({getattr(self, name)!r}) must be an integer of at least 0")
+                raise ValueError(
+                    f"{name} ({getattr(self, name)!r}) must be an integer of at least 0"
+                )
         if self.image_size % self.patch_size:
             raise ValueError(size_message("image_size", self.image_size, self.patch_size))
         if self.num_frames % self.tubelet_size:

@@ -61,7 +61,14 @@ class BidirectionalMixer(nn.Module):
             hidden, gate, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
         )
         backward = self._scan(
-            hidden, gate, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
+            hidden,
+            gate,
+            self.conv1d_b,
+            self.x_proj_b,
+            self.dt_proj_b,
+            self.A_b_log,
+            self.D_b,
+            reverse=True,
         )
         return self.out_proj(forward + backward)
 
@@ -100,11 +107,15 @@ class BidirectionalMixer(nn.Module):
                 nn.init.zeros_(dt_proj.bias)
             else:
                 nn.init.uniform_(dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
-                log_delta = torch.empty_like(dt_proj.bias).uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX))
+                log_delta = torch.empty_like(dt_proj.bias).uniform_(
+                    math.log(DELTA_MIN), math.log(DELTA_MAX)
+                )
                 delta = log_delta.exp().clamp(min=DELTA_FLOOR)
                 dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse of softplus
         for A_log, D in ((self.A_log, self.D), (self.A_b_log, self.D_b)):
-            A_log.copy_(torch.arange(1, self.state_size + 1, dtype=A_log.dtype).log().expand_as(A_log))
+            A_log.copy_(
+                torch.arange(1, self.state_size + 1, dtype=A_log.dtype).log().expand_as(A_log)
+            )
             nn.init.ones_(D)
         for conv in (self.conv1d, self.conv1d_b):
             conv.reset_parameters()

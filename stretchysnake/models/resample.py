@@ -36,7 +36,9 @@ def resize_patch_kernel(weight: Tensor, patch_size: int, *, mode: str = "bicubic
         resized = (planes.flatten(2) @ matrix.T).unflatten(2, (patch_size, patch_size))
     else:
         # Paper does not say whether to antialias; we do not because PyTorch's default does not.
-        resized = F.interpolate(planes, size=(patch_size, patch_size), mode="bicubic", align_corners=False)
+        resized = F.interpolate(
+            planes, size=(patch_size, patch_size), mode="bicubic", align_corners=False
+        )
         if mode == "area":
             resized = resized * (native / patch_size) ** 2
     return resized.reshape(*weight.shape[:3], patch_size, patch_size).to(weight.dtype)
@@ -52,7 +54,9 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
         return positions
     plane = _at_least_fp32(positions[:, 1:]).unflatten(1, (native, native)).permute(0, 3, 1, 2)
     plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1], plane.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
+    return torch.cat(
+        [positions[:, :1], plane.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1
+    )
 
 
 def resize_temporal_positions(positions: Tensor, num_tokens: int) -> Tensor:

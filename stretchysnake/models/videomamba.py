@@ -77,20 +77,28 @@ class VideoMamba(nn.Module):
             for i in range(config.depth)
         )
         self.norm_f = RMSNorm(width)
-        self.head = nn.Linear(width, config.num_classes) if config.num_classes > 0 else nn.Identity()
+        self.head = (
+            nn.Linear(width, config.num_classes) if config.num_classes > 0 else nn.Identity()
+        )
         self._resized: dict[tuple, tuple[Tensor, Tensor]] = {}
         self._initialise()
 
-    def forward(self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact") -> Tensor:
+    def forward(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+    ) -> Tensor:
         """Class logits (B, num_classes) of the clips; arguments as in `tokens`."""
         return self.head(self.features(video, patch_size, grid=grid))
 
-    def features(self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact") -> Tensor:
+    def features(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+    ) -> Tensor:
         """The [CLS] token after the final norm, (B, C): the frozen feature of paper A.3."""
         sequence, _ = self._encode(video, patch_size, grid)
         return self.norm_f(sequence[:, 0])
 
-    def tokens(self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact") -> Tokens:
+    def tokens(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+    ) -> Tokens:
         """[CLS] and patch tokens after the final norm.
 
         patch_size defaults to the stored one. T must be a multiple of the tubelet, H and W of the patch
@@ -112,7 +120,6 @@ class VideoMamba(nn.Module):
         return residual + drop_path(x, self.config.drop_path, training=self.training), shape
 
     def _embed(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:
-        t, h, w = shape
         weight, positions, frames = self._weights_for(patch, shape)
         video = video.to(weight.dtype)
         stride = (self.config.tubelet_size, patch, patch)
@@ -122,7 +129,9 @@ class VideoMamba(nn.Module):
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         return torch.cat([cls, x.flatten(1, 2)], dim=1)  # (B, 1 + thw, C)
 
-    def _weights_for(self, patch: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _weights_for(
+        self, patch: int, shape: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Patch kernel, E_pos and E_temp at this scale; remembered while no gradient can flow."""
         t, h, w = shape
         mode = self.config.patch_resize
@@ -133,7 +142,9 @@ class VideoMamba(nn.Module):
                 lambda weight: resize_patch_kernel(weight, patch, mode=mode),
             ),
             self._resize(
-                ("grid", h, w), self.pos_embed, lambda table: resize_spatial_positions(table, (h, w))
+                ("grid", h, w),
+                self.pos_embed,
+                lambda table: resize_spatial_positions(table, (h, w)),
             ),
             self._resize(
                 ("frames", t),
@@ -149,7 +160,11 @@ class VideoMamba(nn.Module):
         remembered = self._resized.get(key)
         if remembered is not None:
             copy, resized = remembered
-            if copy.dtype == stored.dtype and copy.device == stored.device and torch.equal(copy, stored):
+            if (
+                copy.dtype == stored.dtype
+                and copy.device == stored.device
+                and torch.equal(copy, stored)
+            ):
                 return resized
         resized = resize(stored)
         if resized is stored:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stretchysnake.ops import native_library
+
 
 def causal_conv_silu(
     x: Tensor,
@@ -60,10 +62,8 @@ def causal_conv_silu_torch(
 
 
 def _choose_automatically(x: Tensor) -> Literal["torch", "cpu"]:
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not x.is_cpu or torch.compiler.is_compiling():
         return "torch"
-    from stretchysnake.ops import native_library
-
     return "torch" if native_library.unavailable_reason() else "cpu"
 
 

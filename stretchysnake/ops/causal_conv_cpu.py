@@ -7,7 +7,6 @@ import ctypes
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stretchysnake.ops import native_library
 
@@ -15,7 +14,7 @@ from stretchysnake.ops import native_library
 class _ConvProblem(ctypes.Structure):
     """``ConvProblem`` of native/kernels.h: every field is 8 bytes, an absent pointer is 0."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         (name, ctypes.c_int64)
         for name in (
             *("batch", "length", "channels", "width", "reverse", "is_double", "num_threads"),
@@ -34,7 +33,7 @@ def causal_conv_silu_cpu(
     Only x is kept for the backward; the convolution is computed again there.
     """
     native_library.load()
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         raise ValueError(
             f"x (device {x.device}) must be on the CPU for backend='cpu'; use backend='torch'."
         )
@@ -88,8 +87,8 @@ class _CausalConvSilu(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_y):
+        native_library.refuse_double_backward("causal_conv_silu")
         x, weight, bias = ctx.saved_tensors
         grad_y = _rows_in_place(grad_y)
         grad_x = x.new_empty(x.shape)

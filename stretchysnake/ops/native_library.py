@@ -5,6 +5,8 @@ import functools
 import sys
 from pathlib import Path
 
+import torch
+
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY_PATH = Path(__file__).parent / "native" / f"libstretchysnake{_SUFFIX}"
 ABI_VERSION = 1
@@ -43,6 +45,15 @@ def check(status: int) -> None:
     """Turn a kernel's status into an exception."""
     if status:
         raise MemoryError("the native kernel could not allocate its workspace.")
+
+
+def refuse_double_backward(name: str) -> None:
+    """Called in a backward: RuntimeError where torch wants to differentiate the gradient again."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name} with backend='cpu' has no second derivative (create_graph=True asks for one); "
+            "use backend='torch'."
+        )
 
 
 def unavailable_reason() -> str | None:

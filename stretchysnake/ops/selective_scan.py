@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from stretchysnake.ops import native_library
+
 logger = logging.getLogger(__name__)
 
 Backend = Literal["auto", "reference", "torch", "cpu"]
@@ -83,13 +85,11 @@ def selective_scan_flops(batch: int, length: int, channels: int, state: int) -> 
 
 
 def _choose_automatically(u: Tensor) -> str:
-    if u.device.type != "cpu":
+    if not u.is_cpu:
         choice, reason = "torch", f"no native kernel for {u.device.type} tensors"
     elif torch.compiler.is_compiling():
         return "torch"
     else:
-        from stretchysnake.ops import native_library
-
         missing = native_library.unavailable_reason()
         choice, reason = ("torch", missing) if missing else ("cpu", "native kernel loaded")
     if choice not in _announced:

@@ -11,7 +11,6 @@ import ctypes
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.native_library import is_available, unavailable_reason
@@ -20,20 +19,20 @@ __all__ = ["is_available", "selective_scan_cpu", "unavailable_reason"]
 
 _SEQUENCES = ("u", "delta", "B", "C", "z")
 _FIELDS = (
-    ("batch", "length", "channels", "state", "delta_softplus", "reverse")
-    + ("is_double", "num_threads")
-    + tuple(name + part for name in _SEQUENCES for part in ("", "_batch_stride", "_row_stride"))
-    + ("A", "D", "delta_bias", "initial_state", "y", "final_state", "checkpoints")
-    + ("grad_y", "grad_y_batch_stride", "grad_y_row_stride", "grad_final_state")
-    + ("grad_u", "grad_delta", "grad_A", "grad_B", "grad_C", "grad_D", "grad_z")
-    + ("grad_delta_bias", "grad_initial_state")
+    *("batch", "length", "channels", "state", "delta_softplus", "reverse"),
+    *("is_double", "num_threads"),
+    *(name + part for name in _SEQUENCES for part in ("", "_batch_stride", "_row_stride")),
+    *("A", "D", "delta_bias", "initial_state", "y", "final_state", "checkpoints"),
+    *("grad_y", "grad_y_batch_stride", "grad_y_row_stride", "grad_final_state"),
+    *("grad_u", "grad_delta", "grad_A", "grad_B", "grad_C", "grad_D", "grad_z"),
+    *("grad_delta_bias", "grad_initial_state"),
 )
 
 
 class _ScanProblem(ctypes.Structure):
     """``ScanProblem`` of native/kernels.h: every field is 8 bytes, an absent pointer is 0."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _FIELDS]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_int64) for name in _FIELDS]
 
 
 def selective_scan_cpu(
@@ -55,13 +54,13 @@ def selective_scan_cpu(
     fewer where the problem is small. Decays below 1e-38 count as 0.
     """
     native_library.load()
-    if u.device.type != "cpu":
+    if not u.is_cpu:
         raise ValueError(
             f"u (device {u.device}) must be on the CPU for backend='cpu'; use backend='torch'."
         )
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     given = [t for t in tensors if t is not None]
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
+    dtype = torch.float64 if torch.float64 in {t.dtype for t in given} else torch.float32
     tensors = tuple(t if t is None or t.dtype == dtype else t.to(dtype) for t in tensors)
     if torch.is_grad_enabled() and any(t.requires_grad for t in given):
         y, final_state = _SelectiveScan.apply(*tensors, delta_softplus, reverse)
@@ -78,7 +77,10 @@ def _rows_in_place(tensor: Tensor | None) -> Tensor | None:
 
 
 def _rows(tensor: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if tensor is None else (tensor.data_ptr(), tensor.stride(0), tensor.stride(1))
+    if tensor is None:
+        return 0, 0, 0
+    batch_stride, row_stride, _ = tensor.stride()
+    return tensor.data_ptr(), batch_stride, row_stride
 
 
 def _pointer(tensor: Tensor | None) -> int:
@@ -132,8 +134,8 @@ class _SelectiveScan(torch.autograd.Function):
         return y, final_state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_y, grad_final_state):
+        native_library.refuse_double_backward("selective_scan")
         u, delta, A, B, C, D, z, delta_bias, initial_state, checkpoints = ctx.saved_tensors
         num_batch, length, channels = u.shape
         num_state = A.shape[1]

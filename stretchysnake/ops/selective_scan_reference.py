@@ -38,9 +38,8 @@ def selective_scan_reference(
     x, A, B, C = u.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype)
 
     num_batch, length, channels = u.shape
-    if initial_state is None:
-        state = x.new_zeros(num_batch, channels, A.shape[1])
-    else:
+    state = x.new_zeros(num_batch, channels, A.shape[1])
+    if initial_state is not None:
         state = initial_state.to(dtype)
 
     outputs: list[Tensor] = [x.new_zeros(())] * length

@@ -24,9 +24,7 @@ def _scan_chunk(decay: Tensor, update: Tensor) -> Tensor:
     even, odd = slice(0, length - length % 2, 2), slice(1, None, 2)
     pair_update = torch.addcmul(update[:, odd], decay[:, odd], update[:, even])
     at_odd = _scan_chunk(decay[:, odd] * decay[:, even], pair_update)
-    after_first = torch.addcmul(
-        update[:, 2::2], decay[:, 2::2], at_odd[:, : (length - 1) // 2]
-    )
+    after_first = torch.addcmul(update[:, 2::2], decay[:, 2::2], at_odd[:, : (length - 1) // 2])
     at_even = torch.cat([update[:, :1], after_first], dim=1)
     paired = torch.stack([at_even[:, : length // 2], at_odd], dim=2).flatten(1, 2)
     return torch.cat([paired, at_even[:, -1:]], dim=1) if length % 2 else paired
@@ -73,14 +71,11 @@ def selective_scan_torch(
     x, A, B, C = u.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype)
 
     num_batch, length, channels = u.shape
-    if initial_state is None:
-        state = x.new_zeros(num_batch, channels, A.shape[1])
-    else:
+    state = x.new_zeros(num_batch, channels, A.shape[1])
+    if initial_state is not None:
         state = initial_state.to(dtype)
 
-    recompute = torch.is_grad_enabled() and any(
-        t.requires_grad for t in (x, delta, A, B, C, state)
-    )
+    recompute = torch.is_grad_enabled() and any(t.requires_grad for t in (x, delta, A, B, C, state))
     outputs: list[Tensor] = []
     starts = range(0, length, CHUNK_SIZE)
     for start in reversed(starts) if reverse else starts:

@@ -25,19 +25,21 @@ class QuickstartRun:
     """Folder of the MotionDigits videos; null puts them under `out`."""
     methods: tuple[str, ...] = METHODS
     seeds: tuple[int, ...] = (0,)
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 32
     data_seed: int = 0
     suites: tuple[str, ...] = ("short", "fine", "long")
     frames: tuple[int, ...] = (4, 8, 16)
     sizes: tuple[int, ...] = (16, 24, 32, 40, 48, 64)
-    source_clips: int = 2400
-    gallery_clips: int = 480
-    query_clips: int = 240
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-3))
+    source_clips: int = 2000
+    gallery_clips: int = 400
+    query_clips: int = 300
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
 
 
-def train_run(quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str) -> TrainRun:
+def train_run(
+    quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str
+) -> TrainRun:
     """The training run of one method and seed; methods differ in `variant` alone."""
     return TrainRun(
         data=data,
@@ -61,8 +63,8 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     from stretchysnake.data import motion_digits
     from stretchysnake.data.loader import CachedClips, FrameCache
     from stretchysnake.data.records import read_records
-    from stretchysnake.eval.sweep import Subject, sweep
     from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.sweep import Subject, sweep
     from stretchysnake.report.headlines import headlines, tiles
     from stretchysnake.report.page import write_overview_png, write_page
     from stretchysnake.results import append_rows, environment, read_rows
@@ -71,7 +73,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     out = Path(run.out)
     data = Path(run.data) if run.data else out / "motion-digits"
     sizes = motion_digits.MotionDigitsSizes(
-        source=run.source_clips, gallery=run.gallery_clips, query=run.query_clips
+        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
     )
     timings, started = {}, time.perf_counter()
 
@@ -102,7 +104,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
             lap(f"train {method}")
 
     rows_path, env = out / "rows.jsonl", environment()
-    for (method, seed), (wanted, result) in trained.items():
+    for (_, seed), (_, result) in trained.items():
         model, variant, metadata = read_subject(result.weights)
         subject = Subject(
             model=model,
@@ -130,13 +132,16 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     report = out / "report.html"
     context = report_context(run, data, lists, trained, env, timings)
     write_page(report, rows, context)
-    write_overview_png(out / "overview.png", rows, dataset=f"motion-digits/{run.suites[0]}")
+    first = context.suites[0]
+    write_overview_png(out / "overview.png", rows, dataset=first.dataset, chance=first.chance)
     lap("write the report")
     headline = [f"{tile.value}  {tile.label} ({tile.detail})" for tile in tiles(headlines(rows))]
     return str(report), headline
 
 
-def report_context(run: QuickstartRun, data: Path, lists: dict, trained: dict, env: dict, timings: dict):
+def report_context(
+    run: QuickstartRun, data: Path, lists: dict, trained: dict, env: dict, timings: dict
+):
     """What the page tells beside the numbers."""
     from stretchysnake.data import motion_digits
     from stretchysnake.data.records import read_records
@@ -183,14 +188,16 @@ def report_context(run: QuickstartRun, data: Path, lists: dict, trained: dict, e
         seeds=run.seeds,
         versions=env,
         timings=timings,
-        notes=[f"Settings: {asdict(run)}"],
+        settings=asdict(run),
     )
 
 
 def _scales_in_words(run: TrainRun) -> str:
     from stretchysnake.flexibility import scale_at
 
-    seen = {scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(run.steps, 500))}
+    seen = {
+        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(run.steps, 500))
+    }
     frames = sorted({scale.num_frames for scale in seen})
     sizes = sorted({scale.size for scale in seen})
     patches = sorted({scale.patch_size for scale in seen})

@@ -1,6 +1,6 @@
 """The training loop: batches of one scale each in, weights out (paper §4.1).
 
-    result = train(run)        # reads the data, writes weights.safetensors, run.json, loss.jsonl
+result = train(run)        # reads the data, writes weights.safetensors, run.json, loss.jsonl
 """
 
 import hashlib
@@ -88,7 +88,9 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
         "environment": environment(),
         "threads": torch.get_num_threads(),
     }
-    _write_atomic(out / "run.json", json.dumps(written, indent=1))  # last: its presence means "finished"
+    _write_atomic(
+        out / "run.json", json.dumps(written, indent=1)
+    )  # last: its presence means "finished"
     return result
 
 
@@ -174,7 +176,9 @@ def finished_run(out: Path, key: str) -> TrainResult | None:
         losses = [tuple(json.loads(line)) for line in (out / "loss.jsonl").read_text().splitlines()]
         found, result = written["digest"], written["result"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"out ({out}) holds a damaged run ({error}); remove it or choose another") from None
+        raise ValueError(
+            f"out ({out}) holds a damaged run ({error}); remove it or choose another"
+        ) from None
     if found != key:
         raise ValueError(
             f"out ({out}) already holds another finished run (digest {found}, this one is {key}); "

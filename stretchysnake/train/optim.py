@@ -18,7 +18,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         if parameter.requires_grad:
             exempt = parameter.dim() <= 1 or name.rsplit(".", 1)[-1] in NO_DECAY
             (rest if exempt else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

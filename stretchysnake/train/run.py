@@ -30,7 +30,9 @@ class OptimConfig:
                 f"clip_norm ({self.clip_norm}) at least 0"
             )
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup ({self.warmup}) must be at least 0 and less than 1 (a fraction)")
+            raise ValueError(
+                f"warmup ({self.warmup}) must be at least 0 and less than 1 (a fraction)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,9 @@ class TrainRun:
     """Folder for weights.safetensors, run.json and loss.jsonl."""
     variant: str = "static_tokens"
     sets: ScaleSets = NANO
-    model: VideoMambaConfig = field(default_factory=lambda: VideoMambaConfig.named("nano", num_classes=0))
+    model: VideoMambaConfig = field(
+        default_factory=lambda: VideoMambaConfig.named("nano", num_classes=0)
+    )
     optim: OptimConfig = field(default_factory=OptimConfig)
     steps: int = 1200
     batch_size: int = 32
@@ -66,7 +70,9 @@ class TrainRun:
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f'precision ({self.precision!r}) must be "fp32" or "bf16"')
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing ({self.label_smoothing}) must be at least 0 and less than 1")
+            raise ValueError(
+                f"label_smoothing ({self.label_smoothing}) must be at least 0 and less than 1"
+            )
         native = self.sets.native
         if (native.size, native.patch_size) != (self.model.image_size, self.model.patch_size):
             raise ValueError(

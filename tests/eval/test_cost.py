@@ -29,7 +29,9 @@ def test_matrix_products_match_torchs_counter(scale):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.features(video, scale.patch_size)
     length, inner = 1 + scale.num_tokens, 64
-    unseen = CONFIG.depth * 2 * (selective_scan_flops(1, length, inner, 16) + 2 * length * inner * 4)
+    unseen = (
+        CONFIG.depth * 2 * (selective_scan_flops(1, length, inner, 16) + 2 * length * inner * 4)
+    )
     assert count_flops(CONFIG, scale) - unseen == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
@@ -59,9 +61,13 @@ with torch.inference_mode():
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "RUSAGE_SELF") or sys.platform != "linux", reason="ru_maxrss in kB")
+@pytest.mark.skipif(
+    not hasattr(resource, "RUSAGE_SELF") or sys.platform != "linux", reason="ru_maxrss in kB"
+)
 def test_memory_estimate_is_near_the_measured_peak():
-    found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
+    )
     measured = 1024 * int(found.stdout)
     estimate = estimate_memory(VideoMambaConfig.named("nano"), Scale(64, 64, 8), batch_size=8)
     assert measured / 1.7 < estimate < measured * 1.7

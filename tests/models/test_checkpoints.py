@@ -124,7 +124,7 @@ def test_damaged_and_missing_files_are_named(tmp_path):
         read_checkpoint(tmp_path / "cut.pth")
     with pytest.raises(ValueError, match="must be an existing file"):
         read_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(ValueError, match="not VideoMamba weights: patch_embed.proj.weight"):
+    with pytest.raises(ValueError, match=r"not VideoMamba weights: patch_embed\.proj\.weight"):
         load_model(tmp_path / "other.safetensors")
 
 

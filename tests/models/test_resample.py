@@ -42,7 +42,9 @@ def test_pi_keeps_the_embedding_of_an_enlarged_patch(patch):
     kernel, image = torch.randn(5, 3, 1, 8, 8), torch.randn(2, 3, 8, 8)
     larger = torch.nn.functional.interpolate(image, size=(patch, patch), mode="bicubic")
     before = torch.einsum("ncij,kcij->nk", image, kernel[:, :, 0])
-    after = torch.einsum("ncij,kcij->nk", larger, resize_patch_kernel(kernel, patch, mode="pi")[:, :, 0])
+    after = torch.einsum(
+        "ncij,kcij->nk", larger, resize_patch_kernel(kernel, patch, mode="pi")[:, :, 0]
+    )
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
@@ -50,7 +52,8 @@ def test_pi_keeps_the_embedding_of_an_enlarged_patch(patch):
 def test_bicubic_scales_a_smooth_embedding_by_the_area_and_area_undoes_it(patch, ratio):
     kernel = torch.ones(1, 3, 1, 16, 16)
     response = {
-        mode: resize_patch_kernel(kernel, patch, mode=mode).sum().item() for mode in ("bicubic", "area")
+        mode: resize_patch_kernel(kernel, patch, mode=mode).sum().item()
+        for mode in ("bicubic", "area")
     }
     assert response["bicubic"] / kernel.sum().item() == pytest.approx(ratio, rel=1e-4)
     assert response["area"] / kernel.sum().item() == pytest.approx(1.0, rel=1e-4)
@@ -59,7 +62,9 @@ def test_bicubic_scales_a_smooth_embedding_by_the_area_and_area_undoes_it(patch,
 def test_spatial_positions_keep_the_class_row_and_axis_order():
     table = torch.zeros(1, 17, 1)
     table[0, 0, 0] = 7.0
-    table[0, 1:, 0] = torch.arange(4.0).repeat_interleave(4)  # grows along the rows (h), flat along w
+    table[0, 1:, 0] = torch.arange(4.0).repeat_interleave(
+        4
+    )  # grows along the rows (h), flat along w
     resized = resize_spatial_positions(table, (8, 2))
     plane = resized[0, 1:, 0].reshape(8, 2)
     assert resized[0, 0, 0] == 7.0
@@ -82,7 +87,9 @@ def test_inflated_mean_kernel_sees_a_still_clip_as_the_image():
     kernel, image = torch.randn(4, 3, 8, 8), torch.randn(1, 3, 8, 8)
     clip = image.unsqueeze(2).expand(-1, -1, 3, -1, -1)
     still = torch.nn.functional.conv3d(clip, inflate_patch_kernel(kernel, 3, mode="mean"))
-    torch.testing.assert_close(still[:, :, 0], torch.nn.functional.conv2d(image, kernel), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        still[:, :, 0], torch.nn.functional.conv2d(image, kernel), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_inflated_centre_kernel_sees_the_middle_frame():
@@ -93,7 +100,9 @@ def test_inflated_centre_kernel_sees_the_middle_frame():
 
 
 def test_unknown_mode_is_refused(kernel):
-    with pytest.raises(ValueError, match=r"patch_resize \('nearest'\) must be one of: bicubic, area, pi"):
+    with pytest.raises(
+        ValueError, match=r"patch_resize \('nearest'\) must be one of: bicubic, area, pi"
+    ):
         resize_patch_kernel(kernel, 4, mode="nearest")
 
 

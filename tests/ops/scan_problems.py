@@ -51,9 +51,7 @@ def run_with_gradients(inputs: dict[str, Tensor], **options) -> dict[str, Tensor
     ]
     gradients = torch.autograd.grad((y, state), list(leaves.values()), cotangents)
     found = {"y": y.detach(), "final_state": state.detach()}
-    return found | {
-        f"grad {name}": g for name, g in zip(leaves, gradients, strict=True)
-    }
+    return found | {f"grad {name}": g for name, g in zip(leaves, gradients, strict=True)}
 
 
 @functools.cache

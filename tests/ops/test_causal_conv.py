@@ -8,9 +8,7 @@ from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan_cpu import is_available
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")
-backends = pytest.mark.parametrize(
-    "backend", ["torch", pytest.param("cpu", marks=needs_native)]
-)
+backends = pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=needs_native)])
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 

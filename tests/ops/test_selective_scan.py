@@ -11,14 +11,14 @@ from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flop
 from stretchysnake.ops.selective_scan_cpu import is_available
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")
-backends = pytest.mark.parametrize(
-    "backend", ["torch", pytest.param("cpu", marks=needs_native)]
-)
+backends = pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=needs_native)])
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
 @directions
-@pytest.mark.parametrize("sizes", [(1, 1), (5, 3), (12, 16), (33, 17)], ids=lambda s: "D%d-N%d" % s)
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (5, 3), (12, 16), (33, 17)], ids=lambda s: "D{}-N{}".format(*s)
+)
 @pytest.mark.parametrize("length", [1, 2, 7, 63, 64, 65, 196], ids="L{}".format)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 @backends
@@ -39,9 +39,7 @@ def test_scan_and_all_gradients_match_fp64_reference(backend, dtype, length, siz
 def test_scan_without_optional_inputs_matches_reference(backend, reverse):
     inputs = {name: make_inputs(40, 9, 5)[name] for name in ("u", "delta", "A", "B", "C")}
     inputs["delta"] = inputs["delta"].abs()
-    leaves = [
-        {name: t.clone().requires_grad_() for name, t in inputs.items()} for _ in range(2)
-    ]
+    leaves = [{name: t.clone().requires_grad_() for name, t in inputs.items()} for _ in range(2)]
     wanted = selective_scan(**leaves[0], reverse=reverse, backend="reference")
     found = selective_scan(**leaves[1], reverse=reverse, backend=backend)
     torch.testing.assert_close(found, wanted)
@@ -163,9 +161,7 @@ def test_extreme_steps_stay_finite(backend, delta):
         assert y.isfinite().all()
         return
     found = run_with_gradients(inputs, backend=backend)
-    wanted = run_with_gradients(
-        {n: t.double() for n, t in inputs.items()}, backend="reference"
-    )
+    wanted = run_with_gradients({n: t.double() for n, t in inputs.items()}, backend="reference")
     assert all(t.isfinite().all() for t in found.values())
     assert relative_rms(found["y"], wanted["y"]) < 1e-5
 
@@ -185,9 +181,7 @@ def test_nan_reaches_its_own_sequence_and_channel_only(backend):
 def test_half_precision_inputs_keep_an_fp32_state(backend, dtype):
     inputs = make_inputs(64, 9, 4, dtype=torch.float32)
     half = {n: t.to(dtype) if n in ("u", "delta", "B", "C", "z") else t for n, t in inputs.items()}
-    y, state = selective_scan(
-        **half, delta_softplus=True, return_final_state=True, backend=backend
-    )
+    y, state = selective_scan(**half, delta_softplus=True, return_final_state=True, backend=backend)
     wanted, wanted_state = selective_scan(
         **{n: t.double() for n, t in half.items()},
         **{"delta_softplus": True, "return_final_state": True, "backend": "reference"},

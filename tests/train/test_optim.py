@@ -8,7 +8,9 @@ from stretchysnake.train.run import OptimConfig
 
 
 def test_no_decay_on_biases_norms_states_and_embeddings():
-    model = VideoMamba(VideoMambaConfig(embed_dim=32, depth=1, patch_size=8, image_size=16, num_classes=3))
+    model = VideoMamba(
+        VideoMambaConfig(embed_dim=32, depth=1, patch_size=8, image_size=16, num_classes=3)
+    )
     decayed, rest = parameter_groups(model, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {
@@ -38,7 +40,10 @@ def test_rate_warms_up_and_falls_to_zero():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [({"lr": 0.0}, r"lr \(0.0\) must be positive"), ({"warmup": 5}, r"warmup \(5\) must be .*fraction")],
+    [
+        ({"lr": 0.0}, r"lr \(0.0\) must be positive"),
+        ({"warmup": 5}, r"warmup \(5\) must be .*fraction"),
+    ],
 )
 def test_impossible_values_are_refused(values, text):
     with pytest.raises(ValueError, match=text):

@@ -1,0 +1,52 @@
+"""Why a video cannot be trusted: one typed error, and what can be seen before a decoder is asked."""
+
+from __future__ import annotations
+
+import os
+
+ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
+_IMAGE_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+
+
+class DecodeError(Exception):
+    """A video that cannot be trusted; the message names the file, the kind and the way out.
+
+    `kind` is one of `ERROR_KINDS`.
+    """
+
+    def __init__(self, kind: str, path: str, reason: str):
+        assert kind in ERROR_KINDS, kind
+        super().__init__(f"{path}: {kind}: {reason}")
+        self.kind, self.path, self.reason = kind, path, reason
+
+    def __reduce__(self):  # errors travel from worker processes
+        return DecodeError, (self.kind, self.path, self.reason)
+
+
+def check_file(path: str) -> bytes:
+    """Return the first bytes of a file that may be a video; raise for one that cannot be."""
+    if os.path.isdir(path):
+        raise DecodeError("unreadable", path, "is a folder; give a video file.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        reason = "no such file; check the path in the list and its root folder."
+        raise DecodeError("missing", path, reason) from None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); check permissions."
+        raise DecodeError("unreadable", path, reason) from None
+    if not head:
+        raise DecodeError("empty", path, "the file has 0 bytes; fetch it again.")
+    image = next((name for sign, name in _IMAGE_SIGNATURES.items() if head.startswith(sign)), None)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        image = "WebP"
+    if image:
+        raise DecodeError("no_video", path, f"is a {image} image, not a video; give a video file.")
+    return head

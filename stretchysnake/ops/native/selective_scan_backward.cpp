@@ -1,0 +1,195 @@
+// Backward of the selective scan on blocks of V channels; compiled per instruction set.
+//
+// Symbols and order of the loops: selective_scan.h. With g_t the gradient of h_t, through C_t and
+// through h_{t+1}:
+//   dC_t += h_t dy_t              dB_t += g_t step_t u_t        d(step_t u_t) += g_t B_t
+//   d(step_t A) = g_t h_{t-1} exp(step_t A)                     g_{t-1} = g_t exp(step_t A)
+// A chunk's states are computed again from its checkpoint before it is read backwards.
+#include "selective_scan.h"
+
+namespace KERNEL_NAMESPACE {
+namespace {
+
+// One chunk of one block. `states` holds h before the chunk and after each token, (K + 1) * N;
+// `decays` exp(step A), K * N; `B` and `C` the gradients of their rows, not yet summed over lanes.
+template <typename T> struct Chunk {
+    Vec<T> *states, *decays, *grad_B, *grad_C;
+    Sequence<T> B, C;
+    int64_t first, N;
+    int tokens;
+    Inputs<T> in;
+    Vec<T> input[K];                    // step u
+    Vec<T> y[K];                        // output before the gate
+    Vec<T> grad_y[K];                   // its gradient
+    Vec<T> grad_input[K], grad_step[K];  // of step u, and of step through the decay (log2 scale)
+};
+
+// Computes the states [n, n + group) of a chunk again, adding C . h to y.
+template <typename T, int group, bool moderate>
+inline void recompute(Chunk<T>& c, const Vec<T>* rate, int64_t n) {
+    Vec<T> state[group];
+    for (int i = 0; i < group; ++i) state[i] = c.states[n + i];
+    for (int t = 0; t < c.tokens; ++t) {
+        const T *B_row = c.B.row(c.first + t) + n, *C_row = c.C.row(c.first + t) + n;
+        Vec<T>*decay = c.decays + t * c.N + n, *after = c.states + (t + 1) * c.N + n;
+        const Vec<T> step = c.in.step[t], input = c.input[t];
+        Vec<T> sum = c.y[t];
+#pragma GCC unroll 4
+        for (int i = 0; i < group; ++i) {
+            const Vec<T> a = exp2_of<T, moderate>(step * rate[n + i]);
+            decay[i] = a;
+            state[i] = a * state[i] + input * B_row[i];
+            after[i] = state[i];
+            sum += state[i] * C_row[i];
+        }
+        c.y[t] = sum;
+    }
+}
+
+// Reads the states [n, n + group) of a chunk backwards; g and sum_A are those of the block.
+template <typename T, int group>
+inline void retreat(Chunk<T>& c, const Vec<T>* rate, int64_t n, Vec<T>* g, Vec<T>* sum_A) {
+    Vec<T> adjoint[group], into_A[group];
+    for (int i = 0; i < group; ++i) adjoint[i] = g[n + i], into_A[i] = sum_A[n + i];
+    for (int t = c.tokens - 1; t >= 0; --t) {
+        const T *B_row = c.B.row(c.first + t) + n, *C_row = c.C.row(c.first + t) + n;
+        const Vec<T>*before = c.states + t * c.N + n, *after = before + c.N;
+        const Vec<T>* decay = c.decays + t * c.N + n;
+        Vec<T>*row_B = c.grad_B + t * c.N + n, *row_C = c.grad_C + t * c.N + n;
+        const Vec<T> out = c.grad_y[t], input = c.input[t], step = c.in.step[t];
+        Vec<T> grad_input = c.grad_input[t], grad_step = c.grad_step[t];
+#pragma GCC unroll 4
+        for (int i = 0; i < group; ++i) {
+            const Vec<T> gn = adjoint[i] + out * C_row[i];
+            row_C[i] += after[i] * out;
+            row_B[i] += gn * input;
+            grad_input += gn * B_row[i];
+            adjoint[i] = gn * decay[i];
+            const Vec<T> grad_exponent = adjoint[i] * before[i];
+            grad_step += grad_exponent * rate[n + i];
+            into_A[i] += grad_exponent * step;
+        }
+        c.grad_input[t] = grad_input;
+        c.grad_step[t] = grad_step;
+    }
+    for (int i = 0; i < group; ++i) g[n + i] = adjoint[i], sum_A[n + i] = into_A[i];
+}
+
+template <typename T, bool moderate> inline void recompute_all(Chunk<T>& c, const Vec<T>* rate) {
+    int64_t n = 0;
+    for (; n + kTogether <= c.N; n += kTogether) recompute<T, kTogether, moderate>(c, rate, n);
+    for (; n < c.N; ++n) recompute<T, 1, moderate>(c, rate, n);
+}
+
+template <typename T>
+inline void retreat_all(Chunk<T>& c, const Vec<T>* rate, Vec<T>* g, Vec<T>* sum_A) {
+    constexpr int group = 2;  // with 4, the adjoints no longer fit into 16 registers
+    int64_t n = 0;
+    for (; n + group <= c.N; n += group) retreat<T, group>(c, rate, n, g, sum_A);
+    for (; n < c.N; ++n) retreat<T, 1>(c, rate, n, g, sum_A);
+}
+
+template <typename T>
+void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void* workspace) {
+    using V = Vec<T>;
+    constexpr int lanes = Simd<T>::lanes;
+    const int64_t N = p.state, L = p.length, b = segment.batch_index;
+    const int64_t owned = segment.end_block - segment.first_block;
+    const auto u = sequence<T>(p, p.u, b), delta = sequence<T>(p, p.delta, b);
+    const auto z = sequence<T>(p, p.z, b), grad_y = sequence<T>(p, p.grad_y, b);
+    const auto grad_u = dense<T>(p, p.grad_u, b, p.channels);
+    const auto grad_delta = dense<T>(p, p.grad_delta, b, p.channels);
+    const auto grad_z = dense<T>(p, p.grad_z, b, p.channels);
+    const auto grad_B = dense<T>(p, sums.B, 0, N), grad_C = dense<T>(p, sums.C, 0, N);
+    const T *A = static_cast<const T*>(p.A), *D = static_cast<const T*>(p.D);
+    const T* bias = static_cast<const T*>(p.delta_bias);
+    const T* grad_final = static_cast<const T*>(p.grad_final_state);
+    V *sum_A = static_cast<V*>(sums.A), *sum_D = static_cast<V*>(sums.D);
+    V* sum_bias = static_cast<V*>(sums.delta_bias);
+
+    V* rates = static_cast<V*>(workspace);  // A log2(e), owned * N
+    V* adjoint = rates + owned * N;         // g, owned * N
+    Chunk<T> c;
+    c.states = adjoint + owned * N;
+    c.decays = c.states + (K + 1) * N;
+    c.grad_B = c.decays + K * N;
+    c.grad_C = c.grad_B + K * N;
+    c.B = sequence<T>(p, p.B, b);
+    c.C = sequence<T>(p, p.C, b);
+    c.N = N;
+    T* largest = reinterpret_cast<T*>(c.grad_C + K * N);
+
+    for (int64_t k = 0; k < owned; ++k) {
+        const int64_t channel = (segment.first_block + k) * lanes;
+        const int count = block_lanes<T>(p, segment.first_block + k);
+        gather_states<T>(A + channel * N, N, count, rates + k * N, T(kLog2e));
+        largest[k] = largest_magnitude<T>(rates + k * N, N);
+        gather_states<T>(grad_final ? grad_final + (b * p.channels + channel) * N : nullptr, N,
+                         count, adjoint + k * N, T(1));
+    }
+    for (int64_t chunk = (L + K - 1) / K - 1; chunk >= 0; --chunk) {
+        const int64_t first = c.first = chunk * K;
+        const int tokens = c.tokens = static_cast<int>(L - first < K ? L - first : K);
+        memset(static_cast<void*>(c.grad_B), 0, 2 * K * N * sizeof(V));
+        for (int64_t k = 0; k < owned; ++k) {
+            const int64_t block = segment.first_block + k, channel = block * lanes;
+            const int count = block_lanes<T>(p, block);
+            const V* rate = rates + k * N;
+            read_inputs<T>(p, u, delta, first, tokens, channel, count, largest[k], c.in);
+            const V skip = D ? load<T>(D + channel, count) : V{};
+            for (int t = 0; t < tokens; ++t) {
+                c.input[t] = c.in.step[t] * c.in.u[t];
+                c.y[t] = D ? skip * c.in.u[t] : V{};
+                c.grad_input[t] = c.grad_step[t] = V{};
+            }
+            memcpy(static_cast<void*>(c.states), checkpoint<T>(p, b, chunk, block), N * sizeof(V));
+            c.in.moderate ? recompute_all<T, true>(c, rate) : recompute_all<T, false>(c, rate);
+
+            for (int t = 0; t < tokens; ++t) {
+                c.grad_y[t] = load<T>(grad_y.row(first + t) + channel, count);
+                if (!p.z.data) continue;
+                const V gate = load<T>(z.row(first + t) + channel, count), s = sigmoid<T>(gate);
+                store<T>(writable(grad_z, first + t) + channel,
+                         c.grad_y[t] * c.y[t] * s * (T(1) + gate * (T(1) - s)), count);
+                c.grad_y[t] *= gate * s;
+            }
+            retreat_all<T>(c, rate, adjoint + k * N, sum_A + block * N);
+
+            V grad_skip = {}, grad_bias = {};
+            const V shift = bias ? load<T>(bias + channel, count) : V{};
+            for (int t = 0; t < tokens; ++t) {
+                V grad_raw = c.grad_step[t] * T(kLn2) + c.grad_input[t] * c.in.u[t];
+                if (p.delta_softplus)
+                    grad_raw *= sigmoid<T>(load<T>(delta.row(first + t) + channel, count) + shift);
+                store<T>(writable(grad_delta, first + t) + channel, grad_raw, count);
+                store<T>(writable(grad_u, first + t) + channel,
+                         c.grad_input[t] * c.in.step[t] + skip * c.grad_y[t], count);
+                grad_skip += c.grad_y[t] * c.in.u[t];
+                grad_bias += grad_raw;
+            }
+            sum_D[block] += grad_skip;
+            sum_bias[block] += grad_bias;
+        }
+        for (int t = 0; t < tokens; ++t)
+            for (int64_t n = 0; n < N; ++n) {
+                writable(grad_B, first + t)[n] = sum_lanes<T>(c.grad_B[t * N + n]);
+                writable(grad_C, first + t)[n] = sum_lanes<T>(c.grad_C[t * N + n]);
+            }
+    }
+    if (p.grad_initial_state)
+        for (int64_t k = 0; k < owned; ++k) {
+            const int64_t block = segment.first_block + k;
+            scatter_states<T>(
+                adjoint + k * N, N, block_lanes<T>(p, block),
+                static_cast<T*>(p.grad_initial_state) + (b * p.channels + block * lanes) * N);
+        }
+}
+
+}  // namespace
+
+void scan_backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void* workspace) {
+    p.is_double ? backward<double>(p, segment, sums, workspace)
+                : backward<float>(p, segment, sums, workspace);
+}
+
+}  // namespace KERNEL_NAMESPACE

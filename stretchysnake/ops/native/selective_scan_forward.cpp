@@ -1,0 +1,113 @@
+// Forward of the selective scan on blocks of V channels; compiled per instruction set.
+//
+// Symbols and order of the loops: selective_scan.h.
+#include "selective_scan.h"
+
+namespace KERNEL_NAMESPACE {
+namespace {
+
+// Advances `states` states of one block over a chunk, adding C . h to y; they live in registers.
+template <typename T, int states, bool moderate>
+inline void advance(const Vec<T>* decay_rate, Vec<T>* h, const Inputs<T>& in, const Vec<T>* input,
+                    Sequence<T> B, Sequence<T> C, int64_t first, int tokens, int64_t n,
+                    Vec<T>* y) {
+    Vec<T> state[states], rate[states];
+    for (int i = 0; i < states; ++i) state[i] = h[n + i], rate[i] = decay_rate[n + i];
+    for (int t = 0; t < tokens; ++t) {
+        const T *B_row = B.row(first + t) + n, *C_row = C.row(first + t) + n;
+        Vec<T> sum = y[t];
+#pragma GCC unroll 4
+        for (int i = 0; i < states; ++i) {
+            state[i] = exp2_of<T, moderate>(in.step[t] * rate[i]) * state[i] + input[t] * B_row[i];
+            sum += state[i] * C_row[i];
+        }
+        y[t] = sum;
+    }
+    for (int i = 0; i < states; ++i) h[n + i] = state[i];
+}
+
+template <typename T, bool moderate>
+inline void advance_all(const Vec<T>* rate, Vec<T>* h, const Inputs<T>& in, const Vec<T>* input,
+                        Sequence<T> B, Sequence<T> C, int64_t first, int tokens, int64_t N,
+                        Vec<T>* y) {
+    int64_t n = 0;
+    for (; n + kTogether <= N; n += kTogether)
+        advance<T, kTogether, moderate>(rate, h, in, input, B, C, first, tokens, n, y);
+    for (; n < N; ++n) advance<T, 1, moderate>(rate, h, in, input, B, C, first, tokens, n, y);
+}
+
+template <typename T> void forward(const ScanProblem& p, Segment segment, void* workspace) {
+    using V = Vec<T>;
+    constexpr int lanes = Simd<T>::lanes;
+    const int64_t N = p.state, L = p.length, b = segment.batch_index;
+    const int64_t owned = segment.end_block - segment.first_block;
+    const auto u = sequence<T>(p, p.u, b), delta = sequence<T>(p, p.delta, b);
+    const auto B = sequence<T>(p, p.B, b), C = sequence<T>(p, p.C, b), z = sequence<T>(p, p.z, b);
+    const auto y_rows = dense<T>(p, p.y, b, p.channels);
+    const T *A = static_cast<const T*>(p.A), *D = static_cast<const T*>(p.D);
+    const T* initial = static_cast<const T*>(p.initial_state);
+    V* rate = static_cast<V*>(workspace);
+    V* state = rate + owned * N;
+    T* largest = reinterpret_cast<T*>(state + owned * N);
+
+    for (int64_t k = 0; k < owned; ++k) {
+        const int64_t channel = (segment.first_block + k) * lanes;
+        const int count = block_lanes<T>(p, segment.first_block + k);
+        gather_states<T>(A + channel * N, N, count, rate + k * N, T(kLog2e));
+        largest[k] = largest_magnitude<T>(rate + k * N, N);
+        gather_states<T>(initial ? initial + (b * p.channels + channel) * N : nullptr, N, count,
+                         state + k * N, T(1));
+    }
+    const int64_t chunks = (L + K - 1) / K;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        const int64_t first = chunk * K;
+        const int tokens = static_cast<int>(L - first < K ? L - first : K);
+        for (int64_t k = 0; k < owned; ++k) {
+            const int64_t block = segment.first_block + k, channel = block * lanes;
+            const int count = block_lanes<T>(p, block);
+            V* h = state + k * N;
+            if (p.checkpoints)
+                memcpy(checkpoint<T>(p, b, chunk, block), h, N * sizeof(V));
+            Inputs<T> in;
+            V input[K], y[K];
+            read_inputs<T>(p, u, delta, first, tokens, channel, count, largest[k], in);
+            const V skip = D ? load<T>(D + channel, count) : V{};
+            for (int t = 0; t < tokens; ++t) {
+                input[t] = in.step[t] * in.u[t];
+                y[t] = D ? skip * in.u[t] : V{};
+            }
+            if (in.moderate)
+                advance_all<T, true>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
+            else
+                advance_all<T, false>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
+            for (int t = 0; t < tokens; ++t) {
+                if (p.z.data) {
+                    const V gate = load<T>(z.row(first + t) + channel, count);
+                    y[t] *= gate * sigmoid<T>(gate);
+                }
+                store<T>(writable(y_rows, first + t) + channel, y[t], count);
+            }
+        }
+    }
+    if (p.final_state)
+        for (int64_t k = 0; k < owned; ++k) {
+            const int64_t block = segment.first_block + k;
+            scatter_states<T>(
+                state + k * N, N, block_lanes<T>(p, block),
+                static_cast<T*>(p.final_state) + (b * p.channels + block * lanes) * N);
+        }
+}
+
+}  // namespace
+
+int64_t scan_workspace(const ScanProblem& p, bool backward) {
+    const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
+    const int64_t blocks = p.is_double ? num_blocks<double>(p) : num_blocks<float>(p);
+    return lanes * p.state * (2 * blocks + (backward ? 4 * K + 1 : 0)) + blocks;
+}
+
+void scan_forward(const ScanProblem& p, Segment segment, void* workspace) {
+    p.is_double ? forward<double>(p, segment, workspace) : forward<float>(p, segment, workspace);
+}
+
+}  // namespace KERNEL_NAMESPACE

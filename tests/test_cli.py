@@ -1,0 +1,115 @@
+"""The command line as a user types it: examples, mistakes, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from stretchysnake import cli
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_help_lists_every_verb_and_loads_no_torch():
+    code = "import sys; from stretchysnake.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all(verb in found.stdout for verb in cli.EXAMPLES)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.EXAMPLES if verb != "doctor"])
+def test_verb_help_shows_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(verb, "--help")
+    assert ended.value.code == 0
+    assert cli.EXAMPLES[verb].splitlines()[0] in capsys.readouterr().out
+
+
+def test_train_evaluate_report_embed_on_real_files(clip_folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "--data", clip_folder, "--out", out, "--steps", 2, "--batch_size", 2) == 0
+    weights = out / "weights.safetensors"
+    lists = ("--gallery", clip_folder, "--queries", clip_folder)
+    rows = tmp_path / "rows.jsonl"
+    assert (
+        run(
+            "evaluate",
+            "--weights",
+            weights,
+            *lists,
+            "--out",
+            rows,
+            "--frames",
+            "[4]",
+            "--sizes",
+            "[16,32]",
+        )
+        == 0
+    )
+    assert run("report", rows, "--out", tmp_path / "report.html") == 0
+    assert "<html" in (tmp_path / "report.html").read_text()
+    video = clip_folder / "class1" / "2.mp4"
+    assert run("embed", video, "--weights", weights, "--out", tmp_path / "features") == 0
+    assert "1 of 1 videos" in capsys.readouterr().out
+
+
+def test_configuration_goes_out_and_in_as_yaml(clip_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("train", "--data", clip_folder, "--out", tmp_path / "a", "--steps", 3, "--print_config")
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    assert run("train", "--config", tmp_path / "run.yaml", "--steps", 1, "--batch_size", 2) == 0
+    assert "after 1 steps, 2 clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["trian"], "did you mean train?"),
+        (["train", "--data", "absent", "--out", "x"], "absent: no such list file or folder"),
+        (
+            ["train", "--data", "x", "--out", "x", "--variant", "static_token"],
+            "did you mean static_tokens?",
+        ),
+        (["embed", "absent.mp4", "--weights", "w", "--out", "x"], "absent.mp4"),
+        (["report", "absent.jsonl"], "absent.jsonl"),
+        (
+            ["evaluate", "--weights", "w.pth", "--gallery", "x", "--queries", "x", "--out", "x"],
+            "w.pth",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    printed = capsys.readouterr().err.strip()
+    assert text in printed
+    assert len(printed.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_without_videos_says_what_it_looked_for(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run("train", "--data", tmp_path / "in", "--out", tmp_path / "out") == 2
+    assert "mp4" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_csv_with_a_wrong_column_names_line_and_column(clip_folder, tmp_path, capsys):
+    path = clip_folder / "class0" / "0.mp4"
+    (tmp_path / "list.csv").write_text(f"path,label\n{path},0\n{path}\n")
+    assert run("train", "--data", tmp_path / "list.csv", "--out", tmp_path / "out") == 2
+    assert "line 3" in capsys.readouterr().err
+
+
+def test_unknown_option_is_refused_with_code_2(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        run("train", "--data", "x", "--out", "x", "--stepz", 3)
+    assert ended.value.code == 2
+
+
+def test_doctor_tells_what_is_there(capsys):
+    assert run("doctor") == 0
+    assert "native CPU kernels" in capsys.readouterr().out

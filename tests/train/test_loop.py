@@ -1,0 +1,123 @@
+"""The training loop on real files: every variant, determinism, what is written, what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stretchysnake import VARIANTS, VideoMamba, VideoMambaConfig, load_model
+from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.train.loop import fit, train
+from stretchysnake.train.run import OptimConfig, TrainRun
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_every_variant_trains_from_files(variant, clip_folder, tmp_path):
+    run = TrainRun(
+        data=str(clip_folder),
+        out=str(tmp_path / "run"),
+        variant=variant,
+        steps=3,
+        batch_size=2,
+        cache=str(tmp_path / "cache"),
+    )
+    result = train(run)
+    model, _ = load_model(result.weights)
+    assert [step for step, _ in result.losses] == [0, 1, 2]
+    assert result.clips == 6
+    assert model.config.num_classes == 3
+    metadata = read_checkpoint(result.weights)[1]["run"]
+    assert metadata["variant"] == variant
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written["run"]["variant"] == variant
+    assert written["num_records"] == 12
+    assert not list(tmp_path.glob("run/.*"))
+
+
+def test_a_model_learns_what_can_be_learned(clip_folder, tmp_path):
+    run = TrainRun(
+        data=str(clip_folder),
+        out=str(tmp_path / "run"),
+        variant="static_tokens",
+        model=VideoMambaConfig.named("nano", embed_dim=32, depth=1, num_classes=0),
+        optim=OptimConfig(lr=5e-3),
+        steps=60,
+        batch_size=12,
+        cache=str(tmp_path / "cache"),
+    )
+    losses = [loss for _, loss in train(run).losses]
+    assert sum(losses[-5:]) / 5 < 0.4 < 0.8 < losses[0]
+
+
+def test_same_seed_same_weights_and_another_seed_others(trained, clip_folder, tmp_path):
+    run, result = trained
+    again = train(replace(run, out=str(tmp_path / "again")))
+    other = train(replace(run, out=str(tmp_path / "other"), seed=1))
+    first, second, third = (read_checkpoint(r.weights)[0] for r in (result, again, other))
+    assert result.losses == again.losses
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["head.weight"], third["head.weight"])
+
+
+def test_finished_run_is_returned_and_another_is_not_overwritten(trained):
+    run, result = trained
+    before = Path(result.weights).stat().st_mtime_ns
+    assert train(run) == result
+    with pytest.raises(
+        ValueError, match=r"already holds another finished run .* choose another folder"
+    ):
+        train(replace(run, steps=7))
+    assert Path(result.weights).stat().st_mtime_ns == before
+
+
+def test_run_killed_before_its_end_is_not_taken_as_finished(trained, tmp_path):
+    run, result = trained
+    out = tmp_path / "cut"
+    out.mkdir()
+    (out / "weights.safetensors").write_bytes(Path(result.weights).read_bytes()[:100])
+    again = train(replace(run, out=str(out)))
+    assert again.losses == result.losses
+
+
+def test_non_finite_loss_stops_before_the_weights_change(trained):
+    run, _ = trained
+    model = VideoMamba(replace(run.model, num_classes=3))
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    class Batch:
+        step, labels = 0, torch.tensor([0, 1])
+        scale = run.sets.native
+        video = torch.zeros(2, 3, 8, 32, 32)
+
+    with pytest.raises(RuntimeError, match=r"loss \(nan\) at step 0 .* is not finite"):
+        fit(model, [Batch()], run)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "head.bias")
+
+
+def test_too_few_classes_is_refused(trained, tmp_path):
+    run, _ = trained
+    model = VideoMambaConfig.named("nano", num_classes=2)
+    with pytest.raises(
+        ValueError, match=r"model.num_classes \(2\) must cover the data's labels 0..2"
+    ):
+        train(replace(run, out=str(tmp_path / "x"), model=model))
+    assert not (tmp_path / "x").exists()
+
+
+def test_sets_must_fit_the_model(trained):
+    run, _ = trained
+    with pytest.raises(ValueError, match=r"sets.native \(32 px, patch 8\) must equal the model's"):
+        replace(run, model=VideoMambaConfig.named("tiny"))
+
+
+def test_bf16_trains_with_fp32_parameters(trained, tmp_path):
+    run, exact = trained
+    result = train(replace(run, out=str(tmp_path / "bf16"), precision="bf16"))
+    state = read_checkpoint(result.weights)[0]
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+    assert result.losses[0][1] == pytest.approx(exact.losses[0][1], abs=0.05)
