@@ -102,5 +102,6 @@ def _pseudo_inverse(native: int, patch_size: int) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
         basis = torch.eye(native**2, dtype=torch.float64).reshape(-1, 1, native, native)
         size = (patch_size, patch_size)
-        resized = F.interpolate(basis, size=size, mode="bicubic", align_corners=False)
+        # Antialiased bilinear, because that is how the loader resizes the frames the kernel will see.
+        resized = F.interpolate(basis, size=size, mode="bilinear", antialias=True)
         return torch.linalg.pinv(resized.flatten(1))  # rows of `resized` are Rᵀ
