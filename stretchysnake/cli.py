@@ -93,8 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError) as error:
-        if os.environ.get("STRETCHYSNAKE_TRACEBACK"):
+    except Exception as error:
+        from stretchysnake.data.decode_error import DecodeError
+
+        expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
+        if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -222,8 +225,8 @@ def _embed(argv: list[str]) -> int:
         paths, weights=run.weights, num_frames=run.frames, size=run.size, progress=progress
     )
     progress.close()
-    for path, reason in found.failures:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
+    for _, reason in found.failures:  # the reason names the file
+        print(f"skipped {reason}", file=sys.stderr)
     for path in found.repeated:
         print(
             f"{path}: fewer than {found.scale.num_frames} frames, frames repeated", file=sys.stderr

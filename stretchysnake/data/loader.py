@@ -1,49 +1,42 @@
-"""Clips in, batches out: where a clip comes from, the order of training samples, one Scale per batch.
-
-Two sources answer `clip(index, scale, generator=...)` alike: `CachedClips` (decoded once, see frame_cache.py) and
-`DecodedClips` (decodes at every call). With a generator the clip is drawn for training (jittered frames, random
-crop); with None it is the evaluation clip (segment centres, the whole picture), the same every time.
-"""
+"""Clips in, batches out: the order of training samples and one Scale per batch; sources are in clip_source.py."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips import jittered_indices, uniform_indices
-from stretchysnake.data.frame_cache import FrameCache
-from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import (
-    crop_resize,
-    flip_frames,
-    normalise,
-    random_box,
-    resize_frames,
+from stretchysnake.data.clip_source import (
+    Augmentation,
+    CachedClips,
+    Clips,
+    DecodedClips,
+    open_clips,
 )
-from stretchysnake.data.video import read_frames
+from stretchysnake.data.frame_cache import FrameCache
+from stretchysnake.data.transforms import normalise
 from stretchysnake.flexibility import Scale, scale_at
 
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "CachedClips",
+    "Clips",
+    "DecodedClips",
+    "FrameCache",
+    "TrainingStep",
+    "batch_size_at",
+    "evaluation_batches",
+    "open_clips",
+    "training_batches",
+    "training_steps",
+]
+
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What training may do to a clip, drawn once per clip."""
-
-    jitter: bool = True
-    """One random frame of each segment instead of its centre."""
-    crop_scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the picture's area that a random crop keeps; (1, 1) keeps it all."""
-    crop_ratio: tuple[float, float] = (0.8, 1.25)
-    flip: bool = False
-    """Mirror half of the clips; wrong wherever left and right are part of the label."""
 
 
 class Batch(NamedTuple):
@@ -55,77 +48,6 @@ class Batch(NamedTuple):
     """float32 (B, 3, T, S, S), normalised."""
     labels: Tensor
     """int64 (B,)"""
-
-
-def _indices(
-    total: int, *, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
-) -> list[int]:
-    if generator is None or not augmentation.jitter:
-        return uniform_indices(total, scale.num_frames)
-    return jittered_indices(total, scale.num_frames, generator)
-
-
-def _crop(
-    frames: Tensor, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
-) -> Tensor:
-    if generator is None:
-        return resize_frames(frames, scale.size)
-    height, width = frames.shape[1:3]
-    box = random_box(
-        height, width, generator, scale=augmentation.crop_scale, ratio=augmentation.crop_ratio
-    )
-    frames = crop_resize(frames, box, scale.size)
-    if augmentation.flip and torch.rand((), generator=generator) < 0.5:
-        frames = flip_frames(frames)
-    return frames
-
-
-class CachedClips:
-    """Clips of a `FrameCache`; T frames are chosen among the cached ones, S pixels resized from the cached size."""
-
-    def __init__(self, cache: FrameCache, *, augmentation: Augmentation | None = None):
-        self.cache = cache
-        self.augmentation = augmentation or Augmentation()
-        self.records: list[VideoRecord] = cache.records
-        self.labels = torch.tensor([record.label for record in cache.records])
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3)."""
-        stored = self.cache.frames[self.cache.rows[index]]
-        chosen = _indices(
-            len(stored), scale=scale, augmentation=self.augmentation, generator=generator
-        )
-        return _crop(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
-
-
-class DecodedClips:
-    """Clips decoded from their files at every call; raises DecodeError for a file that cannot be trusted."""
-
-    def __init__(self, records: Sequence[VideoRecord], *, augmentation: Augmentation | None = None):
-        self.augmentation = augmentation or Augmentation()
-        self.records = list(records)
-        self.labels = torch.tensor([record.label for record in self.records])
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3)."""
-        record = self.records[index]
-        frames = read_frames(
-            record.path,
-            partial(_indices, scale=scale, augmentation=self.augmentation, generator=generator),
-            size=(scale.size, scale.size) if generator is None else None,
-            start_seconds=record.start,
-            end_seconds=record.end,
-        )
-        return _crop(torch.from_numpy(frames), scale, self.augmentation, generator)
-
-
-Clips = CachedClips | DecodedClips
 
 
 def _generator(seed: int, *place: int) -> torch.Generator:

@@ -1,11 +1,10 @@
 """Retrieval of one weights file over a grid of scales, resumable cell by cell."""
 
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stretchysnake.data.loader import CachedClips, DecodedClips, FrameCache
+from stretchysnake.data.loader import open_clips
 from stretchysnake.data.records import read_records
 from stretchysnake.eval.retrieval import METRICS
 from stretchysnake.eval.run import EvaluateRun
@@ -46,7 +45,16 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     done = {(row.num_frames, row.size) for row in known}
     todo = [cell for cell in cells if cell not in done]
     if todo:
-        gallery, queries = (_clips(source, run, progress) for source in (run.gallery, run.queries))
+        gallery, queries = (
+            open_clips(
+                read_records(source),
+                cache=run.cache,
+                num_frames=run.cache_frames,
+                size=run.cache_size,
+                progress=progress,
+            )
+            for source in (run.gallery, run.queries)
+        )
         for row in sweep(
             subject,
             dataset,
@@ -64,15 +72,3 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
             append_rows(run.out, [row])
             known.append(row)
     return [row for row in known if (row.num_frames, row.size) in cells]
-
-
-def _clips(source: str, run: EvaluateRun, progress):
-    records = read_records(source)
-    if run.cache is None:
-        return DecodedClips(records)
-    cache = FrameCache.build(
-        records, run.cache, num_frames=run.cache_frames, size=run.cache_size, progress=progress
-    )
-    for record, error in cache.failures:
-        print(f"skipped {record.path}: {error}", file=sys.stderr)
-    return CachedClips(cache)

@@ -68,5 +68,5 @@ def extract(
         [record.group for record in records],
         [record.path for record in records],
         scale,
-        len(clips.records) + len(getattr(clips, "failures", ())),
+        len(clips.records) + len(clips.failures),
     )

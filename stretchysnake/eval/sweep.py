@@ -140,7 +140,7 @@ def _absent(queries, why: str) -> dict:
         "value": None,
         "status": "oom",
         "num_queries": 0,
-        "num_expected": len(queries.records) + len(getattr(queries, "failures", ())),
+        "num_expected": len(queries.records) + len(queries.failures),
         "milliseconds": None,
         "note": why,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

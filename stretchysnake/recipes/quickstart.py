@@ -3,7 +3,6 @@
 Command: `stretchysnake quickstart` (or `make quickstart`). Needs 2 CPU cores; times are in README.md.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -30,9 +29,9 @@ class QuickstartRun:
     data_seed: int = 0
     suites: tuple[str, ...] = ("short", "fine", "long")
     frames: tuple[int, ...] = (4, 8, 16)
-    sizes: tuple[int, ...] = (16, 24, 32, 40, 48, 64)
+    sizes: tuple[int, ...] = (16, 24, 32, 48, 64)
     source_clips: int = 2000
-    gallery_clips: int = 400
+    gallery_clips: int = 300
     query_clips: int = 300
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
 
@@ -61,7 +60,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
     from stretchysnake.data import motion_digits
-    from stretchysnake.data.loader import CachedClips, FrameCache
+    from stretchysnake.data.loader import open_clips
     from stretchysnake.data.records import read_records
     from stretchysnake.eval.subject import read_subject
     from stretchysnake.eval.sweep import Subject, sweep
@@ -87,10 +86,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     cache_folder = str(data / "frame-cache")
 
     def clips(csv):
-        cache = FrameCache.build(read_records(csv), cache_folder, progress=progress)
-        for record, error in cache.failures:
-            print(f"skipped {record.path}: {error}", file=sys.stderr)
-        return CachedClips(cache)
+        return open_clips(read_records(csv), cache=cache_folder, progress=progress)
 
     suites = {suite: tuple(clips(csv) for csv in lists[suite]) for suite in run.suites}
     clips(lists["source"][0])

@@ -6,7 +6,6 @@ result = train(run)        # reads the data, writes weights.safetensors, run.jso
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.loader import CachedClips, DecodedClips, FrameCache, training_batches
+from stretchysnake.data.loader import open_clips, training_batches
 from stretchysnake.data.records import read_records
 from stretchysnake.models.checkpoints import save_model
 from stretchysnake.models.videomamba import VideoMamba
@@ -60,7 +59,13 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
                 f"use {num_classes}, or 0 to take it from the data"
             )
         num_classes = run.model.num_classes
-    clips = open_clips(run, records, progress=progress)
+    clips = open_clips(
+        records,
+        cache=run.cache,
+        num_frames=run.cache_frames,
+        size=run.cache_size,
+        progress=progress,
+    )
     torch.manual_seed(run.seed)
     model = VideoMamba(replace(run.model, num_classes=num_classes))
     batches = training_batches(
@@ -147,18 +152,6 @@ def fit(
             )
     model.eval()
     return losses, clips, tokens
-
-
-def open_clips(run: TrainRun, records, *, progress=None):
-    """The clips of a run: from the frame cache when run.cache names a folder, else decoded each time."""
-    if run.cache is None:
-        return DecodedClips(records)
-    cache = FrameCache.build(
-        records, run.cache, num_frames=run.cache_frames, size=run.cache_size, progress=progress
-    )
-    for record, error in cache.failures:
-        print(f"skipped {record.path}: {error}", file=sys.stderr)
-    return CachedClips(cache)
 
 
 def run_key(run: TrainRun, records: list) -> str:
