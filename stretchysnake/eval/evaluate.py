@@ -1,6 +1,7 @@
 """Retrieval of one weights file over a grid of scales, resumable cell by cell."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,34 +27,34 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
     for num_frames, size in cells:
         eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
-    settings = f"{run.gallery} {run.queries} {run.metric} {run.patch_from}"
-    weights_hash = hashlib.sha256(Path(run.weights).read_bytes() + settings.encode()).hexdigest()[
-        :16
-    ]
+    lists = [read_records(source) for source in (run.gallery, run.queries)]
+    listed = [[(record.path, record.label) for record in records] for records in lists]
+    settings = json.dumps([listed, run.metric, run.patch_from]).encode()
+    run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
     environment_now = environment()
     subject = Subject(
         model=model,
         variant=variant,
         seed=metadata.get("seed", 0),
-        run_id=weights_hash,
+        run_id=run_id,
         commit=environment_now.get("commit", ""),
         device=environment_now.get("cpu", ""),
     )
     dataset = run.dataset or Path(run.queries).stem
     known = read_rows(run.out) if Path(run.out).exists() else []
-    known = [row for row in known if row.run_id == weights_hash and row.dataset == dataset]
+    known = [row for row in known if row.run_id == run_id and row.dataset == dataset]
     done = {(row.num_frames, row.size) for row in known}
     todo = [cell for cell in cells if cell not in done]
     if todo:
         gallery, queries = (
             open_clips(
-                read_records(source),
+                records,
                 cache=run.cache,
                 num_frames=run.cache_frames,
                 size=run.cache_size,
                 progress=progress,
             )
-            for source in (run.gallery, run.queries)
+            for records in lists
         )
         for row in sweep(
             subject,

@@ -99,6 +99,15 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
             trained[method, seed] = (wanted, train(wanted, progress=progress))
             lap(f"train {method}")
 
+    def of_this_size(row) -> bool:
+        """Whether the row was measured on the videos of this run, not on more or fewer of an earlier one."""
+        suite = row.dataset.removeprefix("motion-digits/")
+        if suite not in suites:
+            return False
+        gallery, queries = suites[suite]
+        sizes = len(gallery.records), len(queries.records) + len(queries.failures)
+        return (row.num_gallery, row.num_expected) == sizes
+
     rows_path, env = out / "rows.jsonl", environment()
     for (_, seed), (_, result) in trained.items():
         model, variant, metadata = read_subject(result.weights)
@@ -116,7 +125,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
             done = {
                 (row.num_frames, row.size)
                 for row in known
-                if row.run_id == subject.run_id and row.dataset == dataset
+                if row.run_id == subject.run_id and row.dataset == dataset and of_this_size(row)
             }
             cells = [(t, s) for t in run.frames for s in run.sizes if (t, s) not in done]
             for row in sweep(subject, dataset, gallery, queries, cells, progress=progress):
@@ -124,7 +133,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     lap("measure")
 
     digests = {read_subject(result.weights)[2]["digest"] for _, result in trained.values()}
-    rows = [row for row in read_rows(rows_path) if row.run_id in digests]
+    rows = [row for row in read_rows(rows_path) if row.run_id in digests and of_this_size(row)]
     report = out / "report.html"
     context = report_context(run, data, lists, trained, env, timings)
     write_page(report, rows, context)

@@ -83,7 +83,9 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
         str(out / "weights.safetensors"), losses, time.perf_counter() - started, num_clips, tokens
     )
     _write_atomic(out / "loss.jsonl", "".join(json.dumps(pair) + "\n" for pair in losses))
-    save_model(result.weights, model, variant=run.variant, sets=asdict(run.sets), digest=key)
+    save_model(
+        result.weights, model, variant=run.variant, sets=asdict(run.sets), seed=run.seed, digest=key
+    )
     written = {
         "run": asdict(run),
         "digest": key,
