@@ -85,8 +85,8 @@ def test_exponential_is_accurate_over_its_range():
     wanted = exponents.double().exp()
     normal = wanted >= torch.finfo(torch.float32).tiny
     error = ((found.double() - wanted) / wanted)[normal].abs()
-    # exp(x) costs |x| half-ulps of the rounded product x log2(e), and about one ulp of its own.
-    assert (error <= 6e-8 * (2 * exponents[normal].abs() + 2)).all()
+    # exp(x) costs |x| half-ulps of the rounded product x log2(e), and about two ulps of its own.
+    assert (error <= 6e-8 * (2 * exponents[normal].abs() + 4)).all()
     assert (found[exponents < -88] == 0).all()
 
 

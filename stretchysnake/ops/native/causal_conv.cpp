@@ -38,17 +38,27 @@ void gather_taps(const ConvProblem& p, int64_t channel, int count, Vec<T>* taps)
     }
 }
 
+// The width the published models have is known at compile time; 0 stands for any other.
+constexpr int kUsualWidth = 4;
+
 // bias + sum_k taps[k] * x_{t - W + 1 + k}; rows before the first token are absent.
-template <typename T>
+template <typename T, int known_width>
 inline Vec<T> convolve(const Reader<T>& x, const Vec<T>* taps, Vec<T> bias, int64_t width,
                        int64_t t, int64_t channel, int count) {
     Vec<T> sum = bias;
+    if (known_width && t >= known_width - 1) {
+        const T* from = x.row(t - known_width + 1) + channel;
+#pragma GCC unroll 8
+        for (int k = 0; k < known_width; ++k) sum += taps[k] * load<T>(from + k * x.stride, count);
+        return sum;
+    }
     for (int64_t k = t < width - 1 ? width - 1 - t : 0; k < width; ++k)
         sum += taps[k] * load<T>(x.row(t - width + 1 + k) + channel, count);
     return sum;
 }
 
-template <typename T> void forward(const ConvProblem& p, Segment segment, void* workspace) {
+template <typename T, int known_width>
+void forward(const ConvProblem& p, Segment segment, void* workspace) {
     const int64_t W = p.width, owned = segment.end_block - segment.first_block;
     const Reader<T> x(p, p.x, segment.batch_index);
     const Reader<T> y(p, Rows{p.y, p.length * p.channels, p.channels}, segment.batch_index);
@@ -65,49 +75,57 @@ template <typename T> void forward(const ConvProblem& p, Segment segment, void* 
             const int64_t block = segment.first_block + k, channel = block * Simd<T>::lanes;
             const int count = block_lanes<T>(p, block);
             const Vec<T>* tap = taps + k * (W + 1);
-            const Vec<T> sum = convolve<T>(x, tap, tap[W], W, t, channel, count);
+            const Vec<T> sum = convolve<T, known_width>(x, tap, tap[W], W, t, channel, count);
             store<T>(y.row(t) + channel, sum * sigmoid<T>(sum), count);
         }
 }
 
-template <typename T>
+// Tokens of a piece of the backward: its rows stay in the cache while all blocks pass over them.
+constexpr int64_t kPiece = 16;
+
+template <typename T, int known_width>
 void backward(const ConvProblem& p, Segment segment, void* sums, void* workspace) {
     using V = Vec<T>;
-    const int64_t W = p.width, L = p.length;
+    const int64_t W = known_width ? known_width : p.width, L = p.length;
+    const int64_t owned = segment.end_block - segment.first_block;
     const Reader<T> x(p, p.x, segment.batch_index), grad_y(p, p.grad_y, segment.batch_index);
     const Reader<T> grad_x(p, Rows{p.grad_x, L * p.channels, p.channels}, segment.batch_index);
-    V* taps = static_cast<V*>(workspace);  // W
-    V* recent = taps + W;                  // gradients before SiLU of the last W tokens: W
-    for (int64_t block = segment.first_block; block < segment.end_block; ++block) {
-        const int64_t channel = block * Simd<T>::lanes;
-        const int count = block_lanes<T>(p, block);
-        gather_taps<T>(p, channel, count, taps);
-        const V bias = p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : V{};
-        V* sum = static_cast<V*>(sums) + block * (W + 1);
-        memset(static_cast<void*>(recent), 0, W * sizeof(V));
-        // Token t's gradient reaches x_{t-W+1} .. x_t, so x_s is complete once t = s + W - 1.
-        int64_t slot = 0;
-        for (int64_t t = 0; t < L + W - 1; ++t) {
-            V g = {};
-            if (t < L) {
-                const V pre = convolve<T>(x, taps, bias, W, t, channel, count);
-                const V s = sigmoid<T>(pre);
-                g = load<T>(grad_y.row(t) + channel, count) * s * (T(1) + pre * (T(1) - s));
-                for (int64_t k = t < W - 1 ? W - 1 - t : 0; k < W; ++k)
-                    sum[k] += g * load<T>(x.row(t - W + 1 + k) + channel, count);
-                sum[W] += g;
-            }
-            recent[slot] = g;
-            slot = slot + 1 == W ? 0 : slot + 1;  // now the oldest token, t - W + 1
-            if (t < W - 1) continue;
-            V into_x = {};
-            for (int64_t k = W - 1, from = slot; k >= 0; --k) {
-                into_x += taps[k] * recent[from];
-                from = from + 1 == W ? 0 : from + 1;
-            }
-            store<T>(grad_x.row(t - W + 1) + channel, into_x, count);
-        }
+    V* all_taps = static_cast<V*>(workspace);  // owned * W
+    V* all_recent = all_taps + owned * W;      // gradients before SiLU of the last W tokens
+    for (int64_t k = 0; k < owned; ++k) {
+        const int64_t block = segment.first_block + k;
+        gather_taps<T>(p, block * Simd<T>::lanes, block_lanes<T>(p, block), all_taps + k * W);
     }
+    memset(static_cast<void*>(all_recent), 0, owned * W * sizeof(V));
+    // Token t's gradient reaches x_{t-W+1} .. x_t, so x_s is complete once t = s + W - 1.
+    for (int64_t first = 0; first < L + W - 1; first += kPiece)
+        for (int64_t b = 0; b < owned; ++b) {
+            const int64_t block = segment.first_block + b, channel = block * Simd<T>::lanes;
+            const int count = block_lanes<T>(p, block);
+            const V* taps = all_taps + b * W;
+            V* recent = all_recent + b * W;  // recent[k] of token t - k
+            const V bias = p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : V{};
+            V* sum = static_cast<V*>(sums) + block * (W + 1);
+            const int64_t end = first + kPiece < L + W - 1 ? first + kPiece : L + W - 1;
+            for (int64_t t = first; t < end; ++t) {
+                V g = {};
+                if (t < L) {
+                    const V pre = convolve<T, known_width>(x, taps, bias, W, t, channel, count);
+                    const V s = sigmoid<T>(pre);
+                    g = load<T>(grad_y.row(t) + channel, count) * s * (T(1) + pre * (T(1) - s));
+                    for (int64_t k = t < W - 1 ? W - 1 - t : 0; k < W; ++k)
+                        sum[k] += g * load<T>(x.row(t - W + 1 + k) + channel, count);
+                    sum[W] += g;
+                }
+                recent[0] = g;
+                V into_x = taps[0] * g;
+                for (int64_t k = W - 1; k >= 1; --k) {
+                    into_x += taps[k] * recent[k];
+                    recent[k] = recent[k - 1];
+                }
+                if (t >= W - 1) store<T>(grad_x.row(t - W + 1) + channel, into_x, count);
+            }
+        }
 }
 
 }  // namespace
@@ -115,16 +133,25 @@ void backward(const ConvProblem& p, Segment segment, void* sums, void* workspace
 int64_t conv_workspace(const ConvProblem& p) {
     const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
     const int64_t blocks = (p.channels + lanes - 1) / lanes;
-    return lanes * (blocks + 1) * (p.width + 1) * 2;
+    return lanes * blocks * (p.width + 1) * 2;
 }
 
 void conv_forward(const ConvProblem& p, Segment segment, void* workspace) {
-    p.is_double ? forward<double>(p, segment, workspace) : forward<float>(p, segment, workspace);
+    if (p.is_double)
+        forward<double, 0>(p, segment, workspace);
+    else if (p.width == kUsualWidth)
+        forward<float, kUsualWidth>(p, segment, workspace);
+    else
+        forward<float, 0>(p, segment, workspace);
 }
 
 void conv_backward(const ConvProblem& p, Segment segment, void* sums, void* workspace) {
-    p.is_double ? backward<double>(p, segment, sums, workspace)
-                : backward<float>(p, segment, sums, workspace);
+    if (p.is_double)
+        backward<double, 0>(p, segment, sums, workspace);
+    else if (p.width == kUsualWidth)
+        backward<float, kUsualWidth>(p, segment, sums, workspace);
+    else
+        backward<float, 0>(p, segment, sums, workspace);
 }
 
 }  // namespace KERNEL_NAMESPACE

@@ -65,7 +65,7 @@ template <typename T> int64_t num_blocks(const ScanProblem& p) {
 // Steps after bias and softplus, and inputs, of up to K tokens of one block.
 template <typename T> struct Inputs {
     Vec<T> step[K], u[K];
-    bool moderate;  // whether |step * rate| < 2^20 throughout, so that exp2 may take its short way
+    bool normal;  // whether 2^(step * rate) is a normal number throughout
 };
 
 template <typename T> T largest_magnitude(const Vec<T>* vectors, int64_t count) {
@@ -82,7 +82,7 @@ template <typename T>
 inline void read_inputs(const ScanProblem& p, const Sequence<T>& u, const Sequence<T>& delta,
                         int64_t first, int tokens, int64_t channel, int count, T largest_rate,
                         Inputs<T>& in) {
-    const T limit = T(1 << 20) / largest_rate;
+    const T limit = Simd<T>::normal_powers / largest_rate;  // infinite where all rates are 0
     typename Simd<T>::Integer within = ~typename Simd<T>::Integer{};
     const T* bias_data = static_cast<const T*>(p.delta_bias);
     const Vec<T> bias = bias_data ? load<T>(bias_data + channel, count) : Vec<T>{};
@@ -92,8 +92,8 @@ inline void read_inputs(const ScanProblem& p, const Sequence<T>& u, const Sequen
         in.u[t] = load<T>(u.row(first + t) + channel, count);
         within &= (in.step[t] < limit) & (in.step[t] > -limit);
     }
-    in.moderate = true;
-    for (int i = 0; i < Simd<T>::lanes; ++i) in.moderate &= within[i] != 0;
+    in.normal = true;
+    for (int i = 0; i < Simd<T>::lanes; ++i) in.normal &= within[i] != 0;
 }
 
 // Where the forward leaves the states of one block before a chunk.

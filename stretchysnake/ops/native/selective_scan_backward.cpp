@@ -4,39 +4,42 @@
 // through h_{t+1}:
 //   dC_t += h_t dy_t              dB_t += g_t step_t u_t        d(step_t u_t) += g_t B_t
 //   d(step_t A) = g_t h_{t-1} exp(step_t A)                     g_{t-1} = g_t exp(step_t A)
-// A chunk's states are computed again from its checkpoint before it is read backwards.
+// A chunk's states are computed again from its checkpoint before it is read backwards, kTogether
+// of them at a time, so that what they leave stays in the first cache.
 #include "selective_scan.h"
 
 namespace KERNEL_NAMESPACE {
 namespace {
 
-// One chunk of one block. `states` holds h before the chunk and after each token, (K + 1) * N;
-// `decays` exp(step A), K * N; `B` and `C` the gradients of their rows, not yet summed over lanes.
+// One chunk of one block; `grad_B` and `grad_C` (K * N) are not yet summed over lanes.
 template <typename T> struct Chunk {
-    Vec<T> *states, *decays, *grad_B, *grad_C;
+    Vec<T> *grad_B, *grad_C;
     Sequence<T> B, C;
     int64_t first, N;
     int tokens;
     Inputs<T> in;
-    Vec<T> input[K];                    // step u
-    Vec<T> y[K];                        // output before the gate
-    Vec<T> grad_y[K];                   // its gradient
+    Vec<T> input[K];                     // step u
+    Vec<T> y[K];                         // output before the gate
+    Vec<T> grad_y[K];                    // its gradient
+    Vec<T> grad_gate[K];                 // of the gate, but for the factor y
     Vec<T> grad_input[K], grad_step[K];  // of step u, and of step through the decay (log2 scale)
+    Vec<T> states[(K + 1) * kTogether];  // h before the chunk and after each token, of a group
+    Vec<T> decays[K * kTogether];        // exp(step A), of a group
 };
 
 // Computes the states [n, n + group) of a chunk again, adding C . h to y.
-template <typename T, int group, bool moderate>
-inline void recompute(Chunk<T>& c, const Vec<T>* rate, int64_t n) {
+template <typename T, int group, bool normal>
+inline void recompute(Chunk<T>& c, const Vec<T>* rate, const Vec<T>* before, int64_t n) {
     Vec<T> state[group];
-    for (int i = 0; i < group; ++i) state[i] = c.states[n + i];
+    for (int i = 0; i < group; ++i) c.states[i] = state[i] = before[n + i];
     for (int t = 0; t < c.tokens; ++t) {
         const T *B_row = c.B.row(c.first + t) + n, *C_row = c.C.row(c.first + t) + n;
-        Vec<T>*decay = c.decays + t * c.N + n, *after = c.states + (t + 1) * c.N + n;
+        Vec<T>*decay = c.decays + t * group, *after = c.states + (t + 1) * group;
         const Vec<T> step = c.in.step[t], input = c.input[t];
         Vec<T> sum = c.y[t];
 #pragma GCC unroll 4
         for (int i = 0; i < group; ++i) {
-            const Vec<T> a = exp2_of<T, moderate>(step * rate[n + i]);
+            const Vec<T> a = exp2_of<T, normal>(step * rate[n + i]);
             decay[i] = a;
             state[i] = a * state[i] + input * B_row[i];
             after[i] = state[i];
@@ -46,20 +49,22 @@ inline void recompute(Chunk<T>& c, const Vec<T>* rate, int64_t n) {
     }
 }
 
-// Reads the states [n, n + group) of a chunk backwards; g and sum_A are those of the block.
-template <typename T, int group>
-inline void retreat(Chunk<T>& c, const Vec<T>* rate, int64_t n, Vec<T>* g, Vec<T>* sum_A) {
-    Vec<T> adjoint[group], into_A[group];
-    for (int i = 0; i < group; ++i) adjoint[i] = g[n + i], into_A[i] = sum_A[n + i];
+// Reads the states [n + from, n + from + few) of a recomputed group backwards.
+template <typename T, int group, int few>
+inline void retreat(Chunk<T>& c, const Vec<T>* rate, int64_t n, int from, Vec<T>* g,
+                    Vec<T>* sum_A) {
+    n += from;
+    Vec<T> adjoint[few], into_A[few];
+    for (int i = 0; i < few; ++i) adjoint[i] = g[n + i], into_A[i] = sum_A[n + i];
     for (int t = c.tokens - 1; t >= 0; --t) {
         const T *B_row = c.B.row(c.first + t) + n, *C_row = c.C.row(c.first + t) + n;
-        const Vec<T>*before = c.states + t * c.N + n, *after = before + c.N;
-        const Vec<T>* decay = c.decays + t * c.N + n;
+        const Vec<T>*before = c.states + t * group + from, *after = before + group;
+        const Vec<T>* decay = c.decays + t * group + from;
         Vec<T>*row_B = c.grad_B + t * c.N + n, *row_C = c.grad_C + t * c.N + n;
         const Vec<T> out = c.grad_y[t], input = c.input[t], step = c.in.step[t];
         Vec<T> grad_input = c.grad_input[t], grad_step = c.grad_step[t];
 #pragma GCC unroll 4
-        for (int i = 0; i < group; ++i) {
+        for (int i = 0; i < few; ++i) {
             const Vec<T> gn = adjoint[i] + out * C_row[i];
             row_C[i] += after[i] * out;
             row_B[i] += gn * input;
@@ -72,21 +77,24 @@ inline void retreat(Chunk<T>& c, const Vec<T>* rate, int64_t n, Vec<T>* g, Vec<T
         c.grad_input[t] = grad_input;
         c.grad_step[t] = grad_step;
     }
-    for (int i = 0; i < group; ++i) g[n + i] = adjoint[i], sum_A[n + i] = into_A[i];
+    for (int i = 0; i < few; ++i) g[n + i] = adjoint[i], sum_A[n + i] = into_A[i];
 }
 
-template <typename T, bool moderate> inline void recompute_all(Chunk<T>& c, const Vec<T>* rate) {
+// All states of one block over a chunk; g and sum_A are those of the block.
+template <typename T, bool normal>
+inline void pass(Chunk<T>& c, const Vec<T>* rate, const Vec<T>* before, Vec<T>* g, Vec<T>* sum_A) {
+    constexpr int few = 2;  // with 4, the adjoints no longer fit into 16 registers
+    static_assert(kTogether % few == 0);
     int64_t n = 0;
-    for (; n + kTogether <= c.N; n += kTogether) recompute<T, kTogether, moderate>(c, rate, n);
-    for (; n < c.N; ++n) recompute<T, 1, moderate>(c, rate, n);
-}
-
-template <typename T>
-inline void retreat_all(Chunk<T>& c, const Vec<T>* rate, Vec<T>* g, Vec<T>* sum_A) {
-    constexpr int group = 2;  // with 4, the adjoints no longer fit into 16 registers
-    int64_t n = 0;
-    for (; n + group <= c.N; n += group) retreat<T, group>(c, rate, n, g, sum_A);
-    for (; n < c.N; ++n) retreat<T, 1>(c, rate, n, g, sum_A);
+    for (; n + kTogether <= c.N; n += kTogether) {
+        recompute<T, kTogether, normal>(c, rate, before, n);
+        for (int from = 0; from < kTogether; from += few)
+            retreat<T, kTogether, few>(c, rate, n, from, g, sum_A);
+    }
+    for (; n < c.N; ++n) {
+        recompute<T, 1, normal>(c, rate, before, n);
+        retreat<T, 1, 1>(c, rate, n, 0, g, sum_A);
+    }
 }
 
 template <typename T>
@@ -110,9 +118,7 @@ void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void*
     V* rates = static_cast<V*>(workspace);  // A log2(e), owned * N
     V* adjoint = rates + owned * N;         // g, owned * N
     Chunk<T> c;
-    c.states = adjoint + owned * N;
-    c.decays = c.states + (K + 1) * N;
-    c.grad_B = c.decays + K * N;
+    c.grad_B = adjoint + owned * N;
     c.grad_C = c.grad_B + K * N;
     c.B = sequence<T>(p, p.B, b);
     c.C = sequence<T>(p, p.C, b);
@@ -142,18 +148,22 @@ void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void*
                 c.y[t] = D ? skip * c.in.u[t] : V{};
                 c.grad_input[t] = c.grad_step[t] = V{};
             }
-            memcpy(static_cast<void*>(c.states), checkpoint<T>(p, b, chunk, block), N * sizeof(V));
-            c.in.moderate ? recompute_all<T, true>(c, rate) : recompute_all<T, false>(c, rate);
-
             for (int t = 0; t < tokens; ++t) {
-                c.grad_y[t] = load<T>(grad_y.row(first + t) + channel, count);
+                const V given = load<T>(grad_y.row(first + t) + channel, count);
+                c.grad_y[t] = given;
                 if (!p.z.data) continue;
                 const V gate = load<T>(z.row(first + t) + channel, count), s = sigmoid<T>(gate);
-                store<T>(writable(grad_z, first + t) + channel,
-                         c.grad_y[t] * c.y[t] * s * (T(1) + gate * (T(1) - s)), count);
-                c.grad_y[t] *= gate * s;
+                c.grad_y[t] = given * gate * s;
+                c.grad_gate[t] = given * s * (T(1) + gate * (T(1) - s));
             }
-            retreat_all<T>(c, rate, adjoint + k * N, sum_A + block * N);
+            const V* before = reinterpret_cast<const V*>(checkpoint<T>(p, b, chunk, block));
+            if (c.in.normal)
+                pass<T, true>(c, rate, before, adjoint + k * N, sum_A + block * N);
+            else
+                pass<T, false>(c, rate, before, adjoint + k * N, sum_A + block * N);
+            if (p.z.data)
+                for (int t = 0; t < tokens; ++t)
+                    store<T>(writable(grad_z, first + t) + channel, c.grad_gate[t] * c.y[t], count);
 
             V grad_skip = {}, grad_bias = {};
             const V shift = bias ? load<T>(bias + channel, count) : V{};

@@ -7,7 +7,7 @@ namespace KERNEL_NAMESPACE {
 namespace {
 
 // Advances `states` states of one block over a chunk, adding C . h to y; they live in registers.
-template <typename T, int states, bool moderate>
+template <typename T, int states, bool normal>
 inline void advance(const Vec<T>* decay_rate, Vec<T>* h, const Inputs<T>& in, const Vec<T>* input,
                     Sequence<T> B, Sequence<T> C, int64_t first, int tokens, int64_t n,
                     Vec<T>* y) {
@@ -18,7 +18,7 @@ inline void advance(const Vec<T>* decay_rate, Vec<T>* h, const Inputs<T>& in, co
         Vec<T> sum = y[t];
 #pragma GCC unroll 4
         for (int i = 0; i < states; ++i) {
-            state[i] = exp2_of<T, moderate>(in.step[t] * rate[i]) * state[i] + input[t] * B_row[i];
+            state[i] = exp2_of<T, normal>(in.step[t] * rate[i]) * state[i] + input[t] * B_row[i];
             sum += state[i] * C_row[i];
         }
         y[t] = sum;
@@ -26,14 +26,14 @@ inline void advance(const Vec<T>* decay_rate, Vec<T>* h, const Inputs<T>& in, co
     for (int i = 0; i < states; ++i) h[n + i] = state[i];
 }
 
-template <typename T, bool moderate>
+template <typename T, bool normal>
 inline void advance_all(const Vec<T>* rate, Vec<T>* h, const Inputs<T>& in, const Vec<T>* input,
                         Sequence<T> B, Sequence<T> C, int64_t first, int tokens, int64_t N,
                         Vec<T>* y) {
     int64_t n = 0;
     for (; n + kTogether <= N; n += kTogether)
-        advance<T, kTogether, moderate>(rate, h, in, input, B, C, first, tokens, n, y);
-    for (; n < N; ++n) advance<T, 1, moderate>(rate, h, in, input, B, C, first, tokens, n, y);
+        advance<T, kTogether, normal>(rate, h, in, input, B, C, first, tokens, n, y);
+    for (; n < N; ++n) advance<T, 1, normal>(rate, h, in, input, B, C, first, tokens, n, y);
 }
 
 template <typename T> void forward(const ScanProblem& p, Segment segment, void* workspace) {
@@ -76,7 +76,7 @@ template <typename T> void forward(const ScanProblem& p, Segment segment, void* 
                 input[t] = in.step[t] * in.u[t];
                 y[t] = D ? skip * in.u[t] : V{};
             }
-            if (in.moderate)
+            if (in.normal)
                 advance_all<T, true>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
             else
                 advance_all<T, false>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
@@ -103,7 +103,7 @@ template <typename T> void forward(const ScanProblem& p, Segment segment, void* 
 int64_t scan_workspace(const ScanProblem& p, bool backward) {
     const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
     const int64_t blocks = p.is_double ? num_blocks<double>(p) : num_blocks<float>(p);
-    return lanes * p.state * (2 * blocks + (backward ? 4 * K + 1 : 0)) + blocks;
+    return lanes * p.state * (2 * blocks + (backward ? 2 * K : 0)) + blocks;
 }
 
 void scan_forward(const ScanProblem& p, Segment segment, void* workspace) {
