@@ -92,7 +92,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[Tensor | None, ...]]:
     """y, the final state, the states kept for the backward, and the tensors as the kernel read them.
 
-    Kept are the states before every 16th token: as much memory as N / 16 sequences (B, L, D).
+    Kept are the states before every 32nd token: as much memory as N / 32 sequences (B, L, D).
     """
     u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
     u, delta, B, C, z = (_rows_in_place(t) for t in (u, delta, B, C, z))

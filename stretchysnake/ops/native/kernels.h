@@ -7,7 +7,7 @@
 #include <cstdint>
 
 // Tokens between two saved states. The backward holds K * N vectors four times over.
-constexpr int64_t kCheckpointTokens = 16;
+constexpr int64_t kCheckpointTokens = 32;
 
 // Where row (b, t) of a sequence starts: data + b * batch_stride + t * row_stride, in elements.
 struct Rows {
