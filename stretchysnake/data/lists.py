@@ -98,6 +98,8 @@ def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow
     rows = list(
         _space_rows(source, text) if separator == " " else _csv_rows(source, text, separator)
     )
+    if not rows:  # nothing but separators
+        return []
     header = _header(source, rows, separator)
     if header:
         columns, rows = header, rows[1:]
@@ -106,17 +108,18 @@ def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow
             f"{source} line {rows[0][0]} column 1 (path): found {rows[0][1][0]!r}, expected a video, which stands in "
             "column 2; swap the columns, or add the header 'label,path'."
         )
+    fewest = len(columns) if header else 2
+    most = 2 if separator == " " and not header else len(columns)
     named = []
     for number, cells in rows:
         if separator == " " and len(columns) > 2 and header:
             cells = " ".join(cells).split()
-        if not 2 <= len(cells) <= len(columns) or (header and len(cells) != len(columns)):
-            expected = (
-                len(columns) if header else "2" if separator == " " else f"2 to {len(columns)}"
-            )
+        if not fewest <= len(cells) <= most:
+            expected = most if fewest == most else f"{fewest} to {most}"
+            names = ", ".join(columns[:most])
             raise ValueError(
                 f"{source} line {number}: found {len(cells)} {_SEPARATORS[separator]}-separated cells, "
-                f"expected {expected} ({', '.join(columns)}); quote cells that hold the separator."
+                f"expected {expected} ({names}); quote cells that hold the separator."
             )
         named.append(ListRow(number, dict(zip(columns, cells, strict=False))))
     return named

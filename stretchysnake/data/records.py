@@ -98,9 +98,10 @@ def write_records(path: str | os.PathLike, records: Iterable[VideoRecord]) -> No
             raise ValueError(
                 f"path ({row[0]!r}) must be UTF-8 to stand in a list; rename the file"
             ) from None
-    spaces = any(row[0] != row[0].strip() for row in rows)  # kept only inside quotes
+    # blanks around a path, and a lone carriage return, are kept only inside quotes
+    odd = any(row[0] != row[0].strip() or "\r" in "".join(map(str, row)) for row in rows)
+    quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
     with open(path, "w", newline="", encoding="utf-8") as file:
-        quoting = csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL
         writer = csv.writer(file, lineterminator="\n", quoting=quoting)
         writer.writerows([COLUMNS, *rows])
 

@@ -17,14 +17,12 @@ def read(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     index = tree.index(lambda path: path.stem)  # YouTube ids: case counts, '-' may come first
     records = []
     for youtube_id, item in value(read_json(source, dict), "database", dict, str(source)).items():
-        place = f"{source} {youtube_id}"
+        place = f"{source} entry {youtube_id!r}"
         found = value(item, "subset", str, place)
         if not any(found in names for names in SUBSETS.values()):
             expected = ", ".join(name for names in SUBSETS.values() for name in names)
             raise ValueError(f"{place} (subset): found {found[:60]!r}, expected one of {expected}")
         label = value(item, "recipe_type", int, place)
-        if label < 0:
-            raise ValueError(f"{place} (recipe_type): found {label}, expected 0 or more")
         if found in SUBSETS[subset]:
             path = tree.locate(index, youtube_id, f"videos/{label}/{youtube_id}.mp4")
             class_name = value(item, "class", str, place)

@@ -21,8 +21,8 @@ def read(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     for number, item in enumerate(read_json(source, list)):
         place = f"{source} entry {number}"
         video, label = value(item, "vid_name", str, place), value(item, "label", int, place)
-        if label < 0 or (names is not None and label >= len(names)):
-            expected = f"0 to {len(names) - 1} ({vocabulary.name})" if names else "0 or more"
+        if names is not None and label >= len(names):
+            expected = f"0 to {len(names) - 1} ({vocabulary.name})"
             raise ValueError(f"{place} (label): found {label}, expected {expected}")
         class_name = "-".join(map(str, names[label])) if names else ""
         competition = video.rpartition("_")[0]  # many dives are cut from one YouTube video

@@ -105,6 +105,11 @@ def read_kinetics700(
         )
     if classes == "novel_renamed":
         known |= {RENAMED[name] for name in known & set(RENAMED)}
+    if annotations and not names - known:
+        raise ValueError(
+            f"kinetics700: none of the {len(names)} classes is absent from Kinetics-400; check that kinetics400 "
+            f"({kinetics400}) holds its annotations and {tree.annotations} those of Kinetics-700"
+        )
     return _records(
         tree, subset, annotations, names - known, drop=listed if shared == "drop" else set()
     )

@@ -19,7 +19,7 @@ def read(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     """The label is the template without its bracket characters, looked up in labels.json; ids sort as numbers."""
     source = official(tree, "labels")
     labels = {
-        template: integer(str(label), f"{source} ({template})")
+        template: integer(str(label), f"{source} ({template!r})")
         for template, label in read_json(source, dict).items()
     }
     pairs = []

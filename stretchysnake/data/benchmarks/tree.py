@@ -135,10 +135,8 @@ def read_json(path: Path, kind: type) -> list | dict:
         raise ValueError(
             f"{path} {place}: is no valid JSON ({error.msg}); get the file again"
         ) from None
-    except RecursionError:
-        raise ValueError(
-            f"{path}: is no valid JSON (nested too deeply); get the file again"
-        ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of "["
+        raise ValueError(f"{path}: is no usable JSON; get the file again") from None
     if not isinstance(content, kind):
         expected = {list: "an array", dict: "an object"}[kind]
         raise ValueError(f"{path}: found no {expected[3:]} at the top, expected {expected}")
@@ -146,10 +144,14 @@ def read_json(path: Path, kind: type) -> list | dict:
 
 
 def value(item, key, kind: type, place: str):
-    """`item[key]` of one entry of an official JSON file; ValueError naming place and key when it is not so."""
+    """`item[key]` of one entry of an official JSON file; integers are labels, so 0 or more.
+
+    ValueError naming place and key when it is not so.
+    """
     found = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(found, kind) or isinstance(found, bool):
-        expected = {str: "a string", int: "an integer", dict: "an object", list: "an array"}[kind]
+    fits = isinstance(found, kind) and not isinstance(found, bool)
+    if not fits or (kind is int and not 0 <= found < 10**9):
+        expected = {str: "a string", int: "a whole number of 0 or more", dict: "an object"}[kind]
         raise ValueError(
             f"{place} ({key}): found {str(found)[:60]!r}, expected {expected}; get the official file again"
         )
