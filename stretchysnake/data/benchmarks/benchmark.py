@@ -24,6 +24,8 @@ class Benchmark:
     """Official number of videos by (split, subset), for LVU (task, subset), where counted in the official files."""
     has_list: bool = True
     """False where the videos themselves are the list, so that a missing one shows only in their number."""
+    mirrors: bool = True
+    """Whether a mirrored clip keeps its label; where it does not, `Augmentation.flip` must stay off."""
     lists_from: str
     videos_from: str
     licence: str

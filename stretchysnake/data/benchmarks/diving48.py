@@ -40,5 +40,5 @@ DIVING48 = Benchmark(
     "Diving48_vocab.json)",
     videos_from="http://www.svcl.ucsd.edu/projects/resound/dataset.html (Diving48_rgb.tar.gz)",
     licence="none stated by its authors; for research",
-    note="mirroring may change the twist; both subsets hold dives of the same competitions",
+    note="both subsets hold dives of the same competitions; part of the archive is in neither V2 list",
 )

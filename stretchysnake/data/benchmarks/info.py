@@ -40,6 +40,8 @@ class BenchmarkInfo:
     subsets: dict[str, SubsetInfo]
     unreadable: dict[str, str] = field(default_factory=dict)
     """Subsets without list or without labels, and why."""
+    notes: list[str] = field(default_factory=list)
+    """What the reader left out."""
     num_unlisted: int = 0
     """Videos under root that belong to no subset read."""
     doubles: dict[str, list[str]] = field(default_factory=dict)
@@ -49,10 +51,11 @@ class BenchmarkInfo:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every listed video is there, once, and in one subset; subsets without labels do not count."""
+        """Whether gallery and queries can be read and every listed video is there, once, and in one subset."""
         infos = self.subsets.values()
         return not (
-            any(info.missing or info.listed_twice for info in infos)
+            {"train", self.benchmark.queries} & self.unreadable.keys()
+            or any(info.missing or info.listed_twice for info in infos)
             or self.doubles
             or any(self.shared_files.values())
             or (
@@ -70,6 +73,7 @@ class BenchmarkInfo:
             yield from _named(f"listed twice in {name}", info.listed_twice)
         for name, reason in self.unreadable.items():
             yield f"{name:6s} not read: {reason}"
+        yield from self.notes
         if self.num_unlisted:
             yield f"{self.num_unlisted} more videos under {self.root} are in none of these"
         doubled = [f"{path} = {', '.join(rest)}" for path, rest in self.doubles.items()]
@@ -80,6 +84,8 @@ class BenchmarkInfo:
                 yield from _named(f"in {one} and {other}", names)
         if per_class:
             yield from self._class_table()
+        if not self.benchmark.mirrors:
+            yield "a mirrored clip has another label (left, right): keep flips off"
         yield f"lists: {self.benchmark.lists_from}"
         yield f"videos: {self.benchmark.videos_from}"
         yield f"licence: {self.benchmark.licence}"
@@ -108,19 +114,17 @@ def benchmark_info(
 ) -> BenchmarkInfo:
     """Compare a benchmark's official lists with what lies under `root`.
 
-    ValueError when no subset at all can be read.
+    ValueError when no subset at all can be read: the first one's.
     """
     benchmark = benchmark_named(name)
     check_request(benchmark, benchmark.queries, split, options)
     tree = open_tree(benchmark, root, annotations)
-    subsets, unreadable = {}, {}
+    subsets, errors = {}, {}
     for subset in benchmark.subsets:
         try:
             records = benchmark.read(tree, subset, split, **options)
         except ValueError as error:
-            if subset == "train":
-                raise
-            unreadable[subset] = str(error)
+            errors[subset] = error
             continue
         count = Counter(record.path for record in records)
         subsets[subset] = SubsetInfo(
@@ -129,6 +133,8 @@ def benchmark_info(
             listed_twice=[path for path, number in count.items() if number > 1],
             official_size=benchmark.sizes.get((options.get("task", split), subset)),
         )
+    if not subsets:
+        raise next(iter(errors.values()))
     shared_files, shared_groups = {}, {}
     names = list(subsets)
     for number, one in enumerate(names):
@@ -144,7 +150,8 @@ def benchmark_info(
         root=os.fspath(root),
         split=split,
         subsets=subsets,
-        unreadable=unreadable,
+        unreadable={name: str(error) for name, error in errors.items()},
+        notes=tree.notes,
         num_unlisted=len(on_disk - used),
         doubles=dict(tree.doubles),
         shared_files=shared_files,

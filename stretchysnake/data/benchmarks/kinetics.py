@@ -19,6 +19,11 @@ from stretchysnake.data.lists import read_text
 from stretchysnake.data.records import VideoRecord
 
 FILE_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+FOLDERS = {
+    "kinetics400": ("kinetics400", "k400", "400"),
+    "kinetics700": ("kinetics700", "kinetics700_2020", "k700-2020", "700_2020", "k700"),
+}
+"""Names of the folder of each, in DeepMind's archives and CVDF's, which may stand side by side."""
 CLASS_CHOICES = ("novel", "novel_renamed", "all")
 SHARED_CHOICES = ("drop", "keep")
 RENAMED = {
@@ -63,7 +68,11 @@ def kinetics400_classes() -> tuple[str, ...]:
 def read_kinetics400(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     """Labels are the names in alphabetical order; there is no official index."""
     annotations = _annotations(tree)
-    return _records(tree, subset, annotations, _names(annotations))
+    names = _names(annotations)
+    if len(names) > 400:
+        folder = next(iter(annotations.values())).path.parent
+        raise ValueError(f"kinetics400: {folder} lists {len(names)} classes, expected at most 400")
+    return _records(tree, subset, annotations, names)
 
 
 def read_kinetics700(
@@ -119,7 +128,8 @@ def _annotations(tree: Tree) -> dict[str, Annotations]:
     """By subset, the csv files that are there."""
     found = {}
     for subset, stems in FILE_NAMES.items():
-        starts = (f"{tree.name}/annotations/", f"{tree.name}/", "annotations/", "", "kinetics_")
+        own = [f"{name}/{sub}" for name in FOLDERS[tree.name] for sub in ("annotations/", "")]
+        starts = (*own, "annotations/", "", "kinetics_")
         path = tree.find(*(f"{start}{stem}.csv" for start in starts for stem in stems))
         if path is not None:
             found[subset] = Annotations(path, list(_clips(path)))
@@ -181,12 +191,16 @@ def _records(
     labels = {name: label for label, name in enumerate(sorted(names))}
     index = tree.index(_key)
     records = []
+    num_shared = 0
     for clip in clips:
         place = f"{path} line {clip.line}"
         if not clip.label or not clip.youtube_id:
             column = "youtube_id" if clip.label else "label"
             raise ValueError(f"{place} ({column}): found nothing, expected one; get the file again")
-        if clip.label not in labels or clip.youtube_id in drop:
+        if clip.label not in labels:
+            continue
+        if clip.youtube_id in drop:
+            num_shared += 1
             continue
         times = [
             integer(text.partition(".")[0], f"{place} ({column})")
@@ -197,6 +211,10 @@ def _records(
         name = f"{clip.youtube_id}_{times[0]:06d}_{times[1]:06d}.mp4"
         video = tree.locate(index, key, f"{subset}/{name}")
         records.append(VideoRecord(video, labels[clip.label], clip.label, clip.youtube_id, subset))
+    if drop:
+        tree.notes.append(
+            f"{subset}: {num_shared} videos left out, Kinetics-400 lists their YouTube ids too"
+        )
     return records
 
 

@@ -60,10 +60,11 @@ SSV2 = Benchmark(
     read=read,
     subsets=("train", "val", "test"),
     queries="val",
+    mirrors=False,
     sizes={(1, "train"): 168_913, (1, "val"): 24_777, (1, "test"): 27_157},
     lists_from="https://www.qualcomm.com/developer/software/something-something-v-2-dataset (labels)",
     videos_from="https://www.qualcomm.com/developer/software/something-something-v-2-dataset "
     "(20bn-something-something-v2-00 and -01: cat 20bn-something-something-v2-?? | tar zx)",
     licence="Qualcomm's research licence, accepted on download; no redistribution",
-    note="mirroring changes the label (left, right): keep flips off. The queries are the validation videos",
+    note="the queries of the field are the validation videos; few have the labels of the test videos",
 )

@@ -48,7 +48,11 @@ def _shallowest(paths: Iterable[str]) -> list[str]:
 
 
 class Tree:
-    """The folder of one data set; `doubles` fills with the videos that lie there more than once."""
+    """The folder of one data set.
+
+    Reading fills `doubles`, the videos that lie there more than once (path used -> the others), and `notes`, what the
+    reader left out.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Tree:
         if annotations is not None:
             _, self._lists = _videos_and_lists(self.annotations)
         self.doubles: dict[str, list[str]] = {}
+        self.notes: list[str] = []
 
     def find(self, *names: str) -> Path | None:
         """The official file whose path ends with the first of `names` that is there; None without any."""

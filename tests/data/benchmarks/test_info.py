@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 from official_tree import touch, write
 
 from stretchysnake import cli
 from stretchysnake.data import benchmark_info, read_records
+from stretchysnake.results import read_rows
 
 LISTS = {
     "ucfTrainTestlist/classInd.txt": "1 Archery\n2 Bowling\n",
@@ -96,8 +99,18 @@ def test_a_subset_without_labels_is_said_and_does_not_count(tmp_path, capsys):
     assert run("data", "info", "ssv2", tmp_path, "--per_class", "true") == 0
     printed = capsys.readouterr().out
     assert "test   not read: ssv2: no labels/test-answers.csv" in printed
-    assert "note: mirroring changes the label" in printed
+    assert "a mirrored clip has another label (left, right): keep flips off" in printed
     assert "    0       1       1  Holding something" in printed
+
+
+def test_without_the_queries_a_set_is_incomplete_and_without_any_list_an_error(root):
+    (root / "ucfTrainTestlist/testlist01.txt").unlink()
+    info = benchmark_info("ucf101", root)
+    assert "no testlist01.txt" in info.unreadable["test"]
+    assert not info.is_complete
+    (root / "ucfTrainTestlist/trainlist01.txt").unlink()
+    with pytest.raises(ValueError, match=r"no trainlist01\.txt"):
+        benchmark_info("ucf101", root)
 
 
 def test_without_a_list_the_official_number_tells(tmp_path, capsys):
@@ -143,3 +156,18 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, text, tmp_path, monkey
     assert text in printed
     assert len(printed.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_counts_a_listed_query_that_is_missing(clip_folder, trained, tmp_path, capsys):
+    root = write(tmp_path / "ucf", LISTS)
+    for name, clip in zip(CLIPS[:4], sorted(clip_folder.rglob("*.mp4")), strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, root / name)
+    for subset in ("train", "test"):
+        run("data", "list", "ucf101", root, "--subset", subset, "--out", tmp_path / f"{subset}.csv")
+    weights = ("--weights", trained[1].weights, "--out", tmp_path / "rows.jsonl")
+    lists = ("--gallery", tmp_path / "train.csv", "--queries", tmp_path / "test.csv")
+    assert run("evaluate", *weights, *lists, "--frames", "[4]", "--sizes", "[16]") == 0
+    assert f"{root / CLIPS[4]}: missing" in capsys.readouterr().err
+    (row,) = read_rows(tmp_path / "rows.jsonl")
+    assert (row.num_queries, row.num_expected, row.num_gallery) == (1, 2, 3)

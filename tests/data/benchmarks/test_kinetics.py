@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from official_tree import rows, touch, write
 
-from stretchysnake.data import load_benchmark
+from stretchysnake.data import benchmark_info, load_benchmark
 from stretchysnake.data.benchmarks.kinetics import RENAMED, kinetics400_classes
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
@@ -137,6 +137,24 @@ def test_videos_that_kinetics400_lists_too_are_dropped_and_labels_stay(roots):
     gone = set(kept) - set(dropped)
     assert [record.class_name for record in gone] == ["acting in play"]
     assert set(dropped) < set(kept)
+
+
+def test_info_says_how_many_videos_were_left_out(roots):
+    info = benchmark_info("kinetics700", roots[0], kinetics400=roots[1])
+    assert "train: 1 videos left out, Kinetics-400 lists their YouTube ids too" in list(
+        info.lines()
+    )
+
+
+def test_both_sets_side_by_side_are_told_apart(roots):
+    both = roots[0].parent
+    roots[1].rename(both / "k700" / "k400")
+    names = {record.class_name for record in load_benchmark("kinetics400", both / "k700")}
+    assert names == {"abseiling"}
+    assert len(load_benchmark("kinetics700", both / "k700", classes="all")) == 700
+    (both / "k700/k400/annotations/train.csv").unlink()
+    with pytest.raises(ValueError, match=r"kinetics700 lists 700 classes, expected at most 400"):
+        load_benchmark("kinetics400", both / "k700")
 
 
 def test_dropping_needs_the_other_annotations(roots):
