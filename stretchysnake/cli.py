@@ -14,6 +14,7 @@ usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an exa
   evaluate     retrieval over a grid of scales: one row per cell
   report       one HTML page from measured rows
   embed        features of any mp4, avi, webm, mkv ... files or folders
+  data         info: what is there of a public benchmark; list: write its official subset as a list
   doctor       what this installation can and cannot do
 
   --version    print the version
@@ -28,6 +29,9 @@ EXAMPLES = {
     "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl",
     "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
     "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
+    "data": "stretchysnake data info hmdb51 /data/hmdb51 --split 2 --missing missing.txt\n"
+    "  stretchysnake data list ucf101 /data/ucf101 --subset test --split 1 --out test.csv\n"
+    "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv",
     "doctor": "stretchysnake doctor",
 }
 
@@ -82,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             "evaluate": _evaluate,
             "report": _report,
             "embed": _embed,
+            "data": _data,
             "doctor": _doctor,
         }[verb](rest)
     except KeyboardInterrupt:
@@ -120,7 +125,7 @@ def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False)
     parser = ArgumentParser(
         formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb]}",
+        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb.split()[0]]}",
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")
@@ -241,6 +246,27 @@ def _embed(argv: list[str]) -> int:
         f"{found.features.shape[1]} numbers each, at T={found.scale.num_frames} S={found.scale.size}: {run.out}"
     )
     return 0 if not found.failures else 1
+
+
+def _data(argv: list[str]) -> int:
+    from stretchysnake.data.benchmarks.run import DataInfoRun, DataListRun, data_info, data_list
+
+    actions = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}
+    if argv[:1] in (["-h"], ["--help"]):
+        print(
+            f"usage: stretchysnake data {{{','.join(actions)}}} ...\n\nexample:\n  {EXAMPLES['data']}"
+        )
+        raise SystemExit(0)
+    if not argv or argv[0] not in actions:
+        found = f"({argv[0]})" if argv else "is not given and"
+        raise ValueError(f"data action {found} must be one of: {', '.join(actions)}")
+    run_class, act = actions[argv[0]]
+    run, given = _parsed(f"data {argv[0]}", run_class, argv[1:], paths=True)
+    if len(given) != 2:
+        raise ValueError(f"data {argv[0]} ({' '.join(given)}) must name a benchmark and its folder")
+    code, lines = act(run, *given)
+    print(*lines, sep="\n")
+    return code
 
 
 def _doctor(argv: list[str]) -> int:

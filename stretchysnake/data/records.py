@@ -7,13 +7,15 @@ List files: comma, tab or space separated (found out by looking), or JSONL; with
 from __future__ import annotations
 
 import csv
-import json
+import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-VIDEO_EXTENSIONS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif")
+from stretchysnake.data.lists import VIDEO_EXTENSIONS, ListRow, is_video_name, read_list
+
+_SUBSET_NAMES = {"train", "training", "val", "validation", "valid", "test", "testing"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = Path(path)
         if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file()
-            )
+            inside = sorted(p for p in path.rglob("*") if is_video_name(p.name) and p.is_file())
             if not inside:
                 raise ValueError(_no_video(path))
             found += map(str, inside)
@@ -67,23 +67,43 @@ def read_records(
         return _read_folder(source, classes)
     if not source.exists():
         raise ValueError(f"{source}: no such list file or folder; check the spelling.")
-    rows = (
-        _read_jsonl(source)
-        if source.suffix.lower() in (".jsonl", ".ndjson")
-        else _read_table(source)
-    )
+    rows = read_list(source, COLUMNS)
     if not rows:
         raise ValueError(f"{source}: found no row, expected lines 'path,label'; add the videos.")
     return _records(source, rows, Path(root) if root is not None else source.parent, classes)
 
 
+def read_with_shared_labels(*sources: str | os.PathLike) -> list[list[VideoRecord]]:
+    """Read several sources so that equal class names have equal labels in all of them.
+
+    Lists that hold names are numbered one by one, so a class that one of them lacks would shift the others' labels.
+    """
+    lists = [read_records(source) for source in sources]
+    records = [record for records in lists for record in records]
+    pairs = {(record.class_name, record.label) for record in records}
+    names, labels = {name for name, _ in pairs}, {label for _, label in pairs}
+    if "" in names or len(pairs) == len(names) == len(labels):
+        return lists
+    numbers = {name: number for number, name in enumerate(sorted(names))}
+    return [[replace(r, label=numbers[r.class_name]) for r in records] for records in lists]
+
+
 def write_records(path: str | os.PathLike, records: Iterable[VideoRecord]) -> None:
     """Write records as CSV with a header; `read_records` gives them back."""
+    rows = [["" if value is None else value for value in asdict(r).values()] for r in records]
+    for row in rows:
+        try:
+            row[0].encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"path ({row[0]!r}) must be UTF-8 to stand in a list; rename the file"
+            ) from None
+    # blanks around a path, and a lone carriage return, are kept only inside quotes
+    odd = any(row[0] != row[0].strip() or "\r" in "".join(map(str, row)) for row in rows)
+    quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for record in records:
-            writer.writerow("" if value is None else value for value in asdict(record).values())
+        writer = csv.writer(file, lineterminator="\n", quoting=quoting)
+        writer.writerows([COLUMNS, *rows])
 
 
 def _no_video(folder: Path) -> str:
@@ -91,22 +111,22 @@ def _no_video(folder: Path) -> str:
 
 
 def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecord]:
-    class_folders = sorted(p for p in folder.iterdir() if p.is_dir())
     by_class = {}
-    for class_folder in class_folders:
-        videos = sorted(
-            p
-            for p in class_folder.rglob("*")
-            if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file()
-        )
+    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
+        videos = sorted(p for p in class_folder.rglob("*") if is_video_name(p.name) and p.is_file())
         if videos:
             by_class[class_folder.name] = videos
     if not by_class:
-        if any(p.suffix.lower() in VIDEO_EXTENSIONS for p in folder.iterdir()):
+        if any(is_video_name(p.name) for p in folder.iterdir()):
             raise ValueError(
                 f"{folder}: found videos but no sub-folder per class, expected {folder.name}/CLASS/clip.mp4."
             )
         raise ValueError(_no_video(folder))
+    if len(by_class) > 1 and {name.lower() for name in by_class} <= _SUBSET_NAMES:
+        raise ValueError(
+            f"{folder}: found the folders {', '.join(by_class)}, expected one folder per class; "
+            f"give one of them, e.g. {folder / next(iter(by_class))}."
+        )
     labels = {name: i for i, name in enumerate(classes or by_class)}
     if unknown := sorted(set(by_class) - set(labels)):
         raise ValueError(
@@ -119,144 +139,64 @@ def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecor
     ]
 
 
-def _read_jsonl(source: Path) -> list[tuple[int, dict[str, str]]]:
-    rows = []
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            message = f"found {line[:40]!r}, expected one JSON object ({error.msg}); fix the line."
-            raise ValueError(f"{source} line {number} column {error.colno}: {message}") from None
-        if not isinstance(row, dict):
-            raise ValueError(
-                f'{source} line {number}: found {line[:40]!r}, expected an object like {{"path": ...}}.'
-            )
-        rows.append(
-            (number, {key: "" if value is None else str(value) for key, value in row.items()})
-        )
-    return rows
-
-
-def _delimiter(line: str) -> str:
-    return "\t" if "\t" in line else "," if "," in line else " "
-
-
-def _split_line(line: str, delimiter: str) -> list[str]:
-    if delimiter == " " and '"' not in line:
-        return line.rsplit(maxsplit=1)  # the path may hold spaces, the label does not
-    return [
-        cell.strip()
-        for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
-    ]
-
-
-def _read_table(source: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows as (line number, column -> text); a first line naming path and label is the header."""
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source}: found bytes that are not UTF-8 at {error.start}; save the list as UTF-8."
-        ) from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        return []
-    delimiter = _delimiter(lines[0][1])
-    header = lines[0][1].split() if delimiter == " " else _split_line(lines[0][1], delimiter)
-    header = [cell.strip().lower() for cell in header]
-    has_header = "path" in header or "label" in header
-    if has_header:
-        for column in ("path", "label"):
-            if column not in header:
-                expected = f"expected a column named {column!r}; rename one."
-                raise ValueError(f"{source} line 1: found columns {', '.join(header)}, {expected}")
-        lines = lines[1:]
-    rows = []
-    for number, line in lines:
-        simple = not has_header or len(header) == 2
-        cells = _split_line(line, delimiter) if delimiter != " " or simple else line.split()
-        columns = header if has_header else COLUMNS
-        if (
-            len(cells) < 2
-            or len(cells) > len(columns)
-            or (has_header and len(cells) != len(columns))
-        ):
-            name = {",": "comma", "\t": "tab", " ": "space"}[delimiter]
-            expected = str(len(columns)) if has_header else f"2 to {len(columns)}"
-            message = f"found {len(cells)} {name}-separated cells, expected {expected} ({', '.join(columns)})"
-            raise ValueError(
-                f"{source} line {number}: {message}; quote cells that hold the separator."
-            )
-        rows.append((number, dict(zip(columns, cells, strict=False))))
-    return rows
-
-
 def _is_integer(text: str) -> bool:
-    return text.strip().removeprefix("-").isdigit()
+    return text.removeprefix("-").isdecimal()
 
 
-def _records(source: Path, rows, root: Path, classes: Sequence[str] | None) -> list[VideoRecord]:
-    order = list(rows[0][1])
+def _records(
+    source: Path, rows: list[ListRow], root: Path, classes: Sequence[str] | None
+) -> list[VideoRecord]:
+    def fail(row: ListRow, column: str, expected: str):
+        place = f"column {list(row.cells).index(column) + 1} " if column in row.cells else ""
+        found = row.cells.get(column, "")[:80]
+        raise ValueError(
+            f"{source} line {row.line} {place}({column}): found {found!r}, expected {expected}"
+        )
 
-    def fail(number: int, column: str, found: str, expected: str):
-        place = f"{source} line {number} column {order.index(column) + 1 if column in order else '?'} ({column})"
-        raise ValueError(f"{place}: found {found!r}, expected {expected}")
-
-    labels = [row.get("label", "") for _, row in rows]
+    labels = [row.cells.get("label", "") for row in rows]
     # names or integers is decided by the majority, so that one slip in a list of integers is named, not believed
     named = classes is not None or 2 * sum(map(_is_integer, labels)) < len(labels)
     if classes is not None and all(map(_is_integer, labels)):
         named = False
-    numbers = {
-        name: i for i, name in enumerate(classes if classes is not None else sorted(set(labels)))
-    }
+    names = [str(name) for name in (classes if classes is not None else sorted(set(labels)))]
+    numbers = {name: number for number, name in enumerate(names)}
     records = []
-    for (number, row), label in zip(rows, labels, strict=True):
-        if not row.get("path"):
-            fail(number, "path", row.get("path", ""), "a file name; fill it in or delete the line.")
+    for row, label in zip(rows, labels, strict=True):
+        path = row.cells.get("path", "")
+        if not path.strip() or "\0" in path:
+            fail(row, "path", "a file name; fill it in or delete the line.")
         if label == "":
-            fail(
-                number, "label", label, "a class name or an integer; fill it in or delete the line."
-            )
+            fail(row, "label", "a class name or an integer; fill it in or delete the line.")
         if named and label not in numbers:
-            fail(
-                number,
-                "label",
-                label,
-                f"one of the classes {', '.join(map(str, numbers))[:80]}; fix the name.",
+            fail(row, "label", f"one of the classes {', '.join(names)[:80]}; fix the name.")
+        if not named and not (_is_integer(label) and 0 <= len(label) <= 9 and int(label) >= 0):
+            expected = (
+                "an integer of 0 or more, as in the other lines; fix it or use names throughout."
             )
-        if not named and (not _is_integer(label) or int(label) < 0):
-            fail(
-                number,
-                "label",
-                label,
-                "an integer of 0 or more, as in the other lines; fix it or use names throughout.",
-            )
+            fail(row, "label", expected)
         times = {}
         for column in ("start", "end"):
+            text = row.cells.get(column, "")
             try:
-                times[column] = float(row[column]) if row.get(column) else None
+                times[column] = float(text) if text else None
             except ValueError:
-                fail(number, column, row[column], "seconds, e.g. 12.5; fix it or leave it empty.")
-        class_name = row.get("class_name", "")
-        if not class_name:
-            class_name = (
-                label
-                if named
-                else str(classes[int(label)])
-                if classes and int(label) < len(classes)
-                else ""
-            )
-        path = os.path.join(root, row["path"])
+                times[column] = math.nan
+            if times[column] is not None and not 0 <= times[column] < math.inf:
+                fail(row, column, "seconds, e.g. 12.5; fix it or leave it empty.")
+        if None not in times.values() and times["end"] <= times["start"]:
+            fail(row, "end", f"more than start ({times['start']:g}); swap or fix them.")
+        class_name = row.cells.get("class_name", "")
+        if not class_name and named:
+            class_name = label
+        elif not class_name and classes and int(label) < len(classes):
+            class_name = names[int(label)]
         records.append(
             VideoRecord(
-                path=path,
+                path=os.path.join(root, path),
                 label=numbers[label] if named else int(label),
                 class_name=class_name,
-                group=row.get("group", ""),
-                split=row.get("split", ""),
+                group=row.cells.get("group", ""),
+                split=row.cells.get("split", ""),
                 **times,
             )
         )

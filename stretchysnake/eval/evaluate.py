@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stretchysnake.data.loader import open_clips
-from stretchysnake.data.records import read_records
+from stretchysnake.data.records import read_with_shared_labels
 from stretchysnake.eval.retrieval import METRICS
 from stretchysnake.eval.run import EvaluateRun
 from stretchysnake.eval.subject import read_subject
@@ -27,7 +27,7 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
     for num_frames, size in cells:
         eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
-    lists = [read_records(source) for source in (run.gallery, run.queries)]
+    lists = read_with_shared_labels(run.gallery, run.queries)
     listed = [[(record.path, record.label) for record in records] for records in lists]
     settings = json.dumps([listed, run.metric, run.patch_from]).encode()
     run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]

@@ -1,8 +1,16 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from stretchysnake.data.records import VideoRecord, find_videos, read_records, write_records
+from stretchysnake.data.records import (
+    VideoRecord,
+    find_videos,
+    read_records,
+    read_with_shared_labels,
+    write_records,
+)
 
 
 def write(path, text):
@@ -23,6 +31,17 @@ LISTS = {
     "space-header": ("list.txt", "path label\na.mp4 0\nb.mp4 1\n"),
     "names": ("list.csv", "a.mp4,ant\nb.mp4,bee\n"),
     "crlf-bom-blank": ("list.csv", "\ufeffpath,label\r\na.mp4,0\r\n\r\nb.mp4,1\r\n"),
+    "crlf-space": ("list.txt", "a.mp4 0\r\nb.mp4 1 \r\n"),
+    "space-header-group": ("list.txt", "path label group\na.mp4 0 g1\nb.mp4 1 g2\n"),
+    "space-quoted": ("list.txt", '"a.mp4" 0\n"b.mp4" 1\n'),
+    "tab-header-other-columns": ("list.tsv", "label\tfps\tpath\n0\t25\ta.mp4\n1\t25\tb.mp4\n"),
+    "comma-blank": ("list.csv", "a.mp4, 0\nb.mp4, 1\n"),
+    "names-with-blanks": ("list.txt", "a.mp4 air drumming\nb.mp4 yoga\n"),
+    "jsonl-other-suffix": (
+        "list.txt",
+        '{"path": "a.mp4", "label": 0}\n{"path": "b.mp4", "label": 1}',
+    ),
+    "no-extension": ("list.csv", "a.mp4,0\nb.mp4,1"),
     "jsonl": ("list.jsonl", '{"path": "a.mp4", "label": 0}\n{"path": "b.mp4", "label": 1}\n'),
 }
 
@@ -34,11 +53,29 @@ def test_list_formats_are_sniffed(tmp_path, name, text):
     assert records[0].path == str(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("name", ["my clip.mp4", "-dash.mp4", "clip é.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["my clip.mp4", "-dash.mp4", "clip é.mp4", "片 段.webm", 'it\'s "5".avi', "a;b!(c)+.avi"],
+)
 @pytest.mark.parametrize("separator", [",", "\t", " "])
 def test_unusual_paths_are_kept(tmp_path, name, separator):
     source = write(tmp_path / "list.txt", f"{name}{separator}3\n")
     assert pairs(read_records(source)) == [(name, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a,b.mp4 0\n", "a,b.mp4"),
+        ("a b.mp4,0\n", "a b.mp4"),
+        ("a b,c.mp4\t0\n", "a b,c.mp4"),
+        ('"a,b.mp4",0\n', "a,b.mp4"),
+        ('" blank.mp4",0\n', " blank.mp4"),
+        ("path\tlabel\na, b.mp4\t0\n", "a, b.mp4"),
+    ],
+)
+def test_the_separator_is_the_one_that_leaves_whole_paths(tmp_path, text, name):
+    assert pairs(read_records(write(tmp_path / "list.txt", text))) == [(name, 0)]
 
 
 def test_root_replaces_the_lists_folder(tmp_path):
@@ -99,6 +136,56 @@ ERRORS = {
         r"line 2 column 3 \(start\): found 'soon', expected seconds",
     ),
     "empty": ("clips.csv", "", "found no row"),
+    "only-header": ("clips.csv", "path,label\n", "found no row"),
+    "unknown-header": (
+        "clips.csv",
+        "file,class\na.mp4,ant\nb.mp4,bee\n",
+        "line 1: found columns file, class, expected one column named 'path'; rename",
+    ),
+    "header-twice": (
+        "clips.csv",
+        "path,label,label\na.mp4,1,2\n",
+        "expected one column named 'label'",
+    ),
+    "label-first": (
+        "clips.csv",
+        "0,a.mp4\n1,b.mp4\n",
+        r"line 1 column 1 \(path\): found '0', expected a video, which stands in column 2; swap",
+    ),
+    "frame-count": (
+        "clips.txt",
+        "a.mp4 120 0\nb.mp4 90 1\n",
+        r"line 1: found 3 space-separated cells, expected 2",
+    ),
+    "open-quote": ("clips.csv", 'a.mp4,0\n"b.mp4,1\n', "line 2: found a cell that cannot be read"),
+    "nan": ("clips.csv", "path,label,start\na.mp4,1,nan\n", r"column 3 \(start\): found 'nan'"),
+    "end-before-start": (
+        "clips.csv",
+        "path,label,start,end\na.mp4,1,5,4\n",
+        r"line 2 column 4 \(end\): found '4', expected more than start \(5\)",
+    ),
+    "huge-label": ("clips.csv", f"a.mp4,{'9' * 5000}\n", r"line 1 column 2 \(label\): found '999"),
+    "json-array": (
+        "clips.json",
+        '[{"path": "a.mp4"}]',
+        "line 1: found a JSON array, expected one object",
+    ),
+    "json-label": (
+        "clips.jsonl",
+        '{"path": "a.mp4", "label": [1]}',
+        r"line 1 column 2 \(label\): found '\[1\]', expected a string or a number",
+    ),
+    "json-path": (
+        "clips.jsonl",
+        '{"path": 3, "label": 1}',
+        r"\(path\): found '3', expected a string",
+    ),
+    "json-no-path": ("clips.jsonl", '{"video": "a.mp4", "label": 1}', r"line 1 \(path\): found ''"),
+    "json-deep": (
+        "clips.jsonl",
+        '{"path":' + "[" * 20000,
+        "line 1: found .*, expected one flat JSON",
+    ),
     "json": (
         "clips.jsonl",
         '{"path": "a.mp4", "label": 0}\n{oops\n',
@@ -152,3 +239,93 @@ def test_jsonl_carries_all_fields(tmp_path):
     }
     records = read_records(write(tmp_path / "list.jsonl", json.dumps(row)))
     assert records == [VideoRecord("/a.mp4", 2, "x", "g", "val", 1.0, None)]
+
+
+def test_a_video_or_another_encoding_is_no_list(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x20ftyp\xff")
+    with pytest.raises(
+        ValueError, match=r"clip.mp4 line 1: found byte 0xff, .*expected a list of videos"
+    ):
+        read_records(tmp_path / "clip.mp4")
+    (tmp_path / "list.csv").write_bytes("a.mp4,0\né.mp4,1\n".encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"list.csv line 2: found byte 0xe9, .*save the file as UTF-8"
+    ):
+        read_records(tmp_path / "list.csv")
+
+
+def test_folders_of_subsets_are_not_taken_for_classes(tmp_path):
+    for name in ("train/run/a.mp4", "val/run/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ValueError, match=r"found the folders train, val, expected one folder per class"
+    ):
+        read_records(tmp_path)
+
+
+def test_classes_that_one_list_lacks_do_not_shift_the_labels_of_the_other(tmp_path):
+    gallery = write(tmp_path / "gallery.csv", "a.mp4,ant\nb.mp4,bee\nc.mp4,cat\n")
+    queries = write(tmp_path / "queries.csv", "d.mp4,cat\ne.mp4,bee\n")
+    assert pairs(read_records(queries)) == [("d.mp4", 1), ("e.mp4", 0)]
+    shared = read_with_shared_labels(gallery, queries)
+    assert [pairs(records) for records in shared] == [
+        [("a.mp4", 0), ("b.mp4", 1), ("c.mp4", 2)],
+        [("d.mp4", 2), ("e.mp4", 1)],
+    ]
+
+
+def test_integer_labels_are_shared_as_they_are(tmp_path):
+    lists = [write(tmp_path / "a.csv", "a.mp4,3\n"), write(tmp_path / "b.csv", "b.mp4,7\n")]
+    assert [records[0].label for records in read_with_shared_labels(*lists)] == [3, 7]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+
+
+@settings(
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    st.lists(
+        st.builds(
+            VideoRecord,
+            path=TEXT.filter(str.strip).map(lambda text: f"/{text}"),
+            label=st.integers(0, 10**6),
+            class_name=TEXT.map(str.strip),
+            group=TEXT.map(str.strip),
+            split=TEXT.map(str.strip),
+            start=st.none() | st.floats(0, 10),
+            end=st.none() | st.floats(11, 20),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_records_survive_the_round_trip(tmp_path, records):
+    write_records(tmp_path / "list.csv", records)
+    assert read_records(tmp_path / "list.csv") == records
+
+
+ODD_CELLS = ["²", "٣", "nan", "start", ":", "{", "[", "}", '"', "\ufeff", "\u2028", "\x00"]
+LINES = ['{"path": "a.mp4", "label": 1}', "path,label\n", "a.mp4 1\n", "\r\n", "\n"]
+CELLS = st.sampled_from(
+    [*ODD_CELLS, *LINES, "a.mp4", "b c.avi", "path", "label", "0", "-1", "ant", ",", " ", "\t"]
+)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
+@settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(content=st.lists(CELLS, max_size=30).map("".join).map(str.encode) | st.binary(max_size=60))
+def test_any_list_gives_records_or_one_line_naming_it(tmp_path, suffix, content):
+    source = tmp_path / f"list.{suffix}"
+    source.write_bytes(content)
+    try:
+        records = read_records(source)
+    except ValueError as error:
+        assert str(error).startswith(f"{source}")
+        assert "\n" not in str(error)
+    else:
+        assert records and all(r.path.strip() and 0 <= r.label < 10**9 for r in records)

@@ -1,0 +1,206 @@
+"""List files -> rows of text: comma, tab or space separated, or JSON lines, found out by looking.
+
+Every error names file, line, column, what was found, what was expected and the fix.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif")
+
+_SEPARATORS = {"\t": "tab", ",": "comma", " ": "space"}
+_PATH_THEN_LABEL = re.compile(
+    rf"(.*(?:{'|'.join(map(re.escape, VIDEO_EXTENSIONS))}))\s+(.+)", re.IGNORECASE | re.DOTALL
+)
+
+
+class ListRow(NamedTuple):
+    line: int
+    cells: dict[str, str]
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file name ends like a video's."""
+    return name.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def read_text(source: Path) -> str:
+    """The text of a UTF-8 file, with or without byte-order mark; line ends as they are."""
+    try:
+        return source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        expected = (
+            "expected a list of videos; give the list, or a folder with one sub-folder per class."
+            if is_video_name(source.name)
+            else "expected text in UTF-8; save the file as UTF-8."
+        )
+        line = error.object[: error.start].count(b"\n") + 1
+        found = f"found byte 0x{error.object[error.start]:02x}, which is not UTF-8"
+        raise ValueError(f"{source} line {line}: {found}, {expected}") from None
+
+
+def read_list(source: Path, columns: Sequence[str]) -> list[ListRow]:
+    """The rows of a list file; without a header the cells are named by `columns`, in order."""
+    text = read_text(source)
+    start = text.lstrip()[:1]
+    if source.suffix.lower() in (".jsonl", ".ndjson") or start == "{":
+        return _read_jsonl(source, text)
+    if start == "[":
+        raise ValueError(
+            f"{source} line 1: found a JSON array, expected one object per line; write JSON lines."
+        )
+    return _read_table(source, text, columns)
+
+
+def _read_jsonl(source: Path, text: str) -> list[ListRow]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            message = f"found {line[:40]!r}, expected one JSON object ({error.msg}); fix the line."
+            raise ValueError(f"{source} line {number} column {error.colno}: {message}") from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, thousands of "["
+            message = f"found {line[:40]!r}, expected one flat JSON object; fix the line."
+            raise ValueError(f"{source} line {number}: {message}") from None
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{source} line {number}: found {line[:40]!r}, expected an object; "
+                'write {"path": "clip.mp4", "label": 0}.'
+            )
+        for place, (key, value) in enumerate(row.items(), 1):
+            is_text = isinstance(value, str) or value is None
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_text and (not is_number or key == "path"):
+                expected = "a string" if key == "path" else "a string or a number"
+                raise ValueError(
+                    f"{source} line {number} column {place} ({key}): found {str(value)[:40]!r}, "
+                    f"expected {expected}; write it as one."
+                )
+        rows.append(ListRow(number, {k: "" if v is None else str(v) for k, v in row.items()}))
+    return rows
+
+
+def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow]:
+    lines = [line for line in text.splitlines()[:200] if line.strip()]
+    if not lines:
+        return []
+    separator = _sniff(lines)
+    rows = list(
+        _space_rows(source, text) if separator == " " else _csv_rows(source, text, separator)
+    )
+    if not rows:  # nothing but separators
+        return []
+    header = _header(source, rows, separator)
+    if header:
+        columns, rows = header, rows[1:]
+    elif len(rows[0][1]) > 1 and is_video_name(rows[0][1][1]) and not is_video_name(rows[0][1][0]):
+        raise ValueError(
+            f"{source} line {rows[0][0]} column 1 (path): found {rows[0][1][0]!r}, expected a video, which stands in "
+            "column 2; swap the columns, or add the header 'label,path'."
+        )
+    fewest = len(columns) if header else 2
+    most = 2 if separator == " " and not header else len(columns)
+    named = []
+    for number, cells in rows:
+        if separator == " " and len(columns) > 2 and header:
+            cells = " ".join(cells).split()
+        if not fewest <= len(cells) <= most:
+            expected = most if fewest == most else f"{fewest} to {most}"
+            names = ", ".join(columns[:most])
+            raise ValueError(
+                f"{source} line {number}: found {len(cells)} {_SEPARATORS[separator]}-separated cells, "
+                f"expected {expected} ({names}); quote cells that hold the separator."
+            )
+        named.append(ListRow(number, dict(zip(columns, cells, strict=False))))
+    return named
+
+
+def _sniff(lines: list[str]) -> str:
+    """The separator under which the first line is a header, or most lines begin with a video's name."""
+    words = {separator: _guess(lines[0], separator) for separator in _SEPARATORS}
+    for separator, cells in words.items():
+        if len(cells) > 1 and {"path", "label"} & {cell.strip().lower() for cell in cells}:
+            return separator
+    begins = {
+        separator: sum(
+            len(cells) > 1 and any(map(is_video_name, cells[:2]))
+            for cells in (_guess(line, separator) for line in lines)
+        )
+        for separator in _SEPARATORS
+    }
+    if max(begins.values()):
+        return max(begins, key=begins.get)
+    return "\t" if "\t" in lines[0] else "," if "," in lines[0] else " "
+
+
+def _guess(line: str, separator: str) -> list[str]:
+    if separator == " ":
+        found = _PATH_THEN_LABEL.fullmatch(line.strip())
+        return [found[1], found[2]] if found else line.split()
+    return [cell.strip().strip('"') for cell in line.split(separator)]
+
+
+def _header(source: Path, rows: list[tuple[int, list[str]]], separator: str) -> list[str] | None:
+    """The column names, when the first row names any or is the only one without a video's name."""
+    first = rows[0][1]
+    if separator == " ":
+        first = " ".join(first).split()
+    names = [cell.strip().lower() for cell in first]
+    others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
+    has_header = bool({"path", "label"} & set(names)) or (
+        not any(map(is_video_name, first)) and 2 * others > len(rows) - 1
+    )
+    if not has_header:
+        return None
+    for column in ("path", "label"):
+        if names.count(column) != 1:
+            expected = f"expected one column named {column!r}; rename the columns."
+            raise ValueError(
+                f"{source} line {rows[0][0]}: found columns {', '.join(names)}, {expected}"
+            )
+    return names
+
+
+def _csv_rows(source: Path, text: str, separator: str, number: int = 1):
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    first = number
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            message = f"found a cell that cannot be read ({error}); double the quotes inside a quoted cell."
+            raise ValueError(f"{source} line {number}: {message}") from None
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield number, [cells[0], *(cell.strip() for cell in cells[1:])]
+        number = first + reader.line_num
+
+
+def _space_rows(source: Path, text: str):
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if not line:
+            continue
+        if line.startswith('"'):
+            yield from _csv_rows(source, line, " ", number)
+            continue
+        found = _PATH_THEN_LABEL.fullmatch(line)  # both the path and the label may hold spaces
+        if found is None:
+            yield number, line.rsplit(maxsplit=1)
+        elif all(word.isdecimal() for word in found[2].split()):  # `path frames label` is no pair
+            yield number, [found[1], *found[2].split()]
+        else:
+            yield number, [found[1], found[2]]
