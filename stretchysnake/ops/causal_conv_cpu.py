@@ -7,8 +7,10 @@ import ctypes
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
+from stretchysnake.ops.causal_conv import causal_conv_flops
 
 
 class _ConvProblem(ctypes.Structure):
@@ -32,7 +34,8 @@ def causal_conv_silu_cpu(
 
     Only x is kept for the backward; the convolution is computed again there.
     """
-    native_library.load()
+    if not native_library.is_available():
+        native_library.load()  # says what is missing
     if not x.is_cpu:
         raise ValueError(
             f"x (device {x.device}) must be on the CPU for backend='cpu'; use backend='torch'."
@@ -42,10 +45,7 @@ def causal_conv_silu_cpu(
     x_read, weight, bias = (
         t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, weight, bias)
     )
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-        y = _CausalConvSilu.apply(x_read, weight, bias, reverse)
-    else:
-        y, *_ = _forward(x_read, weight, bias, reverse)
+    y = _conv(x_read, weight, bias, reverse)
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
@@ -64,10 +64,8 @@ def _common_fields(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
     )
 
 
-def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """y, and the inputs as the kernel read them."""
+@torch.library.custom_op("stretchysnake::causal_conv_silu", mutates_args=(), device_types="cpu")
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     x, weight = _rows_in_place(x), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     y = x.new_empty(x.shape)
@@ -75,32 +73,71 @@ def _forward(
     if x.numel():
         library = native_library.load()
         native_library.check(library.stretchysnake_conv_forward(ctypes.byref(problem)))
-    return y, x, weight, bias
+    return y
 
 
-class _CausalConvSilu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, reverse):
-        y, *read = _forward(x, weight, bias, reverse)
-        ctx.save_for_backward(*read)
-        ctx.reverse = reverse
-        return y
+@_conv.register_fake
+def _(x, weight, bias, reverse):
+    return x.new_empty(x.shape)
 
-    @staticmethod
-    def backward(ctx, grad_y):
-        native_library.refuse_double_backward("causal_conv_silu")
-        x, weight, bias = ctx.saved_tensors
-        grad_y = _rows_in_place(grad_y)
-        grad_x = x.new_empty(x.shape)
-        grad_weight = weight.new_zeros(weight.shape)
-        grad_bias = None if bias is None else bias.new_zeros(bias.shape)
-        problem = _ConvProblem(
-            *_common_fields(x, weight, bias, ctx.reverse),
-            *(0, grad_y.data_ptr(), grad_y.stride(0), grad_y.stride(1)),
-            *(grad_x.data_ptr(), grad_weight.data_ptr()),
-            0 if grad_bias is None else grad_bias.data_ptr(),
-        )
-        if x.numel():
-            library = native_library.load()
-            native_library.check(library.stretchysnake_conv_backward(ctypes.byref(problem)))
-        return grad_x, grad_weight, grad_bias, None
+
+@torch.library.custom_op(
+    "stretchysnake::causal_conv_silu_backward", mutates_args=(), device_types="cpu"
+)
+def _conv_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias; an empty tensor stands for that of an absent bias."""
+    x, weight, grad_y = _rows_in_place(x), weight.contiguous(), _rows_in_place(grad_y)
+    bias = None if bias is None else bias.contiguous()
+    grad_x, grad_weight, grad_bias = gradients = _new_gradients(x, weight, bias)
+    problem = _ConvProblem(
+        *_common_fields(x, weight, bias, reverse),
+        *(0, grad_y.data_ptr(), grad_y.stride(0), grad_y.stride(1)),
+        *(grad_x.data_ptr(), grad_weight.data_ptr()),
+        0 if bias is None else grad_bias.data_ptr(),
+    )
+    if x.numel():
+        library = native_library.load()
+        native_library.check(library.stretchysnake_conv_backward(ctypes.byref(problem)))
+    else:
+        grad_weight.zero_()
+        grad_bias.zero_()
+    return gradients
+
+
+def _new_gradients(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_bias = x.new_empty(0 if bias is None else bias.shape)
+    return x.new_empty(x.shape), x.new_empty(weight.shape), grad_bias
+
+
+@_conv_backward.register_fake
+def _(grad_y, x, weight, bias, reverse):
+    return _new_gradients(x, weight, bias)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad_y):
+    native_library.refuse_double_backward("causal_conv_silu")
+    x, weight, bias = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias = _conv_backward(grad_y, x, weight, bias, ctx.reverse)
+    return grad_x, grad_weight, None if bias is None else grad_bias, None
+
+
+_conv.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu)
+def _(x_shape, weight_shape, *_, **__) -> int:
+    return causal_conv_flops(*x_shape, weight_shape[1])
+
+
+@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_backward)
+def _(grad_y_shape, x_shape, weight_shape, *_, **__) -> int:
+    return 3 * causal_conv_flops(*x_shape, weight_shape[1])  # again, into x, into the weight

@@ -9,7 +9,7 @@ import torch
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY_PATH = Path(__file__).parent / "native" / f"libstretchysnake{_SUFFIX}"
-ABI_VERSION = 1
+ABI_VERSION = 2
 _HOW_TO_BUILD = "run `pip install .` with a C++ compiler (g++ or clang++) on the path"
 
 
@@ -29,7 +29,6 @@ def _open() -> tuple[ctypes.CDLL | None, str | None]:
             f"{ABI_VERSION}: {_HOW_TO_BUILD}."
         )
     library.stretchysnake_instruction_set.restype = ctypes.c_char_p
-    library.stretchysnake_scan_checkpoint_size.restype = ctypes.c_int64
     return library, None
 
 
@@ -61,6 +60,7 @@ def unavailable_reason() -> str | None:
     return _open()[1]
 
 
+@torch.compiler.assume_constant_result
 def is_available() -> bool:
     """Whether the native kernels can be used."""
     return _open()[0] is not None

@@ -84,11 +84,22 @@ def selective_scan_flops(batch: int, length: int, channels: int, state: int) -> 
     return 9 * batch * length * channels * state + 2 * batch * length * channels
 
 
+def selective_scan_backward_flops(batch: int, length: int, channels: int, state: int) -> int:
+    """Operations of its backward: the states again, 9 B L D N, and 14 more for each on the way back.
+
+    Those are the sums into dB, dC, dA, d(delta) and d(delta u), the adjoint's decay, and C times
+    the gradient. Small terms: 12 B L D for the skip, the gate and softplus.
+    """
+    return 23 * batch * length * channels * state + 12 * batch * length * channels
+
+
 def _choose_automatically(u: Tensor) -> str:
+    if torch.compiler.is_exporting():
+        return "torch"  # an exported program then runs where this package is not installed
+    if torch.compiler.is_compiling():
+        return "cpu" if u.is_cpu and native_library.is_available() else "torch"
     if not u.is_cpu:
         choice, reason = "torch", f"no native kernel for {u.device.type} tensors"
-    elif torch.compiler.is_compiling():
-        return "torch"
     else:
         missing = native_library.unavailable_reason()
         choice, reason = ("torch", missing) if missing else ("cpu", "native kernel loaded")

@@ -233,7 +233,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 1; }
+int stretchysnake_abi_version() { return 2; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 
@@ -252,12 +252,9 @@ int stretchysnake_use_instruction_set(const char* name) {
     return 1;
 }
 
-// Elements of the buffer in which the forward leaves states for the backward.
-int64_t stretchysnake_scan_checkpoint_size(int64_t batch, int64_t length, int64_t channels,
-                                           int64_t state, int64_t is_double) {
-    const int64_t lanes = lanes_of(is_double), blocks = (channels + lanes - 1) / lanes;
-    return batch * ((length + kCheckpointTokens - 1) / kCheckpointTokens) * blocks * lanes * state;
-}
+// The forward leaves N states of every block of channels, one vector each, every so many tokens.
+int stretchysnake_vector_bytes() { return static_cast<int>(kernels->vector_bytes); }
+int stretchysnake_checkpoint_tokens() { return static_cast<int>(kCheckpointTokens); }
 
 int stretchysnake_scan_forward(const ScanProblem* p) {
     return guarded([&] {
