@@ -1,28 +1,59 @@
-"""Where clips come from: two sources that answer `clip(index, scale, generator=...)` alike.
+"""Where clips come from: two sources that answer `clip(index, scale, generator=...)` and `draw(requests)` alike.
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the whole picture), the same every time.
+clip (segment centres, the whole picture), the same every time. What a training does about a file that turns out bad
+on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import jittered_indices, uniform_indices
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.transforms import crop_resize, flip_frames, random_box, resize_frames
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
+
+
+class ClipRequest(NamedTuple):
+    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
+
+    index: int
+    scale: Scale
+    seed: int | None = None
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """How decoding is done and contained."""
+
+    num_workers: int = 2
+    """Processes that decode, one thread each; 0 decodes in this process, without the limits below."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Wall-clock time for one clip; a file that takes longer is left out as `timeout`."""
+    memory_gib: float = MEMORY_GIB
+    """Memory that decoding one clip may take; a file that needs more is left out."""
+
+
+IN_THIS_PROCESS = DecodingLimits(num_workers=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +95,19 @@ def _crop(
 class CachedClips:
     """Clips of a `FrameCache`; T frames are chosen among the cached ones, S pixels resized from the cached size."""
 
-    def __init__(self, cache: FrameCache, *, augmentation: Augmentation | None = None):
+    def __init__(
+        self,
+        cache: FrameCache,
+        *,
+        augmentation: Augmentation | None = None,
+        bad: BadClips | None = None,
+    ):
         self.cache = cache
         self.augmentation = augmentation or Augmentation()
         self.records: list[VideoRecord] = cache.records
         self.failures = cache.failures
         self.labels = torch.tensor([record.label for record in cache.records])
+        self.bad = bad or BadClips()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -91,9 +129,18 @@ class CachedClips:
         )
         return _crop(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
 
+    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+        """Yield the clip of each request, in order."""
+        for request in requests:
+            yield self.clip(request.index, request.scale, generator=request.generator)
+
 
 class DecodedClips:
-    """Clips decoded from their files at every call; raises DecodeError for a file that cannot be trusted."""
+    """Clips decoded from their files at every call.
+
+    `clip` decodes in this process and raises DecodeError for a file that cannot be trusted; `draw` decodes under
+    `limits`, and remembers bad files, so that each is tried once.
+    """
 
     def __init__(
         self,
@@ -101,10 +148,13 @@ class DecodedClips:
         *,
         failures: Sequence[tuple[VideoRecord, DecodeError]] = (),
         augmentation: Augmentation | None = None,
+        limits: DecodingLimits = IN_THIS_PROCESS,
+        bad: BadClips | None = None,
     ):
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.limits = augmentation or Augmentation(), limits
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
+        self.bad = bad or BadClips()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -121,6 +171,34 @@ class DecodedClips:
         )
         return _crop(torch.from_numpy(frames), scale, self.augmentation, generator)
 
+    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead."""
+        given: list[ClipRequest] = []
+
+        def tasks():
+            for request in requests:
+                given.append(request)
+                known = self.bad.quarantine.get(request.index)  # a bad file is not tried again
+                yield self.records[request.index].path, known or request
+
+        limits = {
+            "num_workers": self.limits.num_workers,
+            "timeout_seconds": self.limits.timeout_seconds,
+            "memory_gib": self.limits.memory_gib,
+        }
+        for answer in map_decoding(self._frames, tasks(), **limits):
+            request = given.pop(0)
+            if isinstance(answer, DecodeError):
+                self.bad.quarantine.setdefault(request.index, answer)
+                yield answer
+            else:
+                yield torch.from_numpy(answer)
+
+    def _frames(self, task: ClipRequest | DecodeError):
+        if isinstance(task, DecodeError):
+            raise task
+        return self.clip(task.index, task.scale, generator=task.generator).numpy()
+
 
 Clips = CachedClips | DecodedClips
 
@@ -131,29 +209,45 @@ def open_clips(
     cache: str | os.PathLike | None,
     num_frames: int = 16,
     size: int = 64,
+    augmentation: Augmentation | None = None,
+    on_error: str = "replace",
+    limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Clips:
     """The clips of these records: from the frame cache in the folder `cache`, or decoded at every call.
 
-    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced.
-    Without a cache every file's index is read once, here. ValueError when no file can be read.
+    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced; with
+    `on_error="stop"` the first one is raised. Without a cache every file's index is read once, here. What is found bad
+    later, while training, is handled as `on_error` says (bad_clips.py). ValueError when no file can be read.
     """
+    limits, bad = limits or DecodingLimits(), BadClips(on_error)
+    settings = {
+        "num_workers": limits.num_workers,
+        "timeout_seconds": limits.timeout_seconds,
+        "memory_gib": limits.memory_gib,
+    }
     if cache is not None:
-        clips = CachedClips(
-            FrameCache.build(records, cache, num_frames=num_frames, size=size, progress=progress)
+        held = FrameCache.build(
+            records, cache, num_frames=num_frames, size=size, progress=progress, **settings
         )
+        clips = CachedClips(held, augmentation=augmentation, bad=bad)
     else:
         readable, failures = [], []
-        for number, record in enumerate(records, 1):
-            try:
-                probe(record.path)
+        answers = map_decoding(probe, ((r.path, r.path) for r in records), **settings)
+        for record, answer in zip(records, answers, strict=True):
+            if isinstance(answer, DecodeError):
+                failures.append((record, answer))
+            else:
                 readable.append(record)
-            except DecodeError as error:
-                failures.append((record, error))
             if progress:
-                progress(f"checked {number} of {len(records)} videos")
-        clips = DecodedClips(readable, failures=failures)
+                found = len(readable) + len(failures)
+                progress(f"checked {found} of {len(records)} videos, {len(failures)} bad")
+        clips = DecodedClips(
+            readable, failures=failures, augmentation=augmentation, limits=limits, bad=bad
+        )
     for _, error in clips.failures:
+        if on_error == "stop":
+            raise error
         print(f"skipped {error}", file=sys.stderr)
     if not clips.records:
         raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")

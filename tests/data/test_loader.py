@@ -1,8 +1,11 @@
+import time
+
 import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data import loader
+from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
@@ -10,6 +13,8 @@ from stretchysnake.data.loader import (
     Augmentation,
     CachedClips,
     DecodedClips,
+    DecodingLimits,
+    TimedBatches,
     batch_size_at,
     evaluation_batches,
     training_batches,
@@ -126,7 +131,7 @@ def test_augmentation_can_be_switched_off(records):
 
 
 def test_a_bad_file_raises_through_the_prefetch_thread(tmp_path):
-    clips = DecodedClips([VideoRecord(str(tmp_path / "gone.mp4"), 0)])
+    clips = DecodedClips([VideoRecord(str(tmp_path / "gone.mp4"), 0)], bad=BadClips("stop"))
     with pytest.raises(DecodeError, match="missing"):
         list(training_batches(clips, **RUN))
 
@@ -143,3 +148,26 @@ def test_the_prefetch_thread_ends_with_its_consumer(clips):
 def test_no_clip_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="no clip to train on"):
         next(training_steps(0, variant="two", batch_size=2, seed=0, steps=1))
+
+
+def test_processes_give_what_this_process_gives(records):
+    alone = training_batches(DecodedClips(records), **RUN)
+    pooled = training_batches(
+        DecodedClips(records, limits=DecodingLimits(num_workers=2)), **RUN, start_step=3
+    )
+    for a, b in zip(list(alone)[3:], pooled, strict=True):
+        assert torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
+
+
+def test_timed_batches_tell_the_share_of_time_waited():
+    def slow():
+        for number in range(4):
+            time.sleep(0.02)
+            yield number
+
+    batches = TimedBatches(slow())
+    assert batches.wait_share == 0
+    for _ in batches:
+        time.sleep(0.02)
+    assert batches.seconds_waited >= 0.08
+    assert 0.2 < batches.wait_share < 0.95
