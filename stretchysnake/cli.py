@@ -14,6 +14,7 @@ usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an exa
   evaluate     retrieval over a grid of scales: one row per cell
   report       one HTML page from measured rows
   embed        features of any mp4, avi, webm, mkv ... files or folders
+  data         check: decode every video of a list or a folder, one verdict per file
   doctor       what this installation can and cannot do
 
   --version    print the version
@@ -28,7 +29,13 @@ EXAMPLES = {
     "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl",
     "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
     "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
+    "data": "stretchysnake data check clips/ --report check.json --clean clean.csv",
     "doctor": "stretchysnake doctor",
+}
+
+DATA_EXAMPLES = {
+    "check": "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
+    "  stretchysnake data check train.csv test.csv --quick true",
 }
 
 
@@ -82,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             "evaluate": _evaluate,
             "report": _report,
             "embed": _embed,
+            "data": _data,
             "doctor": _doctor,
         }[verb](rest)
     except KeyboardInterrupt:
@@ -103,6 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def _example(verb: str) -> str:
+    return DATA_EXAMPLES[verb.removeprefix("data ")] if verb.startswith("data ") else EXAMPLES[verb]
+
+
 def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False):
     """(run, positional paths) of a verb, from the command line and --config YAML."""
     try:
@@ -120,7 +132,7 @@ def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False)
     parser = ArgumentParser(
         formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb]}",
+        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {_example(verb)}",
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")
@@ -241,6 +253,32 @@ def _embed(argv: list[str]) -> int:
         f"{found.features.shape[1]} numbers each, at T={found.scale.num_frames} S={found.scale.size}: {run.out}"
     )
     return 0 if not found.failures else 1
+
+
+def _data(argv: list[str]) -> int:
+    verbs = {"check": _data_check}
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: stretchysnake data VERB PATHS [options]\n")
+        print("\n".join(f"  {example}" for example in DATA_EXAMPLES.values()))
+        raise SystemExit(0)
+    if argv[0] not in verbs:
+        raise ValueError(f"data verb ({argv[0]}) is not known; verbs: {', '.join(verbs)}")
+    return verbs[argv[0]](argv[1:])
+
+
+def _data_check(argv: list[str]) -> int:
+    from stretchysnake.data.audit import CheckRun, check
+    from stretchysnake.data.verdicts import render_audit
+
+    run, paths = _parsed("data check", CheckRun, argv, paths=True)
+    progress = _Progress()
+    audit = check(paths, run, progress=progress)
+    progress.close()
+    print(render_audit(audit))
+    for name, path in (("report", run.report), ("clean list", run.clean)):
+        if path:
+            print(f"{name}: {path}")
+    return 1 if audit.bad or audit.bad_records else 0
 
 
 def _doctor(argv: list[str]) -> int:
