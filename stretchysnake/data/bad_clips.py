@@ -12,7 +12,6 @@ run replaces alike. Evaluation knows no replacement at all: it leaves the clip o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -71,17 +70,11 @@ class BadClips:
         label = clips.labels[request.index]
         others = torch.nonzero(clips.labels == label).flatten().tolist()
         order = [others[i] for i in torch.randperm(len(others), generator=generator).tolist()]
-        asked = []
-
-        def requests() -> Iterator:
-            for index in order:
-                if index not in self.quarantine:
-                    asked.append(index)
-                    yield request._replace(index=index)
-
-        for place, answer in enumerate(clips.draw(requests())):
-            if not isinstance(answer, DecodeError):
-                return asked[place], answer
+        for index in order:
+            if index not in self.quarantine:
+                answer = clips.draw_one(request._replace(index=index))
+                if not isinstance(answer, DecodeError):
+                    return index, answer
         return None, None
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +21,12 @@ from torch import Tensor
 from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import jittered_indices, uniform_indices
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
+from stretchysnake.data.decoder_pool import (
+    MEMORY_GIB,
+    TIMEOUT_SECONDS,
+    DecoderPool,
+    map_decoding,
+)
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.transforms import crop_resize, flip_frames, random_box, resize_frames
@@ -134,6 +139,9 @@ class CachedClips:
         for request in requests:
             yield self.clip(request.index, request.scale, generator=request.generator)
 
+    def close(self) -> None:
+        """Nothing to end: no process works for a cache."""
+
 
 class DecodedClips:
     """Clips decoded from their files at every call.
@@ -155,6 +163,7 @@ class DecodedClips:
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
+        self._spare: DecoderPool | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -181,18 +190,31 @@ class DecodedClips:
                 known = self.bad.quarantine.get(request.index)  # a bad file is not tried again
                 yield self.records[request.index].path, known or request
 
-        limits = {
-            "num_workers": self.limits.num_workers,
-            "timeout_seconds": self.limits.timeout_seconds,
-            "memory_gib": self.limits.memory_gib,
-        }
-        for answer in map_decoding(self._frames, tasks(), **limits):
-            request = given.pop(0)
-            if isinstance(answer, DecodeError):
-                self.bad.quarantine.setdefault(request.index, answer)
-                yield answer
-            else:
-                yield torch.from_numpy(answer)
+        for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
+            yield self._noted(given.pop(0), answer)
+
+    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+        """The clip of one request between those of `draw`, from a process of its own."""
+        if self.limits.num_workers and self._spare is None:
+            self._spare = DecoderPool(self._frames, **{**asdict(self.limits), "num_workers": 1})
+        task = (self.records[request.index].path, request)
+        if self._spare is None:
+            (answer,) = map_decoding(self._frames, [task], num_workers=0)
+        else:
+            (answer,) = self._spare.map([task])
+        return self._noted(request, answer)
+
+    def close(self) -> None:
+        """End the process of `draw_one`; it starts again when needed."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
+        if isinstance(answer, DecodeError):
+            self.bad.quarantine.setdefault(request.index, answer)
+            return answer
+        return torch.from_numpy(answer)
 
     def _frames(self, task: ClipRequest | DecodeError):
         if isinstance(task, DecodeError):
@@ -221,11 +243,7 @@ def open_clips(
     later, while training, is handled as `on_error` says (bad_clips.py). ValueError when no file can be read.
     """
     limits, bad = limits or DecodingLimits(), BadClips(on_error)
-    settings = {
-        "num_workers": limits.num_workers,
-        "timeout_seconds": limits.timeout_seconds,
-        "memory_gib": limits.memory_gib,
-    }
+    settings = asdict(limits)
     if cache is not None:
         held = FrameCache.build(
             records, cache, num_frames=num_frames, size=size, progress=progress, **settings

@@ -162,7 +162,7 @@ def training_batches(
                     yield ClipRequest(index, step.scale, _seed(seed, 1, step.step, place))
 
         kept, labels, place = [], [], 0
-        with closing(clips.draw(requests())) as drawn:
+        with closing(clips), closing(clips.draw(requests())) as drawn:
             for clip in drawn:
                 step, scale, indices = upcoming[0]
                 index = indices[place]

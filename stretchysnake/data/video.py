@@ -75,7 +75,10 @@ def _open(path: str):
             "unreadable", path, "holds text or an image, not a video; give a video file."
         )
     if not any(map(_has_pictures, container.streams.video)):
+        num_streams = len(container.streams)
         container.close()
+        if not num_streams:
+            raise damaged_file(path, "its header lists neither pictures nor sound; fetch it again.")
         raise DecodeError(
             "no_video", path, "has no video stream (audio only?); give a file with pictures."
         )
