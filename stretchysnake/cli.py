@@ -195,6 +195,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
+    from stretchysnake.eval.bad_videos import incomplete
     from stretchysnake.eval.run import EvaluateRun
 
     run, _ = _parsed("evaluate", EvaluateRun, argv)
@@ -206,7 +207,7 @@ def _evaluate(argv: list[str]) -> int:
     progress.close()
     print(render_text(rows))
     print(f"rows: {run.out}")
-    return 0
+    return 1 if run.on_error == "report" and incomplete(rows) else 0
 
 
 def _report(argv: list[str]) -> int:
