@@ -28,8 +28,15 @@ from stretchysnake.data.decoder_pool import (
     map_decoding,
 )
 from stretchysnake.data.frame_cache import FrameCache
+from stretchysnake.data.rand_augment import rand_augment
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import crop_resize, flip_frames, random_box, resize_frames
+from stretchysnake.data.transforms import (
+    crop_resize,
+    flip_frames,
+    random_box,
+    random_erase,
+    resize_frames,
+)
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
 
@@ -71,7 +78,11 @@ class Augmentation:
     """Share of the picture's area that a random crop keeps; (1, 1) keeps it all."""
     crop_ratio: tuple[float, float] = (0.8, 1.25)
     flip: bool = False
-    """Mirror half of the clips; wrong wherever left and right are part of the label."""
+    """Mirror half of the clips; wrong wherever left and right are part of the label (SSV2, MotionDigits fine)."""
+    rand_augment: tuple[int, int] | None = None
+    """(operations, magnitude 0..30) of RandAugment; None leaves it out. (2, 9) is common."""
+    erase: float = 0.0
+    """Probability of noise in a random rectangle; 0.25 is common."""
 
 
 def _indices(
@@ -94,6 +105,11 @@ def _crop(
     frames = crop_resize(frames, box, scale.size)
     if augmentation.flip and torch.rand((), generator=generator) < 0.5:
         frames = flip_frames(frames)
+    if augmentation.rand_augment is not None:
+        num_ops, magnitude = augmentation.rand_augment
+        frames = rand_augment(frames, generator, num_ops=num_ops, magnitude=magnitude)
+    if augmentation.erase > 0:
+        frames = random_erase(frames, generator, probability=augmentation.erase)
     return frames
 
 

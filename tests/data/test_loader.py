@@ -171,3 +171,13 @@ def test_timed_batches_tell_the_share_of_time_waited():
         time.sleep(0.02)
     assert batches.seconds_waited >= 0.08
     assert 0.2 < batches.wait_share < 0.95
+
+
+def test_strong_augmentation_reaches_the_clips_and_resumes_exactly(records):
+    strong = Augmentation(rand_augment=(2, 20), erase=0.5, flip=True)
+    clips = DecodedClips(records, augmentation=strong)
+    whole = list(training_batches(clips, **RUN))
+    plain = list(training_batches(DecodedClips(records), **RUN))
+    assert sum(torch.equal(a.video, b.video) for a, b in zip(whole, plain, strict=True)) < 4
+    for a, b in zip(whole[4:], training_batches(clips, **RUN, start_step=4), strict=True):
+        assert torch.equal(a.video, b.video)
