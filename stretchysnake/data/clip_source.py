@@ -18,8 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stretchysnake.data.augmentation import Augmentation, augmented
 from stretchysnake.data.bad_clips import BadClips
-from stretchysnake.data.clips import jittered_indices, uniform_indices
+from stretchysnake.data.clips import Sampling
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoder_pool import (
     MEMORY_GIB,
@@ -28,15 +29,8 @@ from stretchysnake.data.decoder_pool import (
     map_decoding,
 )
 from stretchysnake.data.frame_cache import FrameCache
-from stretchysnake.data.rand_augment import rand_augment
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import (
-    crop_resize,
-    flip_frames,
-    random_box,
-    random_erase,
-    resize_frames,
-)
+from stretchysnake.data.transforms import center_crop, resize_short_side, three_crops
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
 
@@ -68,49 +62,16 @@ class DecodingLimits:
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What training may do to a clip, drawn once per clip."""
-
-    jitter: bool = True
-    """One random frame of each segment instead of its centre."""
-    crop_scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the picture's area that a random crop keeps; (1, 1) keeps it all."""
-    crop_ratio: tuple[float, float] = (0.8, 1.25)
-    flip: bool = False
-    """Mirror half of the clips; wrong wherever left and right are part of the label (SSV2, MotionDigits fine)."""
-    rand_augment: tuple[int, int] | None = None
-    """(operations, magnitude 0..30) of RandAugment; None leaves it out. (2, 9) is common."""
-    erase: float = 0.0
-    """Probability of noise in a random rectangle; 0.25 is common."""
-
-
 def _indices(
-    total: int, *, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
+    total: int,
+    *,
+    scale: Scale,
+    augmentation: Augmentation,
+    sampling: Sampling,
+    generator: torch.Generator | None,
 ) -> list[int]:
-    if generator is None or not augmentation.jitter:
-        return uniform_indices(total, scale.num_frames)
-    return jittered_indices(total, scale.num_frames, generator)
-
-
-def _crop(
-    frames: Tensor, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
-) -> Tensor:
-    if generator is None:
-        return resize_frames(frames, scale.size)
-    height, width = frames.shape[1:3]
-    box = random_box(
-        height, width, generator, scale=augmentation.crop_scale, ratio=augmentation.crop_ratio
-    )
-    frames = crop_resize(frames, box, scale.size)
-    if augmentation.flip and torch.rand((), generator=generator) < 0.5:
-        frames = flip_frames(frames)
-    if augmentation.rand_augment is not None:
-        num_ops, magnitude = augmentation.rand_augment
-        frames = rand_augment(frames, generator, num_ops=num_ops, magnitude=magnitude)
-    if augmentation.erase > 0:
-        frames = random_erase(frames, generator, probability=augmentation.erase)
-    return frames
+    drawn = generator if augmentation.jitter else None
+    return sampling.indices(total, scale.num_frames, generator=drawn)
 
 
 class CachedClips:
@@ -146,9 +107,13 @@ class CachedClips:
                     f"set cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
                 )
         chosen = _indices(
-            len(stored), scale=scale, augmentation=self.augmentation, generator=generator
+            len(stored),
+            scale=scale,
+            augmentation=self.augmentation,
+            sampling=Sampling(),
+            generator=generator,
         )
-        return _crop(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
 
     def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
         """Yield the clip of each request, in order."""
@@ -172,10 +137,12 @@ class DecodedClips:
         *,
         failures: Sequence[tuple[VideoRecord, DecodeError]] = (),
         augmentation: Augmentation | None = None,
+        sampling: Sampling | None = None,
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
+        self.sampling = sampling or Sampling()
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -189,12 +156,43 @@ class DecodedClips:
         record = self.records[index]
         frames = read_frames(
             record.path,
-            partial(_indices, scale=scale, augmentation=self.augmentation, generator=generator),
+            partial(
+                _indices,
+                scale=scale,
+                augmentation=self.augmentation,
+                sampling=self.sampling,
+                generator=generator,
+            ),
             size=(scale.size, scale.size) if generator is None else None,
             start_seconds=record.start,
             end_seconds=record.end,
         )
-        return _crop(torch.from_numpy(frames), scale, self.augmentation, generator)
+        return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
+
+    def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
+        """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
+        each 1 (middle) or 3 crops of the picture at a short side of S. Their predictions are averaged at test."""
+        if num_crops not in (1, 3):
+            raise ValueError(f"num_crops ({num_crops}) must be 1 or 3.")
+        record, count = self.records[index], scale.num_frames
+
+        def indices(total: int) -> list[int]:
+            views = (
+                self.sampling.indices(total, count, view=v, num_views=num_views)
+                for v in range(num_views)
+            )
+            return [i for view in views for i in view]
+
+        frames = read_frames(
+            record.path, indices, start_seconds=record.start, end_seconds=record.end
+        )
+        frames = resize_short_side(torch.from_numpy(frames), scale.size)
+        if num_crops == 3:
+            crops = three_crops(frames, scale.size)
+        else:
+            crops = center_crop(frames, scale.size)[None]
+        crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
+        return crops.transpose(0, 1).flatten(0, 1)
 
     def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
         """Yield for each request, in order, its clip or why there is none; a few are decoded ahead."""
@@ -248,6 +246,7 @@ def open_clips(
     num_frames: int = 16,
     size: int = 64,
     augmentation: Augmentation | None = None,
+    sampling: Sampling | None = None,
     on_error: str = "replace",
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
@@ -260,6 +259,10 @@ def open_clips(
     """
     limits, bad = limits or DecodingLimits(), BadClips(on_error)
     settings = asdict(limits)
+    if cache is not None and sampling not in (None, Sampling()):
+        raise ValueError(
+            f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
+        )
     if cache is not None:
         held = FrameCache.build(
             records, cache, num_frames=num_frames, size=size, progress=progress, **settings
@@ -277,7 +280,12 @@ def open_clips(
                 found = len(readable) + len(failures)
                 progress(f"checked {found} of {len(records)} videos, {len(failures)} bad")
         clips = DecodedClips(
-            readable, failures=failures, augmentation=augmentation, limits=limits, bad=bad
+            readable,
+            failures=failures,
+            augmentation=augmentation,
+            sampling=sampling,
+            limits=limits,
+            bad=bad,
         )
     for _, error in clips.failures:
         if on_error == "stop":
