@@ -30,7 +30,7 @@ from stretchysnake.data.decoder_pool import (
 )
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import center_crop, resize_short_side, three_crops
+from stretchysnake.data.transforms import resize_short_side, three_crops
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
 
@@ -187,10 +187,8 @@ class DecodedClips:
             record.path, indices, start_seconds=record.start, end_seconds=record.end
         )
         frames = resize_short_side(torch.from_numpy(frames), scale.size)
-        if num_crops == 3:
-            crops = three_crops(frames, scale.size)
-        else:
-            crops = center_crop(frames, scale.size)[None]
+        crops = three_crops(frames, scale.size)
+        crops = crops if num_crops == 3 else crops[1:2]
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
