@@ -1,5 +1,3 @@
-import time
-
 import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
@@ -159,18 +157,21 @@ def test_processes_give_what_this_process_gives(records):
         assert torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
 
 
-def test_timed_batches_tell_the_share_of_time_waited():
+def test_timed_batches_tell_the_share_of_time_waited(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(loader.time, "perf_counter", lambda: clock[0])
+
     def slow():
         for number in range(4):
-            time.sleep(0.02)
+            clock[0] += 1.0  # a batch takes a second to make
             yield number
 
     batches = TimedBatches(slow())
     assert batches.wait_share == 0
     for _ in batches:
-        time.sleep(0.02)
-    assert batches.seconds_waited >= 0.08
-    assert 0.2 < batches.wait_share < 0.95
+        clock[0] += 3.0  # and three to use
+    assert batches.seconds_waited == 4.0
+    assert batches.wait_share == 4 / 16
 
 
 def test_strong_augmentation_reaches_the_clips_and_resumes_exactly(records):
