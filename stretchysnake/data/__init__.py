@@ -1,5 +1,6 @@
 """Video file -> clip -> batch."""
 
+from stretchysnake.data.clips import Sampling
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.loader import (
@@ -7,10 +8,13 @@ from stretchysnake.data.loader import (
     Batch,
     CachedClips,
     DecodedClips,
+    DecodingLimits,
+    TimedBatches,
     evaluation_batches,
     training_batches,
 )
 from stretchysnake.data.records import VideoRecord, find_videos, read_records, write_records
+from stretchysnake.data.video import probe, read_frames, read_frames_at, verify
 
 __all__ = [
     "Augmentation",
@@ -18,11 +22,18 @@ __all__ = [
     "CachedClips",
     "DecodeError",
     "DecodedClips",
+    "DecodingLimits",
     "FrameCache",
+    "Sampling",
+    "TimedBatches",
     "VideoRecord",
     "evaluation_batches",
     "find_videos",
+    "probe",
+    "read_frames",
+    "read_frames_at",
     "read_records",
     "training_batches",
+    "verify",
     "write_records",
 ]
