@@ -21,7 +21,7 @@ from stretchysnake.data.decode_error import DecodeError
 
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0  # on a starved machine a fork alone was seen to take over 30 s
 
 
 class _Raised(NamedTuple):
