@@ -14,7 +14,7 @@ usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an exa
   evaluate     retrieval over a grid of scales: one row per cell
   report       one HTML page from measured rows
   embed        features of any mp4, avi, webm, mkv ... files or folders
-  data         info: what is there of a public benchmark; list: write its official subset as a list
+  data         info, list: a public benchmark's state and its official lists; check: a verdict per video
   doctor       what this installation can and cannot do
 
   --version    print the version
@@ -29,12 +29,12 @@ EXAMPLES = {
     "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl",
     "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
     "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
-    "data": "stretchysnake data info hmdb51 /data/hmdb51 --split 2 --missing missing.txt\n"
+    "data": "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
+    "  stretchysnake data info hmdb51 /data/hmdb51 --split 2 --missing missing.txt\n"
     "  stretchysnake data list ucf101 /data/ucf101 --subset test --split 1 --out test.csv\n"
     "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv",
     "doctor": "stretchysnake doctor",
 }
-
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRun:
@@ -188,6 +188,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
+    from stretchysnake.eval.bad_videos import incomplete
     from stretchysnake.eval.run import EvaluateRun
 
     run, _ = _parsed("evaluate", EvaluateRun, argv)
@@ -199,7 +200,7 @@ def _evaluate(argv: list[str]) -> int:
     progress.close()
     print(render_text(rows))
     print(f"rows: {run.out}")
-    return 0
+    return 1 if run.on_error == "report" and incomplete(rows) else 0
 
 
 def _report(argv: list[str]) -> int:
@@ -249,24 +250,41 @@ def _embed(argv: list[str]) -> int:
 
 
 def _data(argv: list[str]) -> int:
+    verbs = {"check": _data_check, "info": _data_benchmark, "list": _data_benchmark}
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"usage: stretchysnake data {{{','.join(verbs)}}} ...\n\nexample:\n  {EXAMPLES['data']}")
+        raise SystemExit(0)
+    if not argv or argv[0] not in verbs:
+        found = f"({argv[0]})" if argv else "is not given and"
+        raise ValueError(f"data action {found} must be one of: {', '.join(verbs)}")
+    return verbs[argv[0]](argv)
+
+
+def _data_benchmark(argv: list[str]) -> int:
     from stretchysnake.data.benchmarks.run import DataInfoRun, DataListRun, data_info, data_list
 
-    actions = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}
-    if argv[:1] in (["-h"], ["--help"]):
-        print(
-            f"usage: stretchysnake data {{{','.join(actions)}}} ...\n\nexample:\n  {EXAMPLES['data']}"
-        )
-        raise SystemExit(0)
-    if not argv or argv[0] not in actions:
-        found = f"({argv[0]})" if argv else "is not given and"
-        raise ValueError(f"data action {found} must be one of: {', '.join(actions)}")
-    run_class, act = actions[argv[0]]
+    run_class, act = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}[argv[0]]
     run, given = _parsed(f"data {argv[0]}", run_class, argv[1:], paths=True)
     if len(given) != 2:
         raise ValueError(f"data {argv[0]} ({' '.join(given)}) must name a benchmark and its folder")
     code, lines = act(run, *given)
     print(*lines, sep="\n")
     return code
+
+
+def _data_check(argv: list[str]) -> int:
+    from stretchysnake.data.audit import CheckRun, check
+    from stretchysnake.data.verdicts import render_audit
+
+    run, paths = _parsed("data check", CheckRun, argv[1:], paths=True)
+    progress = _Progress()
+    audit = check(paths, run, progress=progress)
+    progress.close()
+    print(render_audit(audit))
+    for name, path in (("report", run.report), ("clean list", run.clean)):
+        if path:
+            print(f"{name}: {path}")
+    return 1 if audit.bad or audit.bad_records else 0
 
 
 def _doctor(argv: list[str]) -> int:

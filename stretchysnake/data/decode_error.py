@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from stretchysnake.data.container_length import is_container, missing_bytes
+
 ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
 _IMAGE_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -47,6 +49,34 @@ def check_file(path: str) -> bytes:
     image = next((name for sign, name in _IMAGE_SIGNATURES.items() if head.startswith(sign)), None)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         image = "WebP"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
+        image = "HEIF"
     if image:
         raise DecodeError("no_video", path, f"is a {image} image, not a video; give a video file.")
     return head
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def unopened_file(path: str, error: Exception) -> DecodeError:
+    """The DecodeError of a file that the decoder refuses to open."""
+    if missing := missing_bytes(path):
+        return DecodeError("truncated", path, f"{_cut_off(missing)}; fetch it again.")
+    if is_container(path):
+        reason = f"its header is damaged ({first_line(error)}); fetch it again."
+        return DecodeError("corrupt", path, reason)
+    return DecodeError("unreadable", path, f"not a video file ({first_line(error)}).")
+
+
+def damaged_file(path: str, reason: str) -> DecodeError:
+    """The DecodeError of a file that stops decoding: truncated when its end is missing, else corrupt."""
+    if missing := missing_bytes(path):
+        return DecodeError("truncated", path, f"{_cut_off(missing)}; {reason}")
+    return DecodeError("corrupt", path, reason)
+
+
+def _cut_off(missing: int) -> str:
+    return f"its end is missing (at least {missing} bytes): it was cut off or never finished"

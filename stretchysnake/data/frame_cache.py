@@ -3,7 +3,7 @@
 Training decodes every clip many times; for a set that fits on disk the cache pays for it once. The key hashes the
 bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
 file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last
-and says it is whole.
+holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.video import DecodeError, read_frames
-from stretchysnake.data.workers import map_in_processes
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same file would give other pixels."""
 
 
@@ -49,13 +51,16 @@ class FrameCache:
         num_frames: int = 16,
         size: int = 64,
         num_workers: int = 2,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        memory_gib: float = MEMORY_GIB,
         progress: Callable[[str], None] | None = None,
     ) -> FrameCache:
         """Open the cache of these records under `directory`, decoding first what is not there yet.
 
         Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is
         put in the place of a file that cannot be decoded; it is listed in `failures`. Only a set without a
-        single readable file is an error.
+        single readable file is an error. Decoding runs in `num_workers` processes under the limits of
+        decoder_pool.py; 0 decodes in this process, without limits. An array whose checksum is wrong is decoded anew.
         """
         records, directory = list(records), Path(directory)
         if not records:
@@ -66,7 +71,12 @@ class FrameCache:
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
         note = _read_note(note_path, array_path, shape)
         if note is None:
-            note = _decode_all(records, array_path, shape, num_workers, progress)
+            limits = {
+                "num_workers": num_workers,
+                "timeout_seconds": timeout_seconds,
+                "memory_gib": memory_gib,
+            }
+            note = _decode_all(records, array_path, shape, limits, progress)
             unfinished = note_path.with_name(f"{key}.{os.getpid()}.part")
             unfinished.write_text(json.dumps(note))
             os.replace(unfinished, note_path)
@@ -112,50 +122,56 @@ def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dic
     try:
         note = json.loads(note_path.read_text())
         whole = tuple(note["shape"]) == shape and array_path.stat().st_size == note["num_bytes"]
+        if whole and _checksum(array_path) != note["crc32"]:
+            print(
+                f"frame cache {array_path}: its content changed on disk; decoding again",
+                file=sys.stderr,
+            )
+            whole = False
     except (OSError, ValueError, KeyError):
         return None
     return note if whole else None
 
 
-def _decode_all(records, array_path: Path, shape, num_workers: int, progress) -> dict:
+def _checksum(array_path: Path) -> int:
+    """CRC-32 of the file's bytes: finds every single changed bit, at the speed of reading."""
+    found = 0
+    with open(array_path, "rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
     unfinished = array_path.with_name(f"{array_path.stem}.{os.getpid()}.part.npy")
     try:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        failures, started = [], time.perf_counter()
+        decode = partial(_decode, num_frames=shape[1], size=shape[2])
+        tasks = [(record.path, record) for record in records]
+        for row, answer in enumerate(map_decoding(decode, tasks, **limits)):
+            if isinstance(answer, DecodeError):
+                failures.append((row, answer.kind, answer.reason))
+            else:
+                array[row] = answer
+            if progress:
+                rate = (row + 1) / max(1e-6, time.perf_counter() - started)
+                progress(f"frame cache: {row + 1} of {len(records)} videos decoded, {rate:.0f}/s")
         array.flush()
         del array
-        spans = [range(i, min(i + 16, len(records))) for i in range(0, len(records), 16)]
-        tasks = [[(row, records[row]) for row in span] for span in spans]
-        failures, done, started = [], 0, time.perf_counter()
-        for bad in map_in_processes(
-            partial(_decode_rows, str(unfinished)), tasks, num_workers=num_workers
-        ):
-            failures += bad
-            done = min(done + 16, len(records))
-            if progress:
-                rate = done / max(1e-6, time.perf_counter() - started)
-                progress(f"frame cache: {done} of {len(records)} videos decoded, {rate:.0f}/s")
+        checksum = _checksum(unfinished)
         os.replace(unfinished, array_path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return {"shape": list(shape), "num_bytes": array_path.stat().st_size, "failures": failures}
+    num_bytes = array_path.stat().st_size
+    return {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
 
 
-def _decode_rows(
-    array_path: str, task: list[tuple[int, VideoRecord]]
-) -> list[tuple[int, str, str]]:
-    """Decode some records into their rows of the array; return (row, kind, reason) of those that fail."""
-    array = np.load(array_path, mmap_mode="r+")
-    num_frames, size = array.shape[1:3]
-    failures = []
-    for row, record in task:
-        try:
-            array[row] = read_frames(
-                record.path,
-                partial(uniform_indices, num_frames=num_frames),
-                size=(size, size),
-                start_seconds=record.start,
-                end_seconds=record.end,
-            )
-        except DecodeError as error:
-            failures.append((row, error.kind, error.reason))
-    return failures
+def _decode(record: VideoRecord, *, num_frames: int, size: int) -> np.ndarray:
+    return read_frames(
+        record.path,
+        partial(uniform_indices, num_frames=num_frames),
+        size=(size, size),
+        start_seconds=record.start,
+        end_seconds=record.end,
+    )

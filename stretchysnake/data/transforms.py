@@ -1,4 +1,4 @@
-"""Pixels of a clip: resize, crop, flip, normalise. One draw serves all frames of a clip.
+"""Pixels of a clip: resize, crop, flip, erase, normalise; clips mixed in a batch. One draw serves all frames of a clip.
 
 Frames are uint8 tensors (T, H, W, 3), as decoders give them; models get float32 (3, T, H, W).
 Nothing flips by default: in several data sets left and right are the label.
@@ -7,8 +7,10 @@ Nothing flips by default: in several data sets left and right are the label.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -81,6 +83,135 @@ def crop_resize(frames: Tensor, box: Box, size: int | tuple[int, int]) -> Tensor
     """Return the same rectangle of every frame (T, H, W, 3), resized to `size`."""
     top, left, height, width = box
     return resize_frames(frames[..., top : top + height, left : left + width, :], size)
+
+
+def resize_short_side(frames: Tensor, size: int) -> Tensor:
+    """Return uint8 frames (..., H, W, 3) with the shorter side at `size`, the longer in proportion (rounded down)."""
+    height, width = frames.shape[-3:-1]
+    if height <= width:
+        return resize_frames(frames, (size, size * width // height))
+    return resize_frames(frames, (size * height // width, size))
+
+
+def center_crop(frames: Tensor, size: int) -> Tensor:
+    """Return the middle size x size pixels of frames (..., H, W, 3)."""
+    return three_crops(frames, size)[1]
+
+
+def three_crops(frames: Tensor, size: int) -> Tensor:
+    """Return crops (3, ..., size, size, 3): first, middle and last along the longer side, the middle of the other.
+
+    Of frames resized to a short side of `size` they see the whole picture.
+    """
+    height, width = frames.shape[-3:-1]
+    if min(height, width) < size:
+        raise ValueError(
+            f"size ({size}) must not exceed the frame ({height}x{width}); use resize_short_side first."
+        )
+    down, right = (height - size) / 2, (width - size) / 2
+    crops = []
+    for share in (0, 1, 2):
+        top = round(down * (share if height > width else 1))
+        left = round(right * (share if width >= height else 1))
+        crops.append(frames[..., top : top + size, left : left + size, :])
+    return torch.stack(crops)
+
+
+def random_resized_crop(
+    frames: Tensor,
+    size: int | tuple[int, int],
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Return one random rectangle (see `random_box`) of every frame, resized to `size`; the field's defaults."""
+    box = random_box(*frames.shape[-3:-1], generator, scale=scale, ratio=ratio)
+    return crop_resize(frames, box, size)
+
+
+def random_erase(
+    frames: Tensor,
+    generator: torch.Generator,
+    *,
+    probability: float = 0.25,
+    scale: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 10 / 3),
+) -> Tensor:
+    """Return the clip with, at this probability, one rectangle of all frames replaced by noise (arXiv:1708.04896).
+
+    The noise is normal after `normalise`, new for every pixel and frame.
+    """
+    draw = torch.rand((), generator=generator).item()
+    top, left, height, width = random_box(*frames.shape[-3:-1], generator, scale=scale, ratio=ratio)
+    if draw >= probability:
+        return frames
+    noise = torch.randn((*frames.shape[:-3], height, width, 3), generator=generator)
+    noise = 255 * (noise * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN))
+    erased = frames.clone()
+    erased[..., top : top + height, left : left + width, :] = noise.clamp_(0, 255).to(torch.uint8)
+    return erased
+
+
+class MixedBatch(NamedTuple):
+    """A batch whose clips are mixtures, and what share of each class is in each."""
+
+    video: Tensor
+    """(B, 3, T, H, W)"""
+    targets: Tensor
+    """float32 (B, num_classes); each row sums to 1."""
+
+
+def _share(alpha: float, generator: torch.Generator) -> float:
+    """One draw of Beta(alpha, alpha)."""
+    if alpha <= 0:
+        raise ValueError(f"alpha ({alpha}) must be more than 0.")
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return float(np.random.default_rng(seed).beta(alpha, alpha))
+
+
+def _mixed(video, labels, num_classes: int, share: float, mix: Callable) -> MixedBatch:
+    targets = F.one_hot(labels, num_classes).float()
+    return MixedBatch(mix(video, video.flip(0)), targets * share + targets.flip(0) * (1 - share))
+
+
+def mixup(
+    video: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    generator: torch.Generator,
+    alpha: float = 0.8,
+) -> MixedBatch:
+    """Mix each clip (B, 3, T, H, W) with that at the other end of the batch, by one share drawn from Beta(alpha, alpha)
+    (arXiv:1710.09412)."""
+    share = _share(alpha, generator)
+    return _mixed(video, labels, num_classes, share, lambda a, b: a * share + b * (1 - share))
+
+
+def cutmix(
+    video: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    generator: torch.Generator,
+    alpha: float = 1.0,
+) -> MixedBatch:
+    """Put one rectangle of the clip at the other end of the batch into each clip, the same in all frames
+    (arXiv:1905.04899); the shares are those of the pixels really exchanged."""
+    height, width = video.shape[-2:]
+    side = math.sqrt(1 - _share(alpha, generator))
+    y, x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).tolist()
+    top, bottom = (round(max(0, min(height, y + sign * side * height / 2))) for sign in (-1, 1))
+    left, right = (round(max(0, min(width, x + sign * side * width / 2))) for sign in (-1, 1))
+    share = 1 - (bottom - top) * (right - left) / (height * width)
+
+    def mix(clips: Tensor, others: Tensor) -> Tensor:
+        clips = clips.clone()
+        clips[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+        return clips
+
+    return _mixed(video, labels, num_classes, share, mix)
 
 
 def flip_frames(frames: Tensor) -> Tensor:

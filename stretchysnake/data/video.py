@@ -1,4 +1,9 @@
-"""Video files: what is in them, frames at exact positions, how to write one. The only file that knows a decoder (PyAV).
+"""Video files: what is in them, and frames at exact positions or times. The only file that knows a decoder (PyAV).
+
+    info = probe(path)                                   # counted, not read from the header
+    frames = read_frames(path, [0, 40, 80])              # (3, H, W, 3) uint8 RGB
+    frames = read_frames_at(path, [0.5, 1.0])            # what is on screen at these seconds
+    verify(path)                                         # decodes all of it; raises DecodeError
 
 Frames are counted in presentation order. The packets of a file are indexed once, without decoding; a seek is
 made only when it passes a key frame that would otherwise be decoded for nothing; every frame is then matched by
@@ -13,12 +18,29 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
-from stretchysnake.data.decode_error import DecodeError, check_file
+from stretchysnake.data.decode_error import (
+    DecodeError,
+    check_file,
+    damaged_file,
+    first_line,
+    unopened_file,
+)
 from stretchysnake.data.packet_index import PacketIndex, index_packets
+from stretchysnake.data.video_writing import write_image, write_video
+
+__all__ = [
+    "DecodeError",
+    "VideoInfo",
+    "probe",
+    "read_frames",
+    "read_frames_at",
+    "verify",
+    "write_image",
+    "write_video",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +58,45 @@ class VideoInfo:
 def _open(path: str):
     import av
 
-    head = check_file(path)
+    check_file(path)
     try:
-        # "file:" keeps names such as "a:b.mp4" from being read as a protocol
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        # "file:" keeps names such as "a:b.mp4" from being read as a protocol; a file that names others (a playlist)
+        # must not make the decoder fetch them
+        options = {"protocol_whitelist": "file"}
+        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except (av.FFmpegError, ValueError, OSError) as error:
-        if head[4:8] == b"ftyp":
-            reason = "its index is missing or broken: the file was cut off or never finished; fetch it again."
-            raise DecodeError("truncated", path, reason) from error
-        raise DecodeError(
-            "unreadable", path, f"not a video file ({_first_line(error)})."
-        ) from error
-    if container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe"):
+        raise unopened_file(path, error) from error
+    names = set(container.format.name.split(","))
+    if names & {"tty", "image2", "hls", "concat", "dash"} or any(
+        n.endswith("_pipe") for n in names
+    ):
         container.close()
         raise DecodeError(
             "unreadable", path, "holds text or an image, not a video; give a video file."
         )
-    if not container.streams.video:
+    if not any(map(_has_pictures, container.streams.video)):
+        num_streams = len(container.streams)
         container.close()
+        if not num_streams:
+            raise damaged_file(path, "its header lists neither pictures nor sound; fetch it again.")
         raise DecodeError(
             "no_video", path, "has no video stream (audio only?); give a file with pictures."
         )
     return container
 
 
+def _has_pictures(stream) -> bool:
+    """Whether a stream is a video, not the cover of a piece of music."""
+    from av.stream import Disposition
+
+    return not stream.disposition & Disposition.attached_pic
+
+
 @contextmanager
 def _opened(path: str):
     container = _open(path)
     try:
-        stream = container.streams.video[0]
+        stream = next(filter(_has_pictures, container.streams.video))
         if stream.codec_context is None:
             raise DecodeError(
                 "unreadable", path, "its codec is not known to this decoder; convert it to h264."
@@ -77,10 +109,6 @@ def _opened(path: str):
         container.close()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _rotation(frame) -> int:
     """Quarter turns counter-clockwise that show the frame upright."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
@@ -89,30 +117,48 @@ def _rotation(frame) -> int:
 def _index(path: str, container, stream) -> PacketIndex:
     import av
 
+    promised = container.duration / 1e6 if "flv" in container.format.name else None
     try:
-        return index_packets(path, container.demux(stream), stream)
+        return index_packets(path, container.demux(stream), stream, promised_seconds=promised)
     except av.FFmpegError as error:
-        reason = f"its packets cannot be read to the end ({_first_line(error)}); fetch it again."
-        raise DecodeError("corrupt", path, reason) from error
+        reason = f"its packets cannot be read to the end ({first_line(error)}); fetch it again."
+        raise damaged_file(path, reason) from error
+
+
+def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
+    fps = float(stream.average_rate or stream.guessed_rate or 30)
+    return VideoInfo(
+        num_frames=len(index.stamps),
+        fps=fps,
+        duration_seconds=index.seconds(len(index.stamps) - 1) + 1 / fps,
+        width=width,
+        height=height,
+        codec=stream.codec_context.name,
+    )
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
     """Return what the video holds; the frame count is counted, not read from the header."""
     path = os.fspath(path)
+    _, height, width, _ = read_frames(path, [0]).shape
+    with _opened(path) as (container, stream):
+        return _info(_index(path, container, stream), stream, height, width)
+
+
+def verify(path: str | os.PathLike) -> VideoInfo:
+    """Decode every frame; return what the video holds, or raise DecodeError for the first thing wrong with it.
+
+    A changed bit that still decodes cannot be told from a true one: video codecs carry no checksum.
+    """
+    path = os.fspath(path)
+    shapes: dict[int, tuple[int, int]] = {}
     with _opened(path) as (container, stream):
         index = _index(path, container, stream)
-        fps = float(stream.average_rate or stream.guessed_rate or 30)
-        codec = stream.codec_context.name
-    _, height, width, _ = read_frames(path, [0]).shape
-    span = float((index.stamps[-1] - index.stamps[0]) * index.time_base)
-    return VideoInfo(
-        num_frames=len(index.stamps),
-        fps=fps,
-        duration_seconds=span + 1 / fps,
-        width=width,
-        height=height,
-        codec=codec,
-    )
+        everything = range(len(index.stamps))
+    with _opened(path) as (container, stream):
+        shapes = _decode_in_order(path, container, stream, index, everything, _upright_size)
+        _one_size(path, set(shapes.values()))
+        return _info(index, stream, *shapes[0])
 
 
 def read_frames(
@@ -130,35 +176,65 @@ def read_frames(
     `size` = (height, width) resizes with area averaging; the aspect ratio is the caller's business.
     """
     path = os.fspath(path)
-    with _opened(path) as (container, stream):
-        index = _index(path, container, stream)
+
+    def choose(index: PacketIndex) -> list[int]:
         first, last = index.window(path, start_seconds, end_seconds)
         chosen = list(indices(last - first) if callable(indices) else indices)
         if outside := [i for i in chosen if not 0 <= i < last - first]:
             raise ValueError(
                 f"index {outside[0]} is outside {path}, which has frames 0 to {last - first - 1}."
             )
-        wanted = sorted({first + i for i in chosen})
-        frames = (
-            None
-            if index.ordinal
-            else _decode_by_stamp(path, container, stream, index, wanted, size)
-        )
-    if (
-        frames is None
-    ):  # no usable time stamps, or a seek that missed: start again and go through in order
+        return [first + i for i in chosen]
+
+    return _read(path, choose, size)
+
+
+def read_frames_at(
+    path: str | os.PathLike, seconds: Sequence[float], *, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return the frames (T, H, W, 3) uint8 RGB on screen at these seconds, in the order asked; 0 is the first frame.
+
+    A frame stays on screen until the next one is shown; the last one stays for 1 / fps.
+    """
+    path = os.fspath(path)
+
+    def choose(index: PacketIndex) -> list[int]:
+        duration = index.duration
+        if outside := [time for time in seconds if not 0 <= time < duration]:
+            raise ValueError(
+                f"seconds ({outside[0]:g}) is outside {path}, which lasts {duration:.3f} s; 0 is its first frame."
+            )
+        return [index.shown_at(time) for time in seconds]
+
+    return _read(path, choose, size)
+
+
+def _read(path: str, choose: Callable, size: tuple[int, int] | None) -> np.ndarray:
+    with _opened(path) as (container, stream):
+        index = _index(path, container, stream)
+        chosen = choose(index)
+        wanted = sorted(set(chosen))
+        frames = None
+        if not index.ordinal:
+            frames = _decode_by_stamp(container, stream, index, wanted, _to_pixels(size))
+    if frames is None:  # no usable time stamps, or a seek that missed: go through in order
         with _opened(path) as (container, stream):
-            frames = _decode_in_order(path, container, stream, index, wanted, size)
-    shapes = {frame.shape for frame in frames.values()}
-    if len(shapes) > 1:
+            frames = _decode_in_order(path, container, stream, index, wanted, _to_pixels(size))
+    _one_size(path, {frame.shape for frame in frames.values()})
+    if not chosen:
+        return np.empty((0, 0, 0, 3), np.uint8)
+    return np.stack([frames[i] for i in chosen])
+
+
+def _one_size(path: str, sizes: set) -> None:
+    if len(sizes) > 1:
         raise DecodeError(
             "corrupt", path, "the picture size changes inside the file; give size= or convert it."
         )
-    return (
-        np.stack([frames[first + i] for i in chosen])
-        if chosen
-        else np.empty((0, 0, 0, 3), np.uint8)
-    )
+
+
+def _upright_size(frame) -> tuple[int, int]:
+    return (frame.width, frame.height) if _rotation(frame) % 2 else (frame.height, frame.width)
 
 
 def _to_pixels(size: tuple[int, int] | None) -> Callable:
@@ -181,11 +257,14 @@ def _to_pixels(size: tuple[int, int] | None) -> Callable:
     return pixels_of
 
 
-def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, np.ndarray] | None:
-    """Return frame index -> pixels, seeking only past key frames; None when a seek did not land where it should."""
+def _decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, np.ndarray] | None:
+    """Return frame index -> pixels, seeking only past key frames; None when it did not go as it should.
+
+    A damaged frame spoils all that follow it up to the next key frame, so those on the way count too.
+    """
     import av
 
-    stamps, frames, position, pixels_of = index.stamps, {}, None, _to_pixels(size)
+    stamps, frames, position, clean_from = index.stamps, {}, None, None
     decoded = container.decode(stream)
     try:
         for i in wanted:
@@ -194,19 +273,18 @@ def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, 
             keyframe = index.keyframes[at] if at >= 0 else None
             if position is None or (keyframe is not None and keyframe > position):
                 # demuxing has run to the end, so the first frame always needs a seek
-                container.seek(
-                    stamps[0] if keyframe is None else keyframe, stream=stream, backward=True
-                )
+                clean_from = stamps[0] if keyframe is None else keyframe
+                container.seek(clean_from, stream=stream, backward=True)
                 decoded = container.decode(stream)
             for frame in decoded:
-                if frame.pts is None:
+                if frame.pts is None or (frame.is_corrupt and frame.pts >= clean_from):
                     return None
                 position = frame.pts
                 if position >= target:
                     break
             else:
                 return None
-            if position != target or frame.is_corrupt:
+            if position != target:
                 return None
             frames[i] = pixels_of(frame)
     except av.FFmpegError:
@@ -214,77 +292,30 @@ def _decode_by_stamp(path, container, stream, index, wanted, size) -> dict[int, 
     return frames
 
 
-def _decode_in_order(path, container, stream, index, wanted, size) -> dict[int, np.ndarray]:
+def _decode_in_order(path, container, stream, index, wanted, pixels_of) -> dict:
     """Decode from the first frame and count, or match time stamps where they can be trusted."""
     import av
 
     places = {stamp: i for i, stamp in enumerate(index.stamps)}
-    remaining, frames, count, pixels_of = set(wanted), {}, 0, _to_pixels(size)
+    remaining, frames, count = set(wanted), {}, 0
     try:
         for frame in container.decode(stream):
             i = count if index.ordinal else places.get(frame.pts, -1)
             count += 1
+            if frame.is_corrupt and i >= 0:
+                reason = f"frame {i} is damaged; fetch the file again or leave it out."
+                raise damaged_file(path, reason)
             if i not in remaining:
                 continue
-            if frame.is_corrupt:
-                raise DecodeError(
-                    "corrupt", path, f"frame {i} is damaged; fetch the file again or leave it out."
-                )
             frames[i] = pixels_of(frame)
             remaining.discard(i)
             if not remaining:
                 return frames
     except av.FFmpegError as error:
-        reason = f"decoding fails after {count} frames ({_first_line(error)}); fetch the file again or leave it out."
-        raise DecodeError("corrupt", path, reason) from error
+        reason = f"decoding fails after {count} frames ({first_line(error)}); fetch the file again or leave it out."
+        raise damaged_file(path, reason) from error
     if remaining:
         place = f"frame {min(remaining)} of {len(index.stamps)}"
         reason = f"{place} cannot be decoded; fetch the file again or leave it out."
-        raise DecodeError("corrupt", path, reason)
+        raise damaged_file(path, reason)
     return frames
-
-
-def write_video(
-    path: str | os.PathLike,
-    frames: np.ndarray,
-    *,
-    fps: int = 30,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-) -> None:
-    """Write uint8 RGB frames (T, H, W, 3), H and W even, as yuv420p; the container follows the file's extension.
-
-    Frames (T, H * 3 // 2, W) are taken as yuv420p already. One encoder thread, so the same frames give the same bytes.
-    """
-    import av
-
-    pixel_format = "rgb24" if frames.ndim == 4 else "yuv420p"
-    num_frames, height, width = frames.shape[:3]
-    if pixel_format == "yuv420p":
-        height = height * 2 // 3
-    if height % 2 or width % 2:
-        raise ValueError(
-            f"frame size ({height}x{width}) must be even for yuv420p; crop or pad by one pixel."
-        )
-    if codec == "libx264" and options is None:
-        options = {"preset": "ultrafast", "crf": "23"}
-    with av.open(os.fspath(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for i in range(num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[i], format=pixel_format)))
-        container.mux(stream.encode())
-
-
-def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
-    """Write uint8 RGB pixels (H, W, 3) as PNG."""
-    import av
-
-    encoder = av.CodecContext.create("png", "w")
-    encoder.height, encoder.width = pixels.shape[:2]
-    encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1, 1)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    with open(path, "wb") as file:
-        file.write(b"".join(bytes(packet) for packet in packets))

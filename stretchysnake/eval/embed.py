@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.decoder_pool import map_decoding
 from stretchysnake.data.records import find_videos
 from stretchysnake.data.transforms import normalise
-from stretchysnake.data.video import DecodeError, probe, read_frames
+from stretchysnake.data.video import DecodeError, read_frames
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 
@@ -39,14 +41,15 @@ def embed(
     weights: str | os.PathLike,
     num_frames: int | None = None,
     size: int | None = None,
+    num_workers: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> Embeddings:
     """The [CLS] features of videos: files, or folders searched for videos, whatever their length and size.
 
     T and S default to the weights' native scale; each video gives num_frames frames spread evenly over
     its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`).
-    A file that cannot be read is listed in `failures` with the reason, never replaced; ValueError when
-    there is nothing to read at all.
+    A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
+    replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -57,14 +60,13 @@ def embed(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
     kept, features, failures, repeated = [], [], [], []
-    for number, path in enumerate(videos, 1):
-        try:
-            total = probe(path).num_frames
-            indices = uniform_indices(total, scale.num_frames)
-            frames = read_frames(path, indices, size=(scale.size, scale.size))
-        except DecodeError as error:
-            failures.append((str(path), str(error)))
+    decode = partial(_decode, num_frames=scale.num_frames, size=scale.size)
+    answers = map_decoding(decode, ((path, path) for path in videos), num_workers=num_workers)
+    for number, (path, answer) in enumerate(zip(videos, answers, strict=True), 1):
+        if isinstance(answer, DecodeError):
+            failures.append((str(path), str(answer)))
             continue
+        frames, total = answer
         video = normalise(torch.from_numpy(frames))[None]
         exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
         with torch.inference_mode():
@@ -77,6 +79,18 @@ def embed(
     stacked = torch.cat(features).clone() if features else torch.empty(0, model.config.embed_dim)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     return Embeddings(stacked, kept, scale, failures, repeated, digest)
+
+
+def _decode(path: str, *, num_frames: int, size: int) -> tuple[np.ndarray, int]:
+    """(frames, number of frames in the video)"""
+    totals = []
+
+    def indices(total: int) -> list[int]:
+        totals.append(total)
+        return uniform_indices(total, num_frames)
+
+    frames = read_frames(path, indices, size=(size, size))
+    return frames, totals[0]
 
 
 def save_embeddings(folder: str | os.PathLike, embeddings: Embeddings) -> None:

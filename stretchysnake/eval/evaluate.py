@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from stretchysnake.data.loader import open_clips
 from stretchysnake.data.records import read_with_shared_labels
+from stretchysnake.eval.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.retrieval import METRICS
 from stretchysnake.eval.run import EvaluateRun
 from stretchysnake.eval.subject import read_subject
@@ -22,6 +24,7 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     """
     if run.metric not in METRICS:
         raise ValueError(f"metric ({run.metric!r}) must be one of: {', '.join(METRICS)}")
+    check_on_error(run.on_error)
     model, variant, metadata = read_subject(run.weights)
     native = variant.sets.native
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
@@ -29,7 +32,11 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
         eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
     lists = read_with_shared_labels(run.gallery, run.queries)
     listed = [[(record.path, record.label) for record in records] for records in lists]
-    settings = json.dumps([listed, run.metric, run.patch_from]).encode()
+    choices = [listed, run.metric, run.patch_from]
+    choices += (
+        [run.on_error] if run.on_error == "wrong" else []
+    )  # the others measure the same number
+    settings = json.dumps(choices).encode()
     run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
     environment_now = environment()
     subject = Subject(
@@ -70,6 +77,10 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
             else int(run.memory_limit_gib * 2**30),
             progress=progress,
         ):
+            row = counted(row, run.on_error)
             append_rows(run.out, [row])
             known.append(row)
+        for name, clips in (("gallery", gallery), ("queries", queries)):
+            for line in bad_lines(clips, name):
+                print(line, file=sys.stderr)
     return [row for row in known if (row.num_frames, row.size) in cells]

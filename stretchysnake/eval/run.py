@@ -30,5 +30,7 @@ class EvaluateRun:
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    on_error: str = "report"
+    """Unreadable videos: "report" and "exclude" leave them out (n of N shown), "wrong" counts them as misses."""
     memory_limit_gib: float | None = None
     """A cell that needs more is written as OOM; null means what the machine has free."""

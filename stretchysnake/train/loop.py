@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.loader import open_clips, training_batches
+from stretchysnake.data.loader import DecodingLimits, open_clips, training_batches
 from stretchysnake.data.records import read_records
 from stretchysnake.models.checkpoints import save_model
 from stretchysnake.models.videomamba import VideoMamba
@@ -64,6 +64,8 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
         cache=run.cache,
         num_frames=run.cache_frames,
         size=run.cache_size,
+        on_error=run.on_error,
+        limits=DecodingLimits(num_workers=run.num_workers),
         progress=progress,
     )
     torch.manual_seed(run.seed)
@@ -91,6 +93,10 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
         "digest": key,
         "num_records": len(clips.records),
         "num_records_listed": len(records),
+        "bad_files": {
+            "left_out": [str(error) for _, error in clips.failures],
+            **clips.bad.summary,
+        },
         "result": {"seconds": result.seconds, "clips": num_clips, "tokens": tokens},
         "environment": environment(),
         "threads": torch.get_num_threads(),

@@ -61,6 +61,10 @@ class TrainRun:
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    on_error: str = "replace"
+    """A video that turns out bad while training: "replace" by another of its class, "skip" the clip, or "stop"."""
+    num_workers: int = 2
+    """Processes that decode, where there is no cache or it has to be made; 0 decodes in the training process."""
 
     def __post_init__(self):
         variant_named(self.variant)
@@ -73,6 +77,10 @@ class TrainRun:
             raise ValueError(
                 f"label_smoothing ({self.label_smoothing}) must be at least 0 and less than 1"
             )
+        if self.on_error not in ("replace", "skip", "stop"):
+            raise ValueError(f"on_error ({self.on_error!r}) must be one of: replace, skip, stop")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
         native = self.sets.native
         if (native.size, native.patch_size) != (self.model.image_size, self.model.patch_size):
             raise ValueError(
@@ -87,5 +95,8 @@ class TrainRun:
 
     def digest(self) -> str:
         """A hash of everything but where the output goes: two runs with equal digests give equal weights."""
-        values = {key: value for key, value in asdict(self).items() if key not in ("out", "cache")}
+        without = {"out", "cache", "num_workers"}
+        if self.on_error == "replace":  # the default changes nothing where no file is bad
+            without.add("on_error")
+        values = {key: value for key, value in asdict(self).items() if key not in without}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ BITS = 8
 def numbered_frames(num_frames, *, height=64, width=64):
     """Frames (T, H, W, 3): frame t shows the bits of t as black and white columns."""
     bits = (np.arange(num_frames)[:, None] >> np.arange(BITS)) & 1
-    columns = np.repeat(bits, width // BITS, axis=1).astype(np.uint8) * 255  # (T, W)
+    columns = bits[:, np.arange(width) * BITS // width].astype(np.uint8) * 255  # (T, W)
     return np.broadcast_to(columns[:, None, :, None], (num_frames, height, width, 3)).copy()
 
 
@@ -25,3 +25,16 @@ def read_numbers(frames):
 def write_numbered(path, num_frames=60, **options):
     write_video(path, numbered_frames(num_frames), **options)
     return str(path)
+
+
+def turn_header(path, turn):
+    """Write a rotation into the track header of an mp4 (its display matrix: 16.16 fixed point, rows (a b u)(c d v))."""
+    with open(path, "rb") as file:
+        content = bytearray(file.read())
+    tkhd = content.index(b"tkhd")
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
+    for place, value in zip((0, 4, 12, 16), (cos, sin, -sin, cos), strict=True):
+        at = tkhd + 4 + 4 + 36 + place
+        content[at : at + 4] = (value * 0x10000).to_bytes(4, "big", signed=True)
+    with open(path, "wb") as file:
+        file.write(content)

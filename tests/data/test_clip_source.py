@@ -1,9 +1,12 @@
 """Clip sources: bad files are left out and counted, and a cache never pretends to hold more than it does."""
 
 import pytest
+import torch
+from numbered_video import read_numbers, write_numbered
 
 from stretchysnake import Scale, VideoRecord, read_records
-from stretchysnake.data.clip_source import open_clips
+from stretchysnake.data.clip_source import DecodedClips, open_clips
+from stretchysnake.data.clips import Sampling, uniform_view_indices
 
 
 @pytest.fixture
@@ -38,3 +41,35 @@ def test_cache_refuses_more_than_it_holds(clip_folder, tmp_path):
         ValueError, match=r"size \(40\) must not exceed .* \(32\); set cache_size to 40"
     ):
         clips.clip(0, Scale(8, 40, 8))
+
+
+def test_sampling_decides_the_frames_of_evaluation_and_training(tmp_path):
+    record = VideoRecord(write_numbered(tmp_path / "v.mp4", 100), 0)
+    official = open_clips([record], cache=None, sampling=Sampling(rule="videomamba"))
+    assert read_numbers(official.clip(0, Scale(4, 32, 8)).numpy()) == [12, 37, 62, 86]
+    strided = DecodedClips([record], sampling=Sampling(rule="strided", stride=3))
+    drawn = strided.clip(0, Scale(4, 32, 8), generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (4, 32, 32, 3)
+    with pytest.raises(
+        ValueError, match=r"sampling \(videomamba\) needs the whole video, and cache"
+    ):
+        open_clips([record], cache=tmp_path, sampling=Sampling(rule="videomamba"))
+
+
+@pytest.mark.parametrize("num_crops", [1, 3])
+def test_views_are_temporal_views_times_crops(tmp_path, num_crops):
+    record = VideoRecord(
+        write_numbered(
+            tmp_path / "v.mp4",
+            48,
+        ),
+        0,
+    )
+    clips = DecodedClips([record])
+    views = clips.views(0, Scale(4, 32, 8), num_views=3, num_crops=num_crops)
+    assert views.shape == (3 * num_crops, 4, 32, 32, 3)
+    for place, view in enumerate(views):  # the picture is square: crops are the same
+        expected = uniform_view_indices(48, 4, view=place // num_crops, num_views=3)
+        assert read_numbers(view.numpy()) == expected
+    with pytest.raises(ValueError, match=r"num_crops \(2\) must be 1 or 3"):
+        clips.views(0, Scale(4, 32, 8), num_views=1, num_crops=2)

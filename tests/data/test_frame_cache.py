@@ -1,4 +1,5 @@
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,30 @@ def test_an_array_cut_short_is_made_anew(records, tmp_path):
     expected = cache.frames.copy()
     path.write_bytes(path.read_bytes()[:500])
     assert np.array_equal(build(records, tmp_path).frames, expected)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.999], ids=str)
+def test_one_changed_bit_is_noticed_and_decoded_anew(records, tmp_path, capsys, place):
+    cache = build(records, tmp_path)
+    path = tmp_path / f"{cache.key}.npy"
+    expected = cache.frames.copy()
+    content = bytearray(path.read_bytes())
+    content[128 + int(place * (len(content) - 128))] ^= 4
+    path.write_bytes(content)
+    assert np.array_equal(build(records, tmp_path).frames, expected)
+    assert "its content changed on disk; decoding again" in capsys.readouterr().err
+
+
+def test_a_decoder_that_hangs_costs_one_video(records, tmp_path, monkeypatch):
+    def hang_on(path, *arguments, **options):
+        if path == records[1].path:
+            time.sleep(600)
+        return read_frames(path, *arguments, **options)
+
+    monkeypatch.setattr(frame_cache, "read_frames", hang_on)
+    cache = build(records, tmp_path, num_workers=2, timeout_seconds=4)
+    assert cache.records == [records[0], records[2]]
+    assert [error.kind for _, error in cache.failures] == ["timeout"]
 
 
 def test_bad_files_are_listed_and_never_replaced(records, tmp_path):

@@ -3,6 +3,7 @@ import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data import loader
+from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
@@ -10,6 +11,8 @@ from stretchysnake.data.loader import (
     Augmentation,
     CachedClips,
     DecodedClips,
+    DecodingLimits,
+    TimedBatches,
     batch_size_at,
     evaluation_batches,
     training_batches,
@@ -45,12 +48,18 @@ RUN = {"variant": "two", "batch_size": 3, "seed": 5, "steps": 8}
 
 def test_training_batches_resume_exactly(clips):
     whole = list(training_batches(clips, **RUN))
-    rest = list(training_batches(clips, **RUN, start=5, prefetch=0))
+    rest = list(training_batches(clips, **RUN, start_step=5, prefetch=0))
     assert [batch.step for batch in rest] == [5, 6, 7]
     for a, b in zip(whole[5:], rest, strict=True):
         assert (
             a.scale == b.scale and torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
         )
+
+
+def test_start_step_just_past_the_end_is_done_and_beyond_it_is_an_error(clips):
+    assert list(training_batches(clips, **RUN, start_step=8)) == []
+    with pytest.raises(ValueError, match=r"start_step \(9\) must be between 0 and steps \(8\)"):
+        list(training_batches(clips, **RUN, start_step=9))
 
 
 def test_training_batches_have_the_scale_of_their_step(clips):
@@ -73,7 +82,7 @@ def test_steps_under_a_token_budget_resume_exactly():
     run = {"variant": "two", "batch_size": 9, "seed": 1, "steps": 20, "token_budget": 200}
     whole = list(training_steps(7, **run))
     assert [len(step.indices) for step in whole[:2]] == [200 // 64, 200 // 72]
-    assert list(training_steps(7, **run, start=11)) == whole[11:]
+    assert list(training_steps(7, **run, start_step=11)) == whole[11:]
 
 
 def test_seeds_give_other_orders():
@@ -120,7 +129,7 @@ def test_augmentation_can_be_switched_off(records):
 
 
 def test_a_bad_file_raises_through_the_prefetch_thread(tmp_path):
-    clips = DecodedClips([VideoRecord(str(tmp_path / "gone.mp4"), 0)])
+    clips = DecodedClips([VideoRecord(str(tmp_path / "gone.mp4"), 0)], bad=BadClips("stop"))
     with pytest.raises(DecodeError, match="missing"):
         list(training_batches(clips, **RUN))
 
@@ -137,3 +146,39 @@ def test_the_prefetch_thread_ends_with_its_consumer(clips):
 def test_no_clip_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="no clip to train on"):
         next(training_steps(0, variant="two", batch_size=2, seed=0, steps=1))
+
+
+def test_processes_give_what_this_process_gives(records):
+    alone = training_batches(DecodedClips(records), **RUN)
+    pooled = training_batches(
+        DecodedClips(records, limits=DecodingLimits(num_workers=2)), **RUN, start_step=3
+    )
+    for a, b in zip(list(alone)[3:], pooled, strict=True):
+        assert torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
+
+
+def test_timed_batches_tell_the_share_of_time_waited(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(loader.time, "perf_counter", lambda: clock[0])
+
+    def slow():
+        for number in range(4):
+            clock[0] += 1.0  # a batch takes a second to make
+            yield number
+
+    batches = TimedBatches(slow())
+    assert batches.wait_share == 0
+    for _ in batches:
+        clock[0] += 3.0  # and three to use
+    assert batches.seconds_waited == 4.0
+    assert batches.wait_share == 4 / 16
+
+
+def test_strong_augmentation_reaches_the_clips_and_resumes_exactly(records):
+    strong = Augmentation(rand_augment=(2, 20), erase=0.5, flip=True)
+    clips = DecodedClips(records, augmentation=strong)
+    whole = list(training_batches(clips, **RUN))
+    plain = list(training_batches(DecodedClips(records), **RUN))
+    assert sum(torch.equal(a.video, b.video) for a, b in zip(whole, plain, strict=True)) < 4
+    for a, b in zip(whole[4:], training_batches(clips, **RUN, start_step=4), strict=True):
+        assert torch.equal(a.video, b.video)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from numbered_video import numbered_frames, read_numbers, write_numbered
+from numbered_video import numbered_frames, read_numbers, turn_header, write_numbered
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.video import probe, read_frames, write_image, write_video
@@ -147,8 +147,8 @@ DAMAGED = {
     ),
     "audio": ("v.mp4", _audio_only, "no_video", "no video stream"),
     "cut-index-first": ("v.mp4", _damage_index_first, "truncated", "promises 40 frames"),
-    "cut-index-last": ("v.mp4", _damage_no_index, "truncated", "index is missing"),
-    "cut-matroska": ("v.mkv", _damage_matroska, "truncated", "promises"),
+    "cut-index-last": ("v.mp4", _damage_no_index, "truncated", "its end is missing"),
+    "cut-matroska": ("v.mkv", _damage_matroska, "truncated", "its end is missing"),
     "bit-rot": ("v.mp4", _damage_bits, "corrupt", "fetch the file again"),
 }
 
@@ -171,15 +171,8 @@ def test_rotation_flag_is_honoured(tmp_path, turn):
     plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
     frames = numbered_frames(3, height=32)
     write_video(plain, frames)
-    content = bytearray(plain.read_bytes())
-    # the display matrix of the track header: 16.16 fixed point, rows (a b u)(c d v)
-    tkhd = content.index(b"tkhd")
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
-    one = 0x10000
-    for place, value in zip((0, 4, 12, 16), (cos, sin, -sin, cos), strict=True):
-        at = tkhd + 4 + 4 + 36 + place
-        content[at : at + 4] = (value * one).to_bytes(4, "big", signed=True)
-    turned.write_bytes(content)
+    turned.write_bytes(plain.read_bytes())
+    turn_header(turned, turn)
     with av.open(str(turned)) as container:
         assert next(container.decode(video=0)).rotation % 360 in (turn, 360 - turn)
     upright, shown = read_frames(plain, [2])[0], read_frames(turned, [2])[0]

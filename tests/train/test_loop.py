@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from stretchysnake import VARIANTS, VideoMamba, VideoMambaConfig, load_model
+from stretchysnake import (
+    VARIANTS,
+    VideoMamba,
+    VideoMambaConfig,
+    VideoRecord,
+    load_model,
+    read_records,
+)
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.records import write_records
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train.loop import fit, train
 from stretchysnake.train.run import OptimConfig, TrainRun
@@ -121,3 +130,30 @@ def test_bf16_trains_with_fp32_parameters(trained, tmp_path):
     state = read_checkpoint(result.weights)[0]
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
     assert result.losses[0][1] == pytest.approx(exact.losses[0][1], abs=0.05)
+
+
+def test_bad_files_of_a_training_are_counted_and_listed(clip_folder, tmp_path):
+    records = read_records(clip_folder)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    write_records(tmp_path / "list.csv", [*records, VideoRecord(str(tmp_path / "empty.mp4"), 1)])
+    run = TrainRun(
+        data=str(tmp_path / "list.csv"), out=str(tmp_path / "run"), steps=1, batch_size=2
+    )
+    train(run)
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (written["num_records"], written["num_records_listed"]) == (12, 13)
+    bad = written["bad_files"]
+    assert (bad["on_error"], bad["replaced"], bad["skipped"], bad["files"]) == ("replace", 0, 0, [])
+    assert len(bad["left_out"]) == 1 and "empty.mp4: empty" in bad["left_out"][0]
+    with pytest.raises(DecodeError, match=r"empty\.mp4: empty"):
+        train(replace(run, out=str(tmp_path / "stopped"), on_error="stop"))
+    with pytest.raises(
+        ValueError, match=r"on_error \('ignore'\) must be one of: replace, skip, stop"
+    ):
+        replace(run, on_error="ignore")
+
+
+def test_how_decoding_is_done_does_not_change_which_run_it_is(clip_folder, tmp_path):
+    run = TrainRun(data=str(clip_folder), out=str(tmp_path / "run"))
+    assert replace(run, num_workers=0).digest() == run.digest()
+    assert replace(run, on_error="skip").digest() != run.digest()

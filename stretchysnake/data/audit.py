@@ -1,0 +1,201 @@
+"""A verdict for every video before it is trained or measured on: `stretchysnake data check`.
+
+Each file is decoded from its first frame to its last, in processes of its own (decoder_pool.py). Verdicts are written
+down as they fall; a check that was interrupted, or is repeated, decodes only the files that are new or have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
+from stretchysnake.data.records import (
+    VIDEO_EXTENSIONS,
+    VideoRecord,
+    find_videos,
+    read_records,
+    write_records,
+)
+from stretchysnake.data.verdicts import Audit, Verdict, journal_of, known_verdicts
+from stretchysnake.data.video import VideoInfo, probe, verify
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRun:
+    """A verdict for every video of lists, folders or files."""
+
+    report: str | None = "data-check.json"
+    """JSON report; a repeated check reads the verdicts of unchanged files from it. Null writes none."""
+    clean: str | None = None
+    """CSV list of the good videos to write; needs a list with labels or class folders."""
+    quick: bool = False
+    """Read the packets and the first frame only: finds missing, cut and foreign files, not rot inside."""
+    num_workers: int = 2
+    """Processes that decode."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time for one file."""
+    memory_gib: float = MEMORY_GIB
+    """Memory for one file."""
+
+
+def check(
+    sources: Sequence[str | os.PathLike],
+    run: CheckRun | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Audit:
+    """Decode every video of the sources (lists, folders, files) and return the verdicts; write what `run` asks for.
+
+    ValueError for a source that does not exist, a list that cannot be read, or `clean` without labels.
+    """
+    run = run or CheckRun(report=None)
+    paths, records, others = _listed(sources)
+    if run.clean and not records:
+        raise ValueError(
+            f"clean ({run.clean}) needs labels: give a list, or a folder with one sub-folder per class."
+        )
+    report = Path(run.report) if run.report else None
+    known = known_verdicts(report) if report else {}
+    found: dict[str, Verdict] = {}
+    for path in paths:
+        verdict = known.get(path)
+        if verdict is not None and _unchanged(verdict, run.quick):
+            found[path] = verdict
+    reused, started = len(found), time.perf_counter()
+    todo = [path for path in paths if path not in found]
+    journal = journal_of(report)
+    if report:
+        report.parent.mkdir(parents=True, exist_ok=True)
+    with open(journal, "a", encoding="utf-8") if journal else open(os.devnull, "w") as file:
+        for verdict in _verdicts(todo, run):
+            found[verdict.path] = verdict
+            file.write(json.dumps(asdict(verdict)) + "\n")
+            file.flush()
+            if progress:
+                bad = sum(v.kind != "ok" for v in found.values())
+                done, seconds = len(found) - reused, time.perf_counter() - started
+                left = seconds / done * (len(todo) - done)
+                progress(f"checked {len(found)} of {len(paths)} videos, {bad} bad, "
+                         f"{done / max(1e-6, seconds):.0f}/s, {left / 60:.1f} min left")  # fmt: skip
+    verdicts = [found[path] for path in paths]
+    audit = Audit(
+        verdicts=verdicts,
+        records=records,
+        bad_records=list(_empty_windows(records, found)),
+        other_files=others,
+        copies=_copies(verdicts),
+        reused=reused,
+        seconds=time.perf_counter() - started,
+    )
+    if report:
+        unfinished = report.with_name(f".{report.name}.partial")
+        unfinished.write_text(json.dumps(audit.as_json(), indent=1), encoding="utf-8")
+        os.replace(unfinished, report)
+        journal.unlink(missing_ok=True)
+    if run.clean:
+        write_records(run.clean, [_absolute(record) for record in audit.good_records])
+    return audit
+
+
+def _absolute(record: VideoRecord) -> VideoRecord:
+    """The record as a list anywhere else can hold it."""
+    return VideoRecord(**{**asdict(record), "path": os.path.abspath(record.path)})
+
+
+def _listed(sources) -> tuple[list[str], list[VideoRecord], dict[str, int]]:
+    """(unique paths in order, labelled records, extensions of files passed over) of lists, folders and videos."""
+    paths: dict[str, None] = {}
+    records: list[VideoRecord] = []
+    others: Counter = Counter()
+    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
+        source = Path(source)
+        if source.is_dir():
+            paths.update(dict.fromkeys(find_videos(source)))
+            for file in source.rglob("*"):
+                if file.is_file() and file.suffix.lower() not in VIDEO_EXTENSIONS:
+                    others[file.suffix.lower() or "no extension"] += 1
+            with suppress(ValueError):  # without class folders there is all but the clean list
+                records += read_records(source)
+        elif source.suffix.lower() in _LIST_EXTENSIONS or not source.exists():
+            listed = read_records(source)  # raises for what does not exist
+            records += listed
+            paths.update(dict.fromkeys(record.path for record in listed))
+        else:
+            paths[str(source)] = None
+    return list(paths), records, dict(sorted(others.items()))
+
+
+_LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")
+
+
+def _verdicts(paths: Sequence[str], run: CheckRun) -> Iterator[Verdict]:
+    answers = map_decoding(
+        partial(_examine, quick=run.quick),
+        ((path, path) for path in paths),
+        num_workers=run.num_workers,
+        timeout_seconds=run.timeout_seconds,
+        memory_gib=run.memory_gib,
+    )
+    for path, answer in zip(paths, answers, strict=True):
+        size, modified = _stat(path)
+        stamp = {"num_bytes": size, "modified_ns": modified, "quick": run.quick}
+        if isinstance(answer, DecodeError):
+            yield Verdict(path=path, kind=answer.kind, reason=answer.reason, **stamp)
+        else:
+            info, digest = answer
+            yield Verdict(path=path, kind="ok", digest=digest, **asdict(info), **stamp)
+
+
+def _examine(path: str, *, quick: bool) -> tuple[VideoInfo, str]:
+    info = probe(path) if quick else verify(path)
+    digest = hashlib.sha1()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return info, digest.hexdigest()
+
+
+def _stat(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _unchanged(verdict: Verdict, quick: bool) -> bool:
+    """Whether an earlier verdict still holds; what was missing or too slow is tried again."""
+    if verdict.kind in ("missing", "timeout") or (verdict.quick and not quick):
+        return False
+    return (verdict.num_bytes, verdict.modified_ns) == _stat(verdict.path)
+
+
+def _empty_windows(records, verdicts) -> Iterator[tuple[VideoRecord, str]]:
+    for record in records:
+        duration = verdicts[record.path].duration_seconds
+        if verdicts[record.path].kind != "ok" or (record.start is None and record.end is None):
+            continue
+        start = record.start or 0.0
+        if start >= duration or (record.end is not None and record.end <= start):
+            yield (
+                record,
+                f"no frame between {record.start} s and {record.end} s; it lasts {duration:.2f} s",
+            )
+
+
+def _copies(verdicts: Sequence[Verdict]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.digest:
+            groups.setdefault(verdict.digest, []).append(verdict.path)
+    return [group for group in groups.values() if len(group) > 1]

@@ -1,0 +1,133 @@
+"""What a check of videos found: one `Verdict` per file, all of them as an `Audit`, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from stretchysnake.data.decode_error import ERROR_KINDS
+from stretchysnake.data.records import VideoRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a check says about one file: `kind` is "ok" or one of decode_error.ERROR_KINDS."""
+
+    path: str
+    kind: str
+    reason: str = ""
+    num_frames: int = 0
+    duration_seconds: float = 0.0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    digest: str = ""
+    """SHA-1 of the file's bytes; equal ones are copies."""
+    num_bytes: int = 0
+    modified_ns: int = 0
+    quick: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """All verdicts, in the order of the list, and what else was noticed."""
+
+    verdicts: list[Verdict]
+    records: list[VideoRecord]
+    """Labelled records, where the source has labels."""
+    bad_records: list[tuple[VideoRecord, str]] = field(default_factory=list)
+    """Records of good files whose start and end hold no frame, with the reason."""
+    other_files: dict[str, int] = field(default_factory=dict)
+    """Files in the folders that were not looked at: extension -> how many."""
+    copies: list[list[str]] = field(default_factory=list)
+    """Groups of files with the same bytes."""
+    reused: int = 0
+    """Verdicts taken from an earlier check of the same, unchanged files."""
+    seconds: float = 0.0
+
+    @property
+    def bad(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if verdict.kind != "ok"]
+
+    @property
+    def good_records(self) -> list[VideoRecord]:
+        """The labelled records of good files."""
+        unusable = {verdict.path for verdict in self.bad}
+        wrong = {id(record) for record, _ in self.bad_records}
+        return [r for r in self.records if r.path not in unusable and id(r) not in wrong]
+
+    def counts(self) -> dict[str, int]:
+        """Files per kind, "ok" first."""
+        found = Counter(verdict.kind for verdict in self.verdicts)
+        return {kind: found[kind] for kind in ("ok", *ERROR_KINDS) if kind == "ok" or found[kind]}
+
+    def as_json(self) -> dict:
+        labels = Counter(record.class_name or str(record.label) for record in self.good_records)
+        return {
+            "num_files": len(self.verdicts),
+            "counts": self.counts(),
+            "num_reused": self.reused,
+            "seconds": round(self.seconds, 1),
+            "clips_per_class": dict(sorted(labels.items())),
+            "copies": self.copies,
+            "other_files": self.other_files,
+            "bad_records": [{**asdict(r), "reason": reason} for r, reason in self.bad_records],
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+        }
+
+
+def journal_of(report: Path | None) -> Path | None:
+    """Where verdicts are written as they fall, until the report is whole."""
+    return report and report.with_name(f".{report.name}.journal")
+
+
+def known_verdicts(report: Path) -> dict[str, Verdict]:
+    """Path -> verdict of an earlier report and of an interrupted check; torn or foreign lines are passed over."""
+    lines = []
+    try:
+        lines += json.loads(report.read_text(encoding="utf-8"))["verdicts"]
+    except OSError:
+        pass
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"report ({report}) exists and is not a report of data check; name another file."
+        ) from None
+    journal = journal_of(report)
+    if journal.exists():
+        for line in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+    known = {}
+    for line in lines:
+        try:
+            known[line["path"]] = Verdict(**line)
+        except (TypeError, KeyError):
+            continue
+    return known
+
+
+def render_audit(audit: Audit, *, most: int = 50) -> str:
+    """The summary a person reads: bad files first, then counts."""
+    lines = [f"{v.path}: {v.kind}: {v.reason}" for v in audit.bad[:most]]
+    if len(audit.bad) > most:
+        lines.append(f"... and {len(audit.bad) - most} more; the report lists them all")
+    lines += [f"{record.path}: {reason}" for record, reason in audit.bad_records[:most]]
+    if audit.copies:
+        groups = len(audit.copies)
+        lines.append(
+            f"{groups} group(s) of files with the same bytes, e.g. {' = '.join(audit.copies[0][:3])}"
+        )
+    if audit.other_files:
+        passed = ", ".join(f"{count} {name}" for name, count in audit.other_files.items())
+        lines.append(f"not looked at, for their extension: {passed}")
+    counts = audit.counts()
+    good = counts.pop("ok")
+    kinds = "".join(f", {number} {kind}" for kind, number in counts.items())
+    lines.append(f"{good} of {len(audit.verdicts)} videos are good{kinds} "
+                 f"({audit.reused} known from before, {audit.seconds:.0f} s)")  # fmt: skip
+    return "\n".join(lines)
