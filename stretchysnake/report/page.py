@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
 from stretchysnake.report.cells import datasets_of, label, main_dataset, percent, points
 from stretchysnake.report.context import (
@@ -18,7 +19,7 @@ from stretchysnake.report.context import (
 )
 from stretchysnake.report.headlines import claim, headlines, tiles
 from stretchysnake.report.tables import accuracy_table, render_text
-from stretchysnake.results import Row, latest, select, wilson_interval
+from stretchysnake.results import Row, latest, select
 
 __all__ = [
     "ReportContext",
