@@ -112,13 +112,18 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
             f"gallery features have {gallery.features.shape[1]} numbers, queries "
             f"{queries.features.shape[1]}; extract both with the same weights"
         )
-    known = set(gallery.labels.tolist())
+    check_labels(gallery.labels.tolist(), queries.labels.tolist())
+
+
+def check_labels(gallery: list[int], queries: list[int]) -> None:
+    """ValueError when the gallery has one class, or lacks classes of the queries."""
+    known = set(gallery)
     if len(known) == 1:
         raise ValueError(
             f"gallery holds one class (label {known.pop()}), so every answer would be the same; "
             "give a gallery with two classes or more"
         )
-    lost = [label for label in queries.labels.tolist() if label not in known]
+    lost = [label for label in queries if label not in known]
     if lost:
         names = ", ".join(map(str, sorted(set(lost))[:8]))
         raise ValueError(

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
-from stretchysnake.report.cells import datasets_of, label, main_dataset, percent, points
+from stretchysnake.report.beside_paper import tables_beside_paper
+from stretchysnake.report.cells import (
+    datasets_of,
+    label,
+    main_dataset,
+    percent,
+    points,
+    protocols_of,
+)
 from stretchysnake.report.context import (
     ReportContext,
     SuiteInfo,
@@ -18,7 +26,14 @@ from stretchysnake.report.context import (
     write_whole,
 )
 from stretchysnake.report.headlines import claim, headlines, tiles
-from stretchysnake.report.tables import accuracy_table, render_text
+from stretchysnake.report.plain_table import PlainTable
+from stretchysnake.report.tables import (
+    accuracy_table,
+    best_cell_tables,
+    measured_tables,
+    plain_accuracy_table,
+    render_text,
+)
 from stretchysnake.results import Row, latest, select
 
 __all__ = [
@@ -59,7 +74,8 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
             "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
         ) from None
 
-    top1 = latest(select(rows, metric="top1"))
+    first = protocols_of(select(rows, metric="top1"))[:1]
+    top1 = latest(select(rows, metric="top1", protocol=first))
     main = main_dataset(top1)
     found = headlines(top1, dataset=main)
     infos = {suite.dataset: suite for suite in context.suites}
@@ -88,8 +104,18 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         runs=sorted({row.run_id for row in top1}),
         devices=sorted({row.device for row in top1 if row.device}),
         commits=sorted({row.commit for row in top1 if row.commit}),
+        extra=[*_other_tables(rows, first), *best_cell_tables(rows), *tables_beside_paper(rows)],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in measured],
     )
+
+
+def _other_tables(rows: Sequence[Row], shown: list[str]) -> list[PlainTable]:
+    """Tables of the protocols and metrics that the page's main part leaves out."""
+    return [
+        plain_accuracy_table(select(rows, protocol=protocol), dataset=dataset, metric=metric)
+        for protocol, metric, dataset in measured_tables(rows)
+        if [protocol] != shown or metric != "top1"
+    ]
 
 
 def _is_home(row: Row, native: tuple[int, int, int]) -> bool:
