@@ -8,7 +8,6 @@ from pathlib import Path
 
 from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
-from stretchysnake.report.beside_paper import tables_beside_paper
 from stretchysnake.report.cells import (
     datasets_of,
     label,
@@ -29,7 +28,7 @@ from stretchysnake.report.headlines import claim, headlines, tiles
 from stretchysnake.report.plain_table import PlainTable
 from stretchysnake.report.tables import (
     accuracy_table,
-    best_cell_tables,
+    further_tables,
     measured_tables,
     plain_accuracy_table,
     render_text,
@@ -104,7 +103,7 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         runs=sorted({row.run_id for row in top1}),
         devices=sorted({row.device for row in top1 if row.device}),
         commits=sorted({row.commit for row in top1 if row.commit}),
-        extra=[*_other_tables(rows, first), *best_cell_tables(rows), *tables_beside_paper(rows)],
+        extra=[*_other_tables(rows, first), *further_tables(rows)],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in measured],
     )
 

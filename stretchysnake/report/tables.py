@@ -21,6 +21,7 @@ from stretchysnake.report.cells import (
     protocols_of,
 )
 from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
+from stretchysnake.report.paired import paired_table
 from stretchysnake.report.plain_table import PlainTable
 from stretchysnake.results import Row, select
 
@@ -29,7 +30,7 @@ __all__ = [
     "Headlines",
     "TableRow",
     "accuracy_table",
-    "best_cell_tables",
+    "further_tables",
     "headlines",
     "measured_tables",
     "plain_accuracy_table",
@@ -263,7 +264,7 @@ def render_text(rows: Sequence[Row]) -> str:
         chosen = select(rows, protocol=protocol)
         plain = plain_accuracy_table(chosen, dataset=dataset, metric=metric)
         parts += ["", plain.to_text().rstrip()]
-    for plain in [*best_cell_tables(rows), *tables_beside_paper(rows)]:
+    for plain in further_tables(rows):
         parts += ["", plain.to_text().rstrip()]
     return "\n".join(parts).lstrip("\n") + "\n"
 
@@ -291,6 +292,17 @@ def measured_tables(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """(protocol, metric, dataset) of every table the rows fill: retrieval top1 first, as in the paper."""
     present = dict.fromkeys((row.protocol, row.metric, row.dataset) for row in rows)
     return sorted(present, key=lambda key: (key[0] != "retrieval", key[0], key[1] != "top1"))
+
+
+def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
+    """Best cells, paired tests and the paper's tables beside ours: whatever the rows can fill."""
+    main = select(rows, protocol="retrieval", metric="top1")
+    paired = [paired_table(main, dataset=dataset) for dataset in datasets_of(main)]
+    return [
+        *best_cell_tables(rows),
+        *(table for table in paired if table is not None),
+        *tables_beside_paper(rows),
+    ]
 
 
 def best_cell_tables(rows: Sequence[Row]) -> list[PlainTable]:
