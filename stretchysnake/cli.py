@@ -11,7 +11,7 @@ usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an exa
 
   quickstart   make videos, train vanilla and static tokens, measure both over every scale, show a report
   train        train a model on a list or a folder of videos
-  evaluate     retrieval over a grid of scales: one row per cell
+  evaluate     retrieval or a linear probe over a grid of scales: one row per cell and metric
   report       one HTML page from measured rows
   embed        features of any mp4, avi, webm, mkv ... files or folders
   data         info, list: a public benchmark's state and its official lists; check: a verdict per video
@@ -26,7 +26,9 @@ EXAMPLES = {
     "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
     "  stretchysnake train --config run.yaml --optim.lr 0.001",
     "evaluate": "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
-    "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl",
+    "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl\n"
+    "  stretchysnake evaluate --config run.yaml --protocols [retrieval,probe] --metrics [top1,map,gallery_top1] "
+    "--feature_cache features/",
     "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
     "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
     "data": "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
@@ -35,6 +37,7 @@ EXAMPLES = {
     "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv",
     "doctor": "stretchysnake doctor",
 }
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRun:
@@ -250,9 +253,11 @@ def _embed(argv: list[str]) -> int:
 
 
 def _data(argv: list[str]) -> int:
-    verbs = {"check": _data_check, "info": _data_benchmark, "list": _data_benchmark}
+    verbs = {"info": _data_benchmark, "list": _data_benchmark, "check": _data_check}
     if argv[:1] in (["-h"], ["--help"]):
-        print(f"usage: stretchysnake data {{{','.join(verbs)}}} ...\n\nexample:\n  {EXAMPLES['data']}")
+        print(
+            f"usage: stretchysnake data {{{','.join(verbs)}}} ...\n\nexample:\n  {EXAMPLES['data']}"
+        )
         raise SystemExit(0)
     if not argv or argv[0] not in verbs:
         found = f"({argv[0]})" if argv else "is not given and"

@@ -1,4 +1,4 @@
-"""Rows, one for each measured number: append, read, select, compare (JSON lines on disk)."""
+"""Rows, one for each measured number: append, read, select (JSON lines on disk)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import math
 import os
 import platform
 import re
-import statistics
 import subprocess
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
-from typing import NamedTuple
 
 STATUSES = ("ok", "oom", "empty")
 
@@ -34,6 +32,7 @@ class Row:
 
     run_id: str
     protocol: str
+    """`retrieval` or `probe`, and what makes its numbers not comparable: `retrieval-l2`, `probe-group-safe`."""
     dataset: str
     """Name of the data set and suite, e.g. `motion-digits/short`."""
     model: str
@@ -60,6 +59,15 @@ class Row:
     """Whether this model saw this scale in training."""
     native: bool
     """Whether this is vanilla's own training cell."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of value over queries: Wilson's for shares, bootstrap for others (comparison.py)."""
+    correct: str = ""
+    """Which queries were right, in their order, packed (comparison.pack_correct); "" for no shares."""
+    queries: str = ""
+    """Hash of the queries answered, in their order: rows with the same one can be paired."""
+    peak_mib: float | None = None
+    """Most MiB that the tensors of one clip's forward pass hold at once, beside the weights."""
     note: str = ""
     commit: str = ""
     device: str = ""
@@ -81,39 +89,13 @@ class Row:
             )
         if self.value is not None and not 0 <= self.value <= 1:
             raise ValueError(f"value ({self.value!r}) must be a fraction in [0, 1], not percent.")
-        for name in ("gflops", "milliseconds"):
+        for name in ("gflops", "milliseconds", "peak_mib"):
             number = getattr(self, name)
             if number is not None and not (math.isfinite(number) and number >= 0):
                 raise ValueError(f"{name} ({number!r}) must be finite and not negative, or None.")
 
 
 _NAMES = tuple(field.name for field in fields(Row))
-
-
-class Interval(NamedTuple):
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Mean over cells of model_a - model_b, and what it rests on; fractions, not percentages."""
-
-    model_a: str
-    model_b: str
-    mean: float
-    mean_a: float
-    mean_b: float
-    interval: Interval | None
-    """95 % interval of `mean`; None when it cannot be given (no query counts)."""
-    interval_over: str
-    """`seeds` (Student t) or `queries` (normal, one seed only)."""
-    seeds: tuple[int, ...]
-    per_seed: tuple[float, ...]
-    cells: tuple[tuple[int, int], ...]
-    """(num_frames, size) of the cells averaged over."""
-    num_cells_left_out: int
-    """Cells that one of the two models, or one of the seeds, has no value for."""
 
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -208,87 +190,6 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 def native_cells(rows: Iterable[Row]) -> set[tuple[int, int]]:
     """The (num_frames, size) that vanilla was trained at."""
     return {(row.num_frames, row.size) for row in rows if row.native}
-
-
-def wilson_interval(successes: float, n: int, z: float = 1.96) -> Interval:
-    """Wilson score interval of a proportion; stays in [0, 1] and is honest near 0 and 1."""
-    if n <= 0 or not 0 <= successes <= n:
-        raise ValueError(f"successes ({successes}) must lie in [0, n] and n ({n}) be positive.")
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-# 97.5 % quantiles of Student's t for 1 to 12 degrees of freedom; the last serves beyond.
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
-
-
-def mean_difference(
-    rows: Sequence[Row],
-    model_a: str,
-    model_b: str,
-    *,
-    dataset: str,
-    cells: str = "all",
-    metric: str = "top1",
-) -> Difference | None:
-    """Mean over cells of model_a - model_b in each seed, then over seeds, with a 95 % interval.
-
-    cells is `all`, `native` (vanilla's own training cell) or `away` (all but that one). A cell
-    counts when both models have a value there in every shared seed, so that each seed averages
-    the same cells. With two or more seeds the interval is Student's t over them. With one it is
-    a normal interval over queries that takes the cells as fully correlated (they share their
-    queries) and the models as independent: wider than the truth for the queries, and blind to
-    the spread between trainings. None when no cell is shared.
-    """
-    if cells not in ("all", "native", "away"):
-        raise ValueError(f"cells ({cells!r}) must be all, native or away.")
-    rows = latest(select(rows, dataset=dataset, metric=metric))
-    native = native_cells(rows)
-    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model_a: {}, model_b: {}}
-    offered = set()
-    for row in select(rows, model=(model_a, model_b)):
-        cell = (row.num_frames, row.size)
-        if cells == "all" or (cell in native) == (cells == "native"):
-            offered.add(cell)
-            if row.value is not None:
-                found[row.model].setdefault(row.seed, {})[cell] = row
-    seeds = sorted(found[model_a].keys() & found[model_b].keys())
-    sides = [found[model][seed] for model in (model_a, model_b) for seed in seeds]
-    shared = sorted(set.intersection(*map(set, sides))) if sides else []
-    if not shared:
-        return None
-
-    def mean(model: str, seed: int) -> float:
-        return statistics.fmean(found[model][seed][cell].value for cell in shared)
-
-    per_seed = tuple(mean(model_a, seed) - mean(model_b, seed) for seed in seeds)
-    average = statistics.fmean(per_seed)
-    if len(seeds) >= 2:
-        times = _T_975[min(len(seeds) - 2, len(_T_975) - 1)]
-        half = times * statistics.stdev(per_seed) / math.sqrt(len(seeds))
-    else:
-        pairs = [(found[model_a][seeds[0]][c], found[model_b][seeds[0]][c]) for c in shared]
-        half = None
-        if all(row.num_queries > 0 for pair in pairs for row in pair):
-            half = 1.96 * statistics.fmean(
-                math.sqrt(sum(r.value * (1 - r.value) / r.num_queries for r in pair))
-                for pair in pairs
-            )
-    return Difference(
-        model_a=model_a,
-        model_b=model_b,
-        mean=average,
-        mean_a=statistics.fmean(mean(model_a, seed) for seed in seeds),
-        mean_b=statistics.fmean(mean(model_b, seed) for seed in seeds),
-        interval=None if half is None else Interval(average - half, average + half),
-        interval_over="seeds" if len(seeds) >= 2 else "queries",
-        seeds=tuple(seeds),
-        per_seed=per_seed,
-        cells=tuple(shared),
-        num_cells_left_out=len(offered) - len(shared),
-    )
 
 
 def environment() -> dict[str, str]:

@@ -8,10 +8,8 @@ from stretchysnake.results import (
     Row,
     append_rows,
     environment,
-    mean_difference,
     read_rows,
     select,
-    wilson_interval,
 )
 
 PLAIN = {
@@ -107,63 +105,6 @@ def test_select_takes_one_value_or_several():
     assert select(rows, size=(16, 64), model="vanilla") == [rows[0], rows[2]]
     with pytest.raises(ValueError, match="did you mean num_frames"):
         select(rows, num_frame=8)
-
-
-def test_wilson_interval_matches_the_textbook_and_stays_inside():
-    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson_interval(0, 20)[0] == 0
-    assert wilson_interval(20, 20)[1] == 1
-    with pytest.raises(ValueError, match="n \\(0\\)"):
-        wilson_interval(0, 0)
-
-
-def pair(size, vanilla, static, *, seed=0, native=False):
-    return [
-        row(size=size, value=vanilla, seed=seed, native=native),
-        row(size=size, value=static, seed=seed, model="static_tokens"),
-    ]
-
-
-def difference(rows, cells):
-    kwargs = {"dataset": "motion-digits/short", "cells": cells}
-    return mean_difference(rows, "static_tokens", "vanilla", **kwargs)
-
-
-def test_mean_difference_tells_native_from_away():
-    rows = pair(16, 0.2, 0.5) + pair(32, 0.8, 0.6, native=True) + pair(64, 0.1, 0.2)
-    assert difference(rows, "all").mean == pytest.approx(0.2 / 3)
-    assert difference(rows, "away").mean == pytest.approx(0.2)
-    assert difference(rows, "away").cells == ((8, 16), (8, 64))
-    assert difference(rows, "native").mean == pytest.approx(-0.2)
-    assert difference([], "all") is None
-
-
-def test_mean_difference_over_seeds_is_students_t():
-    rows = [r for seed, d in enumerate((0.1, 0.2, 0.3)) for r in pair(16, 0.2, 0.2 + d, seed=seed)]
-    found = difference(rows, "all")
-    assert found.per_seed == pytest.approx((0.1, 0.2, 0.3))
-    half = 4.303 * 0.1 / math.sqrt(3)  # by hand
-    assert found.interval == pytest.approx((0.2 - half, 0.2 + half))
-    assert found.interval_over == "seeds"
-
-
-def test_mean_difference_of_one_seed_speaks_of_queries():
-    found = difference(pair(16, 0.5, 0.5), "all")
-    half = 1.96 * math.sqrt(2 * 0.25 / 100)
-    assert (found.interval_over, found.interval) == ("queries", pytest.approx((-half, half)))
-
-
-def test_mean_difference_uses_only_cells_every_seed_has_on_both_sides():
-    rows = pair(16, 0.2, 0.5) + pair(64, 0.1, 0.9) + pair(16, 0.2, 0.4, seed=1)
-    rows += [row(size=64, seed=1, value=None, status="oom"), rows[3]]
-    found = difference(rows, "all")
-    assert found.mean == pytest.approx(0.25)
-    assert (found.cells, found.num_cells_left_out) == (((8, 16),), 1)
-
-
-def test_a_cell_measured_again_counts_once_and_last():
-    rows = pair(16, 0.2, 0.5) + pair(16, 0.2, 0.3)
-    assert difference(rows, "all").mean == pytest.approx(0.1)
 
 
 def test_environment_is_plain_text():

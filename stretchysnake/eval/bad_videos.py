@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from stretchysnake.comparison import wilson_interval
 from stretchysnake.results import Row
 
 ON_ERROR = ("report", "exclude", "wrong")
@@ -29,12 +30,17 @@ def counted(row: Row, on_error: str) -> Row:
     missing = row.num_expected - row.num_queries
     if on_error != "wrong" or missing == 0 or row.status == "oom":
         return row
+    low, high = wilson_interval((row.value or 0.0) * row.num_queries, row.num_expected)
     note = f"{missing} of {row.num_expected} queries could not be read and count as wrong"
     return replace(
         row,
         value=(row.value or 0.0) * row.num_queries / row.num_expected,
         status="ok",
         num_queries=row.num_expected,
+        low=low,
+        high=high,
+        correct="",  # which of all queries were right is not known in their order
+        queries="",
         note=f"{row.note}; {note}" if row.note else note,
     )
 

@@ -1,7 +1,9 @@
 """FeatureSet: frozen [CLS] features of a list of clips at one scale, the waist of every protocol."""
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -18,10 +20,13 @@ class FeatureSet:
     features: Tensor
     labels: Tensor
     groups: list[str]
+    """Clips that must not meet in a group-safe protocol share a group; "" belongs to none."""
     paths: list[str]
     scale: Scale
     num_expected: int
     """Videos asked for; more than len(paths) when some could not be read."""
+    model: str = ""
+    """`model_hash` of the weights; "" where it is not known."""
 
     def __post_init__(self):
         n = len(self.features)
@@ -31,9 +36,22 @@ class FeatureSet:
                 f"({len(self.paths)}) must be equally many"
             )
         if not self.features.isfinite().all():
+            bad = int((~self.features.flatten(1).isfinite().all(1)).nonzero()[0])
             raise ValueError(
-                f"features at {self.scale} hold non-finite values; the weights are damaged"
+                f"features at {self.scale} hold non-finite values, first in row {bad} "
+                f"({self.paths[bad]}); the weights are damaged"
             )
+
+
+def model_hash(model: VideoMamba) -> str:
+    """16 hex digits that name the weights and the configuration that `features` depends on."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("head."):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def extract(
@@ -69,4 +87,46 @@ def extract(
         [record.path for record in records],
         scale,
         len(clips.records) + len(clips.failures),
+        model_hash(model),
     )
+
+
+def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
+    """ValueError, with the reason, where comparing the two sets would give a number without meaning."""
+    if gallery.scale != queries.scale:
+        raise ValueError(
+            f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale"
+        )
+    if gallery.model != queries.model:
+        raise ValueError(
+            f"gallery features are of model {gallery.model or '(unknown)'}, queries of "
+            f"{queries.model or '(unknown)'}; extract both with the same weights"
+        )
+    for name, found in (("queries", queries), ("gallery", gallery)):
+        if not found.paths:
+            raise ValueError(
+                f"{name} (0 of {found.num_expected} videos) must hold at least one; check the list"
+            )
+    if gallery.features.shape[1] != queries.features.shape[1]:
+        raise ValueError(
+            f"gallery features have {gallery.features.shape[1]} numbers, queries "
+            f"{queries.features.shape[1]}; extract both with the same weights"
+        )
+    check_labels(gallery.labels.tolist(), queries.labels.tolist())
+
+
+def check_labels(gallery: list[int], queries: list[int]) -> None:
+    """ValueError when the gallery has one class, or lacks classes of the queries."""
+    known = set(gallery)
+    if len(known) == 1:
+        raise ValueError(
+            f"gallery holds one class (label {known.pop()}), so every answer would be the same; "
+            "give a gallery with two classes or more"
+        )
+    lost = [label for label in queries if label not in known]
+    if lost:
+        names = ", ".join(map(str, sorted(set(lost))[:8]))
+        raise ValueError(
+            f"labels ({names}) of {len(lost)} queries occur in no gallery video, so these queries "
+            "can never be right; add gallery videos of these classes or leave the queries out"
+        )

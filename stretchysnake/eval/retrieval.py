@@ -1,57 +1,168 @@
-"""Video retrieval: the nearest gallery video of each query, and how often its label is the query's.
+"""Video retrieval: what the nearest gallery videos of each query say about its label.
 
 Paper A.3: gallery = all training samples, query = all test samples, frozen features, top-1. Paper does not
 say which similarity; we use cosine because [CLS] norms change with the scale. L2 is an option.
 """
 
+import re
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.eval.features import FeatureSet
+from stretchysnake.eval.features import FeatureSet, check_comparable
+from stretchysnake.eval.nearest import nearest, scores
 
-METRICS = ("cosine", "l2")
+METRICS = {
+    "top1": "share of queries whose nearest gallery video has their label (the paper's)",
+    "recall@K": "share of queries with their label among the K nearest",
+    "knn@K": "share of queries whose label wins the vote of the K nearest; ties go to the lowest label",
+    "map": "mean average precision of the whole ranking, over queries",
+    "gallery_top1": "top-1 of every gallery video among the others: chooses a scale without test queries",
+}
 
 
-def nearest(
-    query: Tensor, gallery: Tensor, *, k: int = 1, metric: str = "cosine", chunk: int = 1024
-) -> Tensor:
-    """Indices (Q, k) of the nearest gallery rows, nearest first; (Q, C) against (G, C).
+def check_metrics(metrics, *, num_gallery: int | None = None) -> None:
+    """ValueError when a name is no metric, or asks for more neighbours than the gallery has."""
+    if not metrics:
+        raise ValueError(f"metrics (none) must name at least one of: {', '.join(METRICS)}")
+    for name in metrics:
+        found = re.fullmatch(r"(recall|knn)@([1-9]\d*)", name)
+        if not found and name not in ("top1", "map", "gallery_top1"):
+            raise ValueError(
+                f"metric ({name!r}) must be one of: {', '.join(METRICS)} (K a number, as in recall@5)"
+            )
+        if found and num_gallery is not None and int(found[2]) > num_gallery:
+            raise ValueError(
+                f"metric ({name}) asks for more neighbours than the gallery has ({num_gallery}); "
+                f"nearest: {found[1]}@{num_gallery}"
+            )
 
-    Exact, fp32, in chunks of queries and gallery rows: at most chunk × (chunk + k) scores exist at
-    a time. Equal scores go to the lower gallery index.
+
+def retrieve(
+    gallery: FeatureSet,
+    queries: FeatureSet,
+    metrics=("top1",),
+    *,
+    similarity: str = "cosine",
+    group_safe: bool = False,
+) -> dict[str, Tensor]:
+    """The value of every query (Q,) under each metric of METRICS: bool, and fp64 for "map".
+
+    "gallery_top1" has a value for every gallery video instead. group_safe drops the gallery videos of a
+    query's own group (UCF101's groups, MotionDigits' actors). ValueError where the number would mean
+    nothing: other scales or models, labels missing in the gallery, one class, no query.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric ({metric!r}) must be one of: {', '.join(METRICS)}")
-    if not 1 <= k <= len(gallery):
-        raise ValueError(f"k ({k}) must be between 1 and the gallery's size ({len(gallery)})")
-    query, gallery = query.float(), gallery.float()
-    if metric == "cosine":
-        query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
-    rows = []
-    for q in query.split(chunk):
-        scores = q.new_empty(len(q), 0)
-        indices = torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
-        for start in range(0, len(gallery), chunk):
-            part = gallery[start : start + chunk]
-            score = q @ part.T
-            if metric == "l2":
-                score = 2.0 * score - part.square().sum(1)  # -|q - g|² without the query's own norm
-            index = torch.arange(start, start + len(part), device=q.device).expand(len(q), -1)
-            scores, indices = torch.cat([scores, score], 1), torch.cat([indices, index], 1)
-            order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
-            scores, indices = scores.gather(1, order), indices.gather(1, order)
-        rows.append(indices)
-    return torch.cat(rows) if rows else torch.empty(0, k, dtype=torch.int64)
+    check_comparable(gallery, queries)
+    check_metrics(metrics, num_gallery=len(gallery.paths))
+    exclude = _group_ids(queries, gallery) if group_safe else None
+    if group_safe:
+        _check_reachable(gallery, queries)
+    ks = [int(name.split("@")[1]) for name in metrics if "@" in name]
+    if "top1" in metrics:
+        ks.append(1)
+    found = {}
+    if ks:
+        neighbours = nearest(
+            queries.features, gallery.features, k=max(ks), similarity=similarity, exclude=exclude
+        )
+        labels = gallery.labels[neighbours]  # (Q, k)
+        right = labels == queries.labels[:, None]
+    for name in metrics:
+        if name == "top1":
+            found[name] = right[:, 0]
+        elif name.startswith("recall@"):
+            found[name] = right[:, : int(name[7:])].any(1)
+        elif name.startswith("knn@"):
+            found[name] = labels[:, : int(name[4:])].mode(dim=1).values == queries.labels
+        elif name == "map":
+            found[name] = average_precision(
+                gallery, queries, similarity=similarity, exclude=exclude
+            )
+        else:
+            found[name] = gallery_hits(gallery, similarity=similarity, group_safe=group_safe)
+    return found
 
 
-def hits(gallery: FeatureSet, queries: FeatureSet, *, metric: str = "cosine") -> Tensor:
+def hits(
+    gallery: FeatureSet,
+    queries: FeatureSet,
+    *,
+    similarity: str = "cosine",
+    group_safe: bool = False,
+) -> Tensor:
     """(Q,) bool: whether the nearest gallery video of each query has the query's label (top-1)."""
-    if gallery.scale != queries.scale:
+    return retrieve(gallery, queries, similarity=similarity, group_safe=group_safe)["top1"]
+
+
+def gallery_hits(
+    gallery: FeatureSet, *, similarity: str = "cosine", group_safe: bool = False
+) -> Tensor:
+    """(G,) bool: the same inside the gallery, each video leaving itself (or its whole group) out.
+
+    A video that is the only one of its class cannot be right and counts as wrong, at every scale alike.
+    """
+    if group_safe:
+        own, _ = _group_ids(gallery, gallery)
+        alone = own < 0  # without a group, a video still leaves itself out
+        own = torch.where(alone, own.max().clamp(min=0) + 1 + torch.arange(len(own)), own)
+    else:
+        own = torch.arange(len(gallery.paths))
+    found = nearest(gallery.features, gallery.features, similarity=similarity, exclude=(own, own))[
+        :, 0
+    ]
+    return gallery.labels[found] == gallery.labels
+
+
+def average_precision(
+    gallery: FeatureSet,
+    queries: FeatureSet,
+    *,
+    similarity: str = "cosine",
+    exclude: tuple[Tensor, Tensor] | None = None,
+    chunk: int = 64,
+) -> Tensor:
+    """(Q,) fp64: the mean, over the gallery videos of a query's class, of precision at their rank.
+
+    Ranks the whole gallery for chunk queries at a time; equal scores go to the lower gallery index.
+    """
+    found = []
+    rank = torch.arange(1, len(gallery.paths) + 1, dtype=torch.float64)
+    for start in range(0, len(queries.paths), chunk):
+        here = slice(start, start + chunk)
+        score = scores(queries.features[here], gallery.features, similarity=similarity)
+        relevant = gallery.labels == queries.labels[here, None]  # (chunk, G)
+        if exclude is not None:
+            dropped = exclude[0][here, None] == exclude[1]
+            score.masked_fill_(dropped, -torch.inf)
+            relevant &= ~dropped
+        order = score.sort(dim=1, descending=True, stable=True).indices
+        relevant = relevant.gather(1, order).double()
+        precision = relevant.cumsum(1) / rank
+        found.append((precision * relevant).sum(1) / relevant.sum(1))
+    return torch.cat(found)
+
+
+def _group_ids(queries: FeatureSet, gallery: FeatureSet) -> tuple[Tensor, Tensor]:
+    """Group numbers of both sets; clips without a group get ids that meet no other: -1 and -2."""
+    numbers = {name: i for i, name in enumerate(sorted({*queries.groups, *gallery.groups} - {""}))}
+    if not numbers:
         raise ValueError(
-            f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale"
+            "group_safe (True) needs groups, and no clip has one; add a column named group to the lists"
         )
     return (
-        gallery.labels[nearest(queries.features, gallery.features, metric=metric)[:, 0]]
-        == queries.labels
+        torch.tensor([numbers.get(name, -1) for name in queries.groups]),
+        torch.tensor([numbers.get(name, -2) for name in gallery.groups]),
     )
+
+
+def _check_reachable(gallery: FeatureSet, queries: FeatureSet) -> None:
+    groups: dict[int, set[str]] = {}
+    for label, group in zip(gallery.labels.tolist(), gallery.groups, strict=True):
+        groups.setdefault(label, set()).add(group)
+    for place, label in enumerate(queries.labels.tolist()):
+        group = queries.groups[place]
+        if group and groups[label] == {group}:
+            raise ValueError(
+                f"query {queries.paths[place]}: every gallery video of its class (label {label}) is of "
+                f"its own group ({group}), which group_safe drops; leave the query out or use other groups"
+            )

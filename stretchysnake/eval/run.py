@@ -1,11 +1,11 @@
 """EvaluateRun: one evaluation as a value. Imports no torch, so that `evaluate --help` stays quick."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRun:
-    """Retrieval top-1 of one model over the cells frames × sizes."""
+    """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
 
     weights: str
     """weights.safetensors of a training, or an official checkpoint."""
@@ -21,8 +21,14 @@ class EvaluateRun:
     """S values in pixels; null means the native one."""
     dataset: str | None = None
     """Name written into the rows; null means the name of the queries' file or folder."""
-    metric: str = "cosine"
+    protocols: list[str] = field(default_factory=lambda: ["retrieval"])
+    """"retrieval" and "probe" (a linear probe trained on the gallery); features are computed once for both."""
+    metrics: list[str] = field(default_factory=lambda: ["top1"])
+    """Of retrieval: top1, recall@K, knn@K, map, gallery_top1 (leave-one-out inside the gallery)."""
+    similarity: str = "cosine"
     """"cosine" or "l2"."""
+    group_safe: bool = False
+    """Retrieval skips the gallery videos of the query's own group."""
     patch_from: str | None = None
     """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
     batch_size: int = 32
@@ -30,6 +36,8 @@ class EvaluateRun:
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    feature_cache: str | None = None
+    """Folder that keeps features, so that the same cell of the same weights is never computed twice."""
     on_error: str = "report"
     """Unreadable videos: "report" and "exclude" leave them out (n of N shown), "wrong" counts them as misses."""
     memory_limit_gib: float | None = None

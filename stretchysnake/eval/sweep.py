@@ -1,6 +1,6 @@
-"""Retrieval over a grid of scales: one row per (dataset, T, S), resumable cell by cell (paper Table 1)."""
+"""Protocols over a grid of scales: rows of every (dataset, T, S), resumable cell by cell (paper Table 1)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -11,9 +11,10 @@ from stretchysnake.eval.cost import (
     count_flops,
     estimate_memory,
     measure_milliseconds,
+    measure_peak_bytes,
 )
-from stretchysnake.eval.features import extract
-from stretchysnake.eval.retrieval import hits
+from stretchysnake.eval.feature_cache import cached_features
+from stretchysnake.eval.protocols import Protocol, measured_fields
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.results import Row
@@ -38,31 +39,31 @@ def sweep(
     queries,
     cells: Iterable[tuple[int, int]],
     *,
+    protocols: Sequence[Protocol] = (Protocol(),),
     batch_size: int = 32,
-    metric: str = "cosine",
     patch_from: str | None = None,
     memory_limit: int | None = None,
+    feature_cache: str | None = None,
     progress: Callable[[str], None] | None = None,
-) -> Iterable[Row]:
-    """Yield one row per cell (T, S), as soon as it is measured.
+) -> Iterator[Row]:
+    """Yield one row per cell (T, S), protocol and metric, as soon as the cell is measured.
 
-    gallery and queries are clip sources of data/loader.py. A cell whose batch does not fit memory_limit
-    bytes (default: what the machine has free) is tried with smaller batches down to one clip; one that
-    does not fit even so, or that runs out of memory while running, becomes a row with status "oom".
+    gallery and queries are clip sources of data/loader.py; a cell's features are computed once for all
+    protocols, or taken from the folder feature_cache. A cell whose batch does not fit memory_limit bytes
+    (default: what the machine has free) is tried with smaller batches down to one clip; one that does not
+    fit even so, or that runs out of memory while running, becomes rows with status "oom".
     """
     for num_frames, size in cells:
         scale = eval_scale(subject.variant, num_frames=num_frames, size=size, patch_from=patch_from)
         config = subject.model.config
         known = {
             "run_id": subject.run_id,
-            "protocol": "retrieval",
             "dataset": dataset,
             "model": subject.variant.name,
             "seed": subject.seed,
             "num_frames": num_frames,
             "size": size,
             "patch_size": scale.patch_size,
-            "metric": "top1",
             "num_gallery": len(gallery.records),
             "gflops": count_flops(config, scale) / 1e9,
             "trained": seen_in_training(subject.variant, scale),
@@ -75,40 +76,63 @@ def sweep(
         while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
             batch //= 2
         needed = estimate_memory(config, scale, batch_size=batch)
-        if needed > limit:
-            yield Row(
-                **known,
-                **_absent(queries, f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free"),
-            )
-            continue
+        notes: list[str] = []
         try:
-            found = extract(subject.model, queries, scale, batch_size=batch, progress=progress)
-            stored = extract(subject.model, gallery, scale, batch_size=batch, progress=progress)
-            milliseconds = measure_milliseconds(subject.model, scale)
-        except (MemoryError, torch.OutOfMemoryError):
-            yield Row(
-                **known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB")
+            if needed > limit:
+                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
+            found, stored = (
+                cached_features(
+                    subject.model,
+                    clips,
+                    scale,
+                    folder=feature_cache,
+                    batch_size=batch,
+                    progress=progress,
+                    notes=notes,
+                )
+                for clips in (queries, gallery)
             )
+            known |= {
+                "milliseconds": measure_milliseconds(subject.model, scale),
+                "peak_mib": measure_peak_bytes(subject.model, scale) / 2**20,
+            }
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, _DoesNotFit):
+                if not _is_out_of_memory(error):
+                    raise
+                error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
+            for protocol in protocols:
+                for metric in protocol.metrics:
+                    place = {"protocol": protocol_name(protocol, patch_from), "metric": metric}
+                    yield Row(**known, **place, **_absent(queries, str(error)))
             continue
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # the CPU allocator's words
-                raise
-            yield Row(
-                **known, **_absent(queries, f"ran out of memory; estimate {needed / 2**30:.2f} GiB")
-            )
-            continue
-        right = hits(stored, found, metric=metric)
-        note = "" if scale.size == size else f"frames resized to {scale.size} px"
-        yield Row(
-            **known,
-            value=right.float().mean().item(),
-            status="ok",
-            num_queries=len(right),
-            num_expected=found.num_expected,
-            milliseconds=milliseconds,
-            note=note if metric == "cosine" else f"{note} metric {metric}".strip(),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
+        if scale.size != size:
+            notes.insert(0, f"frames resized to {scale.size} px")
+        for protocol in protocols:
+            for metric, values, note in protocol.measure(stored, found):
+                yield Row(
+                    **known,
+                    protocol=protocol_name(protocol, patch_from),
+                    metric=metric,
+                    **measured_fields(metric, values, stored, found),
+                    note="; ".join(filter(None, [*notes, note])),
+                    created=_now(),
+                )
+
+
+class _DoesNotFit(RuntimeError):
+    """A cell needs more memory than it may have."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # the CPU allocator raises a plain RuntimeError with these words
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)
+
+
+def protocol_name(protocol: Protocol, patch_from: str | None) -> str:
+    """The row's protocol; borrowed patches (paper Table A2) are another one."""
+    return protocol.name + (f"-{patch_from}-patches" if patch_from else "")
 
 
 def seen_in_training(variant: Variant, scale: Scale) -> bool:
@@ -143,5 +167,9 @@ def _absent(queries, why: str) -> dict:
         "num_expected": len(queries.records) + len(queries.failures),
         "milliseconds": None,
         "note": why,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": _now(),
     }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

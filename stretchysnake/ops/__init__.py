@@ -1,5 +1,8 @@
-"""Sequence operators: the selective scan and the causal convolution before it."""
+"""Tensor operations: selective scan and causal convolution, and how many operations they cost."""
 
+# The native files register their operations and FLOP formulas with torch when imported; a FLOP
+# counter opened before the first scan must find them.
+from stretchysnake.ops import causal_conv_cpu, selective_scan_cpu  # noqa: F401
 from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
 

@@ -106,9 +106,7 @@ def _conv_backward(
     return gradients
 
 
-def _new_gradients(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     grad_bias = x.new_empty(0 if bias is None else bias.shape)
     return x.new_empty(x.shape), x.new_empty(weight.shape), grad_bias
 

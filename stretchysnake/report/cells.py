@@ -37,8 +37,15 @@ class Cell:
 def cells_of(
     rows: Sequence[Row], *, dataset: str, metric: str = "top1"
 ) -> dict[tuple[str, int, int], Cell]:
-    """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`."""
+    """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`.
+
+    ValueError when rows of several protocols are mixed: they do not belong into one table.
+    """
     rows = latest(select(rows, dataset=dataset, metric=metric))
+    if len(mixed := protocols_of(rows)) > 1:
+        raise ValueError(
+            f"rows of {dataset} mix protocols ({', '.join(mixed)}); choose one with select(rows, protocol=...)"
+        )
     native = native_cells(rows)
     measured: dict[tuple[str, int, int], list[Row]] = {}
     for row in rows:
@@ -96,6 +103,12 @@ def models_of(rows: Sequence[Row]) -> list[str]:
 def datasets_of(rows: Sequence[Row]) -> list[str]:
     """Data sets present, in the order they were first measured."""
     return list(dict.fromkeys(row.dataset for row in rows))
+
+
+def protocols_of(rows: Sequence[Row]) -> list[str]:
+    """Protocols present, retrieval first, then in the order they were first measured."""
+    present = dict.fromkeys(row.protocol for row in rows)
+    return sorted(present, key=lambda protocol: protocol != "retrieval")
 
 
 def main_dataset(rows: Sequence[Row]) -> str:

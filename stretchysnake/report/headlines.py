@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stretchysnake.comparison import Difference, mean_difference
 from stretchysnake.report.cells import Cell, cells_of, label, main_dataset, percent, points
-from stretchysnake.results import Difference, Row, mean_difference
+from stretchysnake.results import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,16 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
-from stretchysnake.report.cells import datasets_of, label, main_dataset, percent, points
+from stretchysnake.report.cells import (
+    datasets_of,
+    label,
+    main_dataset,
+    percent,
+    points,
+    protocols_of,
+)
 from stretchysnake.report.context import (
     ReportContext,
     SuiteInfo,
@@ -17,8 +25,15 @@ from stretchysnake.report.context import (
     write_whole,
 )
 from stretchysnake.report.headlines import claim, headlines, tiles
-from stretchysnake.report.tables import accuracy_table, render_text
-from stretchysnake.results import Row, latest, select, wilson_interval
+from stretchysnake.report.plain_table import PlainTable
+from stretchysnake.report.tables import (
+    accuracy_table,
+    further_tables,
+    measured_tables,
+    plain_accuracy_table,
+    render_text,
+)
+from stretchysnake.results import Row, latest, select
 
 __all__ = [
     "ReportContext",
@@ -58,7 +73,8 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
             "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
         ) from None
 
-    top1 = latest(select(rows, metric="top1"))
+    first = protocols_of(select(rows, metric="top1"))[:1]
+    top1 = latest(select(rows, metric="top1", protocol=first))
     main = main_dataset(top1)
     found = headlines(top1, dataset=main)
     infos = {suite.dataset: suite for suite in context.suites}
@@ -87,8 +103,18 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         runs=sorted({row.run_id for row in top1}),
         devices=sorted({row.device for row in top1 if row.device}),
         commits=sorted({row.commit for row in top1 if row.commit}),
+        extra=[*_other_tables(rows, first), *further_tables(rows)],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in measured],
     )
+
+
+def _other_tables(rows: Sequence[Row], shown: list[str]) -> list[PlainTable]:
+    """Tables of the protocols and metrics that the page's main part leaves out."""
+    return [
+        plain_accuracy_table(select(rows, protocol=protocol), dataset=dataset, metric=metric)
+        for protocol, metric, dataset in measured_tables(rows)
+        if [protocol] != shown or metric != "top1"
+    ]
 
 
 def _is_home(row: Row, native: tuple[int, int, int]) -> bool:

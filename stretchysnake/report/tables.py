@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stretchysnake.report.beside_paper import tables_beside_paper
+from stretchysnake.report.best_cell import best_cell_table
 from stretchysnake.report.cells import (
     Cell,
     cells_of,
@@ -16,8 +18,11 @@ from stretchysnake.report.cells import (
     models_of,
     percent,
     points,
+    protocols_of,
 )
 from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
+from stretchysnake.report.paired import paired_table
+from stretchysnake.report.plain_table import PlainTable
 from stretchysnake.results import Row, select
 
 __all__ = [
@@ -25,7 +30,10 @@ __all__ = [
     "Headlines",
     "TableRow",
     "accuracy_table",
+    "further_tables",
     "headlines",
+    "measured_tables",
+    "plain_accuracy_table",
     "render_text",
     "to_csv",
     "to_markdown",
@@ -244,28 +252,64 @@ def to_csv(table: AccuracyTable) -> str:
     return out.getvalue()
 
 
-def render_text(rows: Sequence[Row], *, metric: str = "top1") -> str:
-    """The headlines and every table in plain columns, for the terminal."""
-    found = headlines(rows, metric=metric)
-    parts = [claim(found), ""]
-    parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
-    for dataset in datasets_of(select(rows, metric=metric)):
-        table = accuracy_table(rows, dataset=dataset, metric=metric)
-        head = ["", "T", *(f"{size}" for size in table.sizes), "Avg Δ", "away"]
-        lines = [head]
-        for row in table.rows:
-            name = ("Δ " if row.is_difference else "") + label(row.model)
-            marks = [c.text + ("*" if c.trained else "") for c in row.cells]
-            ends = [points(row.average_all), points(row.average_away)]
-            is_model = not row.is_difference and row.model != table.baseline
-            lines.append([name, str(row.num_frames), *marks, *(ends if is_model else ["", ""])])
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        parts += ["", f"{dataset}: {metric}, percent; {_counts(table)}; * seen in training"]
-        parts += [
-            "  ".join(
-                text.ljust(width) if i == 0 else text.rjust(width)
-                for i, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-    return "\n".join(parts) + "\n"
+def render_text(rows: Sequence[Row]) -> str:
+    """The headlines of retrieval, and the table of every protocol, metric and data set, for the terminal."""
+    parts = []
+    main = select(rows, protocol="retrieval", metric="top1")
+    if main:
+        found = headlines(main)
+        parts += [claim(found), ""]
+        parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
+    for protocol, metric, dataset in measured_tables(rows):
+        chosen = select(rows, protocol=protocol)
+        plain = plain_accuracy_table(chosen, dataset=dataset, metric=metric)
+        parts += ["", plain.to_text().rstrip()]
+    for plain in further_tables(rows):
+        parts += ["", plain.to_text().rstrip()]
+    return "\n".join(parts).lstrip("\n") + "\n"
+
+
+def plain_accuracy_table(rows: Sequence[Row], *, dataset: str, metric: str) -> PlainTable:
+    """The accuracy table of one protocol's rows as texts."""
+    table = accuracy_table(rows, dataset=dataset, metric=metric)
+    lines = []
+    for row in table.rows:
+        name = ("Δ " if row.is_difference else "") + label(row.model)
+        marks = [c.text + ("*" if c.trained else "") for c in row.cells]
+        ends = [points(row.average_all), points(row.average_away)]
+        is_model = not row.is_difference and row.model != table.baseline
+        lines.append((name, str(row.num_frames), *marks, *(ends if is_model else ["", ""])))
+    protocol = ", ".join(protocols_of(select(rows, dataset=dataset, metric=metric)))
+    return PlainTable(
+        title=f"{dataset}: {protocol} {metric}, percent",
+        head=("", "T", *map(str, table.sizes), "Avg Δ", "away"),
+        rows=tuple(lines),
+        note=f"{_counts(table)}; * seen in training",
+    )
+
+
+def measured_tables(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """(protocol, metric, dataset) of every table the rows fill: retrieval top1 first, as in the paper."""
+    present = dict.fromkeys((row.protocol, row.metric, row.dataset) for row in rows)
+    return sorted(present, key=lambda key: (key[0] != "retrieval", key[0], key[1] != "top1"))
+
+
+def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
+    """Best cells, paired tests and the paper's tables beside ours: whatever the rows can fill."""
+    main = select(rows, protocol="retrieval", metric="top1")
+    paired = [paired_table(main, dataset=dataset) for dataset in datasets_of(main)]
+    return [
+        *best_cell_tables(rows),
+        *(table for table in paired if table is not None),
+        *tables_beside_paper(rows),
+    ]
+
+
+def best_cell_tables(rows: Sequence[Row]) -> list[PlainTable]:
+    """Table 2's twin of every data set whose gallery was asked too (metric gallery_top1)."""
+    guided = select(rows, metric="gallery_top1", status="ok")
+    return [
+        best_cell_table(rows, dataset=dataset, protocol=protocol)
+        for protocol in protocols_of(guided)
+        for dataset in datasets_of(select(guided, protocol=protocol))
+    ]

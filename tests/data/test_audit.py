@@ -100,14 +100,12 @@ def test_the_clean_list_holds_the_good_records_with_their_labels(folder, tmp_pat
 def test_segments_outside_their_video_are_named(folder, tmp_path):
     video = folder / "a" / "one.mp4"
     (tmp_path / "list.csv").write_text(
-        f"path,label,class_name,group,split,start,end\n{video},0,,,,0.1,0.5\n{video},0,,,,9,11\n{video},0,,,,0.5,0.2\n"
+        f"path,label,class_name,group,split,start,end\n{video},0,,,,0.1,0.5\n{video},0,,,,9,11\n"
     )
     audit = check(tmp_path / "list.csv", run(tmp_path, clean=str(tmp_path / "clean.csv")))
     assert len(audit.verdicts) == 1 and audit.bad == []
-    assert ["between 9.0 s and 11.0 s" in reason for _, reason in audit.bad_records] == [
-        True,
-        False,
-    ]
+    (bad,) = audit.bad_records
+    assert "between 9.0 s and 11.0 s" in bad[1]
     assert len(read_records(tmp_path / "clean.csv")) == 1
 
 
@@ -130,7 +128,7 @@ def test_the_command_line_reports_with_its_exit_code(folder, tmp_path, capsys, m
     assert "3 of 5 videos are good" in printed and "data-check.json" in printed
     assert cli.main(["data", "check", "clean.csv", "--report", "again.json"]) == 0
     assert cli.main(["data", "chekc", "clean.csv"]) == 2
-    assert "data verb (chekc) is not known" in capsys.readouterr().err
+    assert "data action (chekc) must be one of: info, list, check" in capsys.readouterr().err
     assert cli.main(["data", "check", "gone.csv"]) == 2
     assert "gone.csv" in capsys.readouterr().err
 

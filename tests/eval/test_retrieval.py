@@ -1,27 +1,39 @@
-"""Nearest neighbours on hand-made vectors."""
+"""Retrieval on hand-made vectors, and against scikit-learn."""
 
 import pytest
 import torch
 
 from stretchysnake import Scale
 from stretchysnake.eval.features import FeatureSet
-from stretchysnake.eval.retrieval import hits, nearest
+from stretchysnake.eval.retrieval import (
+    average_precision,
+    check_metrics,
+    gallery_hits,
+    hits,
+    retrieve,
+)
 
 SCALE = Scale(8, 32, 8)
 
 
-def feature_set(features, labels, scale=SCALE):
+def feature_set(features, labels, *, scale=SCALE, groups=None, model=""):
     n = len(features)
     return FeatureSet(
-        torch.tensor(features), torch.tensor(labels), [""] * n, [str(i) for i in range(n)], scale, n
+        torch.as_tensor(features),
+        torch.as_tensor(labels),
+        groups or [""] * n,
+        [f"{i}.mp4" for i in range(n)],
+        scale,
+        n,
+        model,
     )
 
 
-def test_cosine_ignores_length_and_l2_does_not():
-    gallery = torch.tensor([[10.0, 1.0], [0.0, 1.0]])
-    query = torch.tensor([[1.0, 0.2]])
-    assert nearest(query, gallery).tolist() == [[0]]
-    assert nearest(query, gallery, metric="l2").tolist() == [[1]]
+def random_pair(classes=5, queries=40, gallery=150):
+    return (
+        feature_set(torch.randn(gallery, 6), torch.arange(gallery) % classes),
+        feature_set(torch.randn(queries, 6), torch.arange(queries) % classes),
+    )
 
 
 def test_top1_counts_label_matches():
@@ -30,36 +42,125 @@ def test_top1_counts_label_matches():
     assert hits(gallery, queries).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("metric", ["cosine", "l2"])
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_chunks_change_nothing(metric, chunk):
-    query, gallery = torch.randn(11, 6), torch.randn(23, 6)
-    if metric == "cosine":
-        distance = -torch.nn.functional.cosine_similarity(query[:, None], gallery[None], dim=2)
-    else:
-        distance = torch.cdist(query, gallery)
-    wanted = distance.argsort(dim=1, stable=True)[:, :5]
-    assert torch.equal(nearest(query, gallery, k=5, metric=metric, chunk=chunk), wanted)
+def test_recall_knn_and_average_precision_by_hand():
+    # On a line of angles the order of the gallery, seen from the query, is 0 1 2 3 4.
+    angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    gallery = feature_set(torch.stack([angles.cos(), angles.sin()], 1), [1, 0, 0, 1, 2])
+    query = feature_set([[1.0, 0.0]], [0])
+    found = retrieve(gallery, query, ("top1", "recall@1", "recall@2", "knn@3", "knn@5", "map"))
+    assert {name: value.item() for name, value in found.items()} == {
+        "top1": False,
+        "recall@1": False,
+        "recall@2": True,
+        "knn@3": True,
+        "knn@5": True,  # two votes each for 0 and 1: the lower label wins
+        "map": pytest.approx((1 / 2 + 2 / 3) / 2),
+    }
 
 
-def test_ties_go_to_the_lower_index():
-    gallery = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
-    assert nearest(torch.tensor([[1.0, 0.0]]), gallery, k=3, chunk=2).tolist() == [[1, 2, 3]]
+@pytest.mark.parametrize(("similarity", "metric"), [("cosine", "cosine"), ("l2", "euclidean")])
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_knn_equals_scikit_learns(similarity, metric, k):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    gallery, queries = random_pair()
+    judge = KNeighborsClassifier(k, metric=metric, algorithm="brute")
+    judge.fit(gallery.features.numpy(), gallery.labels.numpy())
+    wanted = judge.predict(queries.features.numpy()) == queries.labels.numpy()
+    found = retrieve(gallery, queries, (f"knn@{k}",), similarity=similarity)[f"knn@{k}"]
+    assert found.tolist() == wanted.tolist()
+    if k == 1:
+        assert hits(gallery, queries, similarity=similarity).tolist() == wanted.tolist()
 
 
-def test_scales_must_agree():
-    with pytest.raises(ValueError, match="extract both at one scale"):
-        hits(feature_set([[1.0]], [0]), feature_set([[1.0]], [0], Scale(4, 32, 8)))
+def test_average_precision_equals_scikit_learns():
+    from sklearn.metrics import average_precision_score
+
+    gallery, queries = random_pair()
+    score = torch.nn.functional.cosine_similarity(
+        queries.features[:, None], gallery.features[None], dim=2
+    )
+    wanted = [
+        average_precision_score((gallery.labels == label).numpy(), score[i].numpy())
+        for i, label in enumerate(queries.labels)
+    ]
+    found = average_precision(gallery, queries, chunk=7)
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
 
 
-def test_wrong_arguments_are_named():
-    vectors = torch.ones(2, 2)
-    with pytest.raises(ValueError, match=r"metric \('dot'\) must be one of: cosine, l2"):
-        nearest(vectors, vectors, metric="dot")
-    with pytest.raises(ValueError, match=r"k \(3\) must be between 1 and the gallery's size \(2\)"):
-        nearest(vectors, vectors, k=3)
+def test_group_safe_drops_the_gallery_of_the_querys_group():
+    gallery = feature_set(
+        [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], [0, 1, 0], groups=["anna", "ben", "ben"]
+    )
+    queries = feature_set([[1.0, 0.01], [1.0, 0.01]], [0, 0], groups=["anna", ""])
+    assert hits(gallery, queries).tolist() == [True, True]
+    safe = retrieve(gallery, queries, ("top1", "recall@2", "map"), group_safe=True)
+    assert safe["top1"].tolist() == [False, True]  # no group: nothing is dropped
+    assert safe["recall@2"].tolist() == [True, True]
+    assert safe["map"].tolist() == pytest.approx([1 / 2, (1 + 2 / 3) / 2])
+
+
+def test_gallery_hits_leave_the_video_or_its_group_out():
+    gallery = feature_set(
+        [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [1.0, 0.5]],
+        [0, 0, 1, 1, 1],
+        groups=["a", "a", "b", "c", ""],
+    )
+    assert gallery_hits(gallery).tolist() == [True, True, True, True, False]
+    assert gallery_hits(gallery, group_safe=True).tolist() == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("gallery", "queries", "text"),
+    [
+        (([[1.0]], [0]), ([[1.0]], [0], Scale(4, 32, 8)), "extract both at one scale"),
+        (([[1.0], [2.0]], [3, 3]), ([[1.0]], [3]), r"gallery holds one class \(label 3\)"),
+        (
+            ([[1.0], [2.0]], [0, 1]),
+            ([[1.0]] * 3, [7, 0, 9]),
+            r"labels \(7, 9\) of 2 queries occur in no",
+        ),
+        (([[1.0], [2.0]], [0, 1]), (torch.empty(0, 1), []), r"queries \(0 of 0 videos\) must hold"),
+        ((torch.empty(0, 1), []), ([[1.0]], [0]), r"gallery \(0 of 0 videos\) must hold"),
+        (([[1.0, 1.0]] * 2, [0, 1]), ([[1.0]], [0]), "gallery features have 2 numbers, queries 1"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(gallery, queries, text):
+    scale = queries[2] if len(queries) > 2 else SCALE
+    labels = torch.tensor(queries[1], dtype=torch.int64)
+    with pytest.raises(ValueError, match=text):
+        retrieve(
+            feature_set(gallery[0], torch.tensor(gallery[1], dtype=torch.int64)),
+            feature_set(queries[0], labels, scale=scale),
+        )
+
+
+def test_features_of_two_models_do_not_mix():
+    gallery = feature_set([[1.0], [2.0]], [0, 1], model="aaaa")
+    with pytest.raises(ValueError, match=r"of model aaaa, queries of bbbb; extract both"):
+        hits(gallery, feature_set([[1.0]], [0], model="bbbb"))
+
+
+def test_group_safe_refuses_what_it_cannot_answer():
+    plain = feature_set([[1.0], [2.0]], [0, 1])
+    with pytest.raises(ValueError, match="needs groups, and no clip has one"):
+        hits(plain, plain, group_safe=True)
+    gallery = feature_set([[1.0], [2.0]], [0, 1], groups=["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"0.mp4: every gallery video of its class \(label 0\) is of"
+    ):
+        hits(gallery, feature_set([[1.0]], [0], groups=["a"]), group_safe=True)
+
+
+def test_metrics_are_checked_by_name():
+    with pytest.raises(ValueError, match=r"metric \('recall@0'\) must be one of: top1, recall@K"):
+        check_metrics(["recall@0"])
+    with pytest.raises(ValueError, match=r"knn@20\) asks for more .* \(12\); nearest: knn@12"):
+        check_metrics(["top1", "knn@20"], num_gallery=12)
+    with pytest.raises(ValueError, match=r"metrics \(none\)"):
+        check_metrics([])
 
 
 def test_non_finite_features_are_refused():
-    with pytest.raises(ValueError, match="non-finite"):
-        feature_set([[float("nan")]], [0])
+    with pytest.raises(ValueError, match=r"non-finite values, first in row 1 \(1.mp4\)"):
+        feature_set([[0.0], [float("nan")]], [0, 0])

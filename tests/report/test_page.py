@@ -185,3 +185,16 @@ def test_importing_the_report_loads_neither_torch_nor_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_page_shows_other_protocols_and_metrics_in_their_own_tables():
+    rows = grid(VANILLA, WINS) + grid(WINS, VANILLA, protocol="probe")
+    rows += grid(VANILLA, WINS, metric="gallery_top1")
+    page = render_page(rows, ReportContext())
+    assert f"{DATASET}: probe top1, percent" in page
+    assert "one cell for each model, retrieval top1, percent" in page
+    assert 'id="more"' not in render_page(grid(VANILLA, WINS), ReportContext())
+
+
+def test_page_of_a_probe_alone():
+    assert "<html" in render_page(grid(VANILLA, WINS, protocol="probe"), ReportContext())

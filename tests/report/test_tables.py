@@ -134,3 +134,27 @@ def test_text_for_the_terminal_has_headlines_and_table():
     assert "+35.0  points away from vanilla's training scale" in text
     assert "OOM" in text
     assert max(map(len, text.splitlines()[8:])) <= 100
+
+
+def test_text_shows_every_protocol_apart():
+    rows = grid(VANILLA, WINS) + grid(WINS, VANILLA, protocol="probe")
+    rows += grid(VANILLA, WINS, metric="gallery_top1")
+    text = render_text(rows)
+    titles = [line for line in text.splitlines() if line.startswith(DATASET)]
+    assert titles == [
+        f"{DATASET}: retrieval top1, percent",
+        f"{DATASET}: retrieval gallery_top1, percent",
+        f"{DATASET}: probe top1, percent",
+        f"{DATASET}: one cell for each model, retrieval top1, percent",
+    ]
+    assert "+35.0  points away" in text  # the headlines are retrieval's
+
+
+def test_text_of_a_probe_alone_needs_no_retrieval():
+    text = render_text(grid(VANILLA, WINS, protocol="probe"))
+    assert text.startswith(f"{DATASET}: probe top1")
+
+
+def test_protocols_do_not_share_a_table():
+    with pytest.raises(ValueError, match=r"mix protocols \(retrieval, probe\)"):
+        accuracy_table(grid(VANILLA, WINS) + grid(WINS, VANILLA, protocol="probe"), dataset=DATASET)

@@ -136,7 +136,7 @@ def test_list_writes_what_the_other_verbs_read(root, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["data"], "data action is not given and must be one of: info, list"),
+        (["data"], "data action is not given and must be one of: info, list, check"),
         (["data", "inof"], "data action (inof) must be one of"),
         (["data", "info", "ucf101"], "data info (ucf101) must name a benchmark and its folder"),
         (["data", "info", "ucf", "."], "did you mean ucf101?"),
@@ -167,7 +167,7 @@ def test_evaluate_counts_a_listed_query_that_is_missing(clip_folder, trained, tm
         run("data", "list", "ucf101", root, "--subset", subset, "--out", tmp_path / f"{subset}.csv")
     weights = ("--weights", trained[1].weights, "--out", tmp_path / "rows.jsonl")
     lists = ("--gallery", tmp_path / "train.csv", "--queries", tmp_path / "test.csv")
-    assert run("evaluate", *weights, *lists, "--frames", "[4]", "--sizes", "[16]") == 0
+    assert run("evaluate", *weights, *lists, "--frames", "[4]", "--sizes", "[16]") == 1
     assert f"{root / CLIPS[4]}: missing" in capsys.readouterr().err
     (row,) = read_rows(tmp_path / "rows.jsonl")
     assert (row.num_queries, row.num_expected, row.num_gallery) == (1, 2, 3)

@@ -1,0 +1,162 @@
+"""FeatureSets on disk: safetensors with a JSON manifest beside it, and a cache of them keyed by what they are.
+
+A file pair `NAME.safetensors` (features, labels) and `NAME.json` (paths, groups, scale, model, sha256 of the
+former). The manifest is written last, so a pair without one is unfinished. No pickle is ever read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from stretchysnake.eval.features import FeatureSet, extract, model_hash
+from stretchysnake.flexibility import Scale
+from stretchysnake.models.videomamba import VideoMamba
+
+VERSION = 1
+"""Raise it when the same weights and clips would give other features."""
+VIEWS = "1 view: segment centres, whole frame"
+
+
+class DamagedFeatures(ValueError):
+    """A stored FeatureSet that does not hold what its manifest says."""
+
+
+def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
+    """Write path (ending in .safetensors) and its manifest; each appears whole or not at all."""
+    path = _checked(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = save({"features": features.features.contiguous(), "labels": features.labels})
+    manifest = {
+        "version": VERSION,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "model": features.model,
+        "scale": asdict(features.scale),
+        "num_expected": features.num_expected,
+        "views": VIEWS,
+        "paths": features.paths,
+        "groups": features.groups,
+    }
+    _manifest(path).unlink(missing_ok=True)
+    _write_whole(path, content)
+    _write_whole(_manifest(path), json.dumps(manifest, indent=1).encode())
+
+
+def load_features(path: str | os.PathLike, *, model: str | None = None) -> FeatureSet:
+    """The FeatureSet of `save_features`; `model` is the model_hash it must be of, where one is asked for.
+
+    DamagedFeatures, a ValueError, when a file is missing, torn or changed; ValueError for other weights.
+    """
+    path = _checked(path)
+    if not path.is_file() or not _manifest(path).is_file():
+        absent = path if not path.is_file() else _manifest(path)
+        raise DamagedFeatures(f"{path}: {absent.name} is missing; extract the features again")
+    try:
+        manifest = json.loads(_manifest(path).read_text())
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+            raise DamagedFeatures(f"{path}: content differs from its sha256; extract it again")
+        if model is not None and manifest["model"] != model:
+            raise ValueError(
+                f"{path}: features of model {manifest['model']}, not of {model}; they do not belong to "
+                "these weights, use another folder or delete them"
+            )
+        tensors = load(content)
+        return FeatureSet(
+            tensors["features"],
+            tensors["labels"],
+            manifest["groups"],
+            manifest["paths"],
+            Scale(**manifest["scale"]),
+            manifest["num_expected"],
+            manifest["model"],
+        )
+    except (
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        SafetensorError,
+    ) as error:
+        raise DamagedFeatures(
+            f"{path}: not a stored feature set ({type(error).__name__}: {error}); extract it again"
+        ) from None
+
+
+def cached_features(
+    model: VideoMamba,
+    clips,
+    scale: Scale,
+    *,
+    folder: str | os.PathLike | None,
+    batch_size: int = 32,
+    progress: Callable[[str], None] | None = None,
+    notes: list[str] | None = None,
+) -> FeatureSet:
+    """`extract`, or what it gave before: kept in folder under (weights, clips, scale, views).
+
+    None as folder extracts. A damaged entry is extracted again, and said in notes; one of other weights
+    under this key (a renamed file) is refused. The batch size is no part of the key.
+    """
+    if folder is None:
+        return extract(model, clips, scale, batch_size=batch_size, progress=progress)
+    weights = model_hash(model)
+    path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
+    if _manifest(path).exists():
+        try:
+            return load_features(path, model=weights)
+        except DamagedFeatures as error:
+            (notes if notes is not None else []).append(str(error))
+    found = extract(model, clips, scale, batch_size=batch_size, progress=progress)
+    save_features(path, found)
+    return found
+
+
+def features_key(weights: str, clips, scale: Scale) -> str:
+    """32 hex digits for (weights, clips, scale, views).
+
+    Clips of a frame cache are named by its key, a hash of their bytes; others by path, size and time of
+    change, so that an edited or replaced video is not mistaken for the old one.
+    """
+    cache = getattr(clips, "cache", None)
+    records = []
+    for record in clips.records:
+        content = None if cache is not None else _stamp(record.path)
+        records.append([*asdict(record).values(), content])
+    described = {
+        "version": VERSION,
+        "weights": weights,
+        "views": VIEWS,
+        "scale": asdict(scale),
+        "cache": cache.key if cache is not None else None,
+        "failures": len(clips.failures),
+        "records": records,
+    }
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+
+
+def _stamp(path: str) -> list[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _checked(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path ({path}) must end in .safetensors; the manifest goes beside it")
+    return path
+
+
+def _manifest(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_bytes(content)
+    os.replace(partial, path)

@@ -1,0 +1,163 @@
+"""Linear probe: a logistic regression on frozen features (paper §4.3, Fig. 4).
+
+n videos, C width, K classes. Paper does not say how the probe is trained; we fit L2-regularised multinomial
+logistic regression to its optimum, because that has no schedule to choose, and choose the regularisation
+on a part of the training videos, because the test videos must not choose anything.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stretchysnake.eval.features import FeatureSet, check_comparable
+
+STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
+"""Inverse regularisation tried (scikit-learn's C), strongest regularisation first."""
+HELD_OUT = 0.2
+"""Share of the training videos on which the regularisation is chosen."""
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """Standardises features by (mean, scale), then weight (K, C) and bias (K,); classes (K,) are the labels."""
+
+    classes: Tensor
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+    strength: float
+    """Inverse regularisation, scikit-learn's C."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, K) fp64."""
+        return ((features.double() - self.mean) / self.scale) @ self.weight.T + self.bias
+
+    def predict(self, features: Tensor) -> Tensor:
+        """(n,) labels."""
+        return self.classes[self.logits(features).argmax(1)]
+
+
+def fit(features: Tensor, labels: Tensor, *, strength: float) -> LinearProbe:
+    """The optimum of strength · Σ cross-entropy + |weight|² / 2 over standardised features, in fp64.
+
+    The bias is free of regularisation. This is scikit-learn's LogisticRegression(C=strength).
+    """
+    if not strength > 0:
+        raise ValueError(
+            f"strength ({strength}) must be positive; larger means less regularisation"
+        )
+    if not features.isfinite().all():
+        raise ValueError("features hold non-finite values; the weights or a video are damaged")
+    mean, scale = _standardisation(features)
+    classes, targets = labels.unique(return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"labels hold one class ({classes.tolist()}), which leaves nothing to learn; "
+            "give training videos of two classes or more"
+        )
+    x = (features.double() - mean) / scale
+    weight, bias = _optimum(x, targets, len(classes), strength)
+    return LinearProbe(classes, weight, bias, mean, scale, strength)
+
+
+def choose_strength(
+    gallery: FeatureSet, strengths=STRENGTHS, *, seed: int = 0
+) -> tuple[float, float]:
+    """(strength, accuracy on the held-out part) of the best strength; ties go to more regularisation.
+
+    A fifth of the training videos is held out, whole groups at a time, and only while every class keeps
+    videos to learn from.
+    """
+    held = held_out(gallery.labels, gallery.groups, seed=seed)
+    if not held.any():
+        raise ValueError(
+            f"gallery ({len(held)} videos) must have two videos, of two groups, in some class to choose "
+            "the regularisation on; give more videos or a fixed strength"
+        )
+    mean, scale = _standardisation(gallery.features[~held])
+    x = (gallery.features.double() - mean) / scale
+    classes, targets = gallery.labels.unique(return_inverse=True)
+    best, start = (strengths[0], -1.0), None
+    for strength in sorted(strengths):
+        start = _optimum(
+            x[~held], targets[~held], len(classes), strength, start=start, accuracy=1e-2
+        )
+        right = (x[held] @ start[0].T + start[1]).argmax(1) == targets[held]
+        accuracy = right.double().mean().item()
+        if accuracy > best[1]:
+            best = (strength, accuracy)
+    return best
+
+
+def held_out(
+    labels: Tensor, groups: list[str], *, seed: int = 0, share: float = HELD_OUT
+) -> Tensor:
+    """(n,) bool: the videos held out, about share of them; a video without a group is its own group."""
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group or f"\0{place}", []).append(place)
+    left = labels.bincount(minlength=int(labels.max()) + 1)
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed)).tolist()
+    names, held = sorted(members), torch.zeros(len(labels), dtype=torch.bool)
+    wanted = max(1, round(share * len(labels)))
+    for name in (names[i] for i in order):
+        here = torch.tensor(members[name])
+        taken = labels[here].bincount(minlength=len(left))
+        if int(held.sum()) + len(here) <= wanted and not ((left == taken) & (taken > 0)).any():
+            held[here] = True
+            left = left - taken
+    return held
+
+
+def probe(
+    gallery: FeatureSet, queries: FeatureSet, *, strengths=STRENGTHS, seed: int = 0
+) -> tuple[Tensor, str]:
+    """((Q,) bool: whether the probe trained on the gallery gets each query right, what was chosen, in words)."""
+    check_comparable(gallery, queries)
+    strength, accuracy = choose_strength(gallery, strengths, seed=seed)
+    fitted = fit(gallery.features, gallery.labels, strength=strength)
+    note = f"C {strength:g}, held-out {100 * accuracy:.1f} %"
+    if strength in (min(strengths), max(strengths)) and len(strengths) > 1:
+        note += ", the end of the range tried"
+    return fitted.predict(queries.features) == queries.labels, note
+
+
+def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature; 1 for one that never changes."""
+    features = features.double()
+    scale = features.std(0, correction=0)
+    return features.mean(0), torch.where(scale > 1e-12 * features.abs().amax(0), scale, 1.0)
+
+
+def _optimum(
+    x: Tensor, targets: Tensor, num_classes: int, strength: float, *, start=None, accuracy=1e-5
+):
+    """(weight, bias) by L-BFGS with a strong-Wolfe line search, from `start` or zero.
+
+    The penalty makes the objective strongly convex in the weight with modulus 1 / (strength · n), so a gradient
+    below accuracy times that leaves each weight within about `accuracy` of the optimum.
+    """
+    weight, bias = start or (x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes))
+    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=1000,
+        history_size=10,
+        tolerance_grad=min(1e-5, max(1e-11, accuracy / (strength * len(x)))),
+        tolerance_change=1e-15,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        penalty = weight.square().sum() / (2 * strength * len(x))
+        loss = F.cross_entropy(x @ weight.T + bias, targets) + penalty
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weight.detach(), bias.detach()

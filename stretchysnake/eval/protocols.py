@@ -1,0 +1,90 @@
+"""What is measured on the features of one cell: retrieval or probe, as values of every query.
+
+To add a protocol: one name in KINDS and one branch of `measure`; it sees two FeatureSets, never a model.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from stretchysnake.comparison import bootstrap_interval, pack_correct, wilson_interval
+from stretchysnake.eval.features import FeatureSet
+from stretchysnake.eval.nearest import SIMILARITIES
+from stretchysnake.eval.probe import probe
+from stretchysnake.eval.retrieval import check_metrics, retrieve
+
+KINDS = ("retrieval", "probe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One way of measuring features, and the metrics it gives."""
+
+    kind: str = "retrieval"
+    metrics: tuple[str, ...] = ("top1",)
+    """Names of retrieval.METRICS; a probe gives top1."""
+    similarity: str = "cosine"
+    group_safe: bool = False
+    """Retrieval drops the gallery videos of a query's own group."""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"protocol ({self.kind!r}) must be one of: {', '.join(KINDS)}")
+        if self.kind == "probe":
+            if self.metrics != ("top1",):
+                raise ValueError(
+                    f"metrics ({', '.join(self.metrics)}) of a probe must be top1 alone"
+                )
+            if self.similarity != "cosine" or self.group_safe:
+                raise ValueError(
+                    "similarity and group_safe belong to retrieval; a probe has neither"
+                )
+        else:
+            check_metrics(self.metrics)
+        if self.similarity not in SIMILARITIES:
+            raise ValueError(
+                f"similarity ({self.similarity!r}) must be one of: {', '.join(SIMILARITIES)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The row's protocol: the kind, and every setting without which two numbers cannot be compared."""
+        settings = ["l2"] if self.similarity == "l2" else []
+        return "-".join([self.kind, *settings, *(["group-safe"] if self.group_safe else [])])
+
+    def only(self, metrics) -> "Protocol":
+        """The same protocol with some of its metrics."""
+        return replace(self, metrics=tuple(metrics))
+
+    def measure(self, gallery: FeatureSet, queries: FeatureSet) -> list[tuple[str, Tensor, str]]:
+        """(metric, value of every query, note) for each metric; see `retrieve` and `probe`."""
+        if self.kind == "probe":
+            return [("top1", *probe(gallery, queries))]
+        found = retrieve(
+            gallery,
+            queries,
+            self.metrics,
+            similarity=self.similarity,
+            group_safe=self.group_safe,
+        )
+        return [(metric, values, "") for metric, values in found.items()]
+
+
+def measured_fields(metric: str, values: Tensor, gallery: FeatureSet, queries: FeatureSet) -> dict:
+    """The fields of a Row that the values of its queries determine: mean, interval, who was right."""
+    asked = gallery if metric == "gallery_top1" else queries
+    share = values.dtype.is_floating_point is False
+    n, numbers = len(values), values.double().tolist()
+    interval = wilson_interval(int(values.sum()), n) if share else bootstrap_interval(numbers)
+    listed = list(zip(asked.paths, asked.labels.tolist(), strict=True))
+    return {
+        "value": sum(numbers) / n,
+        "low": interval.low,
+        "high": interval.high,
+        "correct": pack_correct(values.tolist()) if share else "",
+        "queries": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
+        "num_queries": n,
+        "num_expected": asked.num_expected,
+    }

@@ -1,0 +1,47 @@
+"""A table of texts with a title and a note: Markdown, CSV, terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainTable:
+    """Texts as printed; the first columns of words, the rest numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def __post_init__(self):
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"row ({' | '.join(row)}) must have {len(self.head)} cells.")
+
+    def to_markdown(self) -> str:
+        lines = [self.head, ("---", *["---:"] * (len(self.head) - 1)), *self.rows]
+        body = "\n".join(
+            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+        )
+        return f"**{self.title}**\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def to_csv(self) -> str:
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([self.head, *self.rows])
+        return out.getvalue()
+
+    def to_text(self) -> str:
+        """Plain columns, the first to the left."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        body = "\n".join(
+            "  ".join(
+                text.ljust(width) if i == 0 else text.rjust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+        return f"{self.title}\n{body}\n" + (f"{self.note}\n" if self.note else "")

@@ -1,0 +1,132 @@
+"""Exact search: equal to a full fp64 ranking whatever the chunk, the precision and the data."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stretchysnake.eval.nearest import BLOCK, nearest, scores
+
+
+def ranked(query, gallery, k, similarity):
+    """The oracle: every pair in fp64, ties to the lower index."""
+    if similarity == "l2":
+        score = -(query[:, None].double() - gallery[None].double()).square().sum(2)
+    else:
+        score = scores(query, gallery, similarity=similarity)
+    return score.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def test_cosine_ignores_length_and_l2_does_not():
+    gallery = torch.tensor([[10.0, 1.0], [0.0, 1.0]])
+    query = torch.tensor([[1.0, 0.2]])
+    assert nearest(query, gallery).tolist() == [[0]]
+    assert nearest(query, gallery, similarity="l2").tolist() == [[1]]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize("k", [1, 5, 123])
+def test_chunks_change_nothing(similarity, chunk, k):
+    query, gallery = torch.randn(11, 6), torch.randn(123, 6)
+    found = nearest(query, gallery, k=k, similarity=similarity, chunk=chunk)
+    assert torch.equal(found, ranked(query, gallery, k, similarity))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    num_gallery=st.integers(1, 150),
+    width=st.integers(1, 40),
+    k=st.integers(1, 12),
+    spread=st.sampled_from([1.0, 1e-3, 1e-6, 0.0]),
+    similarity=st.sampled_from(["cosine", "l2"]),
+    chunk=st.sampled_from([4, 16, 1024]),
+)
+def test_nearly_equal_vectors_are_ranked_as_in_fp64(
+    seed, num_gallery, width, k, spread, similarity, chunk
+):
+    """Collapsed features differ by less than fp32 products resolve; duplicates tie exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(1, width, generator=generator)
+    gallery = centre + spread * torch.randn(num_gallery, width, generator=generator)
+    gallery = gallery[torch.randint(num_gallery, (num_gallery,), generator=generator)]
+    query = centre + spread * torch.randn(5, width, generator=generator)
+    k = min(k, num_gallery)
+    found = nearest(query, gallery, k=k, similarity=similarity, chunk=chunk)
+    if similarity == "l2":
+        assert torch.equal(found, ranked(query, gallery, k, "l2"))
+        return
+    # fp64 cosine itself is only known to about 1e-16 · width: equal scores, not equal indices
+    exact = scores(query, gallery)
+    wanted = exact.sort(dim=1, descending=True).values[:, :k]
+    torch.testing.assert_close(exact.gather(1, found), wanted, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_precision_of_the_first_pass_changes_nothing(precision):
+    before = torch.get_float32_matmul_precision()
+    query, gallery = torch.randn(40, 64), torch.randn(500, 64)
+    try:
+        torch.set_float32_matmul_precision(precision)
+        for similarity in ("cosine", "l2"):
+            found = nearest(query, gallery, k=7, similarity=similarity)
+            assert torch.equal(found, ranked(query, gallery, 7, similarity))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_first_pass_of_bf16_needs_the_wider_bound(monkeypatch):
+    """The proof in small: scores rounded to bf16 give the fp64 ranking with the bound of "medium"."""
+    query, gallery = torch.randn(64, 32), torch.randn(2000, 32)
+    gallery[1::2] = gallery[::2] + 1e-3 * torch.randn(
+        1000, 32
+    )  # neighbours that bf16 cannot tell apart
+    wanted = ranked(query, gallery, 3, "cosine")
+    import stretchysnake.eval.nearest as module
+
+    whole = module._block_maxima
+
+    def rounded(query, gallery, squares, part, ids):
+        low = (query.bfloat16().float(), gallery.bfloat16().float())
+        return whole(*low, squares, part, ids).bfloat16().float()
+
+    monkeypatch.setattr(module, "_block_maxima", rounded)
+    assert not torch.equal(nearest(query, gallery, k=3), wanted)  # the narrow bound is too narrow
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    assert torch.equal(nearest(query, gallery, k=3), wanted)
+
+
+def test_ties_go_to_the_lower_index():
+    gallery = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+    assert nearest(torch.tensor([[1.0, 0.0]]), gallery, k=3, chunk=2).tolist() == [[1, 2, 3]]
+    many = torch.ones(5 * BLOCK + 3, 4)
+    assert nearest(torch.ones(2, 4), many, k=4).tolist() == [[0, 1, 2, 3]] * 2
+
+
+@pytest.mark.parametrize("chunk", [1, 9, 1024])
+def test_excluded_pairs_are_skipped(chunk):
+    query, gallery = torch.randn(30, 5), torch.randn(70, 5)
+    ids = torch.arange(30) % 7 - 1, torch.arange(70) % 6
+    found = nearest(query, gallery, k=6, chunk=chunk, exclude=ids)
+    score = scores(query, gallery).masked_fill(ids[0][:, None] == ids[1], -torch.inf)
+    assert torch.equal(found, score.sort(dim=1, descending=True, stable=True).indices[:, :6])
+
+
+def test_no_query_gives_no_row():
+    assert nearest(torch.empty(0, 3), torch.ones(4, 3), k=2).shape == (0, 2)
+
+
+def test_wrong_arguments_are_named():
+    vectors = torch.ones(2, 2)
+    with pytest.raises(ValueError, match=r"similarity \('dot'\) must be one of: cosine, l2"):
+        nearest(vectors, vectors, similarity="dot")
+    with pytest.raises(ValueError, match=r"k \(3\) must be between 1 and the gallery's size \(2\)"):
+        nearest(vectors, vectors, k=3)
+    with pytest.raises(ValueError, match=r"\(2, 2\) and gallery \(2, 3\) must be .* of one width"):
+        nearest(vectors, torch.ones(2, 3))
+    with pytest.raises(ValueError, match="gallery row 1 holds non-finite values"):
+        nearest(vectors, torch.tensor([[1.0, 1.0], [1.0, float("inf")]]))
+    own = torch.tensor([0, 0])
+    with pytest.raises(ValueError, match=r"query 0 has 0 of 2 outside its own group"):
+        nearest(vectors, vectors, exclude=(own, own))
