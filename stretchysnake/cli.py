@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 HELP = """stretchysnake: one video backbone for any length, any resolution, any budget.
 
@@ -23,7 +24,10 @@ EXAMPLES = {
     "quickstart": "stretchysnake quickstart --out runs/quickstart --steps 1500",
     "train": "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
     "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
-    "  stretchysnake train --config run.yaml --optim.lr 0.001",
+    "  stretchysnake train --config run.yaml --optim.lr 0.001\n"
+    "  stretchysnake train pretrain_static_tokens --data k400.csv --out runs/k400 --dry-run\n"
+    "  stretchysnake train --resume runs/mine\n"
+    "  torchrun --nproc-per-node 4 -m stretchysnake.cli train --config run.yaml",
     "evaluate": "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
     "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl",
     "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
@@ -54,7 +58,7 @@ class ReportRun:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 done, 2 a mistake of the caller's, 130 interrupted."""
+    """Run a verb; returns the exit code: 0 done, 2 a mistake of the caller's, 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -95,7 +99,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         from stretchysnake.data.decode_error import DecodeError
+        from stretchysnake.train.interrupt import TrainingInterrupted
 
+        if isinstance(error, TrainingInterrupted):
+            print(f"\n{error}", file=sys.stderr)
+            return error.exit_code
         expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
         if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
             raise
@@ -103,8 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False):
-    """(run, positional paths) of a verb, from the command line and --config YAML."""
+def _parsed(
+    verb: str, run_class: type, argv: list[str], *, paths: bool = False, defaults: object = None
+):
+    """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`."""
     try:
         from argparse import RawDescriptionHelpFormatter
 
@@ -127,6 +137,8 @@ def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False)
     if paths:
         parser.add_argument("paths", nargs="+", type=str, help="files or folders")
     parser.add_class_arguments(run_class)
+    if defaults is not None:
+        parser.set_defaults(asdict(defaults))
     values = dict(vars(parser.instantiate(parser.parse_args(argv))))
     values.pop("config", None)
     given = values.pop("paths", [])
@@ -169,16 +181,42 @@ def _quickstart(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     from stretchysnake.train.run import TrainRun
 
-    run, _ = _parsed("train", TrainRun, argv)
-    from stretchysnake.train.loop import train
+    argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
+    if "--resume" in argv:
+        if len(argv) != 2 or argv[0] != "--resume":
+            raise ValueError(
+                "--resume takes the folder of a started training and nothing else; "
+                "a run with other settings is a new run in another folder"
+            )
+        from stretchysnake.train.outputs import started_run
 
-    progress = _Progress()
-    result = train(run, progress=progress)
-    progress.close()
-    print(
-        f"loss {result.final_loss:.3f} after {run.steps} steps, {result.clips} clips, {result.seconds:.0f} s\n"
-        f"weights: {result.weights}"
-    )
+        run = started_run(Path(argv[1]))
+    else:
+        defaults = None
+        if argv and not argv[0].startswith("-"):
+            from stretchysnake.recipes.named import recipe_named
+
+            defaults = recipe_named(argv.pop(0))
+        run, _ = _parsed("train", TrainRun, argv, defaults=defaults)
+    ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
+    from stretchysnake.train.runtime import open_runtime
+
+    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+        if dry:
+            from stretchysnake.recipes.dry_run import dry_run
+
+            print("\n".join(dry_run(run, runtime=runtime)))
+            return 0
+        from stretchysnake.train.loop import train
+
+        progress = _Progress()
+        result = train(run, progress=progress if runtime.is_first else None, runtime=runtime)
+        progress.close()
+        if runtime.is_first:
+            print(
+                f"loss {result.final_loss:.3f} after {len(result.losses)} steps, {result.clips} clips, "
+                f"{result.seconds:.0f} s\nweights: {result.weights}"
+            )
     return 0
 
 

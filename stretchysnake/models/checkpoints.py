@@ -127,7 +127,8 @@ def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str
     """
     state, metadata = read_checkpoint(path)
     if "config" in metadata:
-        config = _trusted_config(metadata["config"], state, path).but(**changes)
+        config = _trusted_config(metadata["config"], state, path)
+        config = VideoMambaConfig.from_dict({**config.to_dict(), **changes})
     else:
         config = config_of(state, **changes)
     with torch.random.fork_rng(
