@@ -44,7 +44,8 @@ def parts_of(share: range, scale: Scale, run: TrainRun) -> list[range]:
     """The share cut into the parts computed one after the other (gradient accumulation)."""
     count = run.accumulate
     if run.tokens_per_pass is not None:
-        count = max(count, math.ceil(len(share) * scale.num_tokens / run.tokens_per_pass))
+        most = max(1, run.tokens_per_pass // scale.num_tokens)
+        count = max(count, math.ceil(len(share) / most))
     count = max(1, min(count, len(share)))
     cuts = [share.start + len(share) * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(cuts)]
