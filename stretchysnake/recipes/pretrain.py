@@ -1,9 +1,17 @@
 """Supervised training on Kinetics-400: the paper's §4.1 for each variant, and VideoMamba's own recipe.
 
 Command   stretchysnake train pretrain_static_tokens --data kinetics400/train.csv --out runs/static_tokens
-Cost      stretchysnake train pretrain_static_tokens --data kinetics400/train.csv --out runs/x --dry-run
-          COST_TABLE
-Paper     no Kinetics-400 accuracy is printed; retrieval with these weights: docs/reproduction.md, Table 1 of the paper
+          several GPUs: torchrun --nproc-per-node 8 -m stretchysnake.cli train ...; shrunk: --model.embed_dim 64 ...
+Cost      as `--dry-run` counts it for 240,436 videos, scan included; GPU-hours at an assumed 100 TFLOP/s sustained;
+          memory of one GPU that makes whole batches. Nothing here has been run at this size.
+            pretrain_vanilla        187841 steps   23.4 EFLOP    65 GPU-hours   43 GiB
+            pretrain_temporal       187841 steps   44.4 EFLOP   123 GPU-hours   43 GiB
+            pretrain_static_patch   187841 steps   48.3 EFLOP   134 GPU-hours   43 GiB
+            pretrain_static_tokens  187841 steps   44.4 EFLOP   123 GPU-hours   45 GiB
+            pretrain_flexivit       187841 steps   63.4 EFLOP   176 GPU-hours   40 GiB
+            pretrain_flex_all       187841 steps   35.3 EFLOP    98 GPU-hours   46 GiB
+            pretrain_official        42265 steps   42.1 EFLOP   117 GPU-hours   43 GiB
+Paper     no Kinetics-400 accuracy is printed; Table 1 has what these weights give in retrieval
 """
 
 from dataclasses import replace

@@ -2,7 +2,19 @@
 
 Command   stretchysnake train finetune_ucf101 --data ucf101/train.csv --weights runs/x/weights.safetensors --out runs/y
           stretchysnake train linear_probe_ucf101 --data ucf101/train.csv --weights ... --out runs/z
-Cost      add --dry-run; COST_TABLE
+Cost      as in pretrain.py; probes decode and encode every clip in every epoch:
+            finetune_ucf101         4471 steps    0.556 EFLOP     2 GPU-hours   43 GiB
+            finetune_hmdb51         1674 steps    0.208 EFLOP     1 GPU-hours   43 GiB
+            finetune_coin           4233 steps    0.527 EFLOP     1 GPU-hours   43 GiB
+            finetune_breakfast       637 steps   0.0793 EFLOP     0 GPU-hours   43 GiB
+            finetune_ssv2          79178 steps     9.85 EFLOP    27 GPU-hours   43 GiB
+            finetune_diving48       7044 steps    0.877 EFLOP     2 GPU-hours   43 GiB
+            linear_probe_ucf101     4471 steps    0.139 EFLOP     0 GPU-hours   14 GiB
+            linear_probe_hmdb51     1674 steps   0.0521 EFLOP     0 GPU-hours   14 GiB
+            linear_probe_coin       4233 steps    0.132 EFLOP     0 GPU-hours   14 GiB
+            linear_probe_breakfast   637 steps   0.0198 EFLOP     0 GPU-hours   14 GiB
+            linear_probe_ssv2      79178 steps     2.46 EFLOP     7 GPU-hours   14 GiB
+            linear_probe_diving48   7044 steps    0.219 EFLOP     1 GPU-hours   14 GiB
 Paper     Fig. 4 shows bars without numbers: StretchySnake above VideoMamba on all six, in both settings
 """
 
