@@ -82,13 +82,16 @@ def training_steps(
     batch_size: int,
     seed: int,
     steps: int,
-    start: int = 0,
+    start_step: int = 0,
     token_budget: int | None = None,
 ) -> Iterator[TrainingStep]:
-    """Yield steps `start` to `steps - 1`; every epoch is a permutation, and a batch may reach into the next one.
+    """Yield steps `start_step` to `steps - 1`; every epoch is a permutation, a batch may reach into the next one.
 
-    A pure function of its arguments: with `start=k` it yields exactly what a run from 0 yields from step k on.
+    A pure function of its arguments: with `start_step=k` it yields exactly what a run from 0 yields from step k on.
+    ValueError when `start_step` is not one of the steps (or just past them: nothing is left to do).
     """
+    if not 0 <= start_step <= steps:
+        raise ValueError(f"start_step ({start_step}) must be between 0 and steps ({steps}).")
     if num_clips < 1:
         raise ValueError("there is no clip to train on; check the list of videos.")
     order: dict[int, list[int]] = {}
@@ -105,7 +108,7 @@ def training_steps(
     for step in range(steps):
         scale = scale_at(variant, seed=seed, step=step)
         size = batch_size_at(scale, batch_size=batch_size, token_budget=token_budget)
-        if step >= start:
+        if step >= start_step:
             yield TrainingStep(step, scale, [sample(position + i) for i in range(size)])
         position += size
 
@@ -117,12 +120,13 @@ def training_batches(
     batch_size: int,
     seed: int,
     steps: int,
-    start: int = 0,
+    start_step: int = 0,
     token_budget: int | None = None,
     prefetch: int = 1,
 ) -> Iterator[Batch]:
-    """Yield one `Batch` per step; augmentation depends on (seed, step, place in the batch) alone.
+    """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
+    So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -134,7 +138,7 @@ def training_batches(
             batch_size=batch_size,
             seed=seed,
             steps=steps,
-            start=start,
+            start_step=start_step,
             token_budget=token_budget,
         ):
             drawn = [

@@ -96,13 +96,13 @@ def train(
     }
 
     def files_of(step: int) -> list[str]:
-        drawn = next(training_steps(len(clips), start=step, **options))
+        drawn = next(training_steps(len(clips), start_step=step, **options))
         return [str(clips.records[index].path) for index in drawn.indices]
 
     with stop_signals() as request:
         fit(
             state,
-            lambda start: training_batches(clips, start=start, **options),
+            lambda start: training_batches(clips, start_step=start, **options),
             run,
             steps=steps,
             files_of=files_of,
@@ -115,8 +115,8 @@ def train(
         return TrainResult(
             str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
         )
-    counts = {"num_records": len(clips.records), "num_listed": len(records)}
-    return write_finished(out, run, key, state, **counts)
+    data = {"num_records": len(clips.records), "num_records_listed": len(records)}
+    return write_finished(out, run, key, state, data=data)
 
 
 def fit(

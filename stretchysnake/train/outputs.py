@@ -108,9 +108,9 @@ def started_run(out: Path) -> TrainRun:
 
 
 def write_finished(
-    out: Path, run: TrainRun, key: str, state: TrainState, *, num_records: int, num_listed: int
+    out: Path, run: TrainRun, key: str, state: TrainState, *, data: dict
 ) -> TrainResult:
-    """Write the weights, the loss series and, last, run.json; returns the result."""
+    """Write the weights, the loss series and, last, run.json with `data` (what was read) inside; returns the result."""
     result = TrainResult(
         str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
     )
@@ -127,8 +127,7 @@ def write_finished(
     written = {
         "run": asdict(run),
         "digest": key,
-        "num_records": num_records,
-        "num_records_listed": num_listed,
+        **data,
         "result": {"seconds": state.seconds, "clips": state.clips, "tokens": state.tokens},
         "environment": environment(),
         "threads": torch.get_num_threads(),

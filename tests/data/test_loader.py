@@ -45,12 +45,18 @@ RUN = {"variant": "two", "batch_size": 3, "seed": 5, "steps": 8}
 
 def test_training_batches_resume_exactly(clips):
     whole = list(training_batches(clips, **RUN))
-    rest = list(training_batches(clips, **RUN, start=5, prefetch=0))
+    rest = list(training_batches(clips, **RUN, start_step=5, prefetch=0))
     assert [batch.step for batch in rest] == [5, 6, 7]
     for a, b in zip(whole[5:], rest, strict=True):
         assert (
             a.scale == b.scale and torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
         )
+
+
+def test_start_step_just_past_the_end_is_done_and_beyond_it_is_an_error(clips):
+    assert list(training_batches(clips, **RUN, start_step=8)) == []
+    with pytest.raises(ValueError, match=r"start_step \(9\) must be between 0 and steps \(8\)"):
+        list(training_batches(clips, **RUN, start_step=9))
 
 
 def test_training_batches_have_the_scale_of_their_step(clips):
@@ -73,7 +79,7 @@ def test_steps_under_a_token_budget_resume_exactly():
     run = {"variant": "two", "batch_size": 9, "seed": 1, "steps": 20, "token_budget": 200}
     whole = list(training_steps(7, **run))
     assert [len(step.indices) for step in whole[:2]] == [200 // 64, 200 // 72]
-    assert list(training_steps(7, **run, start=11)) == whole[11:]
+    assert list(training_steps(7, **run, start_step=11)) == whole[11:]
 
 
 def test_seeds_give_other_orders():

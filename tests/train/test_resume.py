@@ -143,7 +143,7 @@ def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(batch_size, 
     options = {"variant": "vanilla", "batch_size": batch_size, "seed": 0, "steps": 117}
     seen = []
     for start, end in ((0, 13), (13, 14), (14, 117)):
-        drawn = training_batches(CountedClips(), start=start, prefetch=prefetch, **options)
+        drawn = training_batches(CountedClips(), start_step=start, prefetch=prefetch, **options)
         for batch in drawn:
             seen.append(batch.labels.tolist())
             if batch.step + 1 == end:
