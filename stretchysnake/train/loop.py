@@ -142,12 +142,15 @@ def fit(
     state.model.checkpoint_activations = run.activation_checkpointing
     model = runtime.parallel(state.model, next(state.model.parameters()).device)
     meter = Meter(state, run, steps, progress)
+
+    def stop() -> bool:
+        return request is not None and request.number != 0
+
     while state.step < steps:
         waiting = time.perf_counter()
         for batch in batches_from(state.step):
             started = time.perf_counter()
             lr = lr_at(run.optim, step=batch.step, steps=steps) * state.lr_factor
-            stop = request is not None and request.number != 0
             try:
                 outcome = take_step(state, model, batch, run, lr=lr, runtime=runtime, stop=stop)
             except (RuntimeError, MemoryError) as error:
@@ -172,9 +175,10 @@ def fit(
                     _go_back(state, saver, run, trouble, runtime=runtime)
                     break
             if saver:
-                saver.after_step(state, runtime=runtime)
+                saved = saver.after_step(state, runtime=runtime)
                 if outcome.stop and state.step < steps:
-                    saver.save(state, runtime=runtime)
+                    if not saved:
+                        saver.save(state, runtime=runtime)
                     raise _interrupted(state, run, steps, request)
             waiting = time.perf_counter()
         else:

@@ -22,10 +22,12 @@ class Saver:
         self.folder, self.run, self.metadata, self.key, self.log = folder, run, metadata, key, log
         self.last_time, self.last_took, self.last_losses = time.monotonic(), 0.0, 0
 
-    def after_step(self, state: TrainState, *, runtime: Runtime) -> None:
-        """Save when it is time; never in a streak of skipped steps, whose end would be the thing to go back to."""
+    def after_step(self, state: TrainState, *, runtime: Runtime) -> bool:
+        """Save when it is time, and tell whether; never in a streak of skipped steps: it would be gone back to."""
         if runtime.is_first and not state.bad_in_a_row and self._is_due(state):
             self.save(state, runtime=runtime)
+            return True
+        return False
 
     def save(self, state: TrainState, *, runtime: Runtime) -> None:
         """Write a checkpoint now (rank 0 alone) and remove those no longer kept."""

@@ -1,6 +1,7 @@
 """One training step: this rank's share of a batch, in parts, to one update or to none."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import NamedTuple
@@ -67,12 +68,13 @@ def take_step(
     *,
     lr: float,
     runtime: Runtime,
-    stop: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> StepOutcome:
     """Forward, backward and, when loss and gradient are finite, the update; otherwise nothing is changed.
 
     `model` is state.model or its data-parallel wrap. The gradient is the mean over the global batch however it is
-    cut into ranks and parts; ranks agree on the outcome before any of them updates.
+    cut into ranks and parts; ranks agree on the outcome, and on `stop`,
+    asked of each after its backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
     draw_again(run.seed, batch.step, runtime.rank)
@@ -93,7 +95,7 @@ def take_step(
             (loss * (len(part) / num_clips * runtime.world_size)).backward()
         if len(part):
             local[0] += loss.item() * (len(part) / num_clips)
-    local[1] = float(stop)
+    local[1] = float(stop())
     total = runtime.sum(local)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -81,8 +81,6 @@ def test_command_line_resumes_from_the_folder_alone(run, monkeypatch, capsys):
         train(run)
     assert cli.main(["train", "--resume", run.out]) == 0
     assert "after 8 steps" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--print_config", "--resume", run.out, "--steps"])
 
 
 @pytest.mark.parametrize(
