@@ -289,5 +289,5 @@ def _flat(state: dict, path: Path) -> dict[str, Tensor]:
 def _json(text: str, path: Path, key: str) -> dict:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"checkpoint ({path}) has damaged metadata {key!r}: {error}") from None
