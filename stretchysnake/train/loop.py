@@ -26,7 +26,7 @@ from stretchysnake.data.records import read_records
 from stretchysnake.flexibility import scale_at
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.checkpoint import newest_good
+from stretchysnake.train.checkpoint import newest_good, read_state
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
 from stretchysnake.train.meter import Meter, Progress
@@ -234,6 +234,11 @@ def _restore_newest(
     name = runtime.from_first(path.name if path else None)
     if name is None:
         return None
+    if (found := read_state(saver.folder / name).get("digest")) != saver.key:
+        raise ValueError(
+            f"checkpoint {name} in {saver.folder} is of another run (digest {found}, this one is {saver.key}); "
+            "choose another folder"
+        )
     restore_state(state, saver.folder / name)
     saver.restored(state)
     _say(f"going on from {saver.folder / name}, step {state.step}", runtime)

@@ -44,7 +44,7 @@ def torchrun(run, tmp_path, *, die_at=-1):
         [sys.executable, *command, json.dumps(asdict(run)), str(die_at)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=580,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )
 
