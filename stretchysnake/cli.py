@@ -4,6 +4,9 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+from stretchysnake.command_line import EXAMPLES, Progress, parsed
 
 HELP = """stretchysnake: one video backbone for any length, any resolution, any budget.
 
@@ -19,24 +22,6 @@ usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an exa
 
   --version    print the version
 """
-
-EXAMPLES = {
-    "quickstart": "stretchysnake quickstart --out runs/quickstart --steps 1500",
-    "train": "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
-    "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
-    "  stretchysnake train --config run.yaml --optim.lr 0.001",
-    "evaluate": "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
-    "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl\n"
-    "  stretchysnake evaluate --config run.yaml --protocols [retrieval,probe] --metrics [top1,map,gallery_top1] "
-    "--feature_cache features/",
-    "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
-    "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
-    "data": "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
-    "  stretchysnake data info hmdb51 /data/hmdb51 --split 2 --missing missing.txt\n"
-    "  stretchysnake data list ucf101 /data/ucf101 --subset test --split 1 --out test.csv\n"
-    "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv",
-    "doctor": "stretchysnake doctor",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +46,7 @@ class ReportRun:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 done, 2 a mistake of the caller's, 130 interrupted."""
+    """Run a verb; returns the exit code: 0 done, 2 a mistake of the caller's, 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -103,7 +88,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         from stretchysnake.data.decode_error import DecodeError
+        from stretchysnake.train.interrupt import TrainingInterrupted
 
+        if isinstance(error, TrainingInterrupted):
+            print(f"\n{error}", file=sys.stderr)
+            return error.exit_code
         expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
         if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
             raise
@@ -111,61 +100,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _parsed(verb: str, run_class: type, argv: list[str], *, paths: bool = False):
-    """(run, positional paths) of a verb, from the command line and --config YAML."""
-    try:
-        from argparse import RawDescriptionHelpFormatter
-
-        from jsonargparse import ArgumentParser, DefaultHelpFormatter
-    except ImportError:
-        raise RuntimeError(
-            "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
-        ) from None
-
-    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Keeps the lines of the example."""
-
-    parser = ArgumentParser(
-        formatter_class=Formatter,
-        prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb.split()[0]]}",
-        exit_on_error=True,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of these fields")
-    if paths:
-        parser.add_argument("paths", nargs="+", type=str, help="files or folders")
-    parser.add_class_arguments(run_class)
-    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
-    values.pop("config", None)
-    given = values.pop("paths", [])
-    return run_class(**values), given
-
-
-class _Progress:
-    """Prints a line over itself on a terminal, and one line every ten seconds elsewhere."""
-
-    def __init__(self):
-        self.terminal, self.printed, self.open = sys.stderr.isatty(), 0.0, False
-
-    def __call__(self, text: str) -> None:
-        if self.terminal:
-            print(f"\r\x1b[K{text[:150]}", end="", file=sys.stderr, flush=True)
-            self.open = True
-        elif time.monotonic() - self.printed > 10:
-            self.printed = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.open:
-            print(file=sys.stderr)
-            self.open = False
-
-
 def _quickstart(argv: list[str]) -> int:
     from stretchysnake.recipes.quickstart import QuickstartRun, quickstart
 
-    run, _ = _parsed("quickstart", QuickstartRun, argv)
-    progress, started = _Progress(), time.perf_counter()
+    run, _ = parsed("quickstart", QuickstartRun, argv)
+    progress, started = Progress(), time.perf_counter()
     report, headlines = quickstart(run, progress=progress)
     progress.close()
     for line in headlines:
@@ -177,16 +116,42 @@ def _quickstart(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     from stretchysnake.train.run import TrainRun
 
-    run, _ = _parsed("train", TrainRun, argv)
-    from stretchysnake.train.loop import train
+    argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
+    if "--resume" in argv:
+        if len(argv) != 2 or argv[0] != "--resume":
+            raise ValueError(
+                "--resume takes the folder of a started training and nothing else; "
+                "a run with other settings is a new run in another folder"
+            )
+        from stretchysnake.train.outputs import started_run
 
-    progress = _Progress()
-    result = train(run, progress=progress)
-    progress.close()
-    print(
-        f"loss {result.final_loss:.3f} after {run.steps} steps, {result.clips} clips, {result.seconds:.0f} s\n"
-        f"weights: {result.weights}"
-    )
+        run = started_run(Path(argv[1]))
+    else:
+        defaults = None
+        if argv and not argv[0].startswith("-"):
+            from stretchysnake.recipes.named import recipe_named
+
+            defaults = recipe_named(argv.pop(0))
+        run, _ = parsed("train", TrainRun, argv, defaults=defaults)
+    ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
+    from stretchysnake.train.runtime import open_runtime
+
+    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+        if dry:
+            from stretchysnake.recipes.dry_run import dry_run
+
+            print("\n".join(dry_run(run, runtime=runtime)))
+            return 0
+        from stretchysnake.train.loop import train
+
+        progress = Progress()
+        result = train(run, progress=progress if runtime.is_first else None, runtime=runtime)
+        progress.close()
+        if runtime.is_first:
+            print(
+                f"loss {result.final_loss:.3f} after {len(result.losses)} steps, {result.clips} clips, "
+                f"{result.seconds:.0f} s\nweights: {result.weights}"
+            )
     return 0
 
 
@@ -194,11 +159,11 @@ def _evaluate(argv: list[str]) -> int:
     from stretchysnake.eval.bad_videos import incomplete
     from stretchysnake.eval.run import EvaluateRun
 
-    run, _ = _parsed("evaluate", EvaluateRun, argv)
+    run, _ = parsed("evaluate", EvaluateRun, argv)
     from stretchysnake.eval.evaluate import evaluate
     from stretchysnake.report.tables import render_text
 
-    progress = _Progress()
+    progress = Progress()
     rows = evaluate(run, progress=progress)
     progress.close()
     print(render_text(rows))
@@ -207,7 +172,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    run, paths = _parsed("report", ReportRun, argv, paths=True)
+    run, paths = parsed("report", ReportRun, argv, paths=True)
     from stretchysnake.report.context import ReportContext
     from stretchysnake.report.page import write_page
     from stretchysnake.report.tables import render_text
@@ -226,10 +191,10 @@ def _report(argv: list[str]) -> int:
 
 
 def _embed(argv: list[str]) -> int:
-    run, paths = _parsed("embed", EmbedRun, argv, paths=True)
+    run, paths = parsed("embed", EmbedRun, argv, paths=True)
     from stretchysnake.eval.embed import embed, save_embeddings
 
-    progress = _Progress()
+    progress = Progress()
     found = embed(
         paths, weights=run.weights, num_frames=run.frames, size=run.size, progress=progress
     )
@@ -269,7 +234,7 @@ def _data_benchmark(argv: list[str]) -> int:
     from stretchysnake.data.benchmarks.run import DataInfoRun, DataListRun, data_info, data_list
 
     run_class, act = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}[argv[0]]
-    run, given = _parsed(f"data {argv[0]}", run_class, argv[1:], paths=True)
+    run, given = parsed(f"data {argv[0]}", run_class, argv[1:], paths=True)
     if len(given) != 2:
         raise ValueError(f"data {argv[0]} ({' '.join(given)}) must name a benchmark and its folder")
     code, lines = act(run, *given)
@@ -281,8 +246,8 @@ def _data_check(argv: list[str]) -> int:
     from stretchysnake.data.audit import CheckRun, check
     from stretchysnake.data.verdicts import render_audit
 
-    run, paths = _parsed("data check", CheckRun, argv[1:], paths=True)
-    progress = _Progress()
+    run, paths = parsed("data check", CheckRun, argv[1:], paths=True)
+    progress = Progress()
     audit = check(paths, run, progress=progress)
     progress.close()
     print(render_audit(audit))
@@ -293,33 +258,13 @@ def _data_check(argv: list[str]) -> int:
 
 
 def _doctor(argv: list[str]) -> int:
-    import importlib.util
+    from stretchysnake.doctor import doctor
 
-    import torch
-
-    from stretchysnake import __version__
-    from stretchysnake.ops.selective_scan_cpu import is_available, unavailable_reason
-
-    print(
-        f"stretchysnake {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    if is_available():
-        print("native CPU kernels: yes")
-    else:
-        print(
-            f"native CPU kernels: no ({unavailable_reason()}); scans run in PyTorch, several times slower"
-        )
-    print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    for module, extra in (
-        ("av", None),
-        ("jsonargparse", None),
-        ("matplotlib", "report"),
-        ("sklearn", "probe"),
-    ):
-        there = importlib.util.find_spec(module) is not None
-        command = f"pip install 'stretchysnake[{extra}]'" if extra else f"pip install {module}"
-        print(f"{module}: {'yes' if there else 'no, ' + command}")
-    return 0
+    if argv:
+        raise ValueError(f"doctor ({' '.join(argv)}) takes no arguments")
+    sound, lines = doctor()
+    print(*lines, sep="\n")
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,20 @@ MAY_IMPORT = {
     "search": {"train", "data", "models"} | LEAVES,
     "report": {"comparison", "results"},  # figures are redrawn from rows on any laptop
     "recipes": {"search", "eval", "train", "data", "models", "report"} | LEAVES,
-    "cli": {"recipes", "search", "eval", "train", "data", "models", "report"} | LEAVES,
+    "doctor": {"ops"},
+    "command_line": set(),
+    "cli": {
+        "command_line",
+        "doctor",
+        "recipes",
+        "search",
+        "eval",
+        "train",
+        "data",
+        "models",
+        "report",
+    }
+    | LEAVES,
     "__init__": {"data", "models"} | LEAVES,
 }
 
@@ -37,7 +50,7 @@ ONLY_HOME = {
     "triton": {"ops/selective_scan_triton.py"},
     "matplotlib": {"report/figures.py"},
     "jinja2": {"report/page.py"},
-    "jsonargparse": {"cli.py"},
+    "jsonargparse": {"command_line.py"},
     "sklearn": {"data/motion_digits.py", "eval/probe.py"},
 }
 

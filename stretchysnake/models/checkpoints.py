@@ -127,7 +127,8 @@ def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str
     """
     state, metadata = read_checkpoint(path)
     if "config" in metadata:
-        config = VideoMambaConfig.from_dict({**metadata["config"], **changes})
+        config = _trusted_config(metadata["config"], state, path)
+        config = VideoMambaConfig.from_dict({**config.to_dict(), **changes})
     else:
         config = config_of(state, **changes)
     with torch.random.fork_rng(
@@ -135,6 +136,28 @@ def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str
     ):  # a fresh head is drawn without moving the caller's generator
         model = VideoMamba(config)
     return model.eval(), load_weights(model, state)
+
+
+def _trusted_config(
+    values: dict, state: dict[str, Tensor], path: str | os.PathLike
+) -> VideoMambaConfig:
+    """The config written in a file, once its sizes are those of the file's tensors."""
+    # Before a model is built: a false config could ask for any amount of memory.
+    found = config_of(state)
+    try:
+        claimed = VideoMambaConfig.from_dict(values)
+    except TypeError as error:
+        raise ValueError(f"checkpoint ({path}): its config is not valid ({error})") from None
+    for name in (
+        "embed_dim", "depth", "patch_size", "image_size", "num_frames", "num_classes", "tubelet_size",
+        "state_size", "expand", "conv_width", "rank_of_delta",
+    ):  # fmt: skip
+        if getattr(claimed, name) != getattr(found, name):
+            raise ValueError(
+                f"checkpoint ({path}): its config says {name} {getattr(claimed, name)}, its tensors "
+                f"{getattr(found, name)}; the file is damaged or not what it claims to be"
+            )
+    return claimed
 
 
 def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
@@ -146,6 +169,7 @@ def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
     """
     state, notes = dict(state), []
     own = model.state_dict()
+    _drop_pretraining_parts(state, own, notes)
     _fit_patch_kernel(state, own["patch_embed.proj.weight"], model.config, notes)
     _fit_positions(state, own, notes)
     _fit_head(state, own, notes)
@@ -168,6 +192,17 @@ def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
         raise ValueError(f"weights do not fit the model: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(state, strict=True)
     return notes
+
+
+def _drop_pretraining_parts(state: dict, own: dict, notes: list[str]) -> None:
+    # VideoMamba's masked pre-training keeps decoders beside the encoder and names its last norm `norm`, which the
+    # official fine-tuning code does not find, so that norm_f starts at one; we do the same.
+    decoders = [name for name in state if name.startswith("clip_decoder.")]
+    if decoders:
+        for name in [*decoders, "norm.weight"]:
+            state.pop(name, None)
+        state.setdefault("norm_f.weight", own["norm_f.weight"])
+        notes.append("decoders of masked pre-training dropped; the final norm starts fresh")
 
 
 def _fit_patch_kernel(state: dict, own: Tensor, config: VideoMambaConfig, notes: list[str]) -> None:
@@ -241,11 +276,18 @@ def _flat(state: dict, path: Path) -> dict[str, Tensor]:
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     if not state:
         raise ValueError(f"checkpoint ({path}) holds no weights")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided:
+            raise ValueError(f"checkpoint ({path}): {name} is {tensor.layout}, not a dense tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"checkpoint ({path}): {name} claims shape {tuple(tensor.shape)}, more than the file holds"
+            )
     return state
 
 
 def _json(text: str, path: Path, key: str) -> dict:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"checkpoint ({path}) has damaged metadata {key!r}: {error}") from None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stretchysnake.flexibility import size_message
 from stretchysnake.models.config import VideoMambaConfig
@@ -53,6 +54,7 @@ class VideoMamba(nn.Module):
     def __init__(self, config: VideoMambaConfig):
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False  # training only: compute a block again in backward
         width, grid = config.embed_dim, config.image_size // config.patch_size
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -115,8 +117,12 @@ class VideoMamba(nn.Module):
         shape = self._checked_grid(video, patch, grid)
         x = self._embed(video, patch, shape)
         residual = None
+        again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            x, residual = layer(x, residual)
+            if again:
+                x, residual = checkpoint(layer, x, residual, use_reentrant=False)
+            else:
+                x, residual = layer(x, residual)
         return residual + drop_path(x, self.config.drop_path, training=self.training), shape
 
     def _embed(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:

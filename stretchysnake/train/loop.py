@@ -1,49 +1,61 @@
 """The training loop: batches of one scale each in, weights out (paper §4.1).
 
-result = train(run)        # reads the data, writes weights.safetensors, run.json, loss.jsonl
+result = train(run)    # goes on from the last checkpoint in run.out, or starts; writes weights.safetensors, run.json
 """
 
 import hashlib
 import json
-import os
+import math
+import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from stretchysnake.data.loader import DecodingLimits, open_clips, training_batches
+from stretchysnake.data.loader import (
+    Batch,
+    Clips,
+    DecodingLimits,
+    batch_size_at,
+    open_clips,
+    training_batches,
+    training_steps,
+)
 from stretchysnake.data.records import read_records
-from stretchysnake.models.checkpoints import save_model
+from stretchysnake.flexibility import scale_at
+from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.results import environment
-from stretchysnake.train.optim import build_optimizer, lr_at
+from stretchysnake.train.checkpoint import newest_good, read_state
+from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
+from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
+from stretchysnake.train.meter import Meter, Progress
+from stretchysnake.train.nonfinite import describe
+from stretchysnake.train.optim import lr_at
+from stretchysnake.train.outputs import (
+    RunLog,
+    TrainResult,
+    finished_run,
+    run_key,
+    weights_metadata,
+    write_finished,
+    write_started,
+)
 from stretchysnake.train.run import TrainRun
+from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.train.saving import Saver
+from stretchysnake.train.state import TrainState, new_state, restore_state
+from stretchysnake.train.step import take_step
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run did; losses is one (step, loss) per step."""
+def train(
+    run: TrainRun, *, progress: Progress | None = None, runtime: Runtime = SINGLE
+) -> TrainResult:
+    """Train as the run says, from the newest good checkpoint in run.out where there is one.
 
-    weights: str
-    losses: list[tuple[int, float]]
-    seconds: float
-    clips: int
-    tokens: int
-
-    @property
-    def final_loss(self) -> float:
-        """Mean loss of the last twentieth of the steps."""
-        tail = [loss for _, loss in self.losses[-max(1, len(self.losses) // 20) :]]
-        return sum(tail) / len(tail)
-
-
-def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> TrainResult:
-    """Train from scratch as the run says; a finished run of the same digest and data is returned as it is.
-
-    Raises ValueError when run.out holds another finished run, which is never overwritten.
+    A finished run of the same digest and data is returned as it is. ValueError when run.out holds another run, which
+    is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     out = Path(run.out)
     records = read_records(run.data)
@@ -51,149 +63,229 @@ def train(run: TrainRun, *, progress: Callable[[str], None] | None = None) -> Tr
     done = finished_run(out, key)
     if done is not None:
         return done
-    num_classes = 1 + max(record.label for record in records)
-    if run.model.num_classes not in (0, num_classes):
-        if run.model.num_classes < num_classes:
-            raise ValueError(
-                f"model.num_classes ({run.model.num_classes}) must cover the data's labels 0..{num_classes - 1}; "
-                f"use {num_classes}, or 0 to take it from the data"
-            )
-        num_classes = run.model.num_classes
-    clips = open_clips(
-        records,
-        cache=run.cache,
-        num_frames=run.cache_frames,
-        size=run.cache_size,
-        on_error=run.on_error,
-        limits=DecodingLimits(num_workers=run.num_workers),
-        progress=progress,
-    )
+    classes = _num_classes(run, 1 + max(record.label for record in records))
+    device = runtime.device(run.device)
+    with runtime.first_goes_first():
+        clips = open_clips(
+            records,
+            cache=run.cache,
+            num_frames=run.cache_frames,
+            size=run.cache_size,
+            on_error=run.on_error,
+            limits=DecodingLimits(num_workers=run.num_workers),
+            progress=progress,
+        )
+    _refuse_unequal_records(clips, runtime)
     torch.manual_seed(run.seed)
-    model = VideoMamba(replace(run.model, num_classes=num_classes))
-    batches = training_batches(
-        clips,
-        variant=run.bound_variant,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        steps=run.steps,
-        token_budget=run.token_budget,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    losses, num_clips, tokens = fit(model, batches, run, progress=progress)
-    result = TrainResult(
-        str(out / "weights.safetensors"), losses, time.perf_counter() - started, num_clips, tokens
-    )
-    _write_atomic(out / "loss.jsonl", "".join(json.dumps(pair) + "\n" for pair in losses))
-    save_model(
-        result.weights, model, variant=run.variant, sets=asdict(run.sets), seed=run.seed, digest=key
-    )
-    written = {
-        "run": asdict(run),
-        "digest": key,
+    model = VideoMamba(replace(run.model, num_classes=classes))
+    if run.weights is not None:
+        for note in load_weights(model, read_checkpoint(run.weights)[0]):
+            _say(f"{run.weights}: {note}", runtime)
+    if run.precision == "fp64":
+        model.double()
+    state = new_state(model.to(device), run)
+    if runtime.is_first:
+        write_started(out, run, key)
+    log = RunLog(out / "log.jsonl" if runtime.is_first else None)
+    saver = Saver(out / "checkpoints", run, metadata=weights_metadata(run, key), key=key, log=log)
+    _restore_newest(state, saver, run, runtime=runtime)
+    steps = total_steps(run, len(clips))
+    options = {
+        "variant": run.bound_variant,
+        "batch_size": run.batch_size,
+        "seed": run.seed,
+        "steps": steps,
+        "token_budget": run.token_budget,
+    }
+
+    def files_of(step: int) -> list[str]:
+        drawn = next(training_steps(len(clips), start_step=step, **options))
+        return [str(clips.records[index].path) for index in drawn.indices]
+
+    with stop_signals() as request:
+        fit(
+            state,
+            lambda start: training_batches(clips, start_step=start, **options),
+            run,
+            steps=steps,
+            files_of=files_of,
+            saver=saver,
+            request=request,
+            progress=progress,
+            runtime=runtime,
+        )
+    if not runtime.is_first:
+        return TrainResult(
+            str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
+        )
+    data = {
         "num_records": len(clips.records),
         "num_records_listed": len(records),
         "bad_files": {
             "left_out": [str(error) for _, error in clips.failures],
             **clips.bad.summary,
         },
-        "result": {"seconds": result.seconds, "clips": num_clips, "tokens": tokens},
-        "environment": environment(),
-        "threads": torch.get_num_threads(),
     }
-    _write_atomic(
-        out / "run.json", json.dumps(written, indent=1)
-    )  # last: its presence means "finished"
-    return result
+    return write_finished(out, run, key, state, data=data)
 
 
 def fit(
-    model: VideoMamba,
-    batches: Iterable,
+    state: TrainState,
+    batches_from: Callable[[int], Iterable[Batch]],
     run: TrainRun,
     *,
-    progress: Callable[[str], None] | None = None,
-) -> tuple[list[tuple[int, float]], int, int]:
-    """Run the steps; returns the losses, clips seen and tokens seen.
+    steps: int | None = None,
+    files_of: Callable[[int], Sequence[str]] = lambda step: (),
+    saver: Saver | None = None,
+    request: StopRequest | None = None,
+    progress: Progress | None = None,
+    runtime: Runtime = SINGLE,
+) -> TrainState:
+    """Take the steps from state.step to `steps` (default run.steps); `batches_from(k)` yields step k and what follows.
 
-    A non-finite loss stops the run with a RuntimeError before the weights are touched.
+    A step whose loss or gradient is not finite is skipped, and told with files, scale and layer; after
+    `non_finite.patience` in a row the state returns to the last good checkpoint with a lower learning rate, or
+    RuntimeError ends the run, as configured.
     """
-    optimizer = build_optimizer(model, run.optim)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    device = next(model.parameters()).device
-    model.train()
-    losses, clips, tokens, started, shown = [], 0, 0, time.perf_counter(), 0.0
-    for batch in batches:
-        lr = lr_at(run.optim, step=batch.step, steps=run.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            exact = "exact" if batch.scale.size % batch.scale.patch_size == 0 else "floor"
-            logits = model(batch.video.to(device), batch.scale.patch_size, grid=exact)
-        loss = F.cross_entropy(
-            logits.float(), batch.labels.to(device), label_smoothing=run.label_smoothing
+    steps = run.steps if steps is None else steps
+    state.model.train(run.trainable == "all")  # a probe's backbone draws no drop path
+    state.model.checkpoint_activations = run.activation_checkpointing
+    model = runtime.parallel(state.model, next(state.model.parameters()).device)
+    meter = Meter(state, run, steps, progress)
+
+    def stop() -> bool:
+        return request is not None and request.number != 0
+
+    while state.step < steps:
+        waiting = time.perf_counter()
+        for batch in batches_from(state.step):
+            started = time.perf_counter()
+            lr = lr_at(run.optim, step=batch.step, steps=steps) * state.lr_factor
+            try:
+                outcome = take_step(state, model, batch, run, lr=lr, runtime=runtime, stop=stop)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = out_of_memory_message(state, batch, run, runtime=runtime)
+                raise RuntimeError(message) from None
+            state.step = batch.step + 1
+            state.seconds += time.perf_counter() - waiting
+            if outcome.is_finite:
+                state.bad_in_a_row = 0
+                meter(batch, outcome, lr=lr, waited=started - waiting, log=saver and saver.log)
+            else:
+                state.bad_in_a_row += 1
+                files = files_of(batch.step)
+                trouble = describe(state, batch, outcome, run, runtime=runtime, files=files)
+                trouble = "; ".join(dict.fromkeys(runtime.gather(trouble)))
+                _say(f"skipped {trouble}; weights unchanged", runtime)
+                if saver:
+                    saver.log("skipped", step=batch.step, reason=trouble)
+                if state.bad_in_a_row >= run.non_finite.patience:
+                    _go_back(state, saver, run, trouble, runtime=runtime)
+                    break
+            if saver:
+                saved = saver.after_step(state, runtime=runtime)
+                if outcome.stop and state.step < steps:
+                    if not saved:
+                        saver.save(state, runtime=runtime)
+                    raise _interrupted(state, run, steps, request)
+            waiting = time.perf_counter()
+        else:
+            break
+    state.model.eval()
+    return state
+
+
+def total_steps(run: TrainRun, num_clips: int) -> int:
+    """run.steps, or as many as run.epochs passes over the clips take at the batch sizes the run will draw."""
+    if run.epochs is None:
+        return run.steps
+    wanted = math.ceil(run.epochs * num_clips)
+    if run.token_budget is None:
+        return math.ceil(wanted / run.batch_size)
+    step = seen = 0
+    while seen < wanted:
+        scale = scale_at(run.bound_variant, seed=run.seed, step=step)
+        seen += batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
+        step += 1
+    return step
+
+
+def _num_classes(run: TrainRun, in_data: int) -> int:
+    if run.model.num_classes == 0:
+        return in_data
+    if run.model.num_classes < in_data:
+        raise ValueError(
+            f"model.num_classes ({run.model.num_classes}) must cover the data's labels 0..{in_data - 1}; "
+            f"use {in_data}, or 0 to take it from the data"
         )
-        value = loss.item()
-        if value != value or value in (float("inf"), float("-inf")):
-            raise RuntimeError(
-                f"loss ({value}) at step {batch.step} (scale {batch.scale}) is not finite; weights were not "
-                "changed by this step. Try a lower optim.lr or precision fp32"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if run.optim.clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_norm)
-        optimizer.step()
-        losses.append((batch.step, value))
-        clips += len(batch.labels)
-        tokens += len(batch.labels) * batch.scale.num_tokens
-        elapsed = time.perf_counter() - started
-        if progress and (elapsed - shown > 0.5 or batch.step + 1 == run.steps):
-            shown = elapsed
-            recent = sum(v for _, v in losses[-20:]) / len(losses[-20:])
-            left = elapsed / len(losses) * (run.steps - batch.step - 1)
-            scale = batch.scale
-            progress(
-                f"{run.variant:13s} step {batch.step + 1:5d}/{run.steps} loss {recent:.3f} "
-                f"T={scale.num_frames:<3d} S={scale.size:<3d} P={scale.patch_size:<2d} "
-                f"{clips / elapsed:5.0f} clips/s, {left / 60:.1f} min left"
-            )
-    model.eval()
-    return losses, clips, tokens
+    return run.model.num_classes
 
 
-def run_key(run: TrainRun, records: list) -> str:
-    """The run's digest and a hash of its records: equal keys mean the same training."""
-    listed = json.dumps([(record.path, record.label) for record in records])
-    return f"{run.digest()}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:
+    listed = json.dumps([[str(record.path), record.label] for record in clips.records])
+    seen = runtime.gather(hashlib.sha256(listed.encode()).hexdigest())
+    if len(set(seen)) > 1:
+        raise ValueError(
+            "ranks do not read the same videos: some files are readable on one machine and not on another; "
+            "compare the skipped files above"
+        )
 
 
-def finished_run(out: Path, key: str) -> TrainResult | None:
-    """The result of the finished run of this key in `out`; None when there is no finished run."""
-    if not (out / "run.json").is_file():
+def _restore_newest(
+    state: TrainState, saver: Saver, run: TrainRun, *, runtime: Runtime
+) -> Path | None:
+    path = None
+    if runtime.is_first:
+        path = newest_good(
+            saver.folder, on_damaged=run.on_damaged, say=lambda text: _say(text, runtime)
+        )
+    name = runtime.from_first(path.name if path else None)
+    if name is None:
         return None
-    try:
-        written = json.loads((out / "run.json").read_text())
-        losses = [tuple(json.loads(line)) for line in (out / "loss.jsonl").read_text().splitlines()]
-        found, result = written["digest"], written["result"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    if (found := read_state(saver.folder / name).get("digest")) != saver.key:
         raise ValueError(
-            f"out ({out}) holds a damaged run ({error}); remove it or choose another"
-        ) from None
-    if found != key:
-        raise ValueError(
-            f"out ({out}) already holds another finished run (digest {found}, this one is {key}); "
+            f"checkpoint {name} in {saver.folder} is of another run (digest {found}, this one is {saver.key}); "
             "choose another folder"
         )
-    if not (out / "weights.safetensors").is_file():
-        return None
-    return TrainResult(str(out / "weights.safetensors"), losses, **result)
+    restore_state(state, saver.folder / name)
+    saver.restored(state)
+    _say(f"going on from {saver.folder / name}, step {state.step}", runtime)
+    saver.log("resumed", step=state.step)
+    return saver.folder / name
 
 
-def _write_atomic(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _go_back(
+    state: TrainState, saver: Saver | None, run: TrainRun, trouble: str, *, runtime: Runtime
+) -> None:
+    config, factor, rollbacks = run.non_finite, state.lr_factor, state.rollbacks
+    ending = (
+        f"{config.patience} steps in a row were not finite; the last: {trouble}. "
+        "Try a lower optim.lr or precision fp32, or look at the files named"
+    )
+    if config.then == "stop" or saver is None:
+        raise RuntimeError(ending)
+    if rollbacks >= config.max_rollbacks:
+        raise RuntimeError(f"{ending} (went back {rollbacks} times, non_finite.max_rollbacks)")
+    if _restore_newest(state, saver, run, runtime=runtime) is None:
+        raise RuntimeError(f"{ending} (there is no checkpoint yet to go back to)")
+    state.lr_factor, state.rollbacks = factor * config.lr_factor, rollbacks + 1
+    state.bad_in_a_row = 0
+    _say(f"learning rate times {state.lr_factor:g} from here on", runtime)
+    saver.log("rollback", step=state.step, lr_factor=state.lr_factor)
+
+
+def _interrupted(
+    state: TrainState, run: TrainRun, steps: int, request: StopRequest | None
+) -> TrainingInterrupted:
+    return TrainingInterrupted(
+        f"stopped after step {state.step} of {steps}; a checkpoint is written. "
+        f"Go on with the same command, or: stretchysnake train --resume {run.out}",
+        (request.number if request else 0) or 15,
+    )
+
+
+def _say(text: str, runtime: Runtime) -> None:
+    if runtime.is_first:
+        print(text, file=sys.stderr, flush=True)

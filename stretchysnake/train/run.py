@@ -3,11 +3,12 @@
 Imports no torch, so that `stretchysnake train --help` stays quick.
 """
 
+import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 
-from stretchysnake.flexibility import NANO, ScaleSets, variant_named
+from stretchysnake.flexibility import NANO, Scale, ScaleSets, variant_named
 from stretchysnake.models.config import VideoMambaConfig
 
 
@@ -22,8 +23,14 @@ class OptimConfig:
     """Fraction of the steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
     """Largest gradient norm; 0 turns clipping off."""
+    layer_decay: float = 1.0
+    """Learning rate of each block as a share of the next one's, head at 1 (BEiT, A.3; VideoMamba fine-tunes at 0.8)."""
 
     def __post_init__(self):
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay ({self.layer_decay}) must be more than 0 and at most 1 (1 turns it off)"
+            )
         if self.lr <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
             raise ValueError(
                 f"lr ({self.lr}) must be positive, weight_decay ({self.weight_decay}) and "
@@ -36,26 +43,83 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NonFiniteConfig:
+    """What follows a step whose loss or gradient is not finite; that step itself never touches the weights."""
+
+    patience: int = 5
+    """Such steps in a row before `then`."""
+    then: str = "rollback"
+    """"rollback" goes back to the last good checkpoint with a lower learning rate; "stop" ends the run."""
+    lr_factor: float = 0.5
+    """Factor on the learning rate at each return."""
+    max_rollbacks: int = 3
+    """Returns before the run ends after all."""
+
+    def __post_init__(self):
+        if self.patience < 1 or self.max_rollbacks < 0:
+            raise ValueError(
+                f"patience ({self.patience}) must be at least 1, max_rollbacks ({self.max_rollbacks}) at least 0"
+            )
+        if self.then not in ("rollback", "stop"):
+            raise ValueError(f'then ({self.then!r}) must be "rollback" or "stop"')
+        if not 0 < self.lr_factor <= 1:
+            raise ValueError(f"lr_factor ({self.lr_factor}) must be more than 0 and at most 1")
+
+
+NO_EFFECT_ON_WEIGHTS = (
+    "out",
+    "cache",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "on_damaged",
+    "num_workers",
+    "device",
+)
+ADDED_LATER = (
+    "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
+    "ema_decay", "non_finite", "on_error",
+)  # fmt: skip
+"""Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRun:
     """Everything that decides the weights a run ends with; `model.num_classes` 0 means: as many as the data."""
 
     data: str
     """A list file (CSV, TSV, space-separated, JSONL) or a folder with one sub-folder per class."""
     out: str
-    """Folder for weights.safetensors, run.json and loss.jsonl."""
+    """Folder for weights.safetensors, run.json, loss.jsonl, log.jsonl and checkpoints/."""
     variant: str = "static_tokens"
     sets: ScaleSets = NANO
     model: VideoMambaConfig = field(
         default_factory=lambda: VideoMambaConfig.named("nano", num_classes=0)
     )
     optim: OptimConfig = field(default_factory=OptimConfig)
+    weights: str | None = None
+    """Checkpoint to start from, official or ours; resized to `model` where shapes differ. Null: from scratch."""
+    trainable: str = "all"
+    """"all", or "head" for a linear probe: the backbone is frozen and in eval mode."""
     steps: int = 1200
+    epochs: float | None = None
+    """Passes over the data; replaces `steps` where it is given."""
     batch_size: int = 32
+    """Clips of one step, over all ranks."""
     token_budget: int | None = None
     """Tokens per batch; the batch size then follows the scale, so that memory stays flat."""
+    accumulate: int = 1
+    """Parts in which each rank's share of a batch is computed one after the other; the step stays the same."""
+    tokens_per_pass: int | None = None
+    """Most patch tokens in one part; large scales are then split into more parts than small ones."""
+    activation_checkpointing: bool = False
+    """Compute each block again in the backward pass instead of keeping what is inside it."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights, written as weights_ema.safetensors; 0 turns it off."""
     label_smoothing: float = 0.0
     precision: str = "fp32"
-    """"fp32", or "bf16" for autocast with fp32 parameters and fp32 scan state."""
+    """"fp32", "bf16" (autocast; parameters and scan state stay fp32) or "fp64" (for checks of exactness)."""
+    device: str = "auto"
+    """"cpu", "cuda", or "auto" for cuda where there is one."""
     seed: int = 0
     cache: str | None = None
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
@@ -65,14 +129,45 @@ class TrainRun:
     """A video that turns out bad while training: "replace" by another of its class, "skip" the clip, or "stop"."""
     num_workers: int = 2
     """Processes that decode, where there is no cache or it has to be made; 0 decodes in the training process."""
+    non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 goes by time: once a minute, less often where that would cost over 2 %."""
+    keep_checkpoints: int = 2
+    """The last ones kept, beside the best (lowest mean loss since the one before)."""
+    on_damaged: str = "previous"
+    """When the newest checkpoint is damaged: "previous" goes on from the one before and says so, "stop" refuses."""
 
     def __post_init__(self):
         variant_named(self.variant)
-        for name in ("steps", "batch_size", "cache_frames", "cache_size"):
+        counts = (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "cache_frames",
+            "cache_size",
+            "keep_checkpoints",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f'precision ({self.precision!r}) must be "fp32" or "bf16"')
+        if self.checkpoint_every < 0:
+            raise ValueError(
+                f"checkpoint_every ({self.checkpoint_every}) must be at least 0 (0 goes by time)"
+            )
+        for name in ("epochs", "token_budget", "tokens_per_pass"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be positive, or null")
+        for name, allowed in (
+            ("precision", ("fp32", "bf16", "fp64")),
+            ("trainable", ("all", "head")),
+            ("device", ("auto", "cpu", "cuda")),
+            ("on_damaged", ("previous", "stop")),
+        ):
+            if getattr(self, name) not in allowed:
+                words = ", ".join(f'"{word}"' for word in allowed)
+                raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of: {words}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay ({self.ema_decay}) must be at least 0 and less than 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing ({self.label_smoothing}) must be at least 0 and less than 1"
@@ -94,9 +189,41 @@ class TrainRun:
         return variant_named(self.variant).using(self.sets)
 
     def digest(self) -> str:
-        """A hash of everything but where the output goes: two runs with equal digests give equal weights."""
-        without = {"out", "cache", "num_workers"}
-        if self.on_error == "replace":  # the default changes nothing where no file is bad
-            without.add("on_error")
-        values = {key: value for key, value in asdict(self).items() if key not in without}
+        """A hash of everything that decides the weights: two runs with equal digests give equal weights."""
+        values = {k: v for k, v in asdict(self).items() if k not in NO_EFFECT_ON_WEIGHTS}
+        for later in fields(self):
+            if later.name in ADDED_LATER and getattr(self, later.name) == _default(later):
+                del values[later.name]
+        if self.optim.layer_decay == 1.0:
+            del values["optim"]["layer_decay"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TrainRun":
+        """The run that `dataclasses.asdict` and JSON made these values from; a wrong field is a ValueError."""
+        try:
+            values = dict(values)
+            sets = dict(values["sets"])
+            sets["native"] = Scale(**sets["native"])
+            values["sets"] = ScaleSets(**_tuples(sets))
+            values["model"] = VideoMambaConfig.from_dict(values["model"])
+            values["optim"] = OptimConfig(**_tuples(values["optim"]))
+            values["non_finite"] = NonFiniteConfig(**values["non_finite"])
+            unknown = values.keys() - {f.name for f in fields(cls)}
+            if unknown:
+                near = difflib.get_close_matches(min(unknown), [f.name for f in fields(cls)], n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"unknown field {min(unknown)}{hint}")
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"these are not the fields of a TrainRun: {error}") from None
+
+
+def _default(field_):
+    return field_.default if field_.default is not MISSING else field_.default_factory()
+
+
+def _tuples(values: dict) -> dict:
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }

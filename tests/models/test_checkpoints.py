@@ -1,6 +1,7 @@
 """Reading and writing weights: official layouts, safe formats, every change reported."""
 
 import argparse
+import json
 import os
 import pickle
 
@@ -130,3 +131,89 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 
 def test_config_is_read_off_the_shapes(model):
     assert config_of(model.state_dict()) == CONFIG
+
+
+def hostile(kind, state, folder):
+    """A weights file of that kind; returns its path."""
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    config = {"format": "stretchysnake-weights-1", "config": json.dumps(CONFIG.to_dict())}
+    safe = folder / "w.safetensors"
+
+    class Runs:
+        def __reduce__(self):
+            return os.system, (f"touch {folder}/owned",)
+
+    match kind:
+        case "sparse":
+            state["norm_f.weight"] = torch.eye(32).to_sparse()
+        case "absurd shape":
+            state["head.weight"] = torch.zeros(1).expand(10**7, 10**6)
+        case "code among the weights":
+            state["extra"] = Runs()
+        case "code deep inside":
+            state = {"model": state, "args": {"a": [(Runs(),)]}}
+        case "code in place of weights":
+            (folder / "w.pth").write_bytes(pickle.dumps(Runs()))
+            return folder / "w.pth"
+        case "not finite":
+            state["layers.0.mixer.D"][0] = float("inf")
+        case "integers":
+            state["norm_f.weight"] = torch.ones(32, dtype=torch.int64)
+        case "false depth" | "false width" | "false config":
+            changes = {
+                "false depth": {"depth": 10**9},
+                "false width": {"embed_dim": 10**9},
+                "false config": {"drop_path": "x"},
+            }[kind]
+            config["config"] = json.dumps({**CONFIG.to_dict(), **changes})
+            save_file(state, safe, metadata=config)
+            return safe
+        case "deep header":
+            save_file(state, safe, metadata={**config, "config": "[" * 100_000})
+            return safe
+        case "header of any length":
+            safe.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+            return safe
+        case "header out of the file":
+            header = b'{"x":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}'
+            safe.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+            return safe
+    torch.save(state, folder / "w.pth")
+    return folder / "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("sparse", "norm_f.weight is torch.sparse_coo, not a dense tensor"),
+        ("absurd shape", "head.weight claims shape .* more than the file holds"),
+        ("code among the weights", "cannot be read safely"),
+        ("code deep inside", "cannot be read safely"),
+        ("code in place of weights", "cannot be read safely"),
+        ("not finite", "layers.0.mixer.D holds .* non-finite"),
+        ("integers", "norm_f.weight holds torch.int64"),
+        ("false depth", "its config says depth 1000000000, its tensors 2"),
+        ("false width", "its config says embed_dim"),
+        ("false config", "its config is not valid"),
+        ("deep header", "damaged metadata"),
+        ("header of any length", "damaged or not safetensors"),
+        ("header out of the file", "damaged or not safetensors"),
+    ],
+)
+def test_hostile_weights_are_refused_before_use_and_nothing_runs(model, tmp_path, kind, text):
+    path = hostile(kind, model.state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=text):
+        load_model(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_self_supervised_weights_load_without_their_decoders(model):
+    state = dict(model.state_dict())
+    state["norm.weight"] = state.pop("norm_f.weight") * 3
+    state["clip_decoder.0.head.weight"] = torch.ones(4, 4)
+    del state["head.weight"], state["head.bias"]
+    fresh = VideoMamba(CONFIG)
+    notes = load_weights(fresh, state)
+    assert "decoders of masked pre-training dropped; the final norm starts fresh" in notes
+    assert torch.equal(fresh.norm_f.weight, torch.ones(32))
+    assert torch.equal(fresh.layers[1].mixer.D, model.layers[1].mixer.D)

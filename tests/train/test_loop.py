@@ -9,7 +9,6 @@ import torch
 
 from stretchysnake import (
     VARIANTS,
-    VideoMamba,
     VideoMambaConfig,
     VideoRecord,
     load_model,
@@ -18,7 +17,7 @@ from stretchysnake import (
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.models.checkpoints import read_checkpoint
-from stretchysnake.train.loop import fit, train
+from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 
@@ -88,24 +87,6 @@ def test_run_killed_before_its_end_is_not_taken_as_finished(trained, tmp_path):
     (out / "weights.safetensors").write_bytes(Path(result.weights).read_bytes()[:100])
     again = train(replace(run, out=str(out)))
     assert again.losses == result.losses
-
-
-def test_non_finite_loss_stops_before_the_weights_change(trained):
-    run, _ = trained
-    model = VideoMamba(replace(run.model, num_classes=3))
-    with torch.no_grad():
-        model.head.bias.fill_(float("nan"))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-    class Batch:
-        step, labels = 0, torch.tensor([0, 1])
-        scale = run.sets.native
-        video = torch.zeros(2, 3, 8, 32, 32)
-
-    with pytest.raises(RuntimeError, match=r"loss \(nan\) at step 0 .* is not finite"):
-        fit(model, [Batch()], run)
-    after = model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before if name != "head.bias")
 
 
 def test_too_few_classes_is_refused(trained, tmp_path):

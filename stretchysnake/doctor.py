@@ -1,0 +1,98 @@
+"""What this installation can and cannot do, checked and not only looked up."""
+
+import importlib.util
+import time
+
+import torch
+
+from stretchysnake.ops import native_library
+from stretchysnake.ops.causal_conv import causal_conv_silu
+from stretchysnake.ops.selective_scan import selective_scan
+
+EXTRAS = {
+    "av": None,
+    "jsonargparse": None,
+    "matplotlib": "report",
+    "jinja2": "report",
+    "sklearn": "probe",
+}
+LIMIT = 1e-5  # relative to each tensor's largest value
+
+
+def doctor() -> tuple[bool, list[str]]:
+    """Whether what is there works, and the lines to print: versions, backend per operation, a check, fixes."""
+    from stretchysnake import __version__
+
+    threads = torch.get_num_threads()
+    lines = [f"stretchysnake {__version__}, torch {torch.__version__}, {threads} threads"]
+    missing = native_library.unavailable_reason()
+    if missing is None:
+        lines.append(f"native CPU kernels: yes, instruction set {native_library.instruction_set()}")
+    else:
+        lines.append(
+            f"native CPU kernels: no ({missing}); scans run in PyTorch, several times slower"
+        )
+    backends = ["torch"] if missing else ["torch", "cpu"]
+    for operation in ("selective_scan", "causal_conv_silu"):
+        lines.append(f"{operation} on the CPU: backend {backends[-1]!r}")
+    sound = True
+    for backend in backends:
+        started = time.perf_counter()
+        name, error = worst_error(backend)
+        sound = sound and error <= LIMIT
+        verdict = (
+            "good" if error <= LIMIT else f"WRONG (above {LIMIT:.0e}): report it with this text"
+        )
+        lines.append(
+            f"check of {backend!r} against fp64, outputs and gradients: largest error {error:.1e} "
+            f"({name}), {verdict} [{time.perf_counter() - started:.1f} s]"
+        )
+    lines.append(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    for module, extra in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        command = f"pip install 'stretchysnake[{extra}]'" if extra else f"pip install {module}"
+        lines.append(f"{module}: {'yes' if there else 'no, ' + command}")
+    return sound, lines
+
+
+def worst_error(backend: str) -> tuple[str, float]:
+    """(tensor, error) of the scan and the convolution, both directions, against the plain loop in fp64."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    length, channels, state = 67, 37, 16  # no multiple of a vector, a chunk or a block
+    scan = {
+        "u": normal(2, length, channels),
+        "delta": 0.5 * normal(2, length, channels),
+        "A": -torch.arange(1.0, state + 1).repeat(channels, 1),
+        "B": normal(2, length, state),
+        "C": normal(2, length, state),
+        "D": normal(channels),
+        "z": normal(2, length, channels),
+        "delta_bias": normal(channels) - 3,
+    }
+    conv = {"x": scan["u"], "weight": normal(channels, 4), "bias": normal(channels)}
+    worst = ("", 0.0)
+    for reverse in (False, True):
+        for inputs, operation in (
+            (scan, lambda backend, **t: selective_scan(**t, delta_softplus=True, backend=backend)),
+            (conv, lambda backend, **t: causal_conv_silu(**t, backend=backend)),
+        ):
+            found = _with_gradients(operation, inputs, torch.float32, reverse, backend)
+            exact = _with_gradients(operation, inputs, torch.float64, reverse, "reference")
+            for name, wanted in exact.items():
+                error = (found[name].double() - wanted).abs().max() / wanted.abs().max()
+                if not error <= worst[1]:  # also where it is NaN
+                    worst = (name, float(error))
+    return worst
+
+
+def _with_gradients(operation, inputs: dict, dtype: torch.dtype, reverse: bool, backend: str):
+    leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+    y = operation(backend, reverse=reverse, **leaves)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
+    gradients = torch.autograd.grad(y, list(leaves.values()), weights)
+    named = {f"gradient of {name}": g for name, g in zip(leaves, gradients, strict=True)}
+    return {"output": y.detach(), **named}

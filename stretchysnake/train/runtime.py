@@ -1,0 +1,115 @@
+"""Where a run runs: rank, device, precision, and what ranks say to each other. One process is the default case.
+
+Launched by torchrun (or anything that sets RANK and WORLD_SIZE), the same code trains data-parallel: every rank
+draws the same scale and the same global batch and computes its share of it, so 1 rank x 2b clips and 2 ranks x b
+clips make the same step. A rank that dies closes its connections, and the others end with an error.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+LONGEST_WAIT = timedelta(minutes=10)
+"""How long a rank waits for the others before it ends with an error; covers writing a large checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """This process among all that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Rank on this machine: the number of its GPU."""
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def device(self, wanted: str) -> torch.device:
+        """The device of this rank; `wanted` is "auto", "cpu" or "cuda"."""
+        if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise RuntimeError(
+                "device (cuda) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
+            )
+        return torch.device("cuda", self.local_rank)
+
+    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model wrapped so that gradients are averaged over the ranks; the model itself for one process."""
+        if self.world_size == 1:
+            return model
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
+
+    def unsynchronised(self, model: nn.Module) -> AbstractContextManager:
+        """Within, backward leaves gradients on this rank (all parts of a batch but the last)."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Elementwise sum of a CPU tensor over the ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all ranks, in order, on every rank."""
+        if self.world_size == 1:
+            return [text]
+        texts: list = [None] * self.world_size
+        dist.all_gather_object(texts, text)
+        return texts
+
+    def from_first(self, text: str | None) -> str | None:
+        """The text of rank 0, on every rank."""
+        if self.world_size == 1:
+            return text
+        holder = [text]
+        dist.broadcast_object_list(holder, src=0)
+        return holder[0]
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Rank 0 runs the block alone, then the others; for filling the frame cache, however long that takes."""
+        if self.world_size == 1:
+            yield
+            return
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        if not self.is_first:
+            dist.barrier(group=patient)
+        try:
+            yield
+        finally:
+            if self.is_first:
+                dist.barrier(group=patient)
+
+
+SINGLE = Runtime()
+
+
+@contextmanager
+def open_runtime(*, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> Iterator[Runtime]:
+    """The runtime of this process; with several, within it they are connected (gloo on CPU, nccl on GPUs).
+
+    Rendezvous is torch's own (`env://`): MASTER_ADDR and MASTER_PORT, which torchrun sets.
+    """
+    if world_size == 1:
+        yield SINGLE
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        backend = "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=LONGEST_WAIT)
+    # Not in a `finally`: after an error the other ranks wait inside a collective, and only the end of this process
+    # closes its connections and ends them too.
+    yield Runtime(rank=rank, world_size=world_size, local_rank=local_rank)
+    dist.destroy_process_group()

@@ -1,0 +1,121 @@
+"""Every recipe of pre-training and transfer: runs when shrunk, costs what its header says, can be changed and shown."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
+from stretchysnake.flexibility import NANO, Scale
+from stretchysnake.recipes import pretrain, transfer
+from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
+from stretchysnake.recipes.named import RECIPES, recipe_named
+from stretchysnake.train.loop import train
+from stretchysnake.train.run import TrainRun
+
+MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
+
+
+def shrunk(name, clip_folder, folder):
+    """The recipe with nothing changed but its size, its data and the place of its files."""
+    save_model(folder / "start.safetensors", VideoMamba(MODEL.but(num_classes=7)))
+    run = recipe_named(name)
+    return replace(
+        run,
+        data=str(clip_folder),
+        out=str(folder / "out"),
+        sets=NANO,
+        model=MODEL.but(drop_path=run.model.drop_path),
+        weights=str(folder / "start.safetensors"),
+        epochs=None,
+        steps=2,
+        batch_size=2,
+        tokens_per_pass=256,
+    )
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_recipe_runs_shrunk_for_two_steps(name, clip_folder, tmp_path):
+    run = shrunk(name, clip_folder, tmp_path)
+    assert len(train(run).losses) == 2
+
+
+@pytest.mark.parametrize("module", [pretrain, transfer], ids=["pretrain", "transfer"])
+def test_headers_state_the_computed_cost(module):
+    pattern = r"^ +(\w+) +(\d+) steps +([\d.]+) EFLOP +(\d+) GPU-hours +(\d+) GiB$"
+    lines = re.findall(pattern, module.__doc__, flags=re.MULTILINE)
+    kinds = ("pretrain",) if module is pretrain else ("finetune", "linear_probe")
+    assert {line[0] for line in lines} == {name for name in RECIPES if name.startswith(kinds)}
+    for name, steps, exaflops, hours, memory in lines:
+        clips = (
+            pretrain.NUM_CLIPS if module is pretrain else transfer.DATASETS[name.split("_")[-1]][1]
+        )
+        cost = run_cost(recipe_named(name), num_clips=clips)
+        assert (cost.steps, f"{cost.exaflops:.3g}") == (int(steps), exaflops), name
+        assert f"{cost.exaflops * 1e4 / 3600:.0f}" == hours, name
+        assert f"{cost.memory / 2**30:.0f}" == memory, name
+
+
+def test_variants_differ_in_two_fields():
+    first, second = recipe_named("pretrain_vanilla"), recipe_named("pretrain_static_tokens")
+    assert replace(first, variant=second.variant, out=second.out) == second
+    assert (first.epochs, first.optim.lr, first.optim.weight_decay) == (50, 1e-3, 0.05)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("width", [64, 96])
+def test_memory_estimate_is_near_what_backward_keeps(width, again):
+    torch.manual_seed(0)
+    config = VideoMambaConfig.named("nano", embed_dim=width, num_classes=5)
+    run = TrainRun(data="-", out="-", model=config, activation_checkpointing=again)
+    model, scale = VideoMamba(config).train(), Scale(8, 32, 8)
+    model.checkpoint_activations = again
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.rand(4, 3, 8, 32, 32))
+    parameters = sum(p.numel() for p in model.parameters())
+    estimated = training_memory(run, scale, clips=4, parameters=parameters) - 16 * parameters
+    measured = sum(storage.nbytes() for storage in held.values())
+    if again:  # hooks see what waits for backward, not the one block that is computed again in it
+        estimated -= training_memory(
+            replace(run, model=config.but(depth=1), activation_checkpointing=False),
+            scale,
+            clips=4,
+            parameters=0,
+        )
+    assert estimated / 1.35 < measured < 1.35 * estimated
+
+
+def test_dry_run_tells_and_writes_nothing(clip_folder, tmp_path):
+    run = replace(shrunk("pretrain_static_tokens", clip_folder, tmp_path), tokens_per_pass=None)
+    lines = "\n".join(dry_run(run))
+    assert "12 videos, 3 classes" in lines
+    assert re.search(r"steps +2 of 2 clips", lines)
+    assert "EFLOP" in lines and "GFLOP/s, measured" in lines and "checkpoints up to 3 x" in lines
+    assert [path.name for path in tmp_path.iterdir()] == ["start.safetensors"]
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path,label\n{clip_folder}/class0/0.mp4,0\n{clip_folder}/absent.mp4,1\n")
+    assert "1 of them are not there, first" in "\n".join(dry_run(replace(run, data=str(listed))))
+
+
+def test_command_line_takes_a_recipe_and_changes_fields(clip_folder, tmp_path, capsys):
+    arguments = ["train", "pretrain_flexivit", "--data", str(clip_folder), "--optim.lr", "0.5"]
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--print_config"])
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    text = (tmp_path / "run.yaml").read_text()
+    assert "variant: flexivit" in text and "lr: 0.5" in text and "weight_decay: 0.05" in text
+    small = ["--model.embed_dim", "16", "--model.depth", "1", "--batch_size", "2"]
+    assert cli.main(["train", "--config", str(tmp_path / "run.yaml"), *small, "--dry-run"]) == 0
+    assert "VideoMamba 16 wide, 1 deep" in capsys.readouterr().out
+    assert not Path("runs/pretrain_flexivit").exists()

@@ -1,0 +1,211 @@
+"""Checkpoints: written whole or not at all, believed only when every byte is as written, never executed."""
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stretchysnake import VideoMamba, VideoMambaConfig, load_model
+from stretchysnake.train import checkpoint
+from stretchysnake.train.checkpoint import (
+    CheckpointDamaged,
+    CheckpointNotWritten,
+    checkpoints_in,
+    newest_good,
+    prune,
+    read_state,
+    verify,
+    write_checkpoint,
+)
+
+MODEL = VideoMamba(
+    VideoMambaConfig(
+        embed_dim=16, depth=1, patch_size=8, image_size=16, num_frames=2, num_classes=3
+    )
+)
+PROGRAM = Path(__file__).with_name("killed_training.py")
+
+
+def write(folder, step, mean_loss=1.0):
+    training = {"optimizer.x": torch.arange(100.0), "losses.step": torch.arange(step)}
+    return write_checkpoint(
+        folder,
+        step,
+        model=MODEL,
+        metadata={"seed": 0},
+        training=training,
+        state={"mean_loss": mean_loss},
+    )
+
+
+def test_written_checkpoint_is_verified_and_its_weights_are_a_model(tmp_path):
+    path = write(tmp_path, 3)
+    verify(path)
+    assert newest_good(tmp_path) == path
+    assert read_state(path)["step"] == 3
+    model, _ = load_model(path / "weights.safetensors")
+    assert torch.equal(model.head.weight, MODEL.head.weight)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_every_single_flipped_bit_is_detected(tmp_path):
+    path = write(tmp_path, 3)
+    files = sorted(path.iterdir())
+    sizes = [file.stat().st_size for file in files]
+    rng = random.Random(0)
+    for _ in range(300):
+        file = rng.choices(files, weights=[size**0.5 for size in sizes])[0]  # small files too
+        content = bytearray(file.read_bytes())
+        good, place = bytes(content), rng.randrange(len(content))
+        content[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        with pytest.raises(CheckpointDamaged):
+            verify(path)
+        file.write_bytes(good)
+    verify(path)
+
+
+@pytest.mark.parametrize("name", [*checkpoint.CONTENT, checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "longer", "empty"])
+def test_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, name, damage):
+    good, bad = write(tmp_path, 1), write(tmp_path, 2)
+    content = (bad / name).read_bytes()
+    (bad / name).unlink()
+    if damage != "missing":
+        changed = {"truncated": content[:-1], "longer": content + b"\0", "empty": b""}[damage]
+        (bad / name).write_bytes(changed)
+    said = []
+    assert newest_good(tmp_path, say=said.append) == good
+    assert (
+        "step-00000002" in said[0] and name in said[0] and "going back to step-00000001" in said[0]
+    )
+    with pytest.raises(CheckpointDamaged, match="newest good one is step-00000001"):
+        newest_good(tmp_path, on_damaged="stop")
+
+
+def test_no_good_checkpoint_is_an_error_and_none_at_all_is_none(tmp_path):
+    assert newest_good(tmp_path) is None
+    (write(tmp_path, 1) / "state.json").unlink()
+    with pytest.raises(CheckpointDamaged, match="None of the 1 checkpoints"):
+        newest_good(tmp_path)
+
+
+def test_last_ones_and_the_best_are_kept(tmp_path):
+    for step, loss in enumerate([0.9, 0.2, 0.8, 0.7, 0.6], start=1):
+        write(tmp_path, step, mean_loss=loss)
+        prune(tmp_path, keep=2)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [
+        "step-00000002",
+        "step-00000004",
+        "step-00000005",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
+)
+def test_disk_full_or_read_only_is_said_and_the_earlier_one_survives(
+    tmp_path, monkeypatch, number, text
+):
+    before = write(tmp_path, 1)
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint.os, "fsync", refuse)
+    with pytest.raises(CheckpointNotWritten, match=rf"{text}.*step-00000001 is untouched"):
+        write(tmp_path, 2)
+    monkeypatch.undo()
+    assert newest_good(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_file_that_really_cannot_grow_is_a_typed_error(tmp_path):
+    before = write(tmp_path, 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(CheckpointNotWritten, match="step 2 could not be written"):
+            write(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert newest_good(tmp_path) == before
+
+
+def killed(what, data, work, trials):
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), what, str(data), str(work), str(trials)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=PROGRAM.parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("trials", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_no_kill_in_a_save_loop_leaves_an_unreadable_checkpoint(tmp_path, trials):
+    found = killed("save", "-", tmp_path, trials)
+    assert found["readable"] == trials
+    assert found["saves"] >= 2 and found["inside a save"] >= 1, found
+
+
+@pytest.mark.parametrize("trials", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_training_ends_as_the_uninterrupted_one(clip_folder, tmp_path, trials):
+    found = killed("train", clip_folder, tmp_path / "work", trials)
+    assert found == {"trials": trials, "kills": trials, "equal": trials}
+
+
+def manifest_of(path, change):
+    text = (path / "manifest.json").read_bytes().split(b"\n")[0]
+    manifest = json.loads(text)
+    change(manifest)
+    (path / "manifest.json").write_text(checkpoint._manifest_text(manifest))
+
+
+def resealed(path, name, content):
+    """Replace a file and make the manifest agree: what someone does on purpose."""
+    (path / name).write_bytes(content)
+    digest = checkpoint.sha256_of(path / name)
+    manifest_of(path, lambda m: m["files"][name].update(bytes=len(content), sha256=digest))
+
+
+@pytest.mark.parametrize(
+    ("attack", "text"),
+    [
+        (lambda p: resealed(p, "state.json", b"[" * 100_000), "state.json is not JSON"),
+        (lambda p: resealed(p, "state.json", b"[1]"), "not a JSON object"),
+        (lambda p: resealed(p, "state.json", b'{"step": 4}'), "tells of step 4"),
+        (lambda p: resealed(p, "state.json", b'{"step": "x"}'), "tells of step 'x'"),
+        (lambda p: manifest_of(p, lambda m: m.update(format="other")), "not of format"),
+        (lambda p: manifest_of(p, lambda m: m["files"].pop("state.json")), "not of format"),
+        (
+            lambda p: manifest_of(
+                p, lambda m: m["files"].update({"../../x": {"bytes": 1, "sha256": ""}})
+            ),
+            "not of format",
+        ),
+        (lambda p: (p / "manifest.json").write_bytes(b"{}\nabc\n"), "cut short or changed"),
+        (
+            lambda p: (
+                shutil.move(p / "state.json", p.parent / "elsewhere"),
+                (p / "state.json").symlink_to(p.parent / "elsewhere"),
+            ),
+            "state.json is missing",
+        ),
+    ],
+    ids=["deep", "list", "other step", "text step", "format", "fewer", "path", "seal", "link"],
+)
+def test_hostile_directory_is_refused(tmp_path, attack, text):
+    attack(write(tmp_path, 3))
+    with pytest.raises(CheckpointDamaged, match=text):
+        newest_good(tmp_path)
