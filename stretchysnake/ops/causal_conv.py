@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stretchysnake.ops import native_library
+from stretchysnake.ops.packing import check_one_row, packed_lengths
 
 
 def causal_conv_silu(
@@ -18,6 +19,7 @@ def causal_conv_silu(
     bias: Tensor | None,
     reverse: bool = False,
     backend: Literal["auto", "reference", "torch", "cpu"] = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """Return silu(bias + sum_k weight[:, k] * x_{t - K + 1 + k}), tokens before the first being 0.
 
@@ -25,9 +27,13 @@ def causal_conv_silu(
     dtype of x. ``reverse`` mirrors it in time: token t reads x_t .. x_{t + K - 1}, with
     weight[:, K - 1] still on x_t. The native kernel computes in fp32 (fp64 where any input is
     fp64). Equals ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` cut to L tokens, then SiLU.
-    backend as in ``selective_scan``; "reference" and "torch" are the same here.
+    backend and cu_seqlens as in ``selective_scan``; "reference" and "torch" are the same here.
     """
     _check_inputs(x, weight, bias)
+    if cu_seqlens is not None:
+        check_one_row("x", x)
+        pieces = x.split(packed_lengths(cu_seqlens, x.shape[1]), dim=1)
+        return torch.cat([causal_conv_silu(p, weight, bias, reverse, backend) for p in pieces], 1)
     if backend == "auto":
         backend = _choose_automatically(x)
     match backend:

@@ -4,12 +4,14 @@ Symbols: B batch, L tokens, D inner channels, N state size.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from stretchysnake.ops import native_library
+from stretchysnake.ops.packing import check_one_row, scan_packed
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ def selective_scan(
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
     backend: Backend = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state space recurrence over the tokens of ``u``.
 
@@ -48,32 +51,48 @@ def selective_scan(
     input is fp64. ``reverse`` reads from the last token to the first without a flipped copy; the
     final state is then the one after token 0.
 
+    cu_seqlens: int (S + 1,), 0 and then where each of S sequences packed into one row (batch 1) ends,
+    as in flash-attention's varlen functions. The state starts afresh at each; initial_state and the
+    final state are then (S, D, N).
+
     backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, else "torch",
     and logs the choice once. Backends differ in speed only; "reference" is the plain loop.
 
     Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
     as in state-spaces/mamba, ``selective_scan_interface.py``.
     """
-    _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    inputs = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state)
-    match _choose_automatically(u) if backend == "auto" else backend:
+    num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+    _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, num_states)
+    scan = _backend(_choose_automatically(u) if backend == "auto" else backend)
+    rest = {"A": A, "D": D, "delta_bias": delta_bias}
+    rest |= {"delta_softplus": delta_softplus, "reverse": reverse}
+    rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z}
+    if cu_seqlens is None:
+        y, final_state = scan(**rows, **rest, initial_state=initial_state)
+    else:
+        check_one_row("u", u)
+        y, final_state = scan_packed(scan, cu_seqlens, rows, rest, initial_state)
+    return (y, final_state) if return_final_state else y
+
+
+def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    match name:
         case "cpu":
             from stretchysnake.ops.selective_scan_cpu import selective_scan_cpu
 
-            y, final_state = selective_scan_cpu(*inputs)
+            return selective_scan_cpu
         case "torch":
             from stretchysnake.ops.selective_scan_torch import selective_scan_torch
 
-            y, final_state = selective_scan_torch(*inputs)
+            return selective_scan_torch
         case "reference":
             from stretchysnake.ops.selective_scan_reference import selective_scan_reference
 
-            y, final_state = selective_scan_reference(*inputs)
+            return selective_scan_reference
         case _:
             raise ValueError(
-                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
             )
-    return (y, final_state) if return_final_state else y
 
 
 def selective_scan_flops(batch: int, length: int, channels: int, state: int) -> int:
@@ -119,6 +138,7 @@ def _check_inputs(
     z: Tensor | None,
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
+    num_states: int,
 ) -> None:
     if u.dim() != 3:
         raise ValueError(
@@ -142,7 +162,7 @@ def _check_inputs(
         ("D", D, (channels,), "(D,)"),
         ("z", z, tokens, "(batch, L, D)"),
         ("delta_bias", delta_bias, (channels,), "(D,)"),
-        ("initial_state", initial_state, (num_batch, channels, num_state), "(batch, D, N)"),
+        ("initial_state", initial_state, (num_states, channels, num_state), "(batch, D, N)"),
     ):
         if tensor is None:
             continue

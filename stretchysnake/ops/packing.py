@@ -1,0 +1,66 @@
+"""Sequences of different lengths packed one after another into one row (flash-attention's varlen convention)."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
+    """The lengths that cu_seqlens, (S + 1,) integers from 0 to `total` and strictly increasing, cuts a row into."""
+    if (
+        cu_seqlens.dim() != 1
+        or len(cu_seqlens) < 2
+        or cu_seqlens.dtype not in (torch.int32, torch.int64)
+    ):
+        raise ValueError(
+            f"cu_seqlens (shape {tuple(cu_seqlens.shape)}, {cu_seqlens.dtype}) must be one row of int32 or int64: "
+            "0, then where each sequence ends."
+        )
+    ends = cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] != total:
+        raise ValueError(
+            f"cu_seqlens ({ends[0]} .. {ends[-1]}) must begin with 0 and end with the row's length, {total}."
+        )
+    lengths = [end - start for start, end in itertools.pairwise(ends)]
+    for number, length in enumerate(lengths):
+        if length < 1:
+            raise ValueError(
+                f"cu_seqlens ({ends[number]}, {ends[number + 1]} at {number}) must increase strictly; "
+                "leave empty sequences out."
+            )
+    return lengths
+
+
+def check_one_row(name: str, tensor: Tensor) -> None:
+    """ValueError where a packed batch has more than one row."""
+    if tensor.shape[0] != 1:
+        raise ValueError(
+            f"{name} (batch {tensor.shape[0]}) must have batch 1 with cu_seqlens; "
+            "put all sequences one after another into one row."
+        )
+
+
+def scan_packed(
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    cu_seqlens: Tensor,
+    rows: dict[str, Tensor | None],
+    rest: dict,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`scan` of each sequence on its own: y (1, total, D) and the final states (S, D, N).
+
+    rows are cut, rest goes to every sequence; initial_state is (S, D, N) or None. Nothing is padded. Cutting is by
+    views; the outputs are joined once.
+    """
+    lengths = packed_lengths(cu_seqlens, rows["u"].shape[1])
+    pieces = {name: t.split(lengths, dim=1) for name, t in rows.items() if t is not None}
+    ys, states = [], []
+    for number in range(len(lengths)):
+        start = None if initial_state is None else initial_state[number : number + 1]
+        own = {name: piece[number] for name, piece in pieces.items()}
+        y, state = scan(**own, **rest, initial_state=start)
+        ys.append(y)
+        states.append(state)
+    return torch.cat(ys, dim=1), torch.cat(states)
