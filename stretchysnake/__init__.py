@@ -17,6 +17,7 @@ _HOMES = {
     "VideoRecord": "data.records",
     "embed": "eval.embed",
     "eval_scale": "flexibility",
+    "keep_freed_memory": "allocator",
     "load_model": "models.checkpoints",
     "read_records": "data.records",
     "save_model": "models.checkpoints",

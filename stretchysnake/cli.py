@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from stretchysnake.allocator import keep_freed_memory
 from stretchysnake.command_line import EXAMPLES, Progress, parsed
 
 HELP = """stretchysnake: one video backbone for any length, any resolution, any budget.
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # spinning OpenMP pools cost milliseconds a call
+    keep_freed_memory()
     try:
         return {
             "quickstart": _quickstart,

@@ -1,16 +1,23 @@
 // The C ABI of the library: choice of the instruction set, division of the work among threads,
 // deterministic sums over them. Compiled for the baseline processor only.
 //
-// Threads are started and joined within a call: no pool survives a fork, none spins beside torch's.
+// Threads are those of torch's own OpenMP pool where the caller hands it over, so no second pool
+// spins beside it; else, and in a forked process, whose pool is gone, they are started and joined
+// within the call.
 // The division depends on the problem and the thread count alone, and partial sums are added in
 // thread order, so equal calls give bitwise equal results; thread counts differ by rounding.
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <thread>
 #include <vector>
+
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 #include "kernels.h"
 
@@ -56,8 +63,21 @@ const KernelTable* best_kernels() {
 
 const KernelTable* kernels = best_kernels();
 
-// State updates one thread should have before another is worth its start (some 20 us).
-constexpr double kUpdatesPerThread = 3e5;
+// State updates one thread should have before another is worth waking (up to 100 us).
+constexpr double kUpdatesPerThread = 2e5;
+
+// GOMP_parallel of the libgomp that torch has loaded, or null.
+using GompParallel = void (*)(void (*work)(void*), void* argument, unsigned threads, unsigned);
+GompParallel gomp_parallel = nullptr;
+long gomp_process = 0;
+
+long this_process() {
+#ifdef _WIN32
+    return 0;
+#else
+    return static_cast<long>(getpid());
+#endif
+}
 
 // 64-byte aligned scratch memory, zeroed on request.
 class Scratch {
@@ -78,22 +98,30 @@ class Scratch {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// The (sequence, block) grid, row by row, cut into one contiguous span per thread.
+// Parts a thread takes of a forward, so that one held up by other work on the machine does not hold
+// up the call. The backward keeps sums for each part and takes one.
+constexpr int kForwardParts = 4;
+
+// The (sequence, block) grid, row by row, cut into contiguous parts, which the threads take in turn.
 struct Division {
     int64_t batch, blocks;
-    int threads;
+    int threads, parts;
 
-    Division(int64_t batch, int64_t blocks, int64_t wanted, double updates)
+    Division(int64_t batch, int64_t blocks, int64_t wanted, double updates, int parts_per_thread)
         : batch(batch), blocks(blocks) {
         const double worthwhile = std::max(1.0, updates / kUpdatesPerThread);
+        const int64_t pieces = std::max<int64_t>(1, batch * blocks);
         threads = static_cast<int>(std::max<int64_t>(
-            1, std::min({wanted, batch * blocks, static_cast<int64_t>(worthwhile)})));
+            1, std::min({wanted, pieces, static_cast<int64_t>(worthwhile)})));
+        parts = threads == 1
+                    ? 1
+                    : static_cast<int>(std::min<int64_t>(threads * parts_per_thread, pieces));
     }
 
-    std::vector<Segment> segments(int thread) const {
+    std::vector<Segment> segments(int part) const {
         const int64_t total = batch * blocks;
-        int64_t from = total * thread / threads;
-        const int64_t to = total * (thread + 1) / threads;
+        int64_t from = total * part / parts;
+        const int64_t to = total * (part + 1) / parts;
         std::vector<Segment> found;
         while (from < to) {
             const int64_t b = from / blocks, end = std::min(to, (b + 1) * blocks);
@@ -103,17 +131,28 @@ struct Division {
         return found;
     }
 
+    // Calls work(part) for every part; how many threads there really are changes nothing.
     template <typename Work> void run(Work work) const {
+        if (threads == 1) return work(0);
+        struct Shared {
+            Work* work;
+            int parts;
+            std::atomic<int> next;
+        } shared{&work, parts, {0}};
+        const auto take = [](void* argument) {
+            Shared* shared = static_cast<Shared*>(argument);
+            for (int part; (part = shared->next++) < shared->parts;) (*shared->work)(part);
+        };
+        if (gomp_parallel && gomp_process == this_process())
+            return gomp_parallel(take, &shared, static_cast<unsigned>(threads), 0);
         std::vector<std::thread> others;
-        int started = 1;
         try {
             others.reserve(threads - 1);
-            for (; started < threads; ++started) others.emplace_back(work, started);
+            while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(take, &shared);
         } catch (const std::exception&) {
-            // The system refuses another thread: this one does the rest, in the same division.
+            // The system refuses another thread: those there are take its parts.
         }
-        work(0);
-        for (int thread = started; thread < threads; ++thread) work(thread);
+        take(&shared);
         for (std::thread& other : others) other.join();
     }
 };
@@ -143,16 +182,16 @@ template <typename T> void run_scan_backward(const ScanProblem& p) {
     const int64_t lanes = lanes_of(p.is_double), N = p.state;
     const int64_t blocks = (p.channels + lanes - 1) / lanes;
     const Division division(p.batch, blocks, p.num_threads,
-                            3.0 * p.batch * p.length * p.channels * N);
+                            3.0 * p.batch * p.length * p.channels * N, 1);
     const size_t vector = lanes * sizeof(T);
     const size_t of_A = 0, of_D = blocks * N * vector, of_bias = of_D + blocks * vector;
     const size_t sums_bytes = aligned(of_bias + blocks * vector);
     const size_t work_bytes = aligned(kernels->scan_workspace(p, true) * sizeof(T));
     const int64_t row = p.length * N;
     const size_t edge_bytes = aligned(2 * row * sizeof(T));
-    const int threads = division.threads;
+    const int threads = division.parts;
     Scratch sums(threads * sums_bytes, true), work(threads * work_bytes, false);
-    // A thread shares at most its first and its last sequence with others.
+    // A part shares at most its first and its last sequence with others.
     Scratch edges(threads > 1 ? 2 * threads * edge_bytes : 0, false);
 
     std::vector<std::vector<Segment>> plan;
@@ -203,19 +242,19 @@ template <typename T> void run_conv_backward(const ConvProblem& p) {
     const int64_t lanes = lanes_of(p.is_double), rows = p.width + 1;
     const int64_t blocks = (p.channels + lanes - 1) / lanes;
     const Division division(p.batch, blocks, p.num_threads,
-                            3.0 * p.batch * p.length * p.channels);
+                            3.0 * p.batch * p.length * p.channels, 1);
     const size_t sums_bytes = aligned(blocks * rows * lanes * sizeof(T));
     const size_t work_bytes = aligned(kernels->conv_workspace(p) * sizeof(T));
-    Scratch sums(division.threads * sums_bytes, true), work(division.threads * work_bytes, false);
+    Scratch sums(division.parts * sums_bytes, true), work(division.parts * work_bytes, false);
     division.run([&](int thread) {
         for (const Segment& s : division.segments(thread))
             kernels->conv_backward(p, s, sums.at(thread * sums_bytes),
                                    work.at(thread * work_bytes));
     });
-    sum_blocks<T>(sums, sums_bytes, 0, division.threads, lanes, p.channels, p.width, rows, 0,
+    sum_blocks<T>(sums, sums_bytes, 0, division.parts, lanes, p.channels, p.width, rows, 0,
                   static_cast<T*>(p.grad_weight));
     if (p.grad_bias)
-        sum_blocks<T>(sums, sums_bytes, 0, division.threads, lanes, p.channels, 1, rows, p.width,
+        sum_blocks<T>(sums, sums_bytes, 0, division.parts, lanes, p.channels, 1, rows, p.width,
                       static_cast<T*>(p.grad_bias));
 }
 
@@ -233,7 +272,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 2; }
+int stretchysnake_abi_version() { return 3; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 
@@ -252,6 +291,12 @@ int stretchysnake_use_instruction_set(const char* name) {
     return 1;
 }
 
+// Takes the address of GOMP_parallel, or 0 to start threads in each call.
+void stretchysnake_use_gomp(void* function) {
+    gomp_parallel = reinterpret_cast<GompParallel>(function);
+    gomp_process = this_process();
+}
+
 // The forward leaves N states of every block of channels, one vector each, every so many tokens.
 int stretchysnake_vector_bytes() { return static_cast<int>(kernels->vector_bytes); }
 int stretchysnake_checkpoint_tokens() { return static_cast<int>(kCheckpointTokens); }
@@ -260,10 +305,10 @@ int stretchysnake_scan_forward(const ScanProblem* p) {
     return guarded([&] {
         const int64_t lanes = lanes_of(p->is_double);
         const Division division(p->batch, (p->channels + lanes - 1) / lanes, p->num_threads,
-                                1.0 * p->batch * p->length * p->channels * p->state);
+                                1.0 * p->batch * p->length * p->channels * p->state, kForwardParts);
         const size_t bytes =
             aligned(kernels->scan_workspace(*p, false) * (p->is_double ? 8 : 4));
-        Scratch work(division.threads * bytes, false);
+        Scratch work(division.parts * bytes, false);
         division.run([&](int thread) {
             for (const Segment& s : division.segments(thread))
                 kernels->scan_forward(*p, s, work.at(thread * bytes));
@@ -281,9 +326,9 @@ int stretchysnake_conv_forward(const ConvProblem* p) {
     return guarded([&] {
         const int64_t lanes = lanes_of(p->is_double);
         const Division division(p->batch, (p->channels + lanes - 1) / lanes, p->num_threads,
-                                1.0 * p->batch * p->length * p->channels);
+                                1.0 * p->batch * p->length * p->channels, kForwardParts);
         const size_t bytes = aligned(kernels->conv_workspace(*p) * (p->is_double ? 8 : 4));
-        Scratch work(division.threads * bytes, false);
+        Scratch work(division.parts * bytes, false);
         division.run([&](int thread) {
             for (const Segment& s : division.segments(thread))
                 kernels->conv_forward(*p, s, work.at(thread * bytes));
