@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=9000, help="frames of the long video; 0: none")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
     options = parser.parse_args()
-    cases = [(300, 250), (300, 12)] + ([(options.long, 250)] if options.long else [])
+    cases = [(300, 250), (300, 12), *((options.long, gop) for gop in (250, 60) if options.long)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for num_frames, gop in cases:

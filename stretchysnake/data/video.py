@@ -265,7 +265,15 @@ def _decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, n
     import av
 
     stamps, frames, position, clean_from = index.stamps, {}, None, None
-    decoded = container.decode(stream)
+    target, decoded = None, None
+
+    def decoded_from_here():
+        for packet in container.demux(stream):
+            # frames on the way that no other one refers to need no decoding
+            passed_over = packet.pts is not None and packet.pts < target
+            stream.codec_context.skip_frame = "NONREF" if passed_over else "DEFAULT"
+            yield from packet.decode()
+
     try:
         for i in wanted:
             target = stamps[i]
@@ -275,7 +283,7 @@ def _decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, n
                 # demuxing has run to the end, so the first frame always needs a seek
                 clean_from = stamps[0] if keyframe is None else keyframe
                 container.seek(clean_from, stream=stream, backward=True)
-                decoded = container.decode(stream)
+                decoded = decoded_from_here()
             for frame in decoded:
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= clean_from):
                     return None
