@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "allocator": set(),
     "command_line": set(),
     "cli": {
+        "allocator",
         "command_line",
         "doctor",
         "recipes",
