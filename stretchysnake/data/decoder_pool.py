@@ -7,6 +7,7 @@ replaced and the others go on. Nothing is waited for beyond the limit.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -37,11 +38,15 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, function, memory_bytes, os.getpid())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        with (
-            warnings.catch_warnings()
-        ):  # Python 3.12 warns of any fork beside a thread; see DecoderPool
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.process.start()
+        collects = gc.isenabled()
+        gc.disable()  # see _serve
+        try:
+            with warnings.catch_warnings():  # Python 3.12 warns of any fork beside a thread
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.process.start()
+        finally:
+            if collects:
+                gc.enable()
         theirs.close()
         self.number, self.path, self.deadline = -1, "", float("inf")
 
@@ -220,6 +225,10 @@ def map_decoding(
 
 
 def _serve(connection: Connection, function: Callable, memory_bytes: int, parent: int) -> None:
+    # What the parent left for the garbage collector is not ours to free: a scaler of FFmpeg, e.g., waits for its
+    # threads to end, which a fork does not have.
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     faulthandler.disable()  # a crash is the parent's to report
     if torch := sys.modules.get("torch"):

@@ -1,11 +1,14 @@
 """What a bad file can do to a decoder stays in one process: crash, hang, memory, and the caller's own errors."""
 
+import gc
 import os
 import signal
 import time
 
+import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data.decode_error import DecodeError
@@ -122,3 +125,17 @@ def test_frames_and_errors_of_real_files_come_through(tmp_path):
 def test_limits_must_be_positive(option):
     with pytest.raises(ValueError, match=rf"{option} \(0\) must be more than 0"):
         pool(**{option: 0})
+
+
+def test_workers_free_nothing_the_parent_left_behind(tmp_path):
+    # A scaler of FFmpeg holds threads, and freeing it waits for them; a forked process has none of them.
+    path = tmp_path / "v.mp4"
+    write_numbered(path, 5)
+    with av.open(str(path)) as container:
+        scaler = VideoReformatter()
+        scaler.reformat(next(container.decode(video=0)), 640, 480, "rgb24")
+    garbage = [scaler]
+    garbage.append(garbage)
+    del garbage, scaler
+    with DecoderPool(lambda _: gc.collect() >= 0, timeout_seconds=10.0) as pool_:
+        assert list(pool_.map([("a", 0), ("b", 1)])) == [True, True]
