@@ -48,7 +48,8 @@ MODELS_TAKE_FROM_FLEXIBILITY = {"size_message"}
 
 # Which file alone may import an outside package.
 ONLY_HOME = {
-    "av": {"data/video.py", "data/video_writing.py"},
+    "av": {"data/video.py", "data/pyav_frames.py", "data/video_writing.py"},
+    "torchcodec": {"data/torchcodec_frames.py"},
     "triton": {"ops/selective_scan_triton.py"},
     "matplotlib": {"report/figures.py"},
     "jinja2": {"report/page.py"},

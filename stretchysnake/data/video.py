@@ -1,4 +1,4 @@
-"""Video files: what is in them, and frames at exact positions or times. The only file that knows a decoder (PyAV).
+"""Video files: what is in them, and frames at exact positions or times. Others ask here and know no decoder.
 
     info = probe(path)                                   # counted, not read from the header
     frames = read_frames(path, [0, 40, 80])              # (3, H, W, 3) uint8 RGB
@@ -8,13 +8,12 @@
 Frames are counted in presentation order. The packets of a file are indexed once, without decoding; a seek is
 made only when it passes a key frame that would otherwise be decoded for nothing; every frame is then matched by
 its time stamp, so a seek that lands wrong is noticed and repaired, and a damaged file is named, never silently
-sampled.
+sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same frames, where that is installed.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from stretchysnake.data.decode_error import (
     unopened_file,
 )
 from stretchysnake.data.packet_index import PacketIndex, index_packets
+from stretchysnake.data.pyav_frames import decode_by_stamp, decode_in_order
+from stretchysnake.data.torchcodec_frames import torchcodec_frames
 from stretchysnake.data.video_writing import write_image, write_video
 
 __all__ = [
@@ -41,6 +42,9 @@ __all__ = [
     "write_image",
     "write_video",
 ]
+
+
+DECODERS = ("pyav", "torchcodec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +141,10 @@ def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
     )
 
 
-def probe(path: str | os.PathLike) -> VideoInfo:
+def probe(path: str | os.PathLike, *, decoder: str = "pyav") -> VideoInfo:
     """Return what the video holds; the frame count is counted, not read from the header."""
     path = os.fspath(path)
-    _, height, width, _ = read_frames(path, [0]).shape
+    _, height, width, _ = read_frames(path, [0], decoder=decoder).shape
     with _opened(path) as (container, stream):
         return _info(_index(path, container, stream), stream, height, width)
 
@@ -156,7 +160,7 @@ def verify(path: str | os.PathLike) -> VideoInfo:
         index = _index(path, container, stream)
         everything = range(len(index.stamps))
     with _opened(path) as (container, stream):
-        shapes = _decode_in_order(path, container, stream, index, everything, _upright_size)
+        shapes = decode_in_order(path, container, stream, index, everything, _upright_size)
         _one_size(path, set(shapes.values()))
         return _info(index, stream, *shapes[0])
 
@@ -168,12 +172,14 @@ def read_frames(
     size: tuple[int, int] | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    decoder: str = "pyav",
 ) -> np.ndarray:
     """Return frames (T, H, W, 3) uint8 RGB at `indices`, in the order asked; repeats are allowed.
 
     `indices` may be a function of the number of frames, so that a caller who samples needs no `probe` first. With
     `start_seconds`/`end_seconds` only frames shown in [start, end) exist, and index 0 is the first of them.
-    `size` = (height, width) resizes with area averaging; the aspect ratio is the caller's business.
+    `size` = (height, width) resizes with area averaging; the aspect ratio is the caller's business. `decoder` is "pyav"
+    or "torchcodec": the same frames, whose pixels may differ by the rounding of the colour conversion.
     """
     path = os.fspath(path)
 
@@ -186,11 +192,15 @@ def read_frames(
             )
         return [first + i for i in chosen]
 
-    return _read(path, choose, size)
+    return _read(path, choose, size, decoder)
 
 
 def read_frames_at(
-    path: str | os.PathLike, seconds: Sequence[float], *, size: tuple[int, int] | None = None
+    path: str | os.PathLike,
+    seconds: Sequence[float],
+    *,
+    size: tuple[int, int] | None = None,
+    decoder: str = "pyav",
 ) -> np.ndarray:
     """Return the frames (T, H, W, 3) uint8 RGB on screen at these seconds, in the order asked; 0 is the first frame.
 
@@ -206,20 +216,24 @@ def read_frames_at(
             )
         return [index.shown_at(time) for time in seconds]
 
-    return _read(path, choose, size)
+    return _read(path, choose, size, decoder)
 
 
-def _read(path: str, choose: Callable, size: tuple[int, int] | None) -> np.ndarray:
+def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: str) -> np.ndarray:
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
     with _opened(path) as (container, stream):
         index = _index(path, container, stream)
         chosen = choose(index)
         wanted = sorted(set(chosen))
         frames = None
-        if not index.ordinal:
-            frames = _decode_by_stamp(container, stream, index, wanted, _to_pixels(size))
+        if decoder == "torchcodec":
+            frames = torchcodec_frames(path, index, wanted, size)
+        elif not index.ordinal:
+            frames = decode_by_stamp(container, stream, index, wanted, _to_pixels(size))
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
         with _opened(path) as (container, stream):
-            frames = _decode_in_order(path, container, stream, index, wanted, _to_pixels(size))
+            frames = decode_in_order(path, container, stream, index, wanted, _to_pixels(size))
     _one_size(path, {frame.shape for frame in frames.values()})
     if not chosen:
         return np.empty((0, 0, 0, 3), np.uint8)
@@ -255,75 +269,3 @@ def _to_pixels(size: tuple[int, int] | None) -> Callable:
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
     return pixels_of
-
-
-def _decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, np.ndarray] | None:
-    """Return frame index -> pixels, seeking only past key frames; None when it did not go as it should.
-
-    A damaged frame spoils all that follow it up to the next key frame, so those on the way count too.
-    """
-    import av
-
-    stamps, frames, position, clean_from = index.stamps, {}, None, None
-    target, decoded = None, None
-
-    def decoded_from_here():
-        for packet in container.demux(stream):
-            # frames on the way that no other one refers to need no decoding
-            passed_over = packet.pts is not None and packet.pts < target
-            stream.codec_context.skip_frame = "NONREF" if passed_over else "DEFAULT"
-            yield from packet.decode()
-
-    try:
-        for i in wanted:
-            target = stamps[i]
-            at = bisect_right(index.keyframes, target) - 1
-            keyframe = index.keyframes[at] if at >= 0 else None
-            if position is None or (keyframe is not None and keyframe > position):
-                # demuxing has run to the end, so the first frame always needs a seek
-                clean_from = stamps[0] if keyframe is None else keyframe
-                container.seek(clean_from, stream=stream, backward=True)
-                decoded = decoded_from_here()
-            for frame in decoded:
-                if frame.pts is None or (frame.is_corrupt and frame.pts >= clean_from):
-                    return None
-                position = frame.pts
-                if position >= target:
-                    break
-            else:
-                return None
-            if position != target:
-                return None
-            frames[i] = pixels_of(frame)
-    except av.FFmpegError:
-        return None
-    return frames
-
-
-def _decode_in_order(path, container, stream, index, wanted, pixels_of) -> dict:
-    """Decode from the first frame and count, or match time stamps where they can be trusted."""
-    import av
-
-    places = {stamp: i for i, stamp in enumerate(index.stamps)}
-    remaining, frames, count = set(wanted), {}, 0
-    try:
-        for frame in container.decode(stream):
-            i = count if index.ordinal else places.get(frame.pts, -1)
-            count += 1
-            if frame.is_corrupt and i >= 0:
-                reason = f"frame {i} is damaged; fetch the file again or leave it out."
-                raise damaged_file(path, reason)
-            if i not in remaining:
-                continue
-            frames[i] = pixels_of(frame)
-            remaining.discard(i)
-            if not remaining:
-                return frames
-    except av.FFmpegError as error:
-        reason = f"decoding fails after {count} frames ({first_line(error)}); fetch the file again or leave it out."
-        raise damaged_file(path, reason) from error
-    if remaining:
-        place = f"frame {min(remaining)} of {len(index.stamps)}"
-        reason = f"{place} cannot be decoded; fetch the file again or leave it out."
-        raise damaged_file(path, reason)
-    return frames

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from scan_problems import make_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.ops import causal_conv_silu, native_library, selective_scan
 from stretchysnake.ops.causal_conv import causal_conv_flops
 from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
-from tests.ops.scan_problems import make_inputs
 
 pytestmark = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"

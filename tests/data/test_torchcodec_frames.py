@@ -1,0 +1,79 @@
+"""torchcodec behind the same functions: the same frames, or an error that says what to install."""
+
+import sys
+
+import numpy as np
+import pytest
+from numbered_video import turn_header, write_numbered
+
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.video import probe, read_frames, read_frames_at
+
+try:
+    import torchcodec.decoders  # noqa: F401
+
+    missing = None
+except (ImportError, OSError, RuntimeError) as error:
+    missing = f"torchcodec is not usable here: {str(error).splitlines()[0]}"
+needs_torchcodec = pytest.mark.skipif(missing is not None, reason=missing or "")
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    ("suffix", "codec", "turn"),
+    [
+        (".mp4", "libx264", 0),
+        (".mp4", "libx264", 90),
+        (".mp4", "libx264", 180),
+        (".mkv", "libx264", 0),
+        (".webm", "libvpx-vp9", 0),
+        (".avi", "libx264", 0),
+    ],
+)
+def test_frames_are_those_pyav_gives(tmp_path, suffix, codec, turn):
+    path = tmp_path / f"v{suffix}"
+    write_numbered(path, 40, codec=codec)
+    if turn:
+        turn_header(path, turn)
+    wanted = [39, 0, 7, 7, 20]
+    ours, theirs = (read_frames(path, wanted, decoder=d) for d in ("pyav", "torchcodec"))
+    assert ours.shape == theirs.shape
+    assert np.abs(ours.astype(int) - theirs).max() <= 4
+    other = read_frames(path, [38, 1, 6, 8, 21])
+    assert np.abs(ours.astype(int) - other).max() > 20  # neighbours could be told apart
+
+
+@needs_torchcodec
+def test_seconds_sizes_and_what_it_holds_agree_with_pyav(tmp_path):
+    path = tmp_path / "v.mp4"
+    write_numbered(path, 40)
+    ours, theirs = (
+        read_frames_at(path, [0.0, 1.0], size=(24, 32), decoder=d) for d in ("pyav", "torchcodec")
+    )
+    assert theirs.shape == (2, 24, 32, 3)
+    assert np.abs(ours.astype(int) - theirs).mean() < 3
+    assert probe(path) == probe(path, decoder="torchcodec")
+
+
+@needs_torchcodec
+def test_a_cut_file_is_named_before_it_is_decoded(tmp_path):
+    path = tmp_path / "v.mkv"
+    write_numbered(path, 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DecodeError, match="truncated"):
+        read_frames(path, [0], decoder="torchcodec")
+
+
+def test_where_it_is_missing_the_error_says_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / "v.mp4"
+    write_numbered(path, 5)
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[torchcodec\]'"):
+        read_frames(path, [0], decoder="torchcodec")
+
+
+def test_unknown_decoder_lists_the_known_ones(tmp_path):
+    write_numbered(tmp_path / "v.mp4", 5)
+    with pytest.raises(ValueError, match=r"decoder \('decord'\) must be one of: pyav, torchcodec"):
+        read_frames(tmp_path / "v.mp4", [0], decoder="decord")
