@@ -22,6 +22,7 @@ from stretchysnake.data.decode_error import DecodeError
 
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
+_FILES_PER_WORKER = 500  # then another process takes over: some mixes of damaged files were seen to leave memory behind
 _START_SECONDS = 120.0  # on a starved machine a fork alone was seen to take over 30 s
 
 
@@ -49,6 +50,7 @@ class _Worker:
                 gc.enable()
         theirs.close()
         self.number, self.path, self.deadline = -1, "", float("inf")
+        self.num_given = 0
 
     @property
     def busy(self) -> bool:
@@ -56,6 +58,7 @@ class _Worker:
 
     def give(self, number: int, path: str, argument: Any, timeout_seconds: float) -> None:
         self.number, self.path = number, path
+        self.num_given += 1
         self.deadline = time.monotonic() + timeout_seconds
         self.connection.send(argument)
 
@@ -140,9 +143,9 @@ class DecoderPool:
 
     def _idle_worker(self) -> _Worker | None:
         for worker in [worker for worker in self._workers if not worker.busy]:
-            if worker.process.is_alive():
+            if worker.process.is_alive() and worker.num_given < _FILES_PER_WORKER:
                 return worker
-            self._discard(worker)  # it died between two files, e.g. for lack of memory
+            self._discard(worker)  # it has done its share, or died between two files
         if len(self._workers) < self._num_workers:
             self._workers.append(self._started())
             return self._workers[-1]

@@ -139,3 +139,11 @@ def test_workers_free_nothing_the_parent_left_behind(tmp_path):
     del garbage, scaler
     with DecoderPool(lambda _: gc.collect() >= 0, timeout_seconds=10.0) as pool_:
         assert list(pool_.map([("a", 0), ("b", 1)])) == [True, True]
+
+
+def test_a_worker_that_has_done_its_share_is_replaced_and_nothing_is_lost(monkeypatch):
+    monkeypatch.setattr("stretchysnake.data.decoder_pool._FILES_PER_WORKER", 3)
+    with DecoderPool(lambda number: (number, os.getpid()), num_workers=1) as pool_:
+        found = list(pool_.map([("", number) for number in range(10)]))
+    assert [number for number, _ in found] == list(range(10))
+    assert len({process for _, process in found}) == 4
