@@ -65,6 +65,12 @@ class ScaleSets:
     so that the token count is exactly the native one; "floor" keeps S and leaves S mod P pixels unused,
     so that E_pos is flexed to the smaller grid."""
 
+    @classmethod
+    def from_dict(cls, values: dict) -> "ScaleSets":
+        """The sets that `dataclasses.asdict` and JSON made these values from."""
+        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**{**tuples, "native": Scale(**values["native"])})
+
     def __post_init__(self):
         if self.grid not in ("fit", "floor"):
             raise ValueError(f'grid ({self.grid!r}) must be "fit" or "floor"')

@@ -68,9 +68,8 @@ def embed(
             continue
         frames, total = answer
         video = normalise(torch.from_numpy(frames))[None]
-        exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
         with torch.inference_mode():
-            features.append(model.features(video, scale.patch_size, grid=exact).float())
+            features.append(model.features(video, scale.patch_size, grid="floor").float())
         kept.append(str(path))
         if total < scale.num_frames:
             repeated.append(str(path))

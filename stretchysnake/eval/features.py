@@ -72,9 +72,8 @@ def extract(
     kept, found = [], []
     with torch.inference_mode():
         for indices, video in evaluation_batches(clips, scale, batch_size):
-            exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
             found.append(
-                model.features(video.to(device), scale.patch_size, grid=exact).float().cpu()
+                model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
             )
             kept.extend(int(i) for i in indices)
             if progress:

@@ -16,12 +16,8 @@ def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]
     metadata = read_checkpoint(weights)[1].get("run", {})
     model, _ = load_model(weights)
     if "variant" in metadata:
-        sets = dict(metadata["sets"])
-        sets["native"] = Scale(**sets["native"])
-        sets = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in sets.items()
-        }
-        return model, variant_named(metadata["variant"]).using(ScaleSets(**sets)), metadata
+        sets = ScaleSets.from_dict(metadata["sets"])
+        return model, variant_named(metadata["variant"]).using(sets), metadata
     config = model.config
     native = Scale(config.num_frames, config.image_size, config.patch_size)
     return model, variant_named("vanilla").using(ScaleSets(native=native)), metadata

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
-from stretchysnake.flexibility import NANO, Scale, ScaleSets, variant_named
+from stretchysnake.flexibility import NANO, ScaleSets, variant_named
 from stretchysnake.models.config import VideoMambaConfig
 
 
@@ -203,11 +203,11 @@ class TrainRun:
         """The run that `dataclasses.asdict` and JSON made these values from; a wrong field is a ValueError."""
         try:
             values = dict(values)
-            sets = dict(values["sets"])
-            sets["native"] = Scale(**sets["native"])
-            values["sets"] = ScaleSets(**_tuples(sets))
+            values["sets"] = ScaleSets.from_dict(values["sets"])
             values["model"] = VideoMambaConfig.from_dict(values["model"])
-            values["optim"] = OptimConfig(**_tuples(values["optim"]))
+            optim = dict(values["optim"])
+            optim["betas"] = tuple(optim.get("betas", OptimConfig.betas))
+            values["optim"] = OptimConfig(**optim)
             values["non_finite"] = NonFiniteConfig(**values["non_finite"])
             unknown = values.keys() - {f.name for f in fields(cls)}
             if unknown:
@@ -221,9 +221,3 @@ class TrainRun:
 
 def _default(field_):
     return field_.default if field_.default is not MISSING else field_.default_factory()
-
-
-def _tuples(values: dict) -> dict:
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-    }

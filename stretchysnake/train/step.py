@@ -55,8 +55,7 @@ def parts_of(share: range, scale: Scale, run: TrainRun) -> list[range]:
 def compute_logits(model: nn.Module, video: Tensor, scale: Scale, run: TrainRun) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
     with torch.autocast(video.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-        exact = "exact" if scale.size % scale.patch_size == 0 else "floor"
-        logits = model(video, scale.patch_size, grid=exact)
+        logits = model(video, scale.patch_size, grid="floor")
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
