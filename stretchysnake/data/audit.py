@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from stretchysnake.data.records import (
 )
 from stretchysnake.data.verdicts import Audit, Verdict, journal_of, known_verdicts
 from stretchysnake.data.video import VideoInfo, probe, verify
+from stretchysnake.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,7 @@ def check(
         seconds=time.perf_counter() - started,
     )
     if report:
-        unfinished = report.with_name(f".{report.name}.partial")
-        unfinished.write_text(json.dumps(audit.as_json(), indent=1), encoding="utf-8")
-        os.replace(unfinished, report)
+        write_whole(report, json.dumps(audit.as_json(), indent=1))
         journal.unlink(missing_ok=True)
     if run.clean:
         write_records(run.clean, [_absolute(record) for record in audit.good_records])
@@ -109,7 +108,7 @@ def check(
 
 def _absolute(record: VideoRecord) -> VideoRecord:
     """The record as a list anywhere else can hold it."""
-    return VideoRecord(**{**asdict(record), "path": os.path.abspath(record.path)})
+    return replace(record, path=os.path.abspath(record.path))
 
 
 def _listed(sources) -> tuple[list[str], list[VideoRecord], dict[str, int]]:

@@ -25,6 +25,7 @@ from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.video import DecodeError, read_frames
+from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 2
 """Raise it when the same file would give other pixels."""
@@ -77,9 +78,7 @@ class FrameCache:
                 "memory_gib": memory_gib,
             }
             note = _decode_all(records, array_path, shape, limits, progress)
-            unfinished = note_path.with_name(f"{key}.{os.getpid()}.part")
-            unfinished.write_text(json.dumps(note))
-            os.replace(unfinished, note_path)
+            write_whole(note_path, json.dumps(note))
         failed = {
             row: DecodeError(kind, records[row].path, reason)
             for row, kind, reason in note["failures"]
@@ -143,8 +142,7 @@ def _checksum(array_path: Path) -> int:
 
 
 def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
-    unfinished = array_path.with_name(f"{array_path.stem}.{os.getpid()}.part.npy")
-    try:
+    with unfinished_file(array_path) as unfinished:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
         failures, started = [], time.perf_counter()
         decode = partial(_decode, num_frames=shape[1], size=shape[2])
@@ -160,9 +158,6 @@ def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dic
         array.flush()
         del array
         checksum = _checksum(unfinished)
-        os.replace(unfinished, array_path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     num_bytes = array_path.stat().st_size
     return {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
 

@@ -28,6 +28,7 @@ from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.data.video import read_frames, write_image, write_video
 from stretchysnake.data.workers import map_in_processes
+from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 1
 """Raise it when any pixel of any clip changes."""
@@ -148,13 +149,9 @@ def render_clip(suite: str, split: str, index: int, *, seed: int = 0) -> np.ndar
 def _write_clips(root: str, seed: int, clips: list[tuple[str, str, int]]) -> int:
     for suite, split, index in clips:
         path = _clip_path(Path(root), suite, split, index)
-        unfinished = path.with_suffix(f".{os.getpid()}.part.mp4")
-        try:
+        with unfinished_file(path) as part:
             frames = render_clip(suite, split, index, seed=seed)
-            write_video(unfinished, frames, options={"preset": "ultrafast", "crf": "26"})
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            write_video(part, frames, options={"preset": "ultrafast", "crf": "26"})
     return len(clips)
 
 
@@ -171,12 +168,6 @@ def _settings(seed: int) -> dict:
         "seed": seed,
         "acts": zlib.crc32(text.encode()),
     }
-
-
-def _replace_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def generate(
@@ -211,7 +202,7 @@ def generate(
             f"{root} holds files that are not MotionDigits; choose an empty or new folder."
         )
     else:
-        _replace_text(settings_path, json.dumps(settings))
+        write_whole(settings_path, json.dumps(settings))
     lists = {suite: tuple(root / f"{suite}-{split}.csv" for split in SPLITS) for suite in SUITES}
     clips = [
         (s, split, i) for s in SUITES for split in SPLITS for i in range(sizes.num_clips(s, split))
@@ -228,7 +219,7 @@ def generate(
     for suite in SUITES:
         for split, path in zip(SPLITS, lists[suite], strict=True):
             _write_list(path, suite, split, sizes.num_clips(suite, split), seed)
-    _replace_text(manifest_path, json.dumps(manifest, indent=1))
+    write_whole(manifest_path, json.dumps(manifest, indent=1))
     return lists
 
 
@@ -250,9 +241,8 @@ def _write_list(path: Path, suite: str, split: str, num_clips: int, seed: int) -
         records.append(
             VideoRecord(relative, scene.label, names[scene.label], str(scene.actor), split)
         )
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    write_records(unfinished, records)
-    os.replace(unfinished, path)
+    with unfinished_file(path) as part:
+        write_records(part, records)
 
 
 def contact_sheet(

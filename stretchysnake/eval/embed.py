@@ -1,6 +1,5 @@
 """Features of any videos: one vector per file, on disk with what is needed to trust them later."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -19,6 +18,8 @@ from stretchysnake.data.transforms import normalise
 from stretchysnake.data.video import DecodeError, read_frames
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.whole_file import unfinished_file, write_whole
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def embed(
         if progress:
             progress(f"embedded {number}/{len(videos)} videos")
     stacked = torch.cat(features).clone() if features else torch.empty(0, model.config.embed_dim)
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return Embeddings(stacked, kept, scale, failures, repeated, digest)
+    return Embeddings(stacked, kept, scale, failures, repeated, sha256_of(Path(weights)))
 
 
 def _decode(path: str, *, num_frames: int, size: int) -> tuple[np.ndarray, int]:
@@ -109,9 +109,7 @@ def save_embeddings(folder: str | os.PathLike, embeddings: Embeddings) -> None:
         for row, path in enumerate(embeddings.paths)
     )
     (folder / "manifest.json").unlink(missing_ok=True)
-    with open(folder / ".features.partial", "wb") as file:
-        np.save(file, embeddings.features.numpy())
-    os.replace(folder / ".features.partial", folder / "features.npy")
-    (folder / "meta.jsonl").write_text(meta)
-    (folder / ".manifest.partial").write_text(json.dumps(manifest, indent=1))
-    os.replace(folder / ".manifest.partial", folder / "manifest.json")
+    with unfinished_file(folder / "features.npy") as part:
+        np.save(part, embeddings.features.numpy())
+    write_whole(folder / "meta.jsonl", meta)
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1))

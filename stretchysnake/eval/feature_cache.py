@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from stretchysnake.eval.features import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.whole_file import write_whole
 
 VERSION = 1
 """Raise it when the same weights and clips would give other features."""
@@ -43,8 +44,8 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
         "groups": features.groups,
     }
     _manifest(path).unlink(missing_ok=True)
-    _write_whole(path, content)
-    _write_whole(_manifest(path), json.dumps(manifest, indent=1).encode())
+    write_whole(path, content)
+    write_whole(_manifest(path), json.dumps(manifest, indent=1))
 
 
 def load_features(path: str | os.PathLike, *, model: str | None = None) -> FeatureSet:
@@ -154,9 +155,3 @@ def _checked(path: str | os.PathLike) -> Path:
 
 def _manifest(path: Path) -> Path:
     return path.with_suffix(".json")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import torch
@@ -29,14 +28,13 @@ from stretchysnake.models.resample import (
     resize_temporal_positions,
 )
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.whole_file import unfinished_file
 
 FORMAT = "stretchysnake-weights-1"
 
 
 def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
     """Write the weights, with the config and any JSON-able metadata inside, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -45,16 +43,8 @@ def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
         "config": json.dumps(model.config.to_dict()),
         "run": json.dumps(metadata),
     }
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    try:
-        save_file(state, partial, metadata=header)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with unfinished_file(path) as part:
+        save_file(state, part, metadata=header)
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:

@@ -172,7 +172,6 @@ def report_context(
     training = []
     for (method, seed), (wanted, result) in trained.items():
         state, _ = read_checkpoint(result.weights)
-        drawn = {wanted.bound_variant.draw.__name__: _scales_in_words(wanted)}
         training.append(
             TrainingInfo(
                 model=method,
@@ -183,7 +182,7 @@ def report_context(
                 final_loss=result.final_loss,
                 loss_curve=result.losses[:: max(1, len(result.losses) // 300)],
                 parameters=sum(tensor.numel() for tensor in state.values()),
-                scales=drawn[method],
+                scales=_scales_in_words(wanted),
             )
         )
     return ReportContext(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stretchysnake.whole_file import write_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteInfo:
@@ -67,7 +69,7 @@ class ReportContext:
 def write_context(path: str | Path, context: ReportContext) -> None:
     """Writes the context as JSON, whole or not at all: a page can be made again from it."""
     text = json.dumps(asdict(context), indent=1, default=os.fspath, allow_nan=False)
-    write_whole(path, (text + "\n").encode())
+    write_whole(path, text + "\n")
 
 
 def read_context(path: str | Path) -> ReportContext:
@@ -79,18 +81,3 @@ def read_context(path: str | Path) -> ReportContext:
         return ReportContext(**found, suites=suites, training=training)
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a report context ({error}).") from None
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there: a reader sees the old or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

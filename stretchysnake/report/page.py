@@ -22,7 +22,6 @@ from stretchysnake.report.context import (
     TrainingInfo,
     read_context,
     write_context,
-    write_whole,
 )
 from stretchysnake.report.headlines import claim, headlines, tiles
 from stretchysnake.report.plain_table import PlainTable
@@ -34,6 +33,7 @@ from stretchysnake.report.tables import (
     render_text,
 )
 from stretchysnake.results import Row, latest, select
+from stretchysnake.whole_file import write_whole
 
 __all__ = [
     "ReportContext",
@@ -54,7 +54,7 @@ MAX_PICTURE_BYTES = 3_000_000
 
 def write_page(path: str | Path, rows: Sequence[Row], context: ReportContext) -> None:
     """Writes the whole report as one HTML file, whole or not at all."""
-    write_whole(path, render_page(rows, context).encode())
+    write_whole(path, render_page(rows, context))
 
 
 def write_overview_png(

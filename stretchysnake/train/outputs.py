@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from stretchysnake.results import environment
 from stretchysnake.train.checkpoint import checkpoints_in, sha256_of
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.state import TrainState
+from stretchysnake.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write_started(out: Path, run: TrainRun, key: str) -> None:
     """Write started.json: the resolved run, from which `train --resume` begins."""
     out.mkdir(parents=True, exist_ok=True)
     started = {"run": asdict(run), "digest": key, "environment": environment()}
-    write_atomic(out / "started.json", json.dumps(started, indent=1))
+    write_whole(out / "started.json", json.dumps(started, indent=1))
 
 
 def started_run(out: Path) -> TrainRun:
@@ -114,7 +114,7 @@ def write_finished(
     result = TrainResult(
         str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
     )
-    write_atomic(out / "loss.jsonl", "".join(json.dumps(pair) + "\n" for pair in state.losses))
+    write_whole(out / "loss.jsonl", "".join(json.dumps(pair) + "\n" for pair in state.losses))
     metadata = weights_metadata(run, key)
     if state.average is not None:
         trained = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -132,7 +132,7 @@ def write_finished(
         "environment": environment(),
         "threads": torch.get_num_threads(),
     }
-    write_atomic(
+    write_whole(
         out / "run.json", json.dumps(written, indent=1)
     )  # last: its presence means "finished"
     return result
@@ -154,13 +154,3 @@ class RunLog:
             line = {"event": event, **values, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

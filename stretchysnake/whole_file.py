@@ -1,0 +1,36 @@
+"""A file written whole or not at all: beside its place first, then moved there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def unfinished_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A path beside `path` to write to; moved to `path` when the block ends, removed when it fails.
+
+    The content is on the disk before it is moved, so a reader sees the old file or the new one, even after a
+    power cut. The unfinished file carries the process's number, so that two writers do not share one,
+    and the same ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, to a file whole or not at all; folders on the way are made."""
+    if isinstance(content, str):
+        content = content.encode()
+    with unfinished_file(path) as part:
+        part.write_bytes(content)
