@@ -1,33 +1,18 @@
-"""How every verb reads its words and shows how far it is. The verbs are in cli.py."""
+"""How every verb reads its words and shows how far it is. The verbs are in verbs/."""
 
 import sys
 import time
 from dataclasses import asdict
 
-EXAMPLES = {
-    "quickstart": "stretchysnake quickstart --out runs/quickstart --steps 1500",
-    "train": "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
-    "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
-    "  stretchysnake train --config run.yaml --optim.lr 0.001\n"
-    "  stretchysnake train pretrain_static_tokens --data k400.csv --out runs/k400 --dry-run\n"
-    "  stretchysnake train --resume runs/mine\n"
-    "  torchrun --nproc-per-node 4 -m stretchysnake.cli train --config run.yaml",
-    "evaluate": "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
-    "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl\n"
-    "  stretchysnake evaluate --config run.yaml --protocols [retrieval,probe] --metrics [top1,map,gallery_top1] "
-    "--feature_cache features/",
-    "report": "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html",
-    "embed": "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/",
-    "data": "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
-    "  stretchysnake data info hmdb51 /data/hmdb51 --split 2 --missing missing.txt\n"
-    "  stretchysnake data list ucf101 /data/ucf101 --subset test --split 1 --out test.csv\n"
-    "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv",
-    "doctor": "stretchysnake doctor",
-}
-
 
 def parsed(
-    verb: str, run_class: type, argv: list[str], *, paths: bool = False, defaults: object = None
+    verb: str,
+    run_class: type,
+    examples: str,
+    argv: list[str],
+    *,
+    paths: bool = False,
+    defaults: object = None,
 ):
     """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`."""
     try:
@@ -45,7 +30,7 @@ def parsed(
     parser = ArgumentParser(
         formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {EXAMPLES[verb.split()[0]]}",
+        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {examples}",
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")

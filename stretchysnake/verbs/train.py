@@ -1,0 +1,57 @@
+"""`stretchysnake train`: train a model on a list or a folder of videos, or go on with a training."""
+
+import os
+from pathlib import Path
+
+from stretchysnake.command_line import Progress, parsed
+
+EXAMPLES = (
+    "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
+    "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
+    "  stretchysnake train --config run.yaml --optim.lr 0.001\n"
+    "  stretchysnake train pretrain_static_tokens --data k400.csv --out runs/k400 --dry-run\n"
+    "  stretchysnake train --resume runs/mine\n"
+    "  torchrun --nproc-per-node 4 -m stretchysnake.cli train --config run.yaml"
+)
+
+
+def run(argv: list[str]) -> int:
+    from stretchysnake.train.run import TrainRun
+
+    argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
+    if "--resume" in argv:
+        if len(argv) != 2 or argv[0] != "--resume":
+            raise ValueError(
+                "--resume takes the folder of a started training and nothing else; "
+                "a run with other settings is a new run in another folder"
+            )
+        from stretchysnake.train.outputs import started_run
+
+        run = started_run(Path(argv[1]))
+    else:
+        defaults = None
+        if argv and not argv[0].startswith("-"):
+            from stretchysnake.recipes.named import recipe_named
+
+            defaults = recipe_named(argv.pop(0))
+        run, _ = parsed("train", TrainRun, EXAMPLES, argv, defaults=defaults)
+    ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
+    from stretchysnake.train.runtime import open_runtime
+
+    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+        if dry:
+            from stretchysnake.recipes.dry_run import dry_run
+
+            print("\n".join(dry_run(run, runtime=runtime)))
+            return 0
+        from stretchysnake.train.loop import train
+
+        progress = Progress()
+        result = train(run, progress=progress if runtime.is_first else None, runtime=runtime)
+        progress.close()
+        if runtime.is_first:
+            print(
+                f"loss {result.final_loss:.3f} after {len(result.losses)} steps, {result.clips} clips, "
+                f"{result.seconds:.0f} s\nweights: {result.weights}"
+            )
+    return 0
