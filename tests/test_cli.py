@@ -20,7 +20,7 @@ def test_help_lists_every_verb_and_loads_no_torch():
     assert all(verb in found.stdout for verb in cli.VERBS)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS])
+@pytest.mark.parametrize("verb", list(cli.VERBS))
 def test_verb_help_shows_an_example(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         run(verb, "--help")
