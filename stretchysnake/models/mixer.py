@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.ops.causal_conv import causal_conv_silu
-from stretchysnake.ops.selective_scan import selective_scan
+from stretchysnake.ops.bidirectional_scan import Direction, bidirectional_scan
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 0.1, 1e-4  # Gu & Dao 2023, §3.6 and their released code
 
@@ -56,40 +55,25 @@ class BidirectionalMixer(nn.Module):
         self.out_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, Di) each
-        forward = self._scan(
-            hidden, gate, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
+        forward = Direction(
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            self.A_log,
+            self.D,
         )
-        backward = self._scan(
-            hidden,
-            gate,
-            self.conv1d_b,
-            self.x_proj_b,
-            self.dt_proj_b,
+        backward = Direction(
+            self.conv1d_b.weight.squeeze(1),
+            self.conv1d_b.bias,
+            self.x_proj_b.weight,
+            self.dt_proj_b.weight,
+            self.dt_proj_b.bias,
             self.A_b_log,
             self.D_b,
-            reverse=True,
         )
-        return self.out_proj(forward + backward)
-
-    def _scan(self, hidden, gate, conv, x_proj, dt_proj, A_log, D, *, reverse: bool) -> Tensor:
-        u = causal_conv_silu(hidden, conv.weight.squeeze(1), conv.bias, reverse=reverse)
-        sizes = (self.dt_rank, self.state_size, self.state_size)
-        dt, B, C = x_proj(u).split(sizes, dim=-1)
-        delta = F.linear(dt, dt_proj.weight)  # the bias enters inside the scan, before softplus
-        wide = torch.promote_types(A_log.dtype, torch.float32)
-        return selective_scan(
-            u,
-            delta.to(u.dtype),
-            -torch.exp(A_log.to(wide)),
-            B,
-            C,
-            D=D.to(wide),
-            z=gate,
-            delta_bias=dt_proj.bias.to(wide),
-            delta_softplus=True,
-            reverse=reverse,
-        )
+        return self.out_proj(bidirectional_scan(self.in_proj(x), forward, backward))
 
     @torch.no_grad()
     def initialise(self, *, depth: int, init: str) -> None:

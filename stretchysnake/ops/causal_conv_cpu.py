@@ -3,28 +3,13 @@
 Symbols: B batch, L tokens, D inner channels, K kernel width.
 """
 
-import ctypes
-
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.causal_conv import causal_conv_flops
-
-
-class _ConvProblem(ctypes.Structure):
-    """``ConvProblem`` of native/kernels.h: every field is 8 bytes, an absent pointer is 0."""
-
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in (
-            *("batch", "length", "channels", "width", "reverse", "is_double", "num_threads"),
-            *("x", "x_batch_stride", "x_row_stride", "weight", "bias", "y"),
-            *("grad_y", "grad_y_batch_stride", "grad_y_row_stride"),
-            *("grad_x", "grad_weight", "grad_bias"),
-        )
-    ]
+from stretchysnake.ops.native_problems import conv_problem, dense, rows_in_place, run
 
 
 def causal_conv_silu_cpu(
@@ -49,30 +34,10 @@ def causal_conv_silu_cpu(
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def _rows_in_place(tensor: Tensor) -> Tensor:
-    if tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
-        return tensor
-    return tensor.contiguous()
-
-
-def _common_fields(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> tuple:
-    """The fields of the problem up to and including ``bias``."""
-    return (
-        *(*x.shape, weight.shape[1], reverse, x.dtype == torch.float64, torch.get_num_threads()),
-        *(x.data_ptr(), x.stride(0), x.stride(1), weight.data_ptr()),
-        0 if bias is None else bias.data_ptr(),
-    )
-
-
 @torch.library.custom_op("stretchysnake::causal_conv_silu", mutates_args=(), device_types="cpu")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
-    x, weight = _rows_in_place(x), weight.contiguous()
-    bias = None if bias is None else bias.contiguous()
     y = x.new_empty(x.shape)
-    problem = _ConvProblem(*_common_fields(x, weight, bias, reverse), y.data_ptr())
-    if x.numel():
-        library = native_library.load()
-        native_library.check(library.stretchysnake_conv_forward(ctypes.byref(problem)))
+    run("conv_forward", [conv_problem(**_given(x, weight, bias, reverse), y=y)])
     return y
 
 
@@ -88,22 +53,25 @@ def _conv_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; an empty tensor stands for that of an absent bias."""
-    x, weight, grad_y = _rows_in_place(x), weight.contiguous(), _rows_in_place(grad_y)
-    bias = None if bias is None else bias.contiguous()
     grad_x, grad_weight, grad_bias = gradients = _new_gradients(x, weight, bias)
-    problem = _ConvProblem(
-        *_common_fields(x, weight, bias, reverse),
-        *(0, grad_y.data_ptr(), grad_y.stride(0), grad_y.stride(1)),
-        *(grad_x.data_ptr(), grad_weight.data_ptr()),
-        0 if bias is None else grad_bias.data_ptr(),
+    problem = conv_problem(
+        **_given(x, weight, bias, reverse),
+        grad_y=rows_in_place(grad_y),
+        grad_x=grad_x,
+        grad_weight=grad_weight,
+        grad_bias=None if bias is None else grad_bias,
     )
     if x.numel():
-        library = native_library.load()
-        native_library.check(library.stretchysnake_conv_backward(ctypes.byref(problem)))
+        run("conv_backward", [problem])
     else:
         grad_weight.zero_()
         grad_bias.zero_()
     return gradients
+
+
+def _given(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> dict:
+    """The arguments by name, as the kernel reads them."""
+    return {"x": rows_in_place(x), "weight": dense(weight), "bias": dense(bias), "reverse": reverse}
 
 
 def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,34 +7,22 @@ Results are bitwise equal from call to call for a given thread count; sums over 
 order, so another thread count changes them by rounding only.
 """
 
-import ctypes
-
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.native_library import is_available, unavailable_reason
+from stretchysnake.ops.native_problems import (
+    dense,
+    new_checkpoints,
+    rows_in_place,
+    run,
+    scan_problem,
+)
 from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
 __all__ = ["is_available", "selective_scan_cpu", "unavailable_reason"]
-
-_SEQUENCES = ("u", "delta", "B", "C", "z")
-_FIELDS = (
-    *("batch", "length", "channels", "state", "delta_softplus", "reverse"),
-    *("is_double", "num_threads"),
-    *(name + part for name in _SEQUENCES for part in ("", "_batch_stride", "_row_stride")),
-    *("A", "D", "delta_bias", "initial_state", "y", "final_state", "checkpoints"),
-    *("grad_y", "grad_y_batch_stride", "grad_y_row_stride", "grad_final_state"),
-    *("grad_u", "grad_delta", "grad_A", "grad_B", "grad_C", "grad_D", "grad_z"),
-    *("grad_delta_bias", "grad_initial_state"),
-)
-
-
-class _ScanProblem(ctypes.Structure):
-    """``ScanProblem`` of native/kernels.h: every field is 8 bytes, an absent pointer is 0."""
-
-    _fields_ = [(name, ctypes.c_int64) for name in _FIELDS]
 
 
 def selective_scan_cpu(
@@ -71,44 +59,14 @@ def selective_scan_cpu(
     return (y if y.dtype == u.dtype else y.to(u.dtype)), final_state
 
 
-def _rows_in_place(tensor: Tensor | None) -> Tensor | None:
-    """The tensor itself where its last dimension is dense, whatever its row strides, else a copy."""
-    if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
-        return tensor
-    return tensor.contiguous()
-
-
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def _rows(tensor: Tensor | None) -> tuple[int, int, int]:
-    if tensor is None:
-        return 0, 0, 0
-    batch_stride, row_stride, _ = tensor.stride()
-    return tensor.data_ptr(), batch_stride, row_stride
-
-
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _new_outputs(u: Tensor, A: Tensor, keep_states: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the final state, and room for the states the backward starts from.
-
-    Kept are the states before every 32nd token: as much memory as N / 32 sequences (B, L, D).
-    """
-    num_batch, length, channels = u.shape
+    """y, the final state, and room for the states the backward starts from."""
+    num_batch, _, channels = u.shape
     num_state = A.shape[1]
-    library = native_library.load()
-    tokens = library.stretchysnake_checkpoint_tokens()
-    lanes = library.stretchysnake_vector_bytes() // u.itemsize
-    chunks = (length + tokens - 1) // tokens if keep_states else 0
-    blocks = (channels + lanes - 1) // lanes
     return (
-        u.new_empty(num_batch, length, channels),
+        u.new_empty(u.shape),
         u.new_empty(num_batch, channels, num_state),
-        u.new_empty(num_batch, chunks, blocks * lanes * num_state),
+        new_checkpoints(u, num_state, keep_states),
     )
 
 
@@ -128,18 +86,13 @@ def _scan(
     keep_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     y, final_state, checkpoints = _new_outputs(u, A, keep_states)
-    u, delta, B, C, z = (_rows_in_place(t) for t in (u, delta, B, C, z))
-    A, D, delta_bias, initial_state = (_dense(t) for t in (A, D, delta_bias, initial_state))
-    problem = _ScanProblem(
-        *(*u.shape, A.shape[1], delta_softplus, reverse),
-        *(u.dtype == torch.float64, torch.get_num_threads()),
-        *(*_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z)),
-        *(_pointer(t) for t in (A, D, delta_bias, initial_state, y, final_state)),
-        _pointer(checkpoints if keep_states else None),
+    problem = scan_problem(
+        **_given(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, reverse),
+        y=y,
+        final_state=final_state,
+        checkpoints=checkpoints if keep_states else None,
     )
-    if u.numel():
-        library = native_library.load()
-        native_library.check(library.stretchysnake_scan_forward(ctypes.byref(problem)))
+    run("scan_forward", [problem])
     return y, final_state, checkpoints
 
 
@@ -168,32 +121,39 @@ def _scan_backward(
     reverse: bool,
 ) -> list[Tensor]:
     """Gradients of the nine inputs; an empty tensor stands for that of an absent one."""
-    u, delta, B, C, z = (_rows_in_place(t) for t in (u, delta, B, C, z))
-    A, D, delta_bias, initial_state = (_dense(t) for t in (A, D, delta_bias, initial_state))
-    grad_y = u.new_zeros(u.shape) if grad_y is None else _rows_in_place(grad_y)
-    grad_final_state = _dense(grad_final_state)
-    gradients = _new_gradients(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    grad_u, grad_delta, grad_A, grad_B, grad_C, *optional = gradients
-    grad_D, grad_z, grad_delta_bias, grad_initial_state = (
-        gradient if given is not None else None
-        for gradient, given in zip(optional, (D, z, delta_bias, initial_state), strict=True)
-    )
-    problem = _ScanProblem(
-        *(*u.shape, A.shape[1], delta_softplus, reverse),
-        *(u.dtype == torch.float64, torch.get_num_threads()),
-        *(*_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z)),
-        *(_pointer(t) for t in (A, D, delta_bias, initial_state, None, None, checkpoints)),
-        *(*_rows(grad_y), _pointer(grad_final_state)),
-        *(_pointer(t) for t in (grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z)),
-        *(_pointer(grad_delta_bias), _pointer(grad_initial_state)),
+    inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    gradients = _new_gradients(*inputs)
+    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+    wanted = {
+        f"grad_{name}": gradient
+        for name, gradient, given in zip(names, gradients, inputs, strict=True)
+        if given is not None
+    }
+    problem = scan_problem(
+        **_given(*inputs, delta_softplus, reverse),
+        checkpoints=checkpoints,
+        grad_y=u.new_zeros(u.shape) if grad_y is None else rows_in_place(grad_y),
+        grad_final_state=dense(grad_final_state),
+        **wanted,
     )
     if u.numel():
-        library = native_library.load()
-        native_library.check(library.stretchysnake_scan_backward(ctypes.byref(problem)))
+        run("scan_backward", [problem])
     else:
         for gradient in gradients:
             gradient.zero_()
     return gradients
+
+
+def _given(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, reverse) -> dict:
+    """The arguments by name, as the kernel reads them; what is copied for that lives as long as the dict."""
+    rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z}
+    rest = {"A": A, "D": D, "delta_bias": delta_bias, "initial_state": initial_state}
+    return {
+        **{name: rows_in_place(tensor) for name, tensor in rows.items()},
+        **{name: dense(tensor) for name, tensor in rest.items()},
+        "delta_softplus": delta_softplus,
+        "reverse": reverse,
+    }
 
 
 def _new_gradients(*tensors: Tensor | None) -> list[Tensor]:

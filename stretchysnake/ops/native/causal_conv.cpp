@@ -57,50 +57,55 @@ inline Vec<T> convolve(const Reader<T>& x, const Vec<T>* taps, Vec<T> bias, int6
     return sum;
 }
 
-template <typename T, int known_width>
-void forward(const ConvProblem& p, Segment segment, void* workspace) {
-    const int64_t W = p.width, owned = segment.end_block - segment.first_block;
-    const Reader<T> x(p, p.x, segment.batch_index);
-    const Reader<T> y(p, Rows{p.y, p.length * p.channels, p.channels}, segment.batch_index);
-    Vec<T>* taps = static_cast<Vec<T>*>(workspace);  // owned * (W + 1), the bias last
-    for (int64_t k = 0; k < owned; ++k) {
-        const int64_t block = segment.first_block + k, channel = block * Simd<T>::lanes;
-        const int count = block_lanes<T>(p, block);
-        gather_taps<T>(p, channel, count, taps + k * (W + 1));
-        taps[k * (W + 1) + W] =
-            p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : Vec<T>{};
-    }
-    for (int64_t t = 0; t < p.length; ++t)
-        for (int64_t k = 0; k < owned; ++k) {
-            const int64_t block = segment.first_block + k, channel = block * Simd<T>::lanes;
-            const int count = block_lanes<T>(p, block);
-            const Vec<T>* tap = taps + k * (W + 1);
-            const Vec<T> sum = convolve<T, known_width>(x, tap, tap[W], W, t, channel, count);
-            store<T>(y.row(t) + channel, sum * sigmoid<T>(sum), count);
-        }
-}
-
-// Tokens of a piece of the backward: its rows stay in the cache while all blocks pass over them.
+// Tokens that all blocks pass over before the next ones: their rows stay in the cache.
 constexpr int64_t kPiece = 16;
 
 template <typename T, int known_width>
-void backward(const ConvProblem& p, Segment segment, void* sums, void* workspace) {
+void forward(const ConvProblem& p, int64_t batch_index, int64_t first, int64_t end,
+             void* workspace) {
+    const int64_t W = known_width ? known_width : p.width;
+    const int64_t blocks = (p.channels + Simd<T>::lanes - 1) / Simd<T>::lanes;
+    const Reader<T> x(p, p.x, batch_index);
+    const Reader<T> y(p, Rows{p.y, p.length * p.channels, p.channels}, batch_index);
+    Vec<T>* taps = static_cast<Vec<T>*>(workspace);  // blocks * (W + 1), the bias last
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t channel = block * Simd<T>::lanes;
+        const int count = block_lanes<T>(p, block);
+        gather_taps<T>(p, channel, count, taps + block * (W + 1));
+        taps[block * (W + 1) + W] =
+            p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : Vec<T>{};
+    }
+    for (int64_t piece = first; piece < end; piece += kPiece)
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t channel = block * Simd<T>::lanes;
+            const int count = block_lanes<T>(p, block);
+            const Vec<T>* tap = taps + block * (W + 1);
+            const int64_t last = piece + kPiece < end ? piece + kPiece : end;
+            for (int64_t t = piece; t < last; ++t) {
+                const Vec<T> sum = convolve<T, known_width>(x, tap, tap[W], W, t, channel, count);
+                store<T>(y.row(t) + channel, sum * sigmoid<T>(sum), count);
+            }
+        }
+}
+
+template <typename T, int known_width>
+void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) {
     using V = Vec<T>;
     const int64_t W = known_width ? known_width : p.width, L = p.length;
-    const int64_t owned = segment.end_block - segment.first_block;
+    const int64_t owned = segment.end - segment.first;
     const Reader<T> x(p, p.x, segment.batch_index), grad_y(p, p.grad_y, segment.batch_index);
-    const Reader<T> grad_x(p, Rows{p.grad_x, L * p.channels, p.channels}, segment.batch_index);
+    const Reader<T> grad_x(p, p.grad_x, segment.batch_index);
     V* all_taps = static_cast<V*>(workspace);  // owned * W
     V* all_recent = all_taps + owned * W;      // gradients before SiLU of the last W tokens
     for (int64_t k = 0; k < owned; ++k) {
-        const int64_t block = segment.first_block + k;
+        const int64_t block = segment.first + k;
         gather_taps<T>(p, block * Simd<T>::lanes, block_lanes<T>(p, block), all_taps + k * W);
     }
     memset(static_cast<void*>(all_recent), 0, owned * W * sizeof(V));
     // Token t's gradient reaches x_{t-W+1} .. x_t, so x_s is complete once t = s + W - 1.
     for (int64_t first = 0; first < L + W - 1; first += kPiece)
         for (int64_t b = 0; b < owned; ++b) {
-            const int64_t block = segment.first_block + b, channel = block * Simd<T>::lanes;
+            const int64_t block = segment.first + b, channel = block * Simd<T>::lanes;
             const int count = block_lanes<T>(p, block);
             const V* taps = all_taps + b * W;
             V* recent = all_recent + b * W;  // recent[k] of token t - k
@@ -123,7 +128,9 @@ void backward(const ConvProblem& p, Segment segment, void* sums, void* workspace
                     into_x += taps[k] * recent[k];
                     recent[k] = recent[k - 1];
                 }
-                if (t >= W - 1) store<T>(grad_x.row(t - W + 1) + channel, into_x, count);
+                if (t < W - 1) continue;
+                T* to = grad_x.row(t - W + 1) + channel;
+                store<T>(to, p.adds ? load<T>(to, count) + into_x : into_x, count);
             }
         }
 }
@@ -136,16 +143,19 @@ int64_t conv_workspace(const ConvProblem& p) {
     return lanes * blocks * (p.width + 1) * 2;
 }
 
-void conv_forward(const ConvProblem& p, Segment segment, void* workspace) {
+void conv_forward(const ConvProblem& p, Range tokens, void* workspace) {
+    // the range is in the caller's order
+    const int64_t first = p.reverse ? p.length - tokens.end : tokens.first;
+    const int64_t end = p.reverse ? p.length - tokens.first : tokens.end;
     if (p.is_double)
-        forward<double, 0>(p, segment, workspace);
+        forward<double, 0>(p, tokens.batch_index, first, end, workspace);
     else if (p.width == kUsualWidth)
-        forward<float, kUsualWidth>(p, segment, workspace);
+        forward<float, kUsualWidth>(p, tokens.batch_index, first, end, workspace);
     else
-        forward<float, 0>(p, segment, workspace);
+        forward<float, 0>(p, tokens.batch_index, first, end, workspace);
 }
 
-void conv_backward(const ConvProblem& p, Segment segment, void* sums, void* workspace) {
+void conv_backward(const ConvProblem& p, Range segment, void* sums, void* workspace) {
     if (p.is_double)
         backward<double, 0>(p, segment, sums, workspace);
     else if (p.width == kUsualWidth)

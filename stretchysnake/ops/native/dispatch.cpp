@@ -1,37 +1,22 @@
-// The C ABI of the library: choice of the instruction set, division of the work among threads,
-// deterministic sums over them. Compiled for the baseline processor only.
+// The C ABI of the library: choice of the instruction set, work for the threads, deterministic sums
+// over them. Compiled for the baseline processor only.
 //
-// Threads are those of torch's own OpenMP pool where the caller hands it over, so no second pool
-// spins beside it; else, and in a forked process, whose pool is gone, they are started and joined
-// within the call.
-// The division depends on the problem and the thread count alone, and partial sums are added in
-// thread order, so equal calls give bitwise equal results; thread counts differ by rounding.
-#include <algorithm>
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
+// A call takes one problem or several of the same shape, which a thread does one after the other
+// for its channels: both directions of a mixer in one waking of the threads.
+#include <cmath>
 #include <exception>
-#include <new>
-#include <thread>
-#include <vector>
+#include <memory>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-#ifndef _WIN32
-#include <unistd.h>
-#endif
-
-#include "kernels.h"
+#include "division.h"
 
 #define DECLARE_KERNELS(name)                                                                  \
     namespace name {                                                                           \
     int64_t scan_workspace(const ScanProblem&, bool);                                          \
-    void scan_forward(const ScanProblem&, Segment, void*);                                     \
-    void scan_backward(const ScanProblem&, Segment, const ScanSums&, void*);                   \
+    void scan_forward(const ScanProblem&, Range, void*);                                     \
+    void scan_backward(const ScanProblem&, Range, const ScanSums&, void*);                   \
     int64_t conv_workspace(const ConvProblem&);                                                \
-    void conv_forward(const ConvProblem&, Segment, void*);                                     \
-    void conv_backward(const ConvProblem&, Segment, void*, void*);                             \
+    void conv_forward(const ConvProblem&, Range, void*);                                     \
+    void conv_backward(const ConvProblem&, Range, void*, void*);                             \
     }
 #define KERNEL_TABLE(name, bytes)                                                              \
     KernelTable {                                                                              \
@@ -66,118 +51,18 @@ const KernelTable* best_kernels() {
 
 const KernelTable* kernels = best_kernels();
 
-// State updates one thread should have before another is worth waking (up to 100 us).
-constexpr double kUpdatesPerThread = 2e5;
-
-// GOMP_parallel of the libgomp that torch has loaded, or null.
-using GompParallel = void (*)(void (*work)(void*), void* argument, unsigned threads, unsigned);
-GompParallel gomp_parallel = nullptr;
-long gomp_process = 0;
-
-long this_process() {
-#ifdef _WIN32
-    return 0;
-#else
-    return static_cast<long>(getpid());
-#endif
-}
-
-// Asks for pages of 2 MiB under a large output that is about to be written for the first time: it
-// then costs one page fault where it cost 512. Where the system has none, nothing changes.
-void use_large_pages(void* data, int64_t bytes) {
-#ifdef __linux__
-    constexpr uintptr_t page = 1 << 21;
-    if (!data || bytes < static_cast<int64_t>(4 * page)) return;
-    const uintptr_t from = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-    const uintptr_t to = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
-    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-#else
-    (void)data, (void)bytes;
-#endif
-}
-
-// 64-byte aligned scratch memory, zeroed on request.
-class Scratch {
-  public:
-    Scratch(size_t bytes, bool zeroed) : bytes_((bytes + 63) / 64 * 64) {
-        data_ = bytes ? std::aligned_alloc(64, bytes_) : nullptr;
-        if (bytes && !data_) throw std::bad_alloc();
-        if (zeroed && data_) std::memset(data_, 0, bytes_);
-    }
-    ~Scratch() { std::free(data_); }
-    Scratch(const Scratch&) = delete;
-    char* at(size_t byte) const { return static_cast<char*>(data_) + byte; }
-
-  private:
-    void* data_;
-    size_t bytes_;
-};
-
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// Parts a thread takes of a forward, so that one held up by other work on the machine does not hold
-// up the call. The backward keeps sums for each part and takes one.
-constexpr int kForwardParts = 4;
-
-// The (sequence, block) grid, row by row, cut into contiguous parts, which the threads take in turn.
-struct Division {
-    int64_t batch, blocks;
-    int threads, parts;
-
-    Division(int64_t batch, int64_t blocks, int64_t wanted, double updates, int parts_per_thread)
-        : batch(batch), blocks(blocks) {
-        const double worthwhile = std::max(1.0, updates / kUpdatesPerThread);
-        const int64_t pieces = std::max<int64_t>(1, batch * blocks);
-        threads = static_cast<int>(std::max<int64_t>(
-            1, std::min({wanted, pieces, static_cast<int64_t>(worthwhile)})));
-        parts = threads == 1
-                    ? 1
-                    : static_cast<int>(std::min<int64_t>(threads * parts_per_thread, pieces));
-    }
-
-    std::vector<Segment> segments(int part) const {
-        const int64_t total = batch * blocks;
-        int64_t from = total * part / parts;
-        const int64_t to = total * (part + 1) / parts;
-        std::vector<Segment> found;
-        while (from < to) {
-            const int64_t b = from / blocks, end = std::min(to, (b + 1) * blocks);
-            found.push_back({b, from - b * blocks, end - b * blocks});
-            from = end;
-        }
-        return found;
-    }
-
-    // Calls work(part) for every part; how many threads there really are changes nothing.
-    template <typename Work> void run(Work work) const {
-        if (threads == 1) return work(0);
-        struct Shared {
-            Work* work;
-            int parts;
-            std::atomic<int> next;
-        } shared{&work, parts, {0}};
-        const auto take = [](void* argument) {
-            Shared* shared = static_cast<Shared*>(argument);
-            for (int part; (part = shared->next++) < shared->parts;) (*shared->work)(part);
-        };
-        if (gomp_parallel && gomp_process == this_process())
-            return gomp_parallel(take, &shared, static_cast<unsigned>(threads), 0);
-        std::vector<std::thread> others;
-        try {
-            others.reserve(threads - 1);
-            while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(take, &shared);
-        } catch (const std::exception&) {
-            // The system refuses another thread: those there are take its parts.
-        }
-        take(&shared);
-        for (std::thread& other : others) other.join();
-    }
-};
-
 int64_t lanes_of(int64_t is_double) { return kernels->vector_bytes / (is_double ? 8 : 4); }
 
-template <typename T> void add(T* to, const T* from, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+template <typename Problem> int64_t value_bytes(const Problem& p) { return p.is_double ? 8 : 4; }
+
+template <typename Problem> int64_t sequence_bytes(const Problem& p) {
+    return p.batch * p.length * p.channels * value_bytes(p);
+}
+
+template <typename Problem>
+Division divided(const Problem& p, double updates, int parts_per_thread) {
+    const int64_t lanes = lanes_of(p.is_double);
+    return {p.batch, (p.channels + lanes - 1) / lanes, p.num_threads, updates, parts_per_thread};
 }
 
 // Block-wise vectors ((block, row, lane), one copy per thread) to dense (channel, row).
@@ -195,85 +80,149 @@ void sum_blocks(const Scratch& sums, size_t per_thread, size_t offset, int threa
         }
 }
 
-template <typename T> void run_scan_backward(const ScanProblem& p) {
-    const int64_t lanes = lanes_of(p.is_double), N = p.state;
-    const int64_t blocks = (p.channels + lanes - 1) / lanes;
-    const Division division(p.batch, blocks, p.num_threads,
-                            3.0 * p.batch * p.length * p.channels * N, 1);
-    const size_t vector = lanes * sizeof(T);
-    const size_t of_A = 0, of_D = blocks * N * vector, of_bias = of_D + blocks * vector;
-    const size_t sums_bytes = aligned(of_bias + blocks * vector);
-    const size_t work_bytes = aligned(kernels->scan_workspace(p, true) * sizeof(T));
-    const int64_t row = p.length * N;
-    const size_t edge_bytes = aligned(2 * row * sizeof(T));
-    const int threads = division.parts;
-    Scratch sums(threads * sums_bytes, true), work(threads * work_bytes, false);
-    // A part shares at most its first and its last sequence with others.
-    Scratch edges(threads > 1 ? 2 * threads * edge_bytes : 0, false);
+// The scratch of one scan problem's backward: sums of each part, and rows of dB and dC of the
+// sequences that a part shares with another.
+template <typename T> class ScanGradients {
+  public:
+    ScanGradients(const ScanProblem& p, const Division& division)
+        : p_(p), division_(division), lanes_(lanes_of(p.is_double)),
+          vector_(lanes_ * sizeof(T)), of_D_(division.blocks * p.state * vector_),
+          of_bias_(of_D_ + division.blocks * vector_),
+          sums_bytes_(aligned(of_bias_ + division.blocks * vector_)), row_(p.length * p.state),
+          edge_bytes_(aligned(2 * row_ * sizeof(T))), sums_(division.parts * sums_bytes_, true),
+          edges_(division.parts > 1 ? 2 * division.parts * edge_bytes_ : 0, false) {}
 
-    std::vector<std::vector<Segment>> plan;
-    for (int thread = 0; thread < threads; ++thread) plan.push_back(division.segments(thread));
-    const auto is_whole = [&](const Segment& s) {
-        return s.first_block == 0 && s.end_block == blocks;
-    };
-    const auto edge = [&](int thread, size_t index) {
-        return reinterpret_cast<T*>(edges.at((2 * thread + (index > 0)) * edge_bytes));
-    };
-    T *grad_B = static_cast<T*>(p.grad_B), *grad_C = static_cast<T*>(p.grad_C);
-    division.run([&](int thread) {
-        char* own = sums.at(thread * sums_bytes);
-        for (size_t i = 0; i < plan[thread].size(); ++i) {
-            const Segment s = plan[thread][i];
-            T* to_B = is_whole(s) ? grad_B + s.batch_index * row : edge(thread, i);
-            T* to_C = is_whole(s) ? grad_C + s.batch_index * row : edge(thread, i) + row;
-            kernels->scan_backward(p, s, {own + of_A, own + of_D, own + of_bias, to_B, to_C},
-                                   work.at(thread * work_bytes));
-        }
-    });
-    int64_t opened = -1;
-    for (int thread = 0; thread < threads; ++thread)
-        for (size_t i = 0; i < plan[thread].size(); ++i) {
-            const Segment s = plan[thread][i];
-            if (is_whole(s)) continue;
-            T *to_B = grad_B + s.batch_index * row, *to_C = grad_C + s.batch_index * row;
-            if (s.batch_index != opened) {
-                std::memcpy(to_B, edge(thread, i), row * sizeof(T));
-                std::memcpy(to_C, edge(thread, i) + row, row * sizeof(T));
+    // Where part `part` sums over its `index`-th segment.
+    ScanSums sums(int part, size_t index, const Range& s) const {
+        char* own = sums_.at(part * sums_bytes_);
+        T* to_B = is_whole(s) ? of(p_.grad_B, s) : edge(part, index);
+        T* to_C = is_whole(s) ? of(p_.grad_C, s) : edge(part, index) + row_;
+        return {own, own + of_D_, own + of_bias_, to_B, to_C};
+    }
+
+    // Adds up the parts, in order.
+    void collect() const {
+        int64_t opened = -1;
+        for (int part = 0; part < division_.parts; ++part) {
+            const std::vector<Range> segments = division_.segments(part);
+            for (size_t index = 0; index < segments.size(); ++index) {
+                const Range s = segments[index];
+                if (is_whole(s)) continue;
+                const bool first = s.batch_index != opened;
                 opened = s.batch_index;
-            } else {
-                add(to_B, edge(thread, i), row);
-                add(to_C, edge(thread, i) + row, row);
+                add(of(p_.grad_B, s), edge(part, index), row_, first);
+                add(of(p_.grad_C, s), edge(part, index) + row_, row_, first);
             }
         }
-    const auto collect = [&](size_t offset, int64_t rows, void* out) {
-        if (out)
-            sum_blocks<T>(sums, sums_bytes, offset, threads, lanes, p.channels, rows, rows, 0,
-                          static_cast<T*>(out));
-    };
-    collect(of_A, N, p.grad_A);
-    collect(of_D, 1, p.grad_D);
-    collect(of_bias, 1, p.grad_delta_bias);
+        const auto sum = [&](size_t offset, int64_t rows, void* out) {
+            if (out)
+                sum_blocks<T>(sums_, sums_bytes_, offset, division_.parts, lanes_, p_.channels,
+                              rows, rows, 0, static_cast<T*>(out));
+        };
+        sum(0, p_.state, p_.grad_A);
+        sum(of_D_, 1, p_.grad_D);
+        sum(of_bias_, 1, p_.grad_delta_bias);
+        if (p_.A_is_log) {  // d(log(-A)) = A dA
+            const T* log_A = static_cast<const T*>(p_.A);
+            T* grad = static_cast<T*>(p_.grad_A);
+            for (int64_t n = 0; n < p_.channels * p_.state; ++n) grad[n] *= -std::exp(log_A[n]);
+        }
+    }
+
+  private:
+    bool is_whole(const Range& s) const {
+        return s.first == 0 && s.end == division_.blocks;
+    }
+    T* of(void* grad, const Range& s) const {
+        return static_cast<T*>(grad) + s.batch_index * row_;
+    }
+    // A part shares at most its first and its last sequence with others.
+    T* edge(int part, size_t index) const {
+        return reinterpret_cast<T*>(edges_.at((2 * part + (index > 0)) * edge_bytes_));
+    }
+    static void add(T* to, const T* from, int64_t count, bool first) {
+        if (first)
+            std::memcpy(to, from, count * sizeof(T));
+        else
+            for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+    }
+
+    const ScanProblem& p_;
+    const Division& division_;
+    int64_t lanes_;
+    size_t vector_, of_D_, of_bias_, sums_bytes_;
+    int64_t row_;
+    size_t edge_bytes_;
+    Scratch sums_, edges_;
+};
+
+template <typename T> void run_scan_backward(const ScanProblem* problems, int count) {
+    const ScanProblem& p = problems[0];
+    const Division division =
+        divided(p, 3.0 * count * p.batch * p.length * p.channels * p.state, 1);
+    const size_t bytes = aligned(kernels->scan_workspace(p, true) * sizeof(T));
+    const Scratch work(division.parts * bytes, false);
+    std::vector<std::unique_ptr<ScanGradients<T>>> gradients;
+    for (int i = 0; i < count; ++i)
+        gradients.push_back(std::make_unique<ScanGradients<T>>(problems[i], division));
+    division.run([&](int part) {
+        const std::vector<Range> segments = division.segments(part);
+        for (size_t index = 0; index < segments.size(); ++index)
+            for (int i = 0; i < count; ++i)
+                kernels->scan_backward(problems[i], segments[index],
+                                       gradients[i]->sums(part, index, segments[index]),
+                                       work.at(part * bytes));
+    });
+    for (const auto& each : gradients) each->collect();
 }
 
-template <typename T> void run_conv_backward(const ConvProblem& p) {
+template <typename T> void run_conv_backward(const ConvProblem* problems, int count) {
+    const ConvProblem& p = problems[0];
     const int64_t lanes = lanes_of(p.is_double), rows = p.width + 1;
-    const int64_t blocks = (p.channels + lanes - 1) / lanes;
-    const Division division(p.batch, blocks, p.num_threads,
-                            3.0 * p.batch * p.length * p.channels, 1);
-    const size_t sums_bytes = aligned(blocks * rows * lanes * sizeof(T));
+    const Division division = divided(p, 3.0 * count * p.batch * p.length * p.channels, 1);
+    const size_t sums_bytes = aligned(division.blocks * rows * lanes * sizeof(T));
     const size_t work_bytes = aligned(kernels->conv_workspace(p) * sizeof(T));
-    Scratch sums(division.parts * sums_bytes, true), work(division.parts * work_bytes, false);
-    division.run([&](int thread) {
-        for (const Segment& s : division.segments(thread))
-            kernels->conv_backward(p, s, sums.at(thread * sums_bytes),
-                                   work.at(thread * work_bytes));
+    const Scratch sums(count * division.parts * sums_bytes, true);
+    const Scratch work(division.parts * work_bytes, false);
+    division.run([&](int part) {
+        for (const Range& s : division.segments(part))
+            for (int i = 0; i < count; ++i)
+                kernels->conv_backward(problems[i], s,
+                                       sums.at((i * division.parts + part) * sums_bytes),
+                                       work.at(part * work_bytes));
     });
-    sum_blocks<T>(sums, sums_bytes, 0, division.parts, lanes, p.channels, p.width, rows, 0,
-                  static_cast<T*>(p.grad_weight));
-    if (p.grad_bias)
-        sum_blocks<T>(sums, sums_bytes, 0, division.parts, lanes, p.channels, 1, rows, p.width,
-                      static_cast<T*>(p.grad_bias));
+    for (int i = 0; i < count; ++i) {
+        const size_t of_problem = i * division.parts * sums_bytes;
+        const auto sum = [&](int64_t count_rows, int64_t skip, void* out) {
+            if (out)
+                sum_blocks<T>(sums, sums_bytes, of_problem, division.parts, lanes, p.channels,
+                              count_rows, rows, skip, static_cast<T*>(out));
+        };
+        sum(p.width, 0, problems[i].grad_weight);
+        sum(1, p.width, problems[i].grad_bias);
+    }
 }
+
+// A forward of every problem: `kernel` on pieces of at most `longest` of every range, with
+// `elements` of workspace a part.
+template <typename Problem>
+void run_forward(const Problem* problems, int count, const Division& division, int64_t longest,
+                 int64_t elements, void (*kernel)(const Problem&, Range, void*)) {
+    const size_t bytes = aligned(elements * value_bytes(problems[0]));
+    const Scratch work(division.parts * bytes, false);
+    for (int i = 0; i < count; ++i) use_large_pages(problems[i].y, sequence_bytes(problems[i]));
+    division.run([&](int part) {
+        for (const Range& range : division.segments(part))
+            for (int64_t first = range.first; first < range.end; first += longest) {
+                const int64_t end = std::min(first + longest, range.end);
+                for (int i = 0; i < count; ++i)
+                    kernel(problems[i], {range.batch_index, first, end}, work.at(part * bytes));
+            }
+    });
+}
+
+// Tokens whose rows are still near when the second direction of a convolution reads them.
+constexpr int64_t kConvTokens = 128;
 
 // No exception may cross the C ABI. 0: done, 1: out of memory or another failure.
 template <typename Work> int guarded(Work work) {
@@ -289,7 +238,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 3; }
+int stretchysnake_abi_version() { return 4; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 
@@ -318,49 +267,40 @@ void stretchysnake_use_gomp(void* function) {
 int stretchysnake_vector_bytes() { return static_cast<int>(kernels->vector_bytes); }
 int stretchysnake_checkpoint_tokens() { return static_cast<int>(kCheckpointTokens); }
 
-int stretchysnake_scan_forward(const ScanProblem* p) {
+int stretchysnake_scan_forward(const ScanProblem* problems, int count) {
     return guarded([&] {
-        use_large_pages(p->y, p->batch * p->length * p->channels * (p->is_double ? 8 : 4));
-        const int64_t lanes = lanes_of(p->is_double);
-        const Division division(p->batch, (p->channels + lanes - 1) / lanes, p->num_threads,
-                                1.0 * p->batch * p->length * p->channels * p->state, kForwardParts);
-        const size_t bytes =
-            aligned(kernels->scan_workspace(*p, false) * (p->is_double ? 8 : 4));
-        Scratch work(division.parts * bytes, false);
-        division.run([&](int thread) {
-            for (const Segment& s : division.segments(thread))
-                kernels->scan_forward(*p, s, work.at(thread * bytes));
-        });
+        const ScanProblem& p = problems[0];
+        const double updates = 1.0 * count * p.batch * p.length * p.channels * p.state;
+        const Division division = divided(p, updates, kForwardParts);
+        run_forward(problems, count, division, division.blocks,
+                    kernels->scan_workspace(p, false), kernels->scan_forward);
     });
 }
 
-int stretchysnake_scan_backward(const ScanProblem* p) {
+int stretchysnake_scan_backward(const ScanProblem* problems, int count) {
     return guarded([&] {
-        for (void* out : {p->grad_u, p->grad_delta, p->grad_z})
-            use_large_pages(out, p->batch * p->length * p->channels * (p->is_double ? 8 : 4));
-        p->is_double ? run_scan_backward<double>(*p) : run_scan_backward<float>(*p);
+        for (int i = 0; i < count; ++i)
+            for (void* out : {problems[i].grad_u, problems[i].grad_delta})
+                use_large_pages(out, sequence_bytes(problems[i]));
+        problems[0].is_double ? run_scan_backward<double>(problems, count)
+                              : run_scan_backward<float>(problems, count);
     });
 }
 
-int stretchysnake_conv_forward(const ConvProblem* p) {
+int stretchysnake_conv_forward(const ConvProblem* problems, int count) {
     return guarded([&] {
-        use_large_pages(p->y, p->batch * p->length * p->channels * (p->is_double ? 8 : 4));
-        const int64_t lanes = lanes_of(p->is_double);
-        const Division division(p->batch, (p->channels + lanes - 1) / lanes, p->num_threads,
-                                1.0 * p->batch * p->length * p->channels, kForwardParts);
-        const size_t bytes = aligned(kernels->conv_workspace(*p) * (p->is_double ? 8 : 4));
-        Scratch work(division.parts * bytes, false);
-        division.run([&](int thread) {
-            for (const Segment& s : division.segments(thread))
-                kernels->conv_forward(*p, s, work.at(thread * bytes));
-        });
+        const ConvProblem& p = problems[0];
+        const double values = 1.0 * count * p.batch * p.length * p.channels;
+        const Division tokens(p.batch, p.length, p.num_threads, values, kForwardParts);
+        run_forward(problems, count, tokens, kConvTokens, kernels->conv_workspace(p),
+                    kernels->conv_forward);
     });
 }
 
-int stretchysnake_conv_backward(const ConvProblem* p) {
+int stretchysnake_conv_backward(const ConvProblem* problems, int count) {
     return guarded([&] {
-        use_large_pages(p->grad_x, p->batch * p->length * p->channels * (p->is_double ? 8 : 4));
-        p->is_double ? run_conv_backward<double>(*p) : run_conv_backward<float>(*p);
+        problems[0].is_double ? run_conv_backward<double>(problems, count)
+                              : run_conv_backward<float>(problems, count);
     });
 }
 

@@ -17,30 +17,38 @@ struct Rows {
 
 // Arguments of the scan, mirrored field by field in selective_scan_cpu.py. Absent tensors are null.
 // "token" order is reading order: the caller's order, or its mirror where reverse is set.
+// delta may be given by its factors instead: dt (L, rank) and dt_weight (D, rank), delta = dt dt_weight^T;
+// its rows are then absent. A may be given as log(-A).
 struct ScanProblem {
-    int64_t batch, length, channels, state, delta_softplus, reverse, is_double, num_threads;
-    Rows u, delta, B, C, z;
-    void *A, *D, *delta_bias, *initial_state;
+    int64_t batch, length, channels, state, rank, delta_softplus, A_is_log, reverse;
+    // Adds to y (before the gate) and to grad_z what an earlier problem of the same call left there.
+    int64_t adds;
+    int64_t is_double, num_threads;
+    Rows u, delta, B, C, z, dt;
+    void *A, *D, *delta_bias, *initial_state, *dt_weight;
     void *y, *final_state, *checkpoints;
-    // Backward only: gradients in, then gradients out; sequences are dense.
+    // Backward only: gradients in, then gradients out; sequences but grad_z are dense.
     Rows grad_y;
     void* grad_final_state;
-    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D, *grad_z, *grad_delta_bias;
-    void* grad_initial_state;
+    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D;
+    Rows grad_z;
+    void *grad_delta_bias, *grad_initial_state;
 };
 
 // Arguments of the convolution, mirrored in causal_conv_cpu.py.
 struct ConvProblem {
-    int64_t batch, length, channels, width, reverse, is_double, num_threads;
+    int64_t batch, length, channels, width, reverse;
+    int64_t adds;  // adds to grad_x what an earlier problem of the same call left there
+    int64_t is_double, num_threads;
     Rows x;
     void *weight, *bias, *y;
-    Rows grad_y;
-    void *grad_x, *grad_weight, *grad_bias;
+    Rows grad_y, grad_x;
+    void *grad_weight, *grad_bias;
 };
 
-// One piece of work: blocks [first_block, end_block) of one sequence.
-struct Segment {
-    int64_t batch_index, first_block, end_block;
+// One piece of work: blocks (of the convolution's forward: tokens) [first, end) of one sequence.
+struct Range {
+    int64_t batch_index, first, end;
 };
 
 // Per-thread sums of the backward over the segments of one thread; zeroed by the caller.
@@ -53,10 +61,10 @@ struct KernelTable {
     const char* name;
     int64_t vector_bytes;
     int64_t (*scan_workspace)(const ScanProblem&, bool backward);  // elements per thread
-    void (*scan_forward)(const ScanProblem&, Segment, void* workspace);
-    void (*scan_backward)(const ScanProblem&, Segment, const ScanSums&, void* workspace);
+    void (*scan_forward)(const ScanProblem&, Range, void* workspace);
+    void (*scan_backward)(const ScanProblem&, Range, const ScanSums&, void* workspace);
     int64_t (*conv_workspace)(const ConvProblem&);
-    void (*conv_forward)(const ConvProblem&, Segment, void* workspace);
+    void (*conv_forward)(const ConvProblem&, Range, void* workspace);
     // sums: per block (K + 1) vectors, the weight's gradient then the bias's
-    void (*conv_backward)(const ConvProblem&, Segment, void* sums, void* workspace);
+    void (*conv_backward)(const ConvProblem&, Range, void* sums, void* workspace);
 };

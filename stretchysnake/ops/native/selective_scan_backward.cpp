@@ -98,50 +98,40 @@ inline void pass(Chunk<T>& c, const Vec<T>* rate, const Vec<T>* before, Vec<T>* 
 }
 
 template <typename T>
-void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void* workspace) {
+void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
     const int64_t N = p.state, L = p.length, b = segment.batch_index;
-    const int64_t owned = segment.end_block - segment.first_block;
-    const auto u = sequence<T>(p, p.u, b), delta = sequence<T>(p, p.delta, b);
+    const int64_t owned = segment.end - segment.first;
+    const InputRows<T> rows(p, b);
     const auto z = sequence<T>(p, p.z, b), grad_y = sequence<T>(p, p.grad_y, b);
     const auto grad_u = dense<T>(p, p.grad_u, b, p.channels);
     const auto grad_delta = dense<T>(p, p.grad_delta, b, p.channels);
-    const auto grad_z = dense<T>(p, p.grad_z, b, p.channels);
+    const auto grad_z = sequence<T>(p, p.grad_z, b);
     const auto grad_B = dense<T>(p, sums.B, 0, N), grad_C = dense<T>(p, sums.C, 0, N);
-    const T *A = static_cast<const T*>(p.A), *D = static_cast<const T*>(p.D);
-    const T* bias = static_cast<const T*>(p.delta_bias);
+    const T* D = static_cast<const T*>(p.D);
     const T* grad_final = static_cast<const T*>(p.grad_final_state);
     V *sum_A = static_cast<V*>(sums.A), *sum_D = static_cast<V*>(sums.D);
     V* sum_bias = static_cast<V*>(sums.delta_bias);
 
-    V* rates = static_cast<V*>(workspace);  // A log2(e), owned * N
-    V* adjoint = rates + owned * N;         // g, owned * N
     Chunk<T> c;
-    c.grad_B = adjoint + owned * N;
+    c.grad_B = static_cast<V*>(workspace);
     c.grad_C = c.grad_B + K * N;
     c.B = sequence<T>(p, p.B, b);
     c.C = sequence<T>(p, p.C, b);
     c.N = N;
-    T* largest = reinterpret_cast<T*>(c.grad_C + K * N);
-
-    for (int64_t k = 0; k < owned; ++k) {
-        const int64_t channel = (segment.first_block + k) * lanes;
-        const int count = block_lanes<T>(p, segment.first_block + k);
-        gather_states<T>(A + channel * N, N, count, rates + k * N, T(kLog2e));
-        largest[k] = largest_magnitude<T>(rates + k * N, N);
-        gather_states<T>(grad_final ? grad_final + (b * p.channels + channel) * N : nullptr, N,
-                         count, adjoint + k * N, T(1));
-    }
+    const Owned<T> own = take_blocks<T>(
+        p, segment, grad_final ? grad_final + b * p.channels * N : nullptr, c.grad_C + K * N);
     for (int64_t chunk = (L + K - 1) / K - 1; chunk >= 0; --chunk) {
         const int64_t first = c.first = chunk * K;
         const int tokens = c.tokens = static_cast<int>(L - first < K ? L - first : K);
         memset(static_cast<void*>(c.grad_B), 0, 2 * K * N * sizeof(V));
         for (int64_t k = 0; k < owned; ++k) {
-            const int64_t block = segment.first_block + k, channel = block * lanes;
+            const int64_t block = segment.first + k, channel = block * lanes;
             const int count = block_lanes<T>(p, block);
-            const V* rate = rates + k * N;
-            read_inputs<T>(p, u, delta, first, tokens, channel, count, largest[k], c.in);
+            const V* rate = own.rate + k * N;
+            V* adjoint = own.state + k * N;  // g
+            read_inputs<T>(p, rows, own, k, first, tokens, channel, count, c.in);
             const V skip = D ? load<T>(D + channel, count) : V{};
             for (int t = 0; t < tokens; ++t) {
                 c.input[t] = c.in.step[t] * c.in.u[t];
@@ -158,19 +148,20 @@ void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void*
             }
             const V* before = reinterpret_cast<const V*>(checkpoint<T>(p, b, chunk, block));
             if (c.in.normal)
-                pass<T, true>(c, rate, before, adjoint + k * N, sum_A + block * N);
+                pass<T, true>(c, rate, before, adjoint, sum_A + block * N);
             else
-                pass<T, false>(c, rate, before, adjoint + k * N, sum_A + block * N);
+                pass<T, false>(c, rate, before, adjoint, sum_A + block * N);
             if (p.z.data)
-                for (int t = 0; t < tokens; ++t)
-                    store<T>(writable(grad_z, first + t) + channel, c.grad_gate[t] * c.y[t], count);
+                for (int t = 0; t < tokens; ++t) {
+                    T* to = writable(grad_z, first + t) + channel;
+                    const V earlier = p.adds ? load<T>(to, count) : V{};
+                    store<T>(to, earlier + c.grad_gate[t] * c.y[t], count);
+                }
 
             V grad_skip = {}, grad_bias = {};
-            const V shift = bias ? load<T>(bias + channel, count) : V{};
             for (int t = 0; t < tokens; ++t) {
                 V grad_raw = c.grad_step[t] * T(kLn2) + c.grad_input[t] * c.in.u[t];
-                if (p.delta_softplus)
-                    grad_raw *= sigmoid<T>(load<T>(delta.row(first + t) + channel, count) + shift);
+                if (p.delta_softplus) grad_raw *= sigmoid<T>(c.in.raw[t]);
                 store<T>(writable(grad_delta, first + t) + channel, grad_raw, count);
                 store<T>(writable(grad_u, first + t) + channel,
                          c.grad_input[t] * c.in.step[t] + skip * c.grad_y[t], count);
@@ -188,16 +179,16 @@ void backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void*
     }
     if (p.grad_initial_state)
         for (int64_t k = 0; k < owned; ++k) {
-            const int64_t block = segment.first_block + k;
+            const int64_t block = segment.first + k;
             scatter_states<T>(
-                adjoint + k * N, N, block_lanes<T>(p, block),
+                own.state + k * N, N, block_lanes<T>(p, block),
                 static_cast<T*>(p.grad_initial_state) + (b * p.channels + block * lanes) * N);
         }
 }
 
 }  // namespace
 
-void scan_backward(const ScanProblem& p, Segment segment, const ScanSums& sums, void* workspace) {
+void scan_backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* workspace) {
     p.is_double ? backward<double>(p, segment, sums, workspace)
                 : backward<float>(p, segment, sums, workspace);
 }

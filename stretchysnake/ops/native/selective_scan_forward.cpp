@@ -36,50 +36,40 @@ inline void advance_all(const Vec<T>* rate, Vec<T>* h, const Inputs<T>& in, cons
     for (; n < N; ++n) advance<T, 1, normal>(rate, h, in, input, B, C, first, tokens, n, y);
 }
 
-template <typename T> void forward(const ScanProblem& p, Segment segment, void* workspace) {
+template <typename T> void forward(const ScanProblem& p, Range segment, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
     const int64_t N = p.state, L = p.length, b = segment.batch_index;
-    const int64_t owned = segment.end_block - segment.first_block;
-    const auto u = sequence<T>(p, p.u, b), delta = sequence<T>(p, p.delta, b);
+    const int64_t owned = segment.end - segment.first;
+    const InputRows<T> rows(p, b);
     const auto B = sequence<T>(p, p.B, b), C = sequence<T>(p, p.C, b), z = sequence<T>(p, p.z, b);
     const auto y_rows = dense<T>(p, p.y, b, p.channels);
-    const T *A = static_cast<const T*>(p.A), *D = static_cast<const T*>(p.D);
-    const T* initial = static_cast<const T*>(p.initial_state);
-    V* rate = static_cast<V*>(workspace);
-    V* state = rate + owned * N;
-    T* largest = reinterpret_cast<T*>(state + owned * N);
-
-    for (int64_t k = 0; k < owned; ++k) {
-        const int64_t channel = (segment.first_block + k) * lanes;
-        const int count = block_lanes<T>(p, segment.first_block + k);
-        gather_states<T>(A + channel * N, N, count, rate + k * N, T(kLog2e));
-        largest[k] = largest_magnitude<T>(rate + k * N, N);
-        gather_states<T>(initial ? initial + (b * p.channels + channel) * N : nullptr, N, count,
-                         state + k * N, T(1));
-    }
+    const T *D = static_cast<const T*>(p.D), *initial = static_cast<const T*>(p.initial_state);
+    const Owned<T> own =
+        take_blocks<T>(p, segment, initial ? initial + b * p.channels * N : nullptr, workspace);
     const int64_t chunks = (L + K - 1) / K;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t first = chunk * K;
         const int tokens = static_cast<int>(L - first < K ? L - first : K);
         for (int64_t k = 0; k < owned; ++k) {
-            const int64_t block = segment.first_block + k, channel = block * lanes;
+            const int64_t block = segment.first + k, channel = block * lanes;
             const int count = block_lanes<T>(p, block);
-            V* h = state + k * N;
+            V *h = own.state + k * N, *rate = own.rate + k * N;
             if (p.checkpoints)
                 memcpy(checkpoint<T>(p, b, chunk, block), h, N * sizeof(V));
             Inputs<T> in;
             V input[K], y[K];
-            read_inputs<T>(p, u, delta, first, tokens, channel, count, largest[k], in);
+            read_inputs<T>(p, rows, own, k, first, tokens, channel, count, in);
             const V skip = D ? load<T>(D + channel, count) : V{};
             for (int t = 0; t < tokens; ++t) {
                 input[t] = in.step[t] * in.u[t];
                 y[t] = D ? skip * in.u[t] : V{};
+                if (p.adds) y[t] += load<T>(y_rows.row(first + t) + channel, count);
             }
             if (in.normal)
-                advance_all<T, true>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
+                advance_all<T, true>(rate, h, in, input, B, C, first, tokens, N, y);
             else
-                advance_all<T, false>(rate + k * N, h, in, input, B, C, first, tokens, N, y);
+                advance_all<T, false>(rate, h, in, input, B, C, first, tokens, N, y);
             for (int t = 0; t < tokens; ++t) {
                 if (p.z.data) {
                     const V gate = load<T>(z.row(first + t) + channel, count);
@@ -91,9 +81,9 @@ template <typename T> void forward(const ScanProblem& p, Segment segment, void* 
     }
     if (p.final_state)
         for (int64_t k = 0; k < owned; ++k) {
-            const int64_t block = segment.first_block + k;
+            const int64_t block = segment.first + k;
             scatter_states<T>(
-                state + k * N, N, block_lanes<T>(p, block),
+                own.state + k * N, N, block_lanes<T>(p, block),
                 static_cast<T*>(p.final_state) + (b * p.channels + block * lanes) * N);
         }
 }
@@ -102,11 +92,12 @@ template <typename T> void forward(const ScanProblem& p, Segment segment, void* 
 
 int64_t scan_workspace(const ScanProblem& p, bool backward) {
     const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
-    const int64_t blocks = p.is_double ? num_blocks<double>(p) : num_blocks<float>(p);
-    return lanes * p.state * (2 * blocks + (backward ? 2 * K : 0)) + blocks;
+    const int64_t kept = p.is_double ? owned_elements<double>(p) : owned_elements<float>(p);
+    // the gradients of B and C of a chunk come first, then what take_blocks lays out
+    return (backward ? 2 * K * p.state * lanes : 0) + kept;
 }
 
-void scan_forward(const ScanProblem& p, Segment segment, void* workspace) {
+void scan_forward(const ScanProblem& p, Range segment, void* workspace) {
     p.is_double ? forward<double>(p, segment, workspace) : forward<float>(p, segment, workspace);
 }
 

@@ -1,0 +1,110 @@
+"""The arguments of the native kernels, as ``native/kernels.h`` lays them out, made from tensors.
+
+A call takes one problem or several of one shape, which a thread does one after the other.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stretchysnake.ops import native_library
+
+_ROWS = ("u", "delta", "B", "C", "z", "dt", "grad_y", "grad_z", "x", "grad_x")
+
+
+def _fields(*names: str) -> list[tuple[str, type]]:
+    """Every field is 8 bytes; rows of a sequence are a pointer and two strides, in elements."""
+    parts = (
+        (name, f"{name}_batch_stride", f"{name}_row_stride") if name in _ROWS else (name,)
+        for name in names
+    )
+    return [(field, ctypes.c_int64) for group in parts for field in group]
+
+
+class ScanProblem(ctypes.Structure):
+    """``ScanProblem`` of native/kernels.h; an absent pointer is 0."""
+
+    _fields_ = _fields(
+        *("batch", "length", "channels", "state", "rank", "delta_softplus", "A_is_log", "reverse"),
+        *("adds", "is_double", "num_threads", "u", "delta", "B", "C", "z", "dt"),
+        *("A", "D", "delta_bias", "initial_state", "dt_weight", "y", "final_state", "checkpoints"),
+        *("grad_y", "grad_final_state", "grad_u", "grad_delta", "grad_A", "grad_B", "grad_C"),
+        *("grad_D", "grad_z", "grad_delta_bias", "grad_initial_state"),
+    )
+
+
+class ConvProblem(ctypes.Structure):
+    """``ConvProblem`` of native/kernels.h; an absent pointer is 0."""
+
+    _fields_ = _fields(
+        *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
+        *("x", "weight", "bias", "y", "grad_y", "grad_x", "grad_weight", "grad_bias"),
+    )
+
+
+def scan_problem(u: Tensor, A: Tensor, **values: Tensor | int | None) -> ScanProblem:
+    """A scan of u (B, L, D) by A (D, N); tensors by name, absent ones None, flags as numbers."""
+    return _filled(ScanProblem(state=A.shape[1]), u, u=u, A=A, **values)
+
+
+def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> ConvProblem:
+    """A convolution of x (B, L, D) with weight (D, K); tensors by name, flags as numbers."""
+    return _filled(ConvProblem(width=weight.shape[1]), x, x=x, weight=weight, **values)
+
+
+def _filled(problem, sequence: Tensor, **values: Tensor | int | None):
+    problem.batch, problem.length, problem.channels = sequence.shape
+    problem.is_double = sequence.dtype == torch.float64
+    problem.num_threads = torch.get_num_threads()
+    problem.tensors = values  # the pointers below hold as long as the problem lives
+    for name, value in values.items():
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            setattr(problem, name, value)
+            continue
+        assert value.dtype == sequence.dtype, (name, value.dtype, sequence.dtype)
+        setattr(problem, name, value.data_ptr())
+        if name in _ROWS:
+            assert value.stride(-1) == 1 or value.shape[-1] == 1, name
+            setattr(problem, f"{name}_batch_stride", value.stride(0))
+            setattr(problem, f"{name}_row_stride", value.stride(1))
+        else:
+            assert value.is_contiguous(), name
+    return problem
+
+
+def run(function: str, problems: Sequence[ctypes.Structure]) -> None:
+    """Call ``stretchysnake_<function>`` on the problems; nothing to do where they hold no element."""
+    first = problems[0]
+    if first.batch * first.length * first.channels:
+        array = (type(first) * len(problems))(*problems)
+        library = native_library.load()
+        native_library.check(getattr(library, f"stretchysnake_{function}")(array, len(problems)))
+
+
+def rows_in_place(tensor: Tensor | None) -> Tensor | None:
+    """The tensor itself where its last dimension is dense, whatever its row strides, else a copy."""
+    if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
+        return tensor
+    return tensor.contiguous()
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """The tensor without gaps."""
+    return None if tensor is None else tensor.contiguous()
+
+
+def new_checkpoints(u: Tensor, num_state: int, keep: bool) -> Tensor:
+    """Room for the states before every 32nd token, which the backward starts from; empty if not kept.
+
+    As much memory as N / 32 sequences (B, L, D).
+    """
+    library = native_library.load()
+    tokens = library.stretchysnake_checkpoint_tokens()
+    lanes = library.stretchysnake_vector_bytes() // u.itemsize
+    chunks = (u.shape[1] + tokens - 1) // tokens if keep else 0
+    blocks = (u.shape[2] + lanes - 1) // lanes
+    return u.new_empty(u.shape[0], chunks, blocks * lanes * num_state)
