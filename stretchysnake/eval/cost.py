@@ -9,10 +9,12 @@ import weakref
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.ops import native_library
 from stretchysnake.ops.selective_scan import selective_scan_flops
 
 
@@ -44,13 +46,18 @@ def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
 def estimate_memory(config: VideoMambaConfig, scale: Scale, *, batch_size: int) -> int:
     """Bytes that `features` holds at its peak beside the weights, in fp32, for one batch.
 
-    The clip as uint8 and float, and the widest moment of one block: residual, normed input, both halves of
-    in_proj and the eight-fold width of the two directions. Within a third of `measure_peak_bytes` in the tests.
+    The clip as uint8 and float, and the widest moment of one block: its input and residual, the new
+    residual and its norm, both halves of in_proj, and of the two directions u, [dt, B, C] and their sum;
+    without the native operation also delta and each direction's output. Within a third of
+    `measure_peak_bytes` in the tests.
     """
     C, Di = config.embed_dim, config.expand * config.embed_dim
+    widest = 5 * Di + 2 * (config.rank_of_delta + 2 * config.state_size)
+    if not native_library.is_available():
+        widest = 8 * Di
     tokens = batch_size * (1 + scale.num_tokens // config.tubelet_size)
     pixels = batch_size * 3 * scale.num_frames * scale.size**2
-    return 4 * tokens * (2 * C + 8 * Di) + 5 * pixels
+    return 4 * tokens * (4 * C + widest) + 5 * pixels
 
 
 def available_memory() -> int:
@@ -113,7 +120,7 @@ class _LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+        for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
         return made

@@ -6,9 +6,9 @@ B batch, L tokens, C width, Di inner width (expand·C), S state size, R rank of 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stretchysnake.ops.add_rms_norm import add_rms_norm, rms_norm
 from stretchysnake.ops.bidirectional_scan import Direction, bidirectional_scan
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 0.1, 1e-4  # Gu & Dao 2023, §3.6 and their released code
@@ -23,9 +23,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        y = F.rms_norm(x.to(wide), (x.shape[-1],), self.weight.to(wide), self.eps)
-        return y.to(self.weight.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class BidirectionalMixer(nn.Module):
@@ -122,9 +120,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         if residual is None:
             residual = x.to(torch.promote_types(x.dtype, torch.float32))
-        else:
-            residual = residual + drop_path(x, self.drop_path, training=self.training)
-        return self.mixer(self.norm(residual)), residual
+            return self.mixer(self.norm(residual)), residual
+        x = drop_path(x, self.drop_path, training=self.training)
+        normed, residual = add_rms_norm(x, residual, self.norm.weight, self.norm.eps)
+        return self.mixer(normed), residual
 
 
 def drop_path(x: Tensor, rate: float, *, training: bool) -> Tensor:

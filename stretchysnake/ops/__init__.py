@@ -2,8 +2,20 @@
 
 # The native files register their operations and FLOP formulas with torch when imported; a FLOP
 # counter opened before the first scan must find them.
-from stretchysnake.ops import causal_conv_cpu, selective_scan_cpu  # noqa: F401
+from stretchysnake.ops import (  # noqa: F401
+    bidirectional_scan_cpu,
+    causal_conv_cpu,
+    selective_scan_cpu,
+)
+from stretchysnake.ops.add_rms_norm import add_rms_norm
+from stretchysnake.ops.bidirectional_scan import bidirectional_scan
 from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
 
-__all__ = ["causal_conv_silu", "selective_scan", "selective_scan_flops"]
+__all__ = [
+    "add_rms_norm",
+    "bidirectional_scan",
+    "causal_conv_silu",
+    "selective_scan",
+    "selective_scan_flops",
+]

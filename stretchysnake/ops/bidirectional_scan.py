@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.causal_conv import causal_conv_silu
-from stretchysnake.ops.selective_scan import Backend, selective_scan
+from stretchysnake.ops.selective_scan import Backend, choose_automatically, selective_scan
 
 
 class Direction(NamedTuple):
@@ -56,14 +56,13 @@ def bidirectional_scan(
 
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
+    chosen = choose_automatically(xz) if backend == "auto" else backend
     return (
-        backend in ("auto", "cpu")
-        and xz.is_cpu
-        and xz.dtype in (torch.float32, torch.float64)
-        and all(parameter.dtype == xz.dtype for parameter in parameters)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_exporting()
+        chosen == "cpu"
         and native_library.is_available()
+        and xz.dtype in (torch.float32, torch.float64)
+        and all(tensor.is_cpu and tensor.dtype == xz.dtype for tensor in (xz, *parameters))
+        and not torch.is_autocast_enabled("cpu")
     )
 
 

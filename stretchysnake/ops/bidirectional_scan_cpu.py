@@ -27,7 +27,10 @@ def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) 
 def _both(
     xz: Tensor, forward: list[Tensor], backward: list[Tensor], keep: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """y, and what the backward needs: u, [dt, B, C] and the states of both directions."""
+    """y, and of both directions u, [dt, B, C] and the states the backward starts from, empty if not kept.
+
+    u and [dt, B, C] are returned even so: what counts memory then sees them.
+    """
     xz = xz.contiguous()
     x, _ = xz.chunk(2, dim=-1)
     directions = [_dense(forward), _dense(backward)]
@@ -44,18 +47,16 @@ def _both(
     ]
     scans[0].z = 0  # the gate meets the sum, in the second scan
     run("scan_forward", scans)
-    return y, [*us, *projected, *states] if keep else []
+    return y, [*us, *projected, *states]
 
 
 @_both.register_fake
 def _(xz, forward, backward, keep):
     num_batch, length, width = xz.shape
     u = xz.new_empty(num_batch, length, width // 2)
-    if not keep:
-        return u, []
     kept = [torch.empty_like(u) for _ in range(2)]
     kept += [xz.new_empty(num_batch, length, own[2].shape[0]) for own in (forward, backward)]
-    kept += [new_checkpoints(u, own[5].shape[1], True) for own in (forward, backward)]
+    kept += [new_checkpoints(u, own[5].shape[1], keep) for own in (forward, backward)]
     return u, kept
 
 

@@ -44,6 +44,17 @@ class ConvProblem(ctypes.Structure):
     )
 
 
+class NormProblem(ctypes.Structure):
+    """``NormProblem`` of native/kernels.h; an absent pointer is 0."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "width", "is_double", "num_threads")),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("x", "residual", "weight", "y", "sum", "inverse")),
+        *((name, ctypes.c_int64) for name in ("grad_y", "grad_sum", "grad_x", "grad_weight")),
+    )
+
+
 def scan_problem(u: Tensor, A: Tensor, **values: Tensor | int | None) -> ScanProblem:
     """A scan of u (B, L, D) by A (D, N); tensors by name, absent ones None, flags as numbers."""
     return _filled(ScanProblem(state=A.shape[1]), u, u=u, A=A, **values)
@@ -52,6 +63,23 @@ def scan_problem(u: Tensor, A: Tensor, **values: Tensor | int | None) -> ScanPro
 def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> ConvProblem:
     """A convolution of x (B, L, D) with weight (D, K); tensors by name, flags as numbers."""
     return _filled(ConvProblem(width=weight.shape[1]), x, x=x, weight=weight, **values)
+
+
+def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> NormProblem:
+    """A norm over the last axis of x; dense tensors by name, absent ones None."""
+    width = x.shape[-1]
+    problem = NormProblem(rows=x.numel() // max(1, width), width=width, eps=eps)
+    problem.is_double = x.dtype == torch.float64
+    problem.num_threads = torch.get_num_threads()
+    problem.tensors = tensors = {
+        "x": x,
+        **tensors,
+    }  # the pointers hold as long as the problem lives
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            assert tensor.is_contiguous() and tensor.dtype == x.dtype, name
+            setattr(problem, name, tensor.data_ptr())
+    return problem
 
 
 def _filled(problem, sequence: Tensor, **values: Tensor | int | None):
@@ -79,7 +107,10 @@ def _filled(problem, sequence: Tensor, **values: Tensor | int | None):
 def run(function: str, problems: Sequence[ctypes.Structure]) -> None:
     """Call ``stretchysnake_<function>`` on the problems; nothing to do where they hold no element."""
     first = problems[0]
-    if first.batch * first.length * first.channels:
+    extent = (
+        ("rows", "width") if isinstance(first, NormProblem) else ("batch", "length", "channels")
+    )
+    if all(getattr(first, name) for name in extent):
         array = (type(first) * len(problems))(*problems)
         library = native_library.load()
         native_library.check(getattr(library, f"stretchysnake_{function}")(array, len(problems)))

@@ -44,7 +44,7 @@ def _depth(name: str, num_depths: int) -> int:
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups = parameter_groups(model, config.weight_decay, layer_decay=config.layer_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

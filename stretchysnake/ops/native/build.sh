@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 flags="-std=c++17 -O3 -fPIC -fno-math-errno -fvisibility=hidden -Wall -Wextra -Wno-psabi"
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
-for kernel in selective_scan_forward selective_scan_backward causal_conv; do
+for kernel in selective_scan_forward selective_scan_backward causal_conv add_rms_norm; do
     ${CXX:-g++} $flags -DKERNEL_NAMESPACE=baseline -DVECTOR_BYTES=16 -c $kernel.cpp -o "$objects/$kernel.baseline.o"
     if [ "$(uname -m)" = x86_64 ]; then
         ${CXX:-g++} $flags -mavx2 -mfma -DKERNEL_NAMESPACE=avx2 -DVECTOR_BYTES=32 -c $kernel.cpp -o "$objects/$kernel.avx2.o"

@@ -17,11 +17,14 @@
     int64_t conv_workspace(const ConvProblem&);                                                \
     void conv_forward(const ConvProblem&, Range, void*);                                     \
     void conv_backward(const ConvProblem&, Range, void*, void*);                             \
+    void norm_forward(const NormProblem&, Range);                                              \
+    void norm_backward(const NormProblem&, Range, void*);                                      \
     }
 #define KERNEL_TABLE(name, bytes)                                                              \
     KernelTable {                                                                              \
         #name, bytes, name::scan_workspace, name::scan_forward, name::scan_backward,           \
-            name::conv_workspace, name::conv_forward, name::conv_backward                      \
+            name::conv_workspace, name::conv_forward, name::conv_backward, name::norm_forward, \
+            name::norm_backward                                                                \
     }
 
 DECLARE_KERNELS(baseline)
@@ -224,6 +227,22 @@ void run_forward(const Problem* problems, int count, const Division& division, i
 // Tokens whose rows are still near when the second direction of a convolution reads them.
 constexpr int64_t kConvTokens = 128;
 
+template <typename T> void run_norm_backward(const NormProblem& p) {
+    const Division division(1, p.rows, p.num_threads, 1.0 * p.rows * p.width, 1);
+    const size_t bytes = aligned(p.width * sizeof(T));
+    const Scratch sums(division.parts * bytes, true);
+    division.run([&](int part) {
+        for (const Range& rows : division.segments(part))
+            kernels->norm_backward(p, rows, sums.at(part * bytes));
+    });
+    T* grad_weight = static_cast<T*>(p.grad_weight);
+    for (int64_t c = 0; c < p.width; ++c) {
+        grad_weight[c] = 0;
+        for (int part = 0; part < division.parts; ++part)
+            grad_weight[c] += reinterpret_cast<const T*>(sums.at(part * bytes))[c];
+    }
+}
+
 // No exception may cross the C ABI. 0: done, 1: out of memory or another failure.
 template <typename Work> int guarded(Work work) {
     try {
@@ -302,6 +321,20 @@ int stretchysnake_conv_backward(const ConvProblem* problems, int count) {
         problems[0].is_double ? run_conv_backward<double>(problems, count)
                               : run_conv_backward<float>(problems, count);
     });
+}
+
+int stretchysnake_norm_forward(const NormProblem* p, int) {
+    return guarded([&] {
+        const Division division(1, p->rows, p->num_threads, 1.0 * p->rows * p->width, kForwardParts);
+        division.run([&](int part) {
+            for (const Range& rows : division.segments(part)) kernels->norm_forward(*p, rows);
+        });
+    });
+}
+
+int stretchysnake_norm_backward(const NormProblem* p, int) {
+    return guarded(
+        [&] { p->is_double ? run_norm_backward<double>(*p) : run_norm_backward<float>(*p); });
 }
 
 }  // extern "C"

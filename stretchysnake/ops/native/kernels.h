@@ -46,7 +46,17 @@ struct ConvProblem {
     void *grad_weight, *grad_bias;
 };
 
-// One piece of work: blocks (of the convolution's forward: tokens) [first, end) of one sequence.
+// Arguments of the residual sum with RMS norm, mirrored in native_problems.py; all tensors are dense.
+struct NormProblem {
+    int64_t rows, width, is_double, num_threads;
+    double eps;
+    void *x, *residual, *weight, *y, *sum;
+    void* inverse;  // 1 / rms of every row, for the backward
+    void *grad_y, *grad_sum, *grad_x, *grad_weight;
+};
+
+// One piece of work: blocks (of the convolution's forward: tokens) [first, end) of one sequence,
+// or rows of the norm.
 struct Range {
     int64_t batch_index, first, end;
 };
@@ -67,4 +77,6 @@ struct KernelTable {
     void (*conv_forward)(const ConvProblem&, Range, void* workspace);
     // sums: per block (K + 1) vectors, the weight's gradient then the bias's
     void (*conv_backward)(const ConvProblem&, Range, void* sums, void* workspace);
+    void (*norm_forward)(const NormProblem&, Range);
+    void (*norm_backward)(const NormProblem&, Range, void* grad_weight);
 };

@@ -149,6 +149,15 @@ template <typename T> struct InputRows {
           dt(sequence<T>(p, p.dt, b)) {}
 };
 
+// Asks for the rows [first, first + tokens) of a block before they are needed: a processor does not
+// foresee reads one row apart.
+template <typename T>
+inline void prefetch(const Sequence<T>& s, int64_t first, int64_t tokens, int64_t channel) {
+    constexpr int64_t line = 64 / sizeof(T);
+    if (!s.start || channel % line) return;
+    for (int64_t t = 0; t < tokens; ++t) __builtin_prefetch(s.row(first + t) + channel);
+}
+
 template <typename T>
 inline void read_inputs(const ScanProblem& p, const InputRows<T>& rows, const Owned<T>& own,
                         int64_t k, int64_t first, int tokens, int64_t channel, int count,

@@ -6,6 +6,9 @@
 namespace KERNEL_NAMESPACE {
 namespace {
 
+// Blocks ahead whose rows are asked for early.
+constexpr int64_t kAhead = 2;
+
 // Advances `states` states of one block over a chunk, adding C . h to y; they live in registers.
 template <typename T, int states, bool normal>
 inline void advance(const Vec<T>* decay_rate, Vec<T>* h, const Inputs<T>& in, const Vec<T>* input,
@@ -47,6 +50,7 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
     const T *D = static_cast<const T*>(p.D), *initial = static_cast<const T*>(p.initial_state);
     const Owned<T> own =
         take_blocks<T>(p, segment, initial ? initial + b * p.channels * N : nullptr, workspace);
+    const Sequence<T>* near[] = {&rows.u, &rows.delta, &z, &y_rows};
     const int64_t chunks = (L + K - 1) / K;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t first = chunk * K;
@@ -54,6 +58,12 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
         for (int64_t k = 0; k < owned; ++k) {
             const int64_t block = segment.first + k, channel = block * lanes;
             const int count = block_lanes<T>(p, block);
+            // the block after the next, of this chunk or of the following one
+            const bool here = k + kAhead < owned;
+            const int64_t ahead = here ? first : first + K;
+            const int64_t left = L - ahead < K ? L - ahead : K;
+            const int64_t ahead_channel = channel + (here ? kAhead : kAhead - owned) * lanes;
+            for (const Sequence<T>* s : near) prefetch<T>(*s, ahead, left, ahead_channel);
             V *h = own.state + k * N, *rate = own.rate + k * N;
             if (p.checkpoints)
                 memcpy(checkpoint<T>(p, b, chunk, block), h, N * sizeof(V));

@@ -1,0 +1,120 @@
+"""The residual sum and the norm after it, in one pass over memory.
+
+Symbols: B batch, L tokens, C width.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stretchysnake.ops import native_library
+from stretchysnake.ops.native_problems import norm_problem, run
+
+
+def add_rms_norm(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    backend: Literal["auto", "torch", "cpu"] = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Return (y, s): s = residual + x and y = s / rms(s) · weight, over the last axis.
+
+    x and residual (B, L, C), weight (C,). s has the wider of their dtypes; y is computed in at least
+    fp32 and returned in the dtype of weight. The native kernel takes three tensors of fp32 or of fp64
+    on the CPU; "auto" leaves everything else to torch, "cpu" refuses it (ValueError).
+    """
+    tensors = (x, residual, weight)
+    fits = (
+        all(tensor.is_cpu and tensor.dtype == x.dtype for tensor in tensors)
+        and x.dtype in (torch.float32, torch.float64)
+        and x.shape == residual.shape
+        and not torch.compiler.is_exporting()
+    )
+    if backend == "cpu" and not fits:
+        raise ValueError(
+            f"x ({x.dtype}, {x.device}), residual ({residual.dtype}) and weight ({weight.dtype}) must be fp32, "
+            "or all fp64, on the CPU for backend='cpu'; use backend='torch'."
+        )
+    if backend == "cpu" or (backend == "auto" and fits and native_library.is_available()):
+        y, total, _ = _native(x, residual, weight, eps)
+        return y, total
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend ({backend!r}) must be one of 'auto', 'torch', 'cpu'.")
+    total = residual + x
+    return rms_norm(total, weight, eps), total
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / rms(x) · weight over the last axis, computed in at least fp32, returned in the weight's dtype."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    y = F.rms_norm(x.to(wide), (x.shape[-1],), weight.to(wide), eps)
+    return y.to(weight.dtype)
+
+
+@torch.library.custom_op("stretchysnake::add_rms_norm", mutates_args=(), device_types="cpu")
+def _native(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the sum, and 1 / rms of every row."""
+    y, total, inverse = _new_outputs(x)
+    given = {"x": x.contiguous(), "residual": residual.contiguous(), "weight": weight.contiguous()}
+    run("norm_forward", [norm_problem(**given, eps=eps, y=y, sum=total, inverse=inverse)])
+    return y, total, inverse
+
+
+def _new_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape[:-1])
+
+
+@_native.register_fake
+def _(x, residual, weight, eps):
+    return _new_outputs(x)
+
+
+@torch.library.custom_op(
+    "stretchysnake::add_rms_norm_backward", mutates_args=(), device_types="cpu"
+)
+def _native_backward(
+    grad_y: Tensor, grad_total: Tensor | None, total: Tensor, inverse: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the sum's two terms, which are equal, and of the weight."""
+    grad_x, grad_weight = torch.empty_like(total), weight.new_zeros(weight.shape)
+    problem = norm_problem(
+        x=total,
+        sum=total,
+        inverse=inverse,
+        weight=weight.contiguous(),
+        grad_y=grad_y.contiguous(),
+        grad_sum=None if grad_total is None else grad_total.contiguous(),
+        grad_x=grad_x,
+        grad_weight=grad_weight,
+    )
+    run("norm_backward", [problem])
+    return grad_x, grad_weight
+
+
+@_native_backward.register_fake
+def _(grad_y, grad_total, total, inverse, weight):
+    return torch.empty_like(total), weight.new_empty(weight.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    _, total, inverse = output
+    ctx.mark_non_differentiable(inverse)
+    ctx.save_for_backward(total, inverse, inputs[2])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad_y, grad_total, _):
+    native_library.refuse_double_backward("add_rms_norm")
+    total, inverse, weight = ctx.saved_tensors
+    if grad_y is None:
+        return grad_total, grad_total, None, None
+    grad, grad_weight = _native_backward(grad_y, grad_total, total, inverse, weight)
+    return grad, grad, grad_weight, None
+
+
+_native.register_autograd(_backward, setup_context=_setup_context)
