@@ -5,7 +5,6 @@ holds the seven of a ``Direction``, in its order.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -26,7 +25,7 @@ def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) 
 @torch.library.custom_op("stretchysnake::bidirectional_scan", mutates_args=(), device_types="cpu")
 def _both(
     xz: Tensor, forward: list[Tensor], backward: list[Tensor], keep: bool
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and of both directions u, [dt, B, C] and the states the backward starts from, empty if not kept.
 
     u and [dt, B, C] are returned even so: what counts memory then sees them.
@@ -34,30 +33,31 @@ def _both(
     xz = xz.contiguous()
     x, _ = xz.chunk(2, dim=-1)
     directions = [_dense(forward), _dense(backward)]
-    us = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in directions]
+    us = x.new_empty(2, *x.shape)
     run("conv_forward", [_conv(x, own, i, y=us[i]) for i, own in enumerate(directions)])
-    projected = [F.linear(u, own.x_proj) for u, own in zip(us, directions, strict=True)]
-    y = torch.empty_like(us[0])
-    states = [
-        new_checkpoints(u, own.A_log.shape[1], keep) for u, own in zip(us, directions, strict=True)
-    ]
+    projected = torch.bmm(us.flatten(1, 2), _stacked(directions, "x_proj").mT)
+    projected = projected.unflatten(1, x.shape[:2])
+    y, states = torch.empty_like(us[0]), _new_states(us, directions[0].A_log.shape[1], keep)
     scans = [
         _scan(xz, us[i], projected[i], own, i, y=y, checkpoints=states[i] if keep else None)
         for i, own in enumerate(directions)
     ]
     scans[0].z = 0  # the gate meets the sum, in the second scan
     run("scan_forward", scans)
-    return y, [*us, *projected, *states]
+    return y, us, projected, states
+
+
+def _new_states(us: Tensor, num_state: int, keep: bool) -> Tensor:
+    of_one = new_checkpoints(us[0], num_state, keep)
+    return of_one.new_empty(2, *of_one.shape)
 
 
 @_both.register_fake
 def _(xz, forward, backward, keep):
     num_batch, length, width = xz.shape
-    u = xz.new_empty(num_batch, length, width // 2)
-    kept = [torch.empty_like(u) for _ in range(2)]
-    kept += [xz.new_empty(num_batch, length, own[2].shape[0]) for own in (forward, backward)]
-    kept += [new_checkpoints(u, own[5].shape[1], keep) for own in (forward, backward)]
-    return u, kept
+    us = xz.new_empty(2, num_batch, length, width // 2)
+    projected = xz.new_empty(2, num_batch, length, forward[2].shape[0])
+    return torch.empty_like(us[0]), us, projected, _new_states(us, forward[5].shape[1], keep)
 
 
 @torch.library.custom_op(
@@ -68,75 +68,75 @@ def _both_backward(
     xz: Tensor,
     forward: list[Tensor],
     backward: list[Tensor],
-    kept: list[Tensor],
+    us: Tensor,
+    projected: Tensor,
+    states: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of xz and of both directions' parameters."""
     xz, grad_y = xz.contiguous(), grad_y.contiguous()
     directions = [_dense(forward), _dense(backward)]
-    us, projected, states = kept[:2], kept[2:4], kept[4:]
     grad_xz = torch.empty_like(xz)
     grad_x, grad_z = grad_xz.chunk(2, dim=-1)
     x, _ = xz.chunk(2, dim=-1)
+    rank, num_state = directions[0].dt_proj.shape[1], directions[0].A_log.shape[1]
     grads = [Direction(*(torch.empty_like(tensor) for tensor in own)) for own in directions]
-    grad_us = [torch.empty_like(u) for u in us]
-    grad_deltas = [torch.empty_like(u) for u in us]
-    grad_BCs = [
-        [xz.new_empty(*xz.shape[:2], own.A_log.shape[1]) for _ in "BC"] for own in directions
+    grad_us, grad_deltas = torch.empty_like(us), torch.empty_like(us)
+    grad_B, grad_C = (us.new_empty(*us.shape[:3], num_state) for _ in "BC")
+    scans = [
+        _scan(
+            xz,
+            us[i],
+            projected[i],
+            own,
+            i,
+            checkpoints=states[i],
+            grad_y=grad_y,
+            grad_u=grad_us[i],
+            grad_delta=grad_deltas[i],
+            grad_A=grads[i].A_log,
+            grad_B=grad_B[i],
+            grad_C=grad_C[i],
+            grad_D=grads[i].D,
+            grad_z=grad_z,
+            grad_delta_bias=grads[i].dt_bias,
+        )
+        for i, own in enumerate(directions)
     ]
-    run(
-        "scan_backward",
-        [
-            _scan(
-                xz,
-                us[i],
-                projected[i],
-                own,
-                i,
-                checkpoints=states[i],
-                grad_y=grad_y,
-                grad_u=grad_us[i],
-                grad_delta=grad_deltas[i],
-                grad_A=grads[i].A_log,
-                grad_B=grad_BCs[i][0],
-                grad_C=grad_BCs[i][1],
-                grad_D=grads[i].D,
-                grad_z=grad_z,
-                grad_delta_bias=grads[i].dt_bias,
-            )
-            for i, own in enumerate(directions)
-        ],
-    )
-    for i, own in enumerate(directions):
-        rank = own.dt_proj.shape[1]
-        grad_delta = grad_deltas[i].flatten(0, 1)
-        dt = projected[i][..., :rank].flatten(0, 1)
-        torch.mm(grad_delta.T, dt, out=grads[i].dt_proj)
-        grad_dt = torch.mm(grad_delta, own.dt_proj).unflatten(0, xz.shape[:2])
-        grad_projected = torch.cat([grad_dt, *grad_BCs[i]], dim=-1).flatten(0, 1)
-        torch.mm(grad_projected.T, us[i].flatten(0, 1), out=grads[i].x_proj)
-        grad_us[i].view(-1, x.shape[-1]).addmm_(grad_projected, own.x_proj)
-    run(
-        "conv_backward",
-        [
-            _conv(
-                x,
-                own,
-                i,
-                grad_y=grad_us[i],
-                grad_x=grad_x,
-                grad_weight=grads[i].conv_weight,
-                grad_bias=grads[i].conv_bias,
-            )
-            for i, own in enumerate(directions)
-        ],
-    )
+    run("scan_backward", scans)
+    grad_delta, dt = grad_deltas.flatten(1, 2), projected[..., :rank].flatten(1, 2)
+    grad_dt = torch.bmm(grad_delta, _stacked(directions, "dt_proj")).unflatten(1, x.shape[:2])
+    grad_projected = torch.cat([grad_dt, grad_B, grad_C], dim=-1).flatten(1, 2)
+    grad_dt_proj = torch.bmm(grad_delta.mT, dt)
+    grad_x_proj = torch.bmm(grad_projected.mT, us.flatten(1, 2))
+    grad_us.flatten(1, 2).baddbmm_(grad_projected, _stacked(directions, "x_proj"))
+    convolutions = [
+        _conv(
+            x,
+            own,
+            i,
+            grad_y=grad_us[i],
+            grad_x=grad_x,
+            grad_weight=grads[i].conv_weight,
+            grad_bias=grads[i].conv_bias,
+        )
+        for i, own in enumerate(directions)
+    ]
+    run("conv_backward", convolutions)
+    for i, grad in enumerate(grads):
+        grad.dt_proj.copy_(grad_dt_proj[i])
+        grad.x_proj.copy_(grad_x_proj[i])
     return grad_xz, list(grads[0]), list(grads[1])
 
 
 @_both_backward.register_fake
-def _(grad_y, xz, forward, backward, kept):
+def _(grad_y, xz, forward, backward, us, projected, states):
     empty = [[torch.empty_like(tensor) for tensor in own] for own in (forward, backward)]
     return torch.empty_like(xz), *empty
+
+
+def _stacked(directions: list[Direction], name: str) -> Tensor:
+    """The weight of both directions (2, ...): one batched product in place of two."""
+    return torch.stack([getattr(own, name) for own in directions])
 
 
 def _dense(own: list[Tensor]) -> Direction:
@@ -176,17 +176,17 @@ def _scan(
 
 def _setup_context(ctx, inputs, output):
     xz, forward, backward, _ = inputs
-    ctx.mark_non_differentiable(*output[1])
-    ctx.save_for_backward(xz, *forward, *backward, *output[1])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(xz, *forward, *backward, *output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad_y, _):
+def _backward(ctx, grad_y, *_):
     native_library.refuse_double_backward("bidirectional_scan")
     xz, *rest = ctx.saved_tensors
     if grad_y is None:
         return None, None, None, None
-    return *_both_backward(grad_y, xz, rest[:7], rest[7:14], rest[14:]), None
+    return *_both_backward(grad_y, xz, rest[:7], rest[7:14], *rest[14:]), None
 
 
 _both.register_autograd(_backward, setup_context=_setup_context)
