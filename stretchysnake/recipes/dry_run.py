@@ -14,6 +14,7 @@ from stretchysnake.eval.cost import count_flops
 from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.ops import native_library
 from stretchysnake.train.checkpoint import checkpoints_in
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
@@ -96,13 +97,19 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
 def training_memory(run: TrainRun, scale: Scale, *, clips: int, parameters: int) -> int:
     """Bytes that a step holds at its peak: weights, gradients, moments, average, and what backward needs.
 
-    Per token and block backward keeps 2·C + 8·Di + 0.19·Di·S floats (·1.25 under bf16, which keeps casts), with
-    activation checkpointing 2·C of every block and all of one. Measured in tests within a factor 1.3.
+    Per token and block backward keeps 2·C + 8·Di + 0.19·Di·S floats (·1.25 under bf16, which keeps casts); where the
+    native operation of both directions runs 2·C + 5·Di + 2·(R + 2·S) + Di·S/16; with activation checkpointing 2·C
+    of every block and all of one. Measured in tests within a factor 1.3.
     """
     config = run.model
     C, Di = config.embed_dim, config.expand * config.embed_dim
     tokens = clips * (1 + scale.num_tokens // config.tubelet_size)
-    inside = 4 * (2 * C + 8 * Di + 0.19 * Di * config.state_size)
+    S, R = config.state_size, config.rank_of_delta
+    on_cpu = run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available())
+    if on_cpu and run.precision != "bf16" and native_library.is_available():
+        inside = 4 * (2 * C + 5 * Di + 2 * (R + 2 * S) + Di * S / 16)
+    else:
+        inside = 4 * (2 * C + 8 * Di + 0.19 * Di * S)
     inside *= 1.25 if run.precision == "bf16" else 2 if run.precision == "fp64" else 1
     if run.trainable == "head":
         kept, states = inside, 4
