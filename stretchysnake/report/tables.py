@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stretchysnake.report.beside_paper import tables_beside_paper
-from stretchysnake.report.best_cell import best_cell_table
+from stretchysnake.report.best_cell import best_cell_table, comparison_table
 from stretchysnake.report.cells import (
     Cell,
     cells_of,
     datasets_of,
     label,
+    main_rows,
     models_of,
     percent,
     points,
@@ -23,6 +24,7 @@ from stretchysnake.report.cells import (
 from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
 from stretchysnake.report.paired import paired_table
 from stretchysnake.report.plain_table import PlainTable
+from stretchysnake.report.protocol_bars import protocol_table
 from stretchysnake.results import Row, select
 
 __all__ = [
@@ -46,6 +48,8 @@ class TableCell:
 
     text: str
     spread: str = ""
+    interval: str = ""
+    """`low–high`, 95 %, in percent."""
     note: str = ""
     best: bool = False
     """The most accurate model of this (num_frames, size), ties included."""
@@ -184,6 +188,7 @@ def _printed(cell: Cell, grid: dict) -> TableCell:
     return TableCell(
         text=texts.get(cell.status, percent(cell.value)),
         spread="" if cell.spread is None else percent(cell.spread),
+        interval="" if cell.low is None else f"{percent(cell.low)}–{percent(cell.high)}",
         note="not measured" if cell.status == "absent" else note,
         best=cell.value is not None and len(rivals) > 1 and cell.value == max(values),
         trained=cell.trained,
@@ -217,14 +222,15 @@ def to_markdown(table: AccuracyTable) -> str:
     title = table.dataset.replace("|", "\\|")
     return (
         f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{body}\n\n"
-        "Bold: best of its cell. `*` seen in training, `†` vanilla's native cell. "
+        "Bold: best of its cell. Brackets: 95 % interval, over seeds (Student's t) where there are two or more, else "
+        "over queries. `*` seen in training, `†` vanilla's native cell. "
         "Avg Δ: mean difference to vanilla in points; away: without the native cell.\n"
     )
 
 
 def _marked(cell: TableCell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
-    text += f" ± {cell.spread}" if cell.spread else ""
+    text += f" [{cell.interval}]" if cell.interval else ""
     return text + ("*" if cell.trained else "") + ("†" if cell.native and cell.cell else "")
 
 
@@ -240,7 +246,18 @@ def to_csv(table: AccuracyTable) -> str:
     """One line for each cell of a model; fractions at full precision, no rounding."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ["dataset", "metric", "model", "num_frames", "size", "patch_size", "value", "spread"]
+    names = [
+        "dataset",
+        "metric",
+        "model",
+        "num_frames",
+        "size",
+        "patch_size",
+        "value",
+        "spread",
+        "low",
+        "high",
+    ]
     names += ["num_seeds", "status", "trained", "native", "gflops", "milliseconds"]
     names += ["num_queries", "num_expected", "note"]
     writer.writerow(names)
@@ -255,6 +272,7 @@ def to_csv(table: AccuracyTable) -> str:
 def render_text(rows: Sequence[Row]) -> str:
     """The headlines of retrieval, and the table of every protocol, metric and data set, for the terminal."""
     parts = []
+    everything, rows = rows, main_rows(rows)
     main = select(rows, protocol="retrieval", metric="top1")
     if main:
         found = headlines(main)
@@ -264,7 +282,7 @@ def render_text(rows: Sequence[Row]) -> str:
         chosen = select(rows, protocol=protocol)
         plain = plain_accuracy_table(chosen, dataset=dataset, metric=metric)
         parts += ["", plain.to_text().rstrip()]
-    for plain in further_tables(rows):
+    for plain in further_tables(everything):
         parts += ["", plain.to_text().rstrip()]
     return "\n".join(parts).lstrip("\n") + "\n"
 
@@ -281,6 +299,7 @@ def plain_accuracy_table(rows: Sequence[Row], *, dataset: str, metric: str) -> P
         lines.append((name, str(row.num_frames), *marks, *(ends if is_model else ["", ""])))
     protocol = ", ".join(protocols_of(select(rows, dataset=dataset, metric=metric)))
     return PlainTable(
+        name=f"table-1-{protocol}-{metric}-{dataset}",
         title=f"{dataset}: {protocol} {metric}, percent",
         head=("", "T", *map(str, table.sizes), "Avg Δ", "away"),
         rows=tuple(lines),
@@ -295,21 +314,15 @@ def measured_tables(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
-    """Best cells, paired tests and the paper's tables beside ours: whatever the rows can fill."""
-    main = select(rows, protocol="retrieval", metric="top1")
-    paired = [paired_table(main, dataset=dataset) for dataset in datasets_of(main)]
-    return [
-        *best_cell_tables(rows),
-        *(table for table in paired if table is not None),
+    """Best cells both ways, protocols side by side, paired tests, the paper's tables beside ours: all the rows fill."""
+    main = main_rows(rows)
+    retrieval = select(main, protocol="retrieval", metric=("top1", "gallery_top1"))
+    found = [
+        *(best_cell_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
+        comparison_table(main, "2"),
+        comparison_table(main, "A1"),
+        protocol_table(main),
+        *(paired_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
         *tables_beside_paper(rows),
     ]
-
-
-def best_cell_tables(rows: Sequence[Row]) -> list[PlainTable]:
-    """Table 2's twin of every data set whose gallery was asked too (metric gallery_top1)."""
-    guided = select(rows, metric="gallery_top1", status="ok")
-    return [
-        best_cell_table(rows, dataset=dataset, protocol=protocol)
-        for protocol in protocols_of(guided)
-        for dataset in datasets_of(select(guided, protocol=protocol))
-    ]
+    return [table for table in found if table is not None]

@@ -193,7 +193,6 @@ def test_page_shows_other_protocols_and_metrics_in_their_own_tables():
     page = render_page(rows, ReportContext())
     assert f"{DATASET}: probe top1, percent" in page
     assert "one cell for each model, retrieval top1, percent" in page
-    assert 'id="more"' not in render_page(grid(VANILLA, WINS), ReportContext())
 
 
 def test_page_of_a_probe_alone():

@@ -1,0 +1,121 @@
+"""Accuracy against GFLOPs with the Pareto front (paper Fig. 1, left)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stretchysnake.report.cells import Cell, cells_of, label, models_of
+from stretchysnake.report.headlines import headlines
+from stretchysnake.report.heat_map import NATIVE
+from stretchysnake.report.picture import (
+    Picture,
+    colour_of,
+    dash_of,
+    legend,
+    log_ticks,
+    marker_of,
+    names_of,
+)
+from stretchysnake.results import Row
+
+
+def pareto_front(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that no cheaper or equally dear cell beats or equals, by rising GFLOPs; cells without both are left out."""
+    known = [c for c in cells if c.value is not None and c.gflops]
+    front: list[Cell] = []
+    for cell in sorted(known, key=lambda c: (c.gflops, -c.value)):
+        if not front or cell.value > front[-1].value:
+            front.append(cell)
+    return front
+
+
+def accuracy_over_cost(
+    rows: Sequence[Row], *, dataset: str, chance: float | None = None, metric: str = "top1"
+) -> Picture | None:
+    """Each cell a point over the GFLOPs of one clip (log), each model's front a line, the front of all ringed.
+
+    None when no cell has both an accuracy and GFLOPs: there would be an empty axis.
+    """
+    grid = cells_of(rows, dataset=dataset, metric=metric)
+    models = models_of([row for row in rows if row.dataset == dataset])
+    overall = pareto_front(grid.values())
+    if not overall:
+        return None
+    costs = [c.gflops for c in grid.values() if c.value is not None and c.gflops]
+    found = headlines(rows, dataset=dataset, metric=metric).cost
+
+    def draw(plt):
+        figure, axis = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
+        ink = plt.rcParams["text.color"]
+        for name in models:
+            cells = [
+                c for c in grid.values() if c.model == name and c.value is not None and c.gflops
+            ]
+            look = {"color": colour_of(name), "marker": marker_of(name)}
+            points = [(c.gflops, 100 * c.value) for c in cells]
+            axis.plot(*_columns(points), linestyle="none", markersize=5.5, alpha=0.4, **look)
+            front = [(c.gflops, 100 * c.value) for c in pareto_front(cells)]
+            axis.plot(
+                *_columns(front), linestyle=dash_of(name), linewidth=2.2, markersize=7, **look
+            )
+        ringed = [(c.gflops, 100 * c.value) for c in overall]
+        axis.plot(
+            *_columns(ringed),
+            marker="o",
+            markersize=13,
+            fillstyle="none",
+            color=ink,
+            linestyle="none",
+            markeredgewidth=1.2,
+        )
+        if found is not None:
+            axis.axhline(
+                100 * found.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
+            )
+            _name_cell(axis, found.native, "*", 17, -20, costs)
+            if found.cheapest is not None:
+                _name_cell(axis, found.cheapest, "D", 9, 10, costs)
+        axis.set_xscale("log")
+        log_ticks(axis)
+        axis.set_xlabel("GFLOPs of one clip (log scale)")
+        axis.set_ylabel(f"{metric} (%)")
+        axis.margins(x=0.09, y=0.12)
+        axis.set_ylim(bottom=0)
+        axis.grid(color=ink, alpha=0.12)
+        if chance is not None:
+            axis.axhline(100 * chance, color=ink, linestyle=":", linewidth=1.4)
+        legend(figure, plt, models, chance=chance, one_each=True)
+        return figure
+
+    named = (
+        " The star and the dashed line: vanilla at its own training scale; the orange diamond: the cheapest scale at "
+        "which static tokens is as accurate."
+        if found is not None and found.cheapest is not None
+        else ""
+    )
+    return Picture(
+        name=f"cost-{dataset}",
+        dataset=dataset,
+        alt=f"{metric} on {dataset} against the GFLOPs of a clip for {names_of(models)}.",
+        draw=draw,
+        caption=f"Each point is one scale (T, S) of one model on {dataset}; up and to the left is better. Lines join a "
+        f"model's best cells for their cost (its Pareto front), ringed points are the front of all models.{named} "
+        "GFLOPs count one forward pass of one clip, the selective scan included.",
+    )
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list, list]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _name_cell(
+    axis, cell: Cell, marker: str, markersize: float, rise: float, costs: Sequence[float]
+) -> None:
+    # the name goes to the side where the axis is longer, so that it is not cut off
+    side = "left" if cell.gflops**2 < min(costs) * max(costs) else "right"
+    offset = (12 if side == "left" else -12, rise)
+    at = (cell.gflops, 100 * cell.value)
+    axis.plot(*at, marker=marker, markersize=markersize, color=NATIVE, zorder=5)
+    text = f"{label(cell.model)}, T={cell.num_frames}, {cell.size} px"
+    place = {"textcoords": "offset points", "ha": side, "fontsize": 11, "weight": "bold"}
+    axis.annotate(text, at, xytext=offset, **place)
