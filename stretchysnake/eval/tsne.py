@@ -32,17 +32,8 @@ def feature_map(features: FeatureSet, *, seed: int = 0) -> FeatureMap:
     retrieval), perplexity 30 or a third of the videos where there are fewer than 90, and a PCA start.
     ValueError for fewer than five videos.
     """
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError:
-        raise RuntimeError(
-            "scikit-learn is not installed; t-SNE needs it: pip install 'stretchysnake[probe]'"
-        ) from None
     count = len(features.paths)
-    if count < FEWEST:
-        raise ValueError(
-            f"videos that could be read ({count}) must be at least {FEWEST} for t-SNE; give more"
-        )
+    TSNE = checked_tsne(count)
     unit = F.normalize(features.features, dim=1).numpy().astype(np.float64)
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     places = TSNE(
@@ -55,6 +46,21 @@ def feature_map(features: FeatureSet, *, seed: int = 0) -> FeatureMap:
         leave_one_out_top1(features),
         perplexity,
     )
+
+
+def checked_tsne(count: int) -> type:
+    """scikit-learn's TSNE; an error where it is not installed or count videos are too few."""
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise RuntimeError(
+            "scikit-learn is not installed; t-SNE needs it: pip install 'stretchysnake[probe]'"
+        ) from None
+    if count < FEWEST:
+        raise ValueError(
+            f"videos for t-SNE ({count} that can be read) must be at least {FEWEST}; give more"
+        )
+    return TSNE
 
 
 def leave_one_out_top1(features: FeatureSet) -> float:

@@ -17,7 +17,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import VideoRecord, find_videos, read_records
 from stretchysnake.report.context import PictureFile, write_pictures_list
 from stretchysnake.report.export import write_pictures
-from stretchysnake.report.picture import Picture
+from stretchysnake.report.picture import Picture, pyplot
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 Progress = Callable[[str], None]
@@ -49,9 +49,13 @@ def visualize(
     run: VisualizeRun, videos: Sequence[str], *, progress: Progress | None = None
 ) -> tuple[list[Path], list[str]]:
     """(files written, reasons of the videos that could not be read)."""
+    from stretchysnake.eval.tsne import checked_tsne
+
     subjects = named_subjects(run.weights, run.names)
     scales = {"sizes": run.sizes, "num_frames": run.frames, "progress": progress}
     records = read_records(run.tsne) if run.tsne else None
+    if records is not None:
+        checked_tsne(len(records))  # before the maps, which take their time
     skipped: list[str] = []
     paths = write_activation_maps(run.out, subjects, find_videos(videos), skipped=skipped, **scales)
     if records is not None:
@@ -99,11 +103,13 @@ def write_activation_maps(
     size, num_frames to its native T. A video that cannot be read goes to `skipped`, or to stderr without it;
     ValueError when none can be. pictures.json tells `report --pictures` what is there.
     """
-    from stretchysnake.eval.activation_maps import activation_maps
+    from stretchysnake.eval.activation_maps import activation_maps, scales_of
     from stretchysnake.report.activation_picture import activation_picture
 
     models = _read(subjects)
     sizes, num_frames = _scales(models, sizes, num_frames)
+    scales_of(models, sizes=sizes, num_frames=num_frames)
+    pyplot()
     videos = [os.fspath(video) for video in videos]
     paths, listed, failed = [], [], []
     found = activation_maps(models, videos, sizes=sizes, num_frames=num_frames, progress=progress)
@@ -155,12 +161,14 @@ def write_feature_maps(
     from stretchysnake.data.loader import open_clips
     from stretchysnake.eval.activation_maps import scales_of
     from stretchysnake.eval.features import extract
-    from stretchysnake.eval.tsne import feature_map
+    from stretchysnake.eval.tsne import checked_tsne, feature_map
     from stretchysnake.report.feature_map_picture import PlanePoints, feature_map_picture
 
     models = _read(subjects)
     sizes, num_frames = _scales(models, sizes, num_frames)
     scales = scales_of(models, sizes=sizes, num_frames=num_frames)
+    checked_tsne(len(records))
+    pyplot()
     clips = open_clips(records, cache=cache, progress=progress)
     panels, lines, perplexity = {}, [], 0.0
     try:
@@ -230,9 +238,9 @@ def _file_names(videos: Sequence[str]) -> list[str]:
     ]
 
 
-def _class_names(records: Sequence[VideoRecord]) -> list[str]:
+def _class_names(records: Sequence[VideoRecord]) -> dict[int, str]:
     names = {record.label: record.class_name or str(record.label) for record in records}
-    return [names.get(number, str(number)) for number in range(max(names) + 1)]
+    return dict(sorted(names.items()))
 
 
 def _listed(picture: Picture, section: str) -> PictureFile:

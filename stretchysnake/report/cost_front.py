@@ -41,7 +41,6 @@ def accuracy_over_cost(
     overall = pareto_front(grid.values())
     if not overall:
         return None
-    costs = [c.gflops for c in grid.values() if c.value is not None and c.gflops]
     found = headlines(rows, dataset=dataset, metric=metric).cost
 
     def draw(plt):
@@ -68,13 +67,17 @@ def accuracy_over_cost(
             linestyle="none",
             markeredgewidth=1.2,
         )
+        named = []
         if found is not None:
             axis.axhline(
                 100 * found.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
             )
-            _name_cell(axis, found.native, "*", 17, -20, costs)
+            named.append(_name_cell(axis, found.native, "*", 17, "its own scale"))
             if found.cheapest is not None:
-                _name_cell(axis, found.cheapest, "D", 9, 10, costs)
+                words = "cheapest as accurate"
+                named.append(_name_cell(axis, found.cheapest, "D", 9, words))
+        if named:
+            axis.legend(handles=named, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         axis.set_xscale("log")
         log_ticks(axis)
         axis.set_xlabel("GFLOPs of one clip (log scale)")
@@ -87,19 +90,14 @@ def accuracy_over_cost(
         legend(figure, plt, models, chance=chance, one_each=True)
         return figure
 
-    named = (
-        " The star and the dashed line: vanilla at its own training scale; the orange diamond: the cheapest scale at "
-        "which static tokens is as accurate."
-        if found is not None and found.cheapest is not None
-        else ""
-    )
+    marks = " The dashed line is as accurate as vanilla at its own training scale." if found else ""
     return Picture(
         name=f"cost-{dataset}",
         dataset=dataset,
         alt=f"{metric} on {dataset} against the GFLOPs of a clip for {names_of(models)}.",
         draw=draw,
         caption=f"Each point is one scale (T, S) of one model on {dataset}; up and to the left is better. Lines join a "
-        f"model's best cells for their cost (its Pareto front), ringed points are the front of all models.{named} "
+        f"model's best cells for their cost (its Pareto front), ringed points are the front of all models.{marks} "
         "GFLOPs count one forward pass of one clip, the selective scan included.",
     )
 
@@ -108,14 +106,9 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list, list]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _name_cell(
-    axis, cell: Cell, marker: str, markersize: float, rise: float, costs: Sequence[float]
-) -> None:
-    # the name goes to the side where the axis is longer, so that it is not cut off
-    side = "left" if cell.gflops**2 < min(costs) * max(costs) else "right"
-    offset = (12 if side == "left" else -12, rise)
-    at = (cell.gflops, 100 * cell.value)
-    axis.plot(*at, marker=marker, markersize=markersize, color=NATIVE, zorder=5)
-    text = f"{label(cell.model)}, T={cell.num_frames}, {cell.size} px"
-    place = {"textcoords": "offset points", "ha": side, "fontsize": 11, "weight": "bold"}
-    axis.annotate(text, at, xytext=offset, **place)
+def _name_cell(axis, cell: Cell, marker: str, markersize: float, words: str):
+    """A mark on the cell, and its line for the legend: beside the mark a name would lie on other marks."""
+    text = f"{label(cell.model)}, {words}: T={cell.num_frames}, {cell.size} px"
+    at, look = (cell.gflops, 100 * cell.value), {"linestyle": "none", "color": NATIVE, "zorder": 5}
+    (line,) = axis.plot(*at, marker=marker, markersize=markersize, label=text, **look)
+    return line

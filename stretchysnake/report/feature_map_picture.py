@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from stretchysnake.report.cells import label
 from stretchysnake.report.picture import CLASS_COLOURS, MARKERS, Picture
+
+LOOKS = len(CLASS_COLOURS) * len(MARKERS)
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,25 @@ def feature_map_picture(
     name: str,
     panels: Mapping[tuple[str, int], PlanePoints],
     *,
-    class_names: Sequence[str],
+    class_names: Mapping[int, str],
     num_expected: int,
     title: str,
     settings: str,
 ) -> Picture:
-    """panels by (subject, size): a row for each subject, a column for each size; at most two columns per row of panels.
+    """panels by (subject, size): a row for each subject, a column for each size.
 
-    A class has one colour and marker in every panel; with more classes than both make (60) they repeat.
+    class_names by label. A class has one colour and marker in every panel; with more classes than both make,
+    LOOKS, they repeat and there is no legend.
     """
     subjects = list(dict.fromkeys(subject for subject, _ in panels))
     sizes = list(dict.fromkeys(size for _, size in panels))
     count = min(len(found.labels) for found in panels.values())
+    again = f" {len(class_names)} classes: looks repeat." if len(class_names) > LOOKS else ""
 
     def draw(plt):
         columns = len(sizes)
         side = 9.6 / max(columns, 2)
-        legend = len(class_names) <= 60
+        legend = len(class_names) <= LOOKS
         figure, axes = plt.subplots(
             len(subjects),
             columns,
@@ -62,9 +66,9 @@ def feature_map_picture(
         if legend:
             handles = [
                 plt.Line2D([], [], linestyle="none", markersize=7, label=text, **_look(number))
-                for number, text in enumerate(class_names)
+                for number, text in class_names.items()
             ]
-            longest = max(map(len, class_names), default=1)
+            longest = max(map(len, class_names.values()), default=1)
             figure.legend(
                 handles=handles,
                 loc="outside lower center",
@@ -81,7 +85,7 @@ def feature_map_picture(
         f"{', '.join(map(str, sizes))} pixels.",
         draw=draw,
         caption=f"t-SNE of the [CLS] features of {count} of {num_expected} videos of {title}; colour and marker: "
-        f"class. {settings} The percentage is measured in the features, by cosine, each video against all "
+        f"class.{again} {settings} The percentage is measured in the features, by cosine, each video against all "
         "others. Distances between clusters in a t-SNE mean nothing.",
     )
 

@@ -109,7 +109,7 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         runs=sorted({row.run_id for row in rows}),
         devices=sorted({row.device for row in rows if row.device}),
         commits=sorted({row.commit for row in rows if row.commit}),
-        extra=[*_other_tables(main_rows(rows), top1), *further_tables(rows)],
+        extra=[*further_tables(rows), *_other_tables(main_rows(rows), top1)],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in order],
     )
 
@@ -118,7 +118,9 @@ def _other_tables(rows: Sequence[Row], shown: Sequence[Row]) -> list[PlainTable]
     """Tables of the protocols and metrics that the page's main part leaves out."""
     first = {row.protocol for row in shown}
     return [
-        plain_accuracy_table(select(rows, protocol=protocol), dataset=dataset, metric=metric)
+        plain_accuracy_table(
+            select(rows, protocol=protocol), dataset=dataset, metric=metric, intervals=True
+        )
         for protocol, metric, dataset in measured_tables(rows)
         if protocol not in first or metric != "top1"
     ]

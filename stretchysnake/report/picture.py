@@ -151,7 +151,16 @@ def names_of(models: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def legend(figure, plt, models, frames=(), *, chance: float | None = None, one_each=False) -> None:
+def legend(
+    figure,
+    plt,
+    models,
+    frames=(),
+    *,
+    chance: float | None = None,
+    one_each=False,
+    columns: int | None = None,
+) -> None:
     """Below the figure: the models, then num_frames, then chance. one_each: a model has its own marker and dash."""
     handles = []
     for model in models:
@@ -164,7 +173,7 @@ def legend(figure, plt, models, frames=(), *, chance: float | None = None, one_e
         handles.append(plt.Line2D([], [], color=ink, label=f"T = {t}", **look))
     if chance is not None:
         handles.append(plt.Line2D([], [], color=ink, linestyle=":", label="chance"))
-    columns = len(handles) if len(handles) <= 6 else 4
+    columns = columns or (len(handles) if len(handles) <= 6 else 4)
     figure.legend(
         handles=handles,
         loc="outside lower center",

@@ -9,8 +9,13 @@ from stretchysnake.report.picture import Picture, colour_of, names_of
 from stretchysnake.report.plain_table import PlainTable
 from stretchysnake.results import Row, native_cells, select
 
-PROTOCOLS = ("retrieval", "probe", "finetune")
-NAMES = {"retrieval": "retrieval", "probe": "linear probe", "finetune": "fine-tuning"}
+NAMES = {
+    "retrieval": "retrieval",
+    "probe": "linear probe",
+    "probe-sgd": "linear probe by SGD",
+    "finetune": "fine-tuning",
+}
+PROTOCOLS = tuple(NAMES)
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 
 
@@ -53,6 +58,10 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
     datasets = list(dict.fromkeys(key[1] for key in found))
     models = models_of([row for row in rows if any(row.model == key[2] for key in found)])
 
+    measured_with = {
+        p: [m for m in models if any(key[::2] == (p, m) for key in found)] for p in protocols
+    }
+
     def draw(plt):
         wide = len(models) * len(datasets) > 8
         shape = (len(protocols), 1) if wide else (1, len(protocols))
@@ -62,7 +71,7 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
         )
         for axis, protocol in zip(axes.flat, protocols, strict=True):
             measured = [d for d in datasets if any(k[:2] == (protocol, d) for k in found)]
-            _bars(axis, plt, found, protocol, measured, models)
+            _bars(axis, plt, found, protocol, measured, models, measured_with[protocol])
             axis.set_title(NAMES[protocol], loc="left")
             axis.set_ylabel("top1 (%)")
             axis.label_outer(remove_inner_ticks=False)
@@ -73,6 +82,11 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(models)))
         return figure
 
+    partly = [
+        f" {NAMES[p].capitalize()}: {names_of(measured_with[p])} alone."
+        for p in protocols
+        if measured_with[p] != models
+    ]
     scales = sorted({(c.num_frames, c.size) for c in found.values()})
     at = ", ".join(f"T = {t}, S = {s} px" for t, s in scales)
     return Picture(
@@ -81,7 +95,7 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
         f"on {', '.join(datasets)}.",
         draw=draw,
         caption=f"top1 by protocol and data set, measured at {at}. Lines on the bars: 95 % interval, over seeds where "
-        "there are two or more, else over queries.",
+        f"there are two or more, else over queries.{''.join(partly)}",
     )
 
 
@@ -94,14 +108,15 @@ def _look(plt, models, model) -> dict:
     }
 
 
-def _bars(axis, plt, found, protocol, datasets, models) -> None:
-    width = 0.8 / len(models)
+def _bars(axis, plt, found, protocol, datasets, models, measured) -> None:
+    """Bars of the measured ones of the models; a hole among them says so."""
+    width = min(0.27, 0.8 / len(measured))
     ink = plt.rcParams["text.color"]
-    many = len(models) * len(datasets) > 18
+    many = len(measured) * len(datasets) > 18
     for group, dataset in enumerate(datasets):
-        for index, model in enumerate(models):
+        for index, model in enumerate(measured):
             cell = found.get((protocol, dataset, model))
-            x = group - 0.4 + (index + 0.5) * width
+            x = group + (index - (len(measured) - 1) / 2) * width
             if cell is None:
                 axis.annotate(
                     "not measured", (x, 2), rotation=90, ha="center", va="bottom", fontsize=9

@@ -57,15 +57,15 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
     round_ = len(datasets) >= 3
 
     def draw(plt):
-        height = max(4.6, 1.2 + len(datasets) * (0.24 * len(models) + 0.3))
-        figure = plt.figure(figsize=(9.6 if round_ else 7.6, height), layout="constrained")
+        height = max(4.6 if round_ else 2.2, 1.3 + len(datasets) * (0.24 * len(models) + 0.3))
+        figure = plt.figure(figsize=(9.6 if round_ else 6.2, height), layout="constrained")
         columns = figure.add_gridspec(
             1, 2 if round_ else 1, width_ratios=(1.05, 1) if round_ else None
         )
         if round_:
             _radar(figure.add_subplot(columns[0], polar=True), plt, found, datasets, models)
         _dots(figure.add_subplot(columns[-1]), plt, found, datasets, models)
-        legend(figure, plt, models, one_each=True)
+        legend(figure, plt, models, one_each=True, columns=None if round_ else 3)
         return figure
 
     how = {
@@ -78,7 +78,7 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
         name="summary",
         alt=f"{protocol} top1 of {names_of(models)} on {', '.join(datasets)}, one number each with its interval.",
         draw=draw,
-        caption=f"{protocol} top1 of each model's one cell on each data set; the cell is {how}. "
+        caption=f"{protocol.capitalize()} top1 of each model's one cell on each data set; the cell is {how}. "
         f"Bars: 95 % interval {over}.",
     )
 

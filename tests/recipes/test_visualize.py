@@ -13,7 +13,9 @@ from stretchysnake.data.records import read_records
 from stretchysnake.data.transforms import normalise
 from stretchysnake.data.video import read_frames
 from stretchysnake.eval.activation_maps import patch_activations
+from stretchysnake.eval.features import FeatureSet
 from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.tsne import leave_one_out_top1
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import save_model
 from stretchysnake.models.config import VideoMambaConfig
@@ -181,6 +183,26 @@ def test_models_are_named_by_their_variant_and_must_differ(trained):
 
 def test_t_sne_needs_five_videos(trained, clip_folder, tmp_path):
     records = read_records(clip_folder)[:4]
-    with pytest.raises(ValueError, match=r"videos that could be read \(4\) must be at least 5"):
+    with pytest.raises(
+        ValueError, match=r"videos for t-SNE \(4 that can be read\) must be at least 5"
+    ):
         write_feature_maps(tmp_path, {"m": trained[1].weights}, records, sizes=[16], num_frames=4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_keep_their_look_in_every_panel_and_share_none():
+    from stretchysnake.report.feature_map_picture import LOOKS, _look
+
+    looks = {tuple(_look(number).items()) for number in range(LOOKS)}
+    assert len(looks) == LOOKS == 60
+    assert _look(LOOKS) == _look(0)
+
+
+def test_leave_one_out_is_measured_in_the_features_by_cosine():
+    features = torch.tensor([[1.0, 0], [9, 1], [0, 1], [1, 9], [-1, 0]])
+    found = FeatureSet(
+        features, torch.tensor([0, 0, 1, 1, 0]), [""] * 5, list("abcde"), Scale(1, 8, 8), 5
+    )
+    assert (
+        leave_one_out_top1(found) == 4 / 5
+    )  # only the last is wrong; by L2 the first would be too

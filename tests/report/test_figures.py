@@ -184,7 +184,8 @@ def test_bars_stand_at_vanillas_scale_and_say_what_is_missing():
         figure = protocol_bars(rows).draw(plt)
         words = [text.get_text() for axis in figure.axes for text in axis.texts]
         plt.close(figure)
-    assert words == ["80.0", "85.0", "90.0", "not measured"]
+    assert words == ["80.0", "85.0", "90.0"]
+    assert "Linear probe: vanilla alone." in protocol_bars(rows).caption
     table = protocol_table(rows)
     assert table.rows[0][:5] == (DATASET, "retrieval", "vanilla", "8 × 32 px", "80.0 [75.8, 83.6]")
     assert protocol_table(grid(VANILLA, WINS)) is None
@@ -207,3 +208,14 @@ def test_rows_of_a_vanilla_trained_at_another_t_stay_out_of_the_main_figures():
     ]
     assert main_rows(rows + other) == rows
     assert main_rows(rows) == rows
+
+
+def test_a_hole_among_the_bars_says_so():
+    rows = [*grid(VANILLA, WINS), *grid(VANILLA, WINS, dataset="other")]
+    rows += [cell("vanilla", 8, 32, 0.9, protocol="probe", dataset=d) for d in (DATASET, "other")]
+    rows += [cell("static_tokens", 8, 32, 0.9, protocol="probe", dataset="other")]
+    with style("black") as plt:
+        figure = protocol_bars(rows).draw(plt)
+        words = [text.get_text() for text in figure.axes[1].texts]
+        plt.close(figure)
+    assert words == ["90.0", "not measured", "90.0", "90.0"]
