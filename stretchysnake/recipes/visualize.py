@@ -3,65 +3,57 @@
 Command: `stretchysnake visualize VIDEO... --weights a.safetensors --weights b.safetensors --out DIR`.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.records import VideoRecord, find_videos, read_records
 from stretchysnake.report.context import PictureFile, write_pictures_list
 from stretchysnake.report.export import write_pictures
 from stretchysnake.report.picture import Picture, pyplot
 from stretchysnake.whole_file import unfinished_file, write_whole
+
+if TYPE_CHECKING:
+    from stretchysnake.data.records import VideoRecord
 
 Progress = Callable[[str], None]
 PAPER_SIZES, PAPER_NATIVE = (112, 192, 224, 448), 224
 """The sizes of Figures A14-A37; T is 16 there."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisualizeRun:
-    """Activation maps of videos, models side by side; t-SNE of the features of labelled videos."""
-
-    weights: list[str]
-    """weights.safetensors of a training, or an official checkpoint; give it once for each model."""
-    out: str
-    """Folder for the pictures (PNG and SVG), their numbers (.npz, .csv) and pictures.json."""
-    names: list[str] = field(default_factory=list)
-    """What the models are called; by default the variant in each weights file."""
-    sizes: list[int] | None = None
-    """S values in pixels; null means the paper's four, scaled to the model's native size."""
-    frames: int | None = None
-    """Frames per video; null means the native number."""
-    tsne: str | None = None
-    """Labelled videos (list, or a folder per class) whose [CLS] features are laid out by t-SNE; null leaves it out."""
-    seed: int = 0
-    """Of t-SNE."""
-
-
 def visualize(
-    run: VisualizeRun, videos: Sequence[str], *, progress: Progress | None = None
+    videos: Sequence[str],
+    *,
+    weights: Sequence[str],
+    out: str,
+    names: Sequence[str] = (),
+    sizes: Sequence[int] | None = None,
+    frames: int | None = None,
+    tsne: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """(files written, reasons of the videos that could not be read)."""
+    """(files written, reasons of the videos that could not be read); fields as in the verb's VisualizeRun."""
+    from stretchysnake.data.records import find_videos, read_records
     from stretchysnake.eval.tsne import checked_tsne
 
-    subjects = named_subjects(run.weights, run.names)
-    scales = {"sizes": run.sizes, "num_frames": run.frames, "progress": progress}
-    records = read_records(run.tsne) if run.tsne else None
+    subjects = named_subjects(weights, names)
+    scales = {"sizes": sizes, "num_frames": frames, "progress": progress}
+    records = read_records(tsne) if tsne else None
     if records is not None:
         checked_tsne(len(records))  # before the maps, which take their time
     skipped: list[str] = []
-    paths = write_activation_maps(run.out, subjects, find_videos(videos), skipped=skipped, **scales)
+    paths = write_activation_maps(out, subjects, find_videos(videos), skipped=skipped, **scales)
     if records is not None:
-        title = Path(run.tsne).stem
         paths += write_feature_maps(
-            run.out, subjects, records, seed=run.seed, title=title, **scales
+            out, subjects, records, seed=seed, title=Path(tsne).stem, **scales
         )
     return paths, skipped
 
@@ -103,6 +95,7 @@ def write_activation_maps(
     size, num_frames to its native T. A video that cannot be read goes to `skipped`, or to stderr without it;
     ValueError when none can be. pictures.json tells `report --pictures` what is there.
     """
+    from stretchysnake.data.decode_error import DecodeError
     from stretchysnake.eval.activation_maps import activation_maps, scales_of
     from stretchysnake.report.activation_picture import activation_picture
 
