@@ -56,7 +56,9 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
         raise ValueError(
             f"dataset ({dataset!r}) is neither measured nor in the paper's Table {table}: {present}."
         )
-    frames = sorted({place[1] for place in [*theirs, *ours]})
+    own = {place[1] for place in ours if table == "1" or place[0] != "static_tokens"}
+    # static tokens alone at some T is Table 1's business
+    frames = sorted({place[1] for place in theirs} | own)
     sizes = sorted({place[2] for place in [*theirs, *ours]})
     counted = {(c.num_queries, c.num_expected) for c in ours.values() if c.value is not None}
     lines = []
@@ -91,12 +93,14 @@ def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
         for table in MODELS:
             in_paper = any(n.dataset == dataset for n in paper_numbers(table))
             ours = _measured(rows, table, dataset, in_paper=in_paper)
-            wanted = bool(ours) if in_paper else False
-            if not in_paper and table == "A2":
-                wanted = any(row.protocol == BORROWED for row in select(rows, dataset=dataset))
-            if not in_paper and table == "A3":
-                wanted = len(set(vanilla_trained_at(select(rows, dataset=dataset)).values())) > 1
-            if wanted:
+            here = select(rows, dataset=dataset)
+            lengths = set(vanilla_trained_at(here).values())
+            wanted = {
+                "1": in_paper and bool(ours),
+                "A2": any(row.protocol == BORROWED for row in here),
+                "A3": len(lengths) > 1 or (in_paper and bool(lengths - {NATIVE_FRAMES})),
+            }
+            if wanted[table]:
                 found.append(beside_paper(rows, table, dataset=dataset))
     return found
 

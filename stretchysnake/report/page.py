@@ -143,9 +143,11 @@ def _figure(picture: Picture) -> dict:
 
 
 def _stacked(text: str):
-    """An interval in brackets goes below its number, small."""
+    """An interval in brackets goes below its number, small; so does the reason of an empty cell."""
     from markupsafe import Markup, escape
 
+    if text.startswith("– (") and text.endswith(")"):
+        return Markup("–<small>{}</small>").format(text[3:-1])
     number, bracket, rest = text.partition(" [")
     interval, _, after = rest.partition("]")
     if not bracket:

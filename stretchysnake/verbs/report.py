@@ -1,6 +1,6 @@
 """`stretchysnake report`: one HTML page from measured rows, and its tables and figures as files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.command_line import parsed
@@ -19,11 +19,13 @@ class ReportRun:
     """Folder for every table as Markdown and CSV and every figure as SVG and PNG; null writes none."""
     pictures: str | None = None
     """Folder that `stretchysnake visualize` wrote; its pictures are shown on the page."""
+    context: str | None = None
+    """context.json of a study: suites, trainings and the commands that measured the rows."""
 
 
 def run(argv: list[str]) -> int:
     run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths=True)
-    from stretchysnake.report.context import ReportContext, read_pictures
+    from stretchysnake.report.context import ReportContext, read_context, read_pictures
     from stretchysnake.report.export import write_tables
     from stretchysnake.report.page import write_page
     from stretchysnake.report.tables import render_text
@@ -37,7 +39,14 @@ def run(argv: list[str]) -> int:
     options = [f"--{name} {value}" for name, value in vars(run).items() if value is not None]
     command = " ".join(["stretchysnake report", *paths, *options])
     pictures = read_pictures(run.pictures) if run.pictures else []
-    context = ReportContext(commands=[command], versions=environment(), pictures=pictures)
+    context = ReportContext(versions=environment())
+    if run.context:
+        context = read_context(run.context)
+    context = replace(
+        context,
+        commands=[*context.commands, command],
+        pictures=[*context.pictures, *pictures],
+    )
     write_page(run.out, rows, context)
     print(render_text(rows))
     if run.tables:
