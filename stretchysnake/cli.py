@@ -11,6 +11,7 @@ VERBS = {
     "train": "train a model on a list or a folder of videos",
     "evaluate": "retrieval or a linear probe over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
+    "visualize": "activation maps over the frames of any videos, and t-SNE of features, models side by side",
     "embed": "features of any mp4, avi, webm, mkv ... files or folders",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",

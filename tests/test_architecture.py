@@ -60,10 +60,10 @@ ONLY_HOME = {
     "av": {"data/video.py", "data/pyav_frames.py", "data/video_writing.py"},
     "torchcodec": {"data/torchcodec_frames.py"},
     "triton": {"ops/selective_scan_triton.py"},
-    "matplotlib": {"report/figures.py"},
+    "matplotlib": {"report/picture.py"},
     "jinja2": {"report/page.py"},
     "jsonargparse": {"command_line.py"},
-    "sklearn": {"data/motion_digits.py", "eval/probe.py"},
+    "sklearn": {"data/motion_digits.py", "eval/probe.py", "eval/tsne.py"},
 }
 
 # What `import stretchysnake` must not load: these wait until they are used.

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 from stretchysnake import cli
+from stretchysnake.report.context import ReportContext, write_context
 
 
 def run(*arguments):
@@ -54,6 +55,11 @@ def test_train_evaluate_report_embed_on_real_files(clip_folder, tmp_path, capsys
     )
     assert run("report", rows, "--out", tmp_path / "report.html") == 0
     assert "<html" in (tmp_path / "report.html").read_text()
+    write_context(tmp_path / "context.json", ReportContext(title="Mine", commands=["make it"]))
+    words = ("--context", tmp_path / "context.json", "--tables", tmp_path / "tables")
+    assert run("report", rows, "--out", tmp_path / "report.html", *words) == 0
+    assert "make it\nstretchysnake report" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "tables" / "README.md").read_text().startswith("# Mine\n")
     video = clip_folder / "class1" / "2.mp4"
     assert run("embed", video, "--weights", weights, "--out", tmp_path / "features") == 0
     assert "1 of 1 videos" in capsys.readouterr().out
@@ -78,6 +84,7 @@ def test_configuration_goes_out_and_in_as_yaml(clip_folder, tmp_path, capsys):
         ),
         (["embed", "absent.mp4", "--weights", "w", "--out", "x"], "absent.mp4"),
         (["report", "absent.jsonl"], "absent.jsonl"),
+        (["visualize", "absent.mp4", "--weights", "w.pth", "--out", "x"], "w.pth"),
         (
             ["evaluate", "--weights", "w.pth", "--gallery", "x", "--queries", "x", "--out", "x"],
             "w.pth",

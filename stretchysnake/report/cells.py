@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stretchysnake.comparison import seed_interval, wilson_interval
 from stretchysnake.results import Row, latest, native_cells, select
 
 MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
@@ -21,6 +22,9 @@ class Cell:
     value: float | None
     spread: float | None = None
     """Standard deviation over seeds; None with fewer than two."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of value: over seeds with two or more (Student t, cut to [0, 1]), else over queries."""
     num_seeds: int = 0
     status: str = "absent"
     """`ok`, `oom`, `empty`, or `absent`: not measured."""
@@ -72,10 +76,13 @@ def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bo
     notes = sorted({row.note for row in rows if row.note})
     if values and len(values) < len(rows):
         notes.append(f"{len(rows) - len(values)} of {len(rows)} seeds without a value")
+    low, high = interval_of(rows) or (None, None)
     return Cell(
         **place,
         value=statistics.fmean(values) if values else None,
         spread=statistics.stdev(values) if len(values) >= 2 else None,
+        low=low,
+        high=high,
         num_seeds=len(values),
         status="ok" if values else rows[0].status,
         trained=any(row.trained for row in rows),
@@ -86,6 +93,46 @@ def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bo
         num_expected=max(row.num_expected for row in rows),
         note="; ".join(notes),
     )
+
+
+def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """95 % interval of the mean of one cell's rows, one row per seed; None where nothing gives one.
+
+    Two seeds or more: Student's t over seeds, cut to [0, 1]. One seed: the row's own interval, else
+    Wilson's over its queries where the metric is a share of queries.
+    """
+    known = [row for row in rows if row.value is not None]
+    over_seeds = seed_interval([row.value for row in known])
+    if over_seeds is not None:
+        return max(0.0, over_seeds.low), min(1.0, over_seeds.high)
+    if not known:
+        return None
+    (row,) = known
+    if row.low is not None and row.high is not None:
+        return row.low, row.high
+    if row.metric != "map" and row.num_queries:
+        return tuple(wilson_interval(row.value * row.num_queries, row.num_queries))
+    return None
+
+
+def main_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those of a vanilla trained at another T than the main one (paper Table A3).
+
+    Several vanilla models may share the rows, told apart by run_id; the main one is trained at the T that
+    the other models' native scale has, or else at the T that most rows speak of.
+    """
+    home = vanilla_trained_at(rows)
+    if len(set(home.values())) < 2:
+        return list(rows)
+    others = [row.num_frames for row in rows if row.native and row.model != "vanilla"]
+    counts = others or [home[row.run_id] for row in rows if row.run_id in home]
+    main = max(sorted(set(counts)), key=counts.count)
+    return [row for row in rows if row.model != "vanilla" or home.get(row.run_id, main) == main]
+
+
+def vanilla_trained_at(rows: Sequence[Row]) -> dict[str, int]:
+    """run_id of each vanilla -> the T it was trained at, from its native cell."""
+    return {row.run_id: row.num_frames for row in rows if row.native and row.model == "vanilla"}
 
 
 def _mean(numbers) -> float | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from stretchysnake.whole_file import write_whole
+
+PICTURES = "pictures.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,18 @@ class TrainingInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """A picture made elsewhere (`stretchysnake visualize`), shown on the page."""
+
+    path: str | Path
+    """png, jpg or webp."""
+    alt: str
+    caption: str = ""
+    section: str = "Features"
+    """Heading that it stands under."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContext:
     """Everything on the page that is not a measured row."""
 
@@ -62,6 +76,8 @@ class ReportContext:
     """As `results.environment()` returns it."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage."""
+    pictures: Sequence[PictureFile] = ()
+    """Maps of activations and of features; embedded as long as they fit on the page."""
     notes: Sequence[str] = ()
     """Further limits of this very run, one sentence each."""
 
@@ -78,6 +94,33 @@ def read_context(path: str | Path) -> ReportContext:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         suites = [SuiteInfo(**suite) for suite in found.pop("suites", ())]
         training = [TrainingInfo(**training) for training in found.pop("training", ())]
-        return ReportContext(**found, suites=suites, training=training)
+        pictures = [PictureFile(**picture) for picture in found.pop("pictures", ())]
+        return ReportContext(**found, suites=suites, training=training, pictures=pictures)
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a report context ({error}).") from None
+
+
+def read_pictures(folder: str | Path) -> list[PictureFile]:
+    """The pictures that `write_pictures_list` recorded in a folder."""
+    path = Path(folder) / PICTURES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        pictures = [PictureFile(**picture) for picture in found]
+    except FileNotFoundError:
+        raise ValueError(
+            f"pictures ({folder}) must be a folder that stretchysnake visualize wrote; {PICTURES} is missing"
+        ) from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path}: not a list of pictures ({error}).") from None
+    return [replace(picture, path=Path(folder) / picture.path) for picture in pictures]
+
+
+def write_pictures_list(folder: str | Path, pictures: Sequence[PictureFile]) -> None:
+    """Records pictures that lie in the folder, so that a page can show them; those listed earlier are kept."""
+    try:
+        listed = {str(Path(p.path).name): p for p in read_pictures(folder)}
+    except ValueError:
+        listed = {}
+    listed |= {Path(picture.path).name: picture for picture in pictures}
+    entries = [asdict(replace(p, path=name)) for name, p in listed.items()]
+    write_whole(Path(folder) / PICTURES, json.dumps(entries, indent=1) + "\n")

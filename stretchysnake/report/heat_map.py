@@ -49,6 +49,13 @@ def difference_title(model: str, baseline: str) -> str:
     return f"Δ = {label(model)} − {label(baseline)}"
 
 
+def readable_on(fill: Sequence[float]) -> str:
+    """black or white, whichever stands out more on an sRGB colour; its contrast is at least 4.5 (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in fill]
+    luminance = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "black" if luminance > 0.179 else "white"
+
+
 def _square(axis, plt, x, y, text, fill, *, trained: bool, native: bool) -> None:
     ink = plt.rcParams["text.color"]
     patch = plt.Rectangle(
@@ -62,8 +69,7 @@ def _square(axis, plt, x, y, text, fill, *, trained: bool, native: bool) -> None
     axis.add_patch(patch)
     colour = ink
     if fill is not None:
-        light = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]
-        colour = "black" if light > 0.5 else "white"
+        colour = readable_on(fill)
     weight = "bold" if native else "normal"
     axis.text(x, y, text, ha="center", va="center", color=colour, weight=weight)
 

@@ -8,22 +8,18 @@ from pathlib import Path
 
 from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
-from stretchysnake.report.cells import (
-    datasets_of,
-    label,
-    main_dataset,
-    percent,
-    points,
-    protocols_of,
-)
+from stretchysnake.report.cells import label, main_rows, percent, points
 from stretchysnake.report.context import (
+    PictureFile,
     ReportContext,
     SuiteInfo,
     TrainingInfo,
     read_context,
     write_context,
 )
+from stretchysnake.report.gallery import first_protocol_rows, ordered_datasets, pictures_of
 from stretchysnake.report.headlines import claim, headlines, tiles
+from stretchysnake.report.picture import Picture
 from stretchysnake.report.plain_table import PlainTable
 from stretchysnake.report.tables import (
     accuracy_table,
@@ -32,10 +28,11 @@ from stretchysnake.report.tables import (
     plain_accuracy_table,
     render_text,
 )
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results import Row, select
 from stretchysnake.whole_file import write_whole
 
 __all__ = [
+    "PictureFile",
     "ReportContext",
     "SuiteInfo",
     "TrainingInfo",
@@ -49,7 +46,14 @@ __all__ = [
 
 MAX_CLIP_BYTES = 200_000
 MAX_CLIPS = 6
-MAX_PICTURE_BYTES = 3_000_000
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".mp4": "video/mp4",
+}
+MAX_EMBEDDED_BYTES = 4_500_000
+"""Of clips and pictures together; base64 adds a third, and the figures a few MB: the page stays below 10 MB."""
 
 
 def write_page(path: str | Path, rows: Sequence[Row], context: ReportContext) -> None:
@@ -61,7 +65,7 @@ def write_overview_png(
     path: str | Path, rows: Sequence[Row], dataset: str | None = None, chance: float | None = None
 ) -> None:
     """Writes the README's picture: accuracy over size beside the map of differences."""
-    write_whole(path, figures.overview_png(rows, dataset=dataset, chance=chance))
+    write_whole(path, figures.overview_png(main_rows(rows), dataset=dataset, chance=chance))
 
 
 def render_page(rows: Sequence[Row], context: ReportContext) -> str:
@@ -73,47 +77,52 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
             "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
         ) from None
 
-    first = protocols_of(select(rows, metric="top1"))[:1]
-    top1 = latest(select(rows, metric="top1", protocol=first))
-    main = main_dataset(top1)
-    found = headlines(top1, dataset=main)
+    top1 = first_protocol_rows(rows)
+    found = headlines(top1)
+    main = found.dataset
     infos = {suite.dataset: suite for suite in context.suites}
-    measured = datasets_of(top1)
-    order = [main, *[name for name in measured if name != main]]
+    order = ordered_datasets(top1)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "points": points, "label": label}
+    environment.filters["stacked"] = _stacked
     source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     template = environment.from_string(source)
-    chance = infos[main].chance if main in infos else None
     native = sorted({(row.num_frames, row.size, row.patch_size) for row in top1 if row.native})
+    drawn = {kind: [_figure(p) for p in made] for kind, made in pictures_of(rows, context).items()}
+    embedded = _Embedded(MAX_EMBEDDED_BYTES)
     return template.render(
         context=context,
         claim=claim(found),
         tiles=tiles(found),
         main=main,
         native=[n for n in native if any(_is_home(row, n) for row in top1)],
-        main_map=_safe(figures.heat_maps(top1, dataset=main)),
-        suites=[_suite(top1, name, infos.get(name)) for name in order],
-        cost=_safe(figures.accuracy_over_cost(top1, dataset=main, chance=chance)),
-        loss=_loss(context.training),
+        drawn=drawn,
+        heat_of={p["dataset"]: p for p in drawn["heat"]},
+        size_of={p["dataset"]: p for p in drawn["size"]},
+        suites=[_suite(top1, name, infos.get(name), embedded) for name in order],
+        sections=_sections(context.pictures, embedded),
+        left_out=embedded.left_out,
         limits=_limits(top1, context, main),
         counts=_counts(top1, order),
-        runs=sorted({row.run_id for row in top1}),
-        devices=sorted({row.device for row in top1 if row.device}),
-        commits=sorted({row.commit for row in top1 if row.commit}),
-        extra=[*_other_tables(rows, first), *further_tables(rows)],
-        empty_datasets=[suite.name for suite in context.suites if suite.dataset not in measured],
+        runs=sorted({row.run_id for row in rows}),
+        devices=sorted({row.device for row in rows if row.device}),
+        commits=sorted({row.commit for row in rows if row.commit}),
+        extra=[*further_tables(rows), *_other_tables(main_rows(rows), top1)],
+        empty_datasets=[suite.name for suite in context.suites if suite.dataset not in order],
     )
 
 
-def _other_tables(rows: Sequence[Row], shown: list[str]) -> list[PlainTable]:
+def _other_tables(rows: Sequence[Row], shown: Sequence[Row]) -> list[PlainTable]:
     """Tables of the protocols and metrics that the page's main part leaves out."""
+    first = {row.protocol for row in shown}
     return [
-        plain_accuracy_table(select(rows, protocol=protocol), dataset=dataset, metric=metric)
+        plain_accuracy_table(
+            select(rows, protocol=protocol), dataset=dataset, metric=metric, intervals=True
+        )
         for protocol, metric, dataset in measured_tables(rows)
-        if [protocol] != shown or metric != "top1"
+        if protocol not in first or metric != "top1"
     ]
 
 
@@ -121,57 +130,79 @@ def _is_home(row: Row, native: tuple[int, int, int]) -> bool:
     return row.model == "vanilla" and native == (row.num_frames, row.size, row.patch_size)
 
 
-def _safe(svg: str):
+def _figure(picture: Picture) -> dict:
     from markupsafe import Markup
 
-    return Markup(svg)  # our own figure: texts are drawn as paths, its label is escaped there
+    # our own figure: texts are drawn as paths, its label is escaped there
+    return {
+        "dataset": picture.dataset,
+        "svg": Markup(picture.inline()),
+        "caption": picture.caption,
+        "alt": picture.alt,
+    }
 
 
-def _suite(rows: Sequence[Row], dataset: str, info: SuiteInfo | None) -> dict:
-    chance = info.chance if info else None
-    clips, left_out = _clips(info)
+def _stacked(text: str):
+    """An interval in brackets goes below its number, small; so does the reason of an empty cell."""
+    from markupsafe import Markup, escape
+
+    if text.startswith("– (") and text.endswith(")"):
+        return Markup("–<small>{}</small>").format(text[3:-1])
+    number, bracket, rest = text.partition(" [")
+    interval, _, after = rest.partition("]")
+    if not bracket:
+        return escape(text)
+    return Markup("{}{}<small>{}</small>").format(number, after, interval.replace(", ", "–"))
+
+
+class _Embedded:
+    """Files as data URLs while they fit into max_bytes; what does not is remembered by name."""
+
+    def __init__(self, max_bytes: int):
+        self.free, self.left_out = max_bytes, []
+
+    def url(self, path: str | Path) -> str | None:
+        """None for a file that is missing, of another kind or too large; it is then in left_out."""
+        path = Path(path)
+        kind = MEDIA_TYPES.get(path.suffix)
+        if kind is None or not path.is_file() or path.stat().st_size > self.free:
+            self.left_out.append(path.name)
+            return None
+        self.free -= path.stat().st_size
+        return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _suite(rows: Sequence[Row], dataset: str, info: SuiteInfo | None, embedded: _Embedded) -> dict:
+    clips, left_out = _clips(info, embedded)
     return {
         "dataset": dataset,
         "info": info,
         "table": accuracy_table(rows, dataset=dataset),
-        "found": headlines(rows, dataset=dataset),
-        "heat": _safe(figures.heat_maps(rows, dataset=dataset)),
-        "lines": _safe(figures.accuracy_over_size(rows, dataset=dataset, chance=chance)),
         "clips": clips,
         "clips_left_out": left_out,
-        "sheet": _picture(info.contact_sheet_png) if info and info.contact_sheet_png else None,
-        "native": any(row.native for row in rows if row.dataset == dataset),
+        "sheet": embedded.url(info.contact_sheet_png) if info and info.contact_sheet_png else None,
     }
 
 
-def _data_url(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _clips(info: SuiteInfo | None) -> tuple[list[dict], int]:
+def _clips(info: SuiteInfo | None, embedded: _Embedded) -> tuple[list[dict], int]:
     clips = []
     paths = [Path(path) for path in info.sample_clips] if info else []
     for path in paths:
         if len(clips) < MAX_CLIPS and path.is_file() and path.stat().st_size < MAX_CLIP_BYTES:
-            clips.append({"name": path.stem, "url": _data_url(path, "video/mp4")})
+            url = embedded.url(path)
+            clips += [{"name": path.stem, "url": url}] if url else []
     return clips, len(paths) - len(clips)
 
 
-def _picture(path: str | Path) -> str | None:
-    path = Path(path)
-    if not path.is_file() or path.stat().st_size > MAX_PICTURE_BYTES:
-        return None
-    kind = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}.get(path.suffix)
-    return _data_url(path, kind) if kind else None
-
-
-def _loss(training: Sequence[TrainingInfo]):
-    curves = {
-        f"{number} {info.model} {info.seed}": (info.model, info.loss_curve)
-        for number, info in enumerate(training)
-        if len(info.loss_curve) > 1
-    }
-    return _safe(figures.loss_curves(curves)) if curves else None
+def _sections(pictures: Sequence[PictureFile], embedded: _Embedded) -> dict[str, list[dict]]:
+    """The pictures made elsewhere, by the heading they stand under."""
+    sections: dict[str, list[dict]] = {}
+    for picture in pictures:
+        url = embedded.url(picture.path)
+        if url is not None:
+            entry = {"url": url, "alt": picture.alt, "caption": picture.caption}
+            sections.setdefault(picture.section, []).append(entry)
+    return sections
 
 
 def _counts(rows: Sequence[Row], datasets: Sequence[str]) -> list[dict]:
@@ -212,8 +243,7 @@ def _limits(rows: Sequence[Row], context: ReportContext, main: str) -> list[str]
         )
     else:
         limits.append(
-            f"{len(seeds)} training seeds: ± is the standard deviation over seeds, the headlines' "
-            f"intervals are Student's t with {len(seeds) - 1} degree"
+            f"{len(seeds)} training seeds: intervals are Student's t with {len(seeds) - 1} degree"
             f"{'s' if len(seeds) > 2 else ''} of freedom."
         )
     answered = [row for row in select(rows, dataset=main, status="ok") if row.num_queries]

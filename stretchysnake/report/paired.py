@@ -45,6 +45,7 @@ def paired_table(
     if not lines:
         return None
     return PlainTable(
+        name=f"paired-{protocol}-{dataset}",
         title=f"{dataset}: {label(model)} against {label(baseline)} on the same queries, {protocol} top1",
         head=("seed", "T", "S", "queries", f"only {label(model)} right", f"only {label(baseline)} right",
               "difference, points", "p"),

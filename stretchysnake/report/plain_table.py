@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import textwrap
 from dataclasses import dataclass
 
 
@@ -15,6 +17,13 @@ class PlainTable:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    name: str = ""
+    """Name of its files; by default its title."""
+
+    @property
+    def file_name(self) -> str:
+        """`name` with everything but letters, digits, dots and _ made a dash."""
+        return re.sub(r"[^A-Za-z0-9._]+", "-", self.name or self.title).strip("-.") or "table"
 
     def __post_init__(self):
         for row in self.rows:
@@ -34,7 +43,7 @@ class PlainTable:
         return out.getvalue()
 
     def to_text(self) -> str:
-        """Plain columns, the first to the left."""
+        """Plain columns, the first to the left, and the note in lines of up to 100."""
         lines = [self.head, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         body = "\n".join(
@@ -44,4 +53,5 @@ class PlainTable:
             ).rstrip()
             for line in lines
         )
-        return f"{self.title}\n{body}\n" + (f"{self.note}\n" if self.note else "")
+        note = textwrap.fill(self.note, 100, break_on_hyphens=False)
+        return f"{self.title}\n{body}\n" + (f"{note}\n" if note else "")

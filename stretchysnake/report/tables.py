@@ -1,28 +1,31 @@
-"""The twin of the paper's Table 1, as plain data and as Markdown, CSV and terminal text."""
+"""Accuracy tables as Markdown, CSV and terminal text, and every other table that rows can fill."""
 
 from __future__ import annotations
 
 import csv
 import io
-import statistics
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from stretchysnake.report.accuracy_table import (
+    AccuracyTable,
+    TableCell,
+    TableRow,
+    accuracy_table,
+)
 from stretchysnake.report.beside_paper import tables_beside_paper
-from stretchysnake.report.best_cell import best_cell_table
+from stretchysnake.report.best_cell import best_cell_table, comparison_table
 from stretchysnake.report.cells import (
-    Cell,
-    cells_of,
     datasets_of,
     label,
-    models_of,
-    percent,
+    main_rows,
     points,
     protocols_of,
 )
 from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
 from stretchysnake.report.paired import paired_table
 from stretchysnake.report.plain_table import PlainTable
+from stretchysnake.report.protocol_bars import protocol_table
 from stretchysnake.results import Row, select
 
 __all__ = [
@@ -40,168 +43,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableCell:
-    """One cell as printed: `text` and, where there is no number, the reason in `note`."""
-
-    text: str
-    spread: str = ""
-    note: str = ""
-    best: bool = False
-    """The most accurate model of this (num_frames, size), ties included."""
-    trained: bool = False
-    native: bool = False
-    cell: Cell | None = None
-    """None in a row of differences."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """One model at one num_frames, or its differences to the baseline (`is_difference`)."""
-
-    model: str
-    num_frames: int
-    cells: tuple[TableCell, ...]
-    is_difference: bool = False
-    average_all: float | None = None
-    """Mean difference to the baseline over the row's cells; None for the baseline itself."""
-    average_away: float | None = None
-    """The same without the baseline's native cell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyTable:
-    """Accuracy of every model (rows) at every size (columns), grouped by num_frames."""
-
-    dataset: str
-    metric: str
-    baseline: str
-    model: str
-    sizes: tuple[int, ...]
-    rows: tuple[TableRow, ...]
-    averages: tuple[tuple[str, float | None, float | None], ...]
-    """(model, mean difference over all cells, the same away from the native cell)."""
-    seeds: tuple[int, ...]
-    num_queries: int
-    """Fewest queries answered in any measured cell, of num_expected."""
-    num_expected: int
-    num_gallery: int
-
-
-def accuracy_table(
-    rows: Sequence[Row],
-    *,
-    dataset: str,
-    baseline: str = "vanilla",
-    model: str = "static_tokens",
-    metric: str = "top1",
-) -> AccuracyTable:
-    """Table 1 for one data set; `model` is the one whose differences get a row of their own.
-
-    Accuracies are means over seeds, ± is their standard deviation. A difference needs a value on
-    both sides: cells out of memory or not measured enter no average.
-    """
-    chosen = select(rows, dataset=dataset, metric=metric)
-    if not chosen:
-        raise ValueError(
-            f"dataset ({dataset!r}) has no {metric} rows; measured: "
-            f"{', '.join(datasets_of(rows)) or 'nothing'}."
-        )
-    grid = cells_of(chosen, dataset=dataset, metric=metric)
-    sizes = tuple(sorted({size for _, _, size in grid}))
-    lines = []
-    for num_frames in sorted({frames for _, frames, _ in grid}):
-        home = [grid.get((baseline, num_frames, size)) for size in sizes]
-        for name in models_of(chosen):
-            cells = [grid[name, num_frames, size] for size in sizes]
-            deltas = [_delta(cell, other) for cell, other in zip(cells, home, strict=True)]
-            away = [d for d, cell in zip(deltas, cells, strict=True) if not cell.native]
-            is_home = name == baseline
-            averages = {
-                "average_all": None if is_home else _mean(deltas),
-                "average_away": None if is_home else _mean(away),
-            }
-            printed = tuple(_printed(cell, grid) for cell in cells)
-            lines.append(TableRow(model=name, num_frames=num_frames, cells=printed, **averages))
-            if name == model and not is_home and any(home):
-                pairs = zip(deltas, cells, home, strict=True)
-                printed = tuple(_printed_delta(*pair) for pair in pairs)
-                lines.append(
-                    TableRow(
-                        model=name,
-                        num_frames=num_frames,
-                        cells=printed,
-                        is_difference=True,
-                        **averages,
-                    )
-                )
-    ok = [row for row in chosen if row.status == "ok"]
-    return AccuracyTable(
-        dataset=dataset,
-        metric=metric,
-        baseline=baseline,
-        model=model,
-        sizes=sizes,
-        rows=tuple(lines),
-        averages=_averages(grid, models_of(chosen), baseline),
-        seeds=tuple(sorted({row.seed for row in chosen})),
-        num_queries=min((row.num_queries for row in ok), default=0),
-        num_expected=max(row.num_expected for row in chosen),
-        num_gallery=max(row.num_gallery for row in chosen),
-    )
-
-
-def _averages(grid, models, baseline):
-    averages = []
-    for name in models:
-        if name == baseline:
-            continue
-        mine = [cell for key, cell in grid.items() if key[0] == name]
-        deltas = [_delta(c, grid.get((baseline, c.num_frames, c.size))) for c in mine]
-        away = [d for d, cell in zip(deltas, mine, strict=True) if not cell.native]
-        averages.append((name, _mean(deltas), _mean(away)))
-    return tuple(averages)
-
-
-def _delta(cell: Cell, other: Cell | None) -> float | None:
-    if other is None or cell.value is None or other.value is None:
-        return None
-    return cell.value - other.value
-
-
-def _mean(numbers: Sequence[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _printed(cell: Cell, grid: dict) -> TableCell:
-    place = (cell.num_frames, cell.size)
-    rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
-    values = [other.value for other in rivals if other.value is not None]
-    texts = {"oom": "OOM", "empty": "–", "absent": "–"}
-    reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
-    note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
-    return TableCell(
-        text=texts.get(cell.status, percent(cell.value)),
-        spread="" if cell.spread is None else percent(cell.spread),
-        note="not measured" if cell.status == "absent" else note,
-        best=cell.value is not None and len(rivals) > 1 and cell.value == max(values),
-        trained=cell.trained,
-        native=cell.native,
-        cell=cell,
-    )
-
-
-def _printed_delta(delta: float | None, cell: Cell, other: Cell | None) -> TableCell:
-    note = ""
-    if delta is None:
-        missing = other if other is None or other.value is None else cell
-        why = {"oom": "out of memory", "empty": "no query could be read"}
-        reason = why.get(missing.status if missing else "", "not measured")
-        note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
-    return TableCell(text=points(delta), note=note, native=cell.native)
-
-
 def to_markdown(table: AccuracyTable) -> str:
     """A pipe table: best of each cell in bold, `*` seen in training, `†` vanilla's native cell."""
     head = ["model", "T", *map(str, table.sizes), "Avg Δ", "Avg Δ away"]
@@ -217,14 +58,15 @@ def to_markdown(table: AccuracyTable) -> str:
     title = table.dataset.replace("|", "\\|")
     return (
         f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{body}\n\n"
-        "Bold: best of its cell. `*` seen in training, `†` vanilla's native cell. "
+        "Bold: best of its cell. Brackets: 95 % interval, over seeds (Student's t) where there are two or more, else "
+        "over queries. `*` seen in training, `†` vanilla's native cell. "
         "Avg Δ: mean difference to vanilla in points; away: without the native cell.\n"
     )
 
 
 def _marked(cell: TableCell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
-    text += f" ± {cell.spread}" if cell.spread else ""
+    text += f" [{cell.interval}]" if cell.interval else ""
     return text + ("*" if cell.trained else "") + ("†" if cell.native and cell.cell else "")
 
 
@@ -240,7 +82,18 @@ def to_csv(table: AccuracyTable) -> str:
     """One line for each cell of a model; fractions at full precision, no rounding."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ["dataset", "metric", "model", "num_frames", "size", "patch_size", "value", "spread"]
+    names = [
+        "dataset",
+        "metric",
+        "model",
+        "num_frames",
+        "size",
+        "patch_size",
+        "value",
+        "spread",
+        "low",
+        "high",
+    ]
     names += ["num_seeds", "status", "trained", "native", "gflops", "milliseconds"]
     names += ["num_queries", "num_expected", "note"]
     writer.writerow(names)
@@ -255,6 +108,7 @@ def to_csv(table: AccuracyTable) -> str:
 def render_text(rows: Sequence[Row]) -> str:
     """The headlines of retrieval, and the table of every protocol, metric and data set, for the terminal."""
     parts = []
+    everything, rows = rows, main_rows(rows)
     main = select(rows, protocol="retrieval", metric="top1")
     if main:
         found = headlines(main)
@@ -264,27 +118,36 @@ def render_text(rows: Sequence[Row]) -> str:
         chosen = select(rows, protocol=protocol)
         plain = plain_accuracy_table(chosen, dataset=dataset, metric=metric)
         parts += ["", plain.to_text().rstrip()]
-    for plain in further_tables(rows):
+    for plain in further_tables(everything):
         parts += ["", plain.to_text().rstrip()]
     return "\n".join(parts).lstrip("\n") + "\n"
 
 
-def plain_accuracy_table(rows: Sequence[Row], *, dataset: str, metric: str) -> PlainTable:
-    """The accuracy table of one protocol's rows as texts."""
+def plain_accuracy_table(
+    rows: Sequence[Row], *, dataset: str, metric: str, intervals: bool = False
+) -> PlainTable:
+    """The accuracy table of one protocol's rows as texts, on request with their 95 % intervals in brackets."""
     table = accuracy_table(rows, dataset=dataset, metric=metric)
     lines = []
     for row in table.rows:
         name = ("Δ " if row.is_difference else "") + label(row.model)
-        marks = [c.text + ("*" if c.trained else "") for c in row.cells]
+        marks = [
+            c.text
+            + ("*" if c.trained else "")
+            + (f" [{c.interval}]" if intervals and c.interval else "")
+            for c in row.cells
+        ]
         ends = [points(row.average_all), points(row.average_away)]
         is_model = not row.is_difference and row.model != table.baseline
         lines.append((name, str(row.num_frames), *marks, *(ends if is_model else ["", ""])))
     protocol = ", ".join(protocols_of(select(rows, dataset=dataset, metric=metric)))
     return PlainTable(
+        name=f"table-1-{protocol}-{metric}-{dataset}",
         title=f"{dataset}: {protocol} {metric}, percent",
         head=("", "T", *map(str, table.sizes), "Avg Δ", "away"),
         rows=tuple(lines),
-        note=f"{_counts(table)}; * seen in training",
+        note=f"{_counts(table)}; * seen in training"
+        + ("; brackets: 95 % interval, over seeds or, with one, over queries" if intervals else ""),
     )
 
 
@@ -295,21 +158,18 @@ def measured_tables(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
-    """Best cells, paired tests and the paper's tables beside ours: whatever the rows can fill."""
-    main = select(rows, protocol="retrieval", metric="top1")
-    paired = [paired_table(main, dataset=dataset) for dataset in datasets_of(main)]
-    return [
-        *best_cell_tables(rows),
-        *(table for table in paired if table is not None),
+    """Best cells both ways, protocols side by side, paired tests, the paper's tables beside ours: all the rows fill."""
+    main = main_rows(rows)
+    retrieval = select(main, protocol="retrieval", metric=("top1", "gallery_top1"))
+    cells = {(row.dataset, row.num_frames, row.size) for row in retrieval}
+    counts = Counter(dataset for dataset, *_ in cells)
+    several = [d for d in datasets_of(retrieval) if counts[d] > 1]  # of one cell none is best
+    found = [
+        *(best_cell_table(retrieval, dataset=dataset) for dataset in several),
+        comparison_table(main, "2"),
+        comparison_table(main, "A1"),
+        protocol_table(main),
+        *(paired_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
         *tables_beside_paper(rows),
     ]
-
-
-def best_cell_tables(rows: Sequence[Row]) -> list[PlainTable]:
-    """Table 2's twin of every data set whose gallery was asked too (metric gallery_top1)."""
-    guided = select(rows, metric="gallery_top1", status="ok")
-    return [
-        best_cell_table(rows, dataset=dataset, protocol=protocol)
-        for protocol in protocols_of(guided)
-        for dataset in datasets_of(select(guided, protocol=protocol))
-    ]
+    return [table for table in found if table is not None]

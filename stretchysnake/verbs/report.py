@@ -1,10 +1,13 @@
-"""`stretchysnake report`: one HTML page from measured rows."""
+"""`stretchysnake report`: one HTML page from measured rows, and its tables and figures as files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from stretchysnake.command_line import parsed
 
-EXAMPLES = "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html"
+EXAMPLES = (
+    "stretchysnake report runs/a/rows.jsonl runs/b/rows.jsonl --out report.html --tables tables/"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,11 +15,18 @@ class ReportRun:
     """One self-contained HTML page from rows."""
 
     out: str = "report.html"
+    tables: str | None = None
+    """Folder for every table as Markdown and CSV and every figure as SVG and PNG; null writes none."""
+    pictures: str | None = None
+    """Folder that `stretchysnake visualize` wrote; its pictures are shown on the page."""
+    context: str | None = None
+    """context.json of a study: suites, trainings and the commands that measured the rows."""
 
 
 def run(argv: list[str]) -> int:
     run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths=True)
-    from stretchysnake.report.context import ReportContext
+    from stretchysnake.report.context import ReportContext, read_context, read_pictures
+    from stretchysnake.report.export import write_tables
     from stretchysnake.report.page import write_page
     from stretchysnake.report.tables import render_text
     from stretchysnake.results import environment, read_rows
@@ -26,8 +36,21 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"rows ({', '.join(paths)}) hold no measured number; run stretchysnake evaluate first"
         )
-    commands = ["stretchysnake report " + " ".join(paths) + f" --out {run.out}"]
-    write_page(run.out, rows, ReportContext(commands=commands, versions=environment()))
+    options = [f"--{name} {value}" for name, value in vars(run).items() if value is not None]
+    command = " ".join(["stretchysnake report", *paths, *options])
+    pictures = read_pictures(run.pictures) if run.pictures else []
+    context = ReportContext(versions=environment())
+    if run.context:
+        context = read_context(run.context)
+    context = replace(
+        context,
+        commands=[*context.commands, command],
+        pictures=[*context.pictures, *pictures],
+    )
+    write_page(run.out, rows, context)
     print(render_text(rows))
+    if run.tables:
+        written = write_tables(run.tables, rows, context)
+        print(f"tables and figures: {len(written)} files, {Path(run.tables) / 'README.md'}")
     print(f"report: {run.out}")
     return 0

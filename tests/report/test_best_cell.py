@@ -50,8 +50,9 @@ def test_table_sets_ours_beside_the_papers():
     ]
     table = best_cell_table(rows, dataset="ucf101")
     lines = {row[0]: row for row in table.rows}
-    assert lines["static tokens"][5:] == ("94.5", "−4.5")
-    assert lines["vanilla"][3:] == ("– (gallery_top1 not measured)", "–", "91.8", "−1.8")
-    assert lines["temporal"][5:] == ("not in the paper", "–")
+    assert lines["static tokens"][5:] == ("400 of 400", "1", "94.5", "−4.5", "−4.5")
+    assert lines["vanilla"][3:5] == ("– (no gallery_top1)", "–")
+    assert lines["vanilla"][7:] == ("91.8", "−1.8", "– (no number of ours)")
+    assert lines["temporal"][7:] == ("– (not in the paper)",) * 3
     assert "16 × 224 px" in table.to_text() and table.to_csv().count("\n") == 4
     assert table.to_markdown().startswith("**ucf101: one cell for each model")

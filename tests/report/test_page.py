@@ -193,7 +193,15 @@ def test_page_shows_other_protocols_and_metrics_in_their_own_tables():
     page = render_page(rows, ReportContext())
     assert f"{DATASET}: probe top1, percent" in page
     assert "one cell for each model, retrieval top1, percent" in page
-    assert 'id="more"' not in render_page(grid(VANILLA, WINS), ReportContext())
+    assert "<td>80.0<small>75.8–83.6</small></td>" in page
+
+
+def test_empty_cells_say_why_and_escape_it():
+    page = render_page([cell("vanilla", 8, 224, 0.5, dataset="coin")], ReportContext())
+    assert "<td>–<small>not measured</small></td>" in page
+    assert "<td>–<small>no gallery_top1</small></td>" in page
+    rows = [cell("vanilla", 8, 32, 0.5), cell("vanilla", 8, 32, 0.5, protocol=HOSTILE)]
+    assert "<script" not in render_page(rows, ReportContext())
 
 
 def test_page_of_a_probe_alone():

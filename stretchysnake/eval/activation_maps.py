@@ -1,0 +1,106 @@
+"""How active each patch of a video is, frame by frame, at several sizes (paper A.7.3, Figs. A22-A37).
+
+Paper does not say how a patch token becomes one number; we use the cosine of the patch token with the
+[CLS] token of the same clip, both from the last layer after the final norm, because [CLS] is the feature
+that retrieval compares, and a cosine can be set side by side for two models and all sizes. (The token's
+length says nothing: the final norm fixes it.)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import map_decoding
+from stretchysnake.data.transforms import normalise
+from stretchysnake.data.video import read_frames
+from stretchysnake.flexibility import Scale, Variant, eval_scale
+from stretchysnake.models.videomamba import VideoMamba
+
+
+@dataclass(frozen=True)
+class VideoActivations:
+    """Maps of one video: by (subject, size asked for) the activations (t, h, w) fp32 and the frames seen."""
+
+    path: str
+    maps: dict[tuple[str, int], np.ndarray]
+    frames: dict[tuple[str, int], np.ndarray]
+    """(T, S, S, 3) uint8, as that model saw them."""
+    scales: dict[tuple[str, int], Scale]
+    indices: list[int]
+    """Frame numbers in the video; repeated where it has fewer frames than T."""
+    total: int
+    """Frames in the video."""
+
+
+def patch_activations(model: VideoMamba, frames: np.ndarray, scale: Scale) -> np.ndarray:
+    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS]; frames (T, S, S, 3) uint8."""
+    device = next(model.parameters()).device
+    video = normalise(torch.from_numpy(np.ascontiguousarray(frames)))[None].to(device)
+    model.eval()
+    with torch.inference_mode():
+        tokens = model.tokens(video, scale.patch_size, grid="floor")
+        cosine = F.cosine_similarity(
+            tokens.patches[0].float(), tokens.cls[0].float().expand_as(tokens.patches[0]), dim=-1
+        )
+    return cosine.cpu().numpy()
+
+
+def scales_of(
+    subjects: dict[str, tuple[VideoMamba, Variant]], *, sizes: Sequence[int], num_frames: int
+) -> dict[tuple[str, int], Scale]:
+    """The scale of every subject at every size; ValueError names a size that a subject's patch does not fit."""
+    return {
+        (name, size): eval_scale(variant, num_frames=num_frames, size=size)
+        for name, (_, variant) in subjects.items()
+        for size in sizes
+    }
+
+
+def activation_maps(
+    subjects: dict[str, tuple[VideoMamba, Variant]],
+    videos: Sequence[str],
+    *,
+    sizes: Sequence[int],
+    num_frames: int,
+    num_workers: int = 2,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[VideoActivations | DecodeError]:
+    """The maps of each video in order, or the reason why it cannot be read.
+
+    num_frames frames are spread evenly over the video, resized to each size; `num_workers` processes decode.
+    """
+    scales = scales_of(subjects, sizes=sizes, num_frames=num_frames)
+    pixels = tuple(sorted({scale.size for scale in scales.values()}))
+    decode = partial(_decode, num_frames=num_frames, pixels=pixels)
+    answers = map_decoding(decode, ((path, path) for path in videos), num_workers=num_workers)
+    for number, (path, answer) in enumerate(zip(videos, answers, strict=True), 1):
+        if isinstance(answer, DecodeError):
+            yield answer
+            continue
+        seen, indices, total = answer
+        frames = {place: seen[scale.size] for place, scale in scales.items()}
+        maps = {
+            place: patch_activations(subjects[place[0]][0], frames[place], scale)
+            for place, scale in scales.items()
+        }
+        if progress:
+            progress(f"activation maps: {number} of {len(videos)} videos")
+        yield VideoActivations(str(path), maps, frames, scales, indices, total)
+
+
+def _decode(path: str, *, num_frames: int, pixels: tuple[int, ...]):
+    """(size -> frames, frame numbers, number of frames in the video)"""
+    seen = []
+
+    def indices(total: int) -> list[int]:
+        seen[:] = [total]
+        return uniform_indices(total, num_frames)
+
+    frames = {size: read_frames(path, indices, size=(size, size)) for size in pixels}
+    return frames, uniform_indices(seen[0], num_frames), seen[0]
