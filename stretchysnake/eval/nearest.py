@@ -44,12 +44,10 @@ def nearest(
     query, gallery = query.float(), gallery.float()
     if similarity == "cosine":
         left, right = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
-        largest = None
-    else:  # 2 q·g - |g|², so that the largest is the nearest, as one product
-        squares = gallery.square().sum(1, keepdim=True)
-        left = torch.cat([2 * query, query.new_full((len(query), 1), -1.0)], 1)
-        right = torch.cat([gallery, squares], 1)
-        largest = squares.max()
+        squares = None
+    else:  # 2 q·g - |g|²: the largest is the nearest
+        left, right = 2 * query, gallery
+        squares = gallery.square().sum(1)
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
     size = min(part, len(gallery) + BLOCK), min(chunk, len(query))
@@ -58,8 +56,8 @@ def nearest(
     for start in range(0, len(query), chunk):
         here = slice(start, start + chunk)
         ids = None if exclude is None else (exclude[0][here], exclude[1])
-        bound = _rounding_bound(query[here], largest)
-        maxima = _block_maxima(left[here], right, len(rows), part, ids, tile)
+        bound = _rounding_bound(query[here], squares)
+        maxima = _block_maxima(left[here], right, squares, len(rows), part, ids, tile)
         block, place = _within(maxima, k, bound).nonzero(as_tuple=True)
         order = place.argsort(stable=True)
         block, place = block[order], place[order]
@@ -102,7 +100,7 @@ def _rows_of_blocks(count: int, part: int) -> Tensor:
     return torch.cat(tables)
 
 
-def _block_maxima(query: Tensor, gallery: Tensor, blocks: int, part: int, ids, tile) -> Tensor:
+def _block_maxima(query, gallery, squares, blocks: int, part: int, ids, tile) -> Tensor:
     """(blocks, Q): the largest score of each block. Gallery rows lead: the product is faster so, and the maxima too."""
     maxima, done, count = query.new_empty(blocks, len(query)), 0, len(query)
     for start in range(0, len(gallery), part):
@@ -110,6 +108,8 @@ def _block_maxima(query: Tensor, gallery: Tensor, blocks: int, part: int, ids, t
         padded = len(rows) + -len(rows) % BLOCK
         score = tile[: padded * count].view(padded, count)
         torch.mm(rows, query.T, out=score[: len(rows)])
+        if squares is not None:
+            score[: len(rows)].sub_(squares[start : start + part, None])
         score[len(rows) :] = -torch.inf
         if ids is not None:
             same = ids[1][start : start + part, None] == ids[0]
@@ -128,22 +128,23 @@ def _within(score: Tensor, k: int, bound: Tensor) -> Tensor:
     return (score >= kth - 2 * bound) & (score > -torch.inf)
 
 
-def _rounding_bound(query: Tensor, largest: Tensor | None) -> Tensor:
-    """(Q,): how far a score of the product can be from the exact one; largest |g|² for L2.
+def _rounding_bound(query: Tensor, squares: Tensor | None) -> Tensor:
+    """(Q,): how far a score of the product can be from the exact one; squares of the gallery's norms for L2.
 
-    A sum of n products in any order is off by at most γ = n·2⁻²⁴ times the product of the norms; 4·(n + 9)
+    A sum of n products in any order is off by at most γ = n·2⁻²⁴ times the product of the norms; 4·(n + 8)
     also covers the normalisation. Reduced matrix product precision rounds both factors and the result once.
     """
     reduced = {"highest": 0.0, "high": 2**-10, "medium": 2**-8}[
         torch.get_float32_matmul_precision()
     ]
-    relative = 4 * reduced + 4 * (query.shape[1] + 9) * 2**-24
-    if largest is None:
+    relative = 4 * reduced + 4 * (query.shape[1] + 8) * 2**-24
+    if squares is None:
         return torch.full((len(query),), relative, device=query.device)
+    largest = squares.max()
     return relative * (2 * query.norm(dim=1) * largest.sqrt() + largest)
 
 
-def _row_pairs(query, gallery, rows, block, place, ids) -> tuple[Tensor, Tensor, Tensor]:
+def _row_pairs(query, gallery, squares, rows, block, place, ids) -> tuple[Tensor, Tensor, Tensor]:
     """(scores, gallery rows, queries), each (n,): every row of the blocks with the query it is a candidate of.
 
     `place` is sorted, and so are the queries returned.
@@ -154,6 +155,8 @@ def _row_pairs(query, gallery, rows, block, place, ids) -> tuple[Tensor, Tensor,
         candidates = rows[block[start : start + step]]  # (n, BLOCK)
         near = gallery[candidates.clamp(min=0)]  # (n, BLOCK, C)
         score = torch.bmm(near, query[asked, :, None])[:, :, 0]
+        if squares is not None:
+            score -= squares[candidates]
         absent = candidates < 0
         if ids is not None:
             absent |= ids[0][asked, None] == ids[1][candidates.clamp(min=0)]
