@@ -69,7 +69,7 @@ def nearest(
             these = slice(ends[first], ends[min(first + step, len(bound))])
             own = None if ids is None else (ids[0][few], ids[1])
             pairs = _row_pairs(
-                left[here][few], right, rows, block[these], place[these] - first, own
+                left[here][few], right, squares, rows, block[these], place[these] - first, own
             )
             best = _nearly_best(*pairs, k=k, bound=bound[few])
             found.append(_ranked(query[here][few], gallery, *best, k=k, similarity=similarity))
@@ -131,13 +131,14 @@ def _within(score: Tensor, k: int, bound: Tensor) -> Tensor:
 def _rounding_bound(query: Tensor, squares: Tensor | None) -> Tensor:
     """(Q,): how far a score of the product can be from the exact one; squares of the gallery's norms for L2.
 
-    A sum of n products in any order is off by at most γ = n·2⁻²⁴ times the product of the norms; 4·(n + 8)
-    also covers the normalisation. Reduced matrix product precision rounds both factors and the result once.
+    A sum of n products in any order is off by at most about n·2⁻²⁴ times the product of the norms; for cosine each
+    norm adds half as much, for L2 |g|² its own n·2⁻²⁴, so that 2·(n + 8) covers both, the last roundings included.
+    Reduced matrix product precision rounds both factors and the result once.
     """
     reduced = {"highest": 0.0, "high": 2**-10, "medium": 2**-8}[
         torch.get_float32_matmul_precision()
     ]
-    relative = 4 * reduced + 4 * (query.shape[1] + 8) * 2**-24
+    relative = 4 * reduced + 2 * (query.shape[1] + 8) * 2**-24
     if squares is None:
         return torch.full((len(query),), relative, device=query.device)
     largest = squares.max()
