@@ -83,10 +83,13 @@ def classify(
         trouble = error
     agree_on_failure(trouble, runtime)
     found, values = put_together(clips, kept, torch.cat(scores), runtime)
+    paths, expected = [clips.records[i].path for i in found], len(clips) + len(clips.failures)
+    if not found:
+        raise ValueError(f"queries (0 of {expected} videos) must hold at least one; check the list")
+    if not values.isfinite().all():
+        bad = int((~values.isfinite().all(1)).nonzero()[0])
+        raise ValueError(
+            f"class scores at {scale} hold non-finite values, first of {paths[bad]}; the weights are damaged"
+        )
     labels = clips.labels[found]
-    return Answers(
-        values.argmax(1) == labels,
-        [clips.records[i].path for i in found],
-        labels,
-        len(clips.records) + len(clips.failures),
-    )
+    return Answers(values.argmax(1) == labels, paths, labels, expected)

@@ -64,6 +64,22 @@ def test_a_head_of_too_few_classes_is_refused(model, clip_folder):
         classify(model, DecodedClips(records), SCALE)
 
 
+def test_scores_without_meaning_are_refused(model, clip_folder, tmp_path):
+    clips = DecodedClips(read_records(clip_folder)[:2])
+    with torch.no_grad():
+        model.head.bias[1] = float("nan")
+    with pytest.raises(
+        ValueError, match=r"hold non-finite values, first of .*class0/0.mp4; the wei"
+    ):
+        classify(model, clips, SCALE)
+    for record in clips.records:
+        path = tmp_path / record.path.rsplit("/", 1)[-1]
+        path.write_bytes(b"")
+        clips.records[clips.records.index(record)] = replace(record, path=str(path))
+    with pytest.raises(ValueError, match=r"queries \(0 of 2 videos\) must hold at least one"):
+        classify(model, clips, SCALE)
+
+
 def test_evaluate_tests_a_head_beside_other_protocols(trained, clip_folder, tmp_path):
     run = EvaluateRun(
         weights=trained[1].weights,
