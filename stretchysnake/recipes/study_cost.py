@@ -64,7 +64,8 @@ def study_cost(run: StudyRun) -> list[str]:
     seconds |= {"train": train, "measure": measure, "fine-tune and test": transfer}
     total = sum(seconds.values())
     return [
-        f"{len(planned)} trainings of {run.steps} steps ({len(run.seeds)} seeds), {cells} cells of {clips} clips",
+        f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
+        f"{cells} cells of {clips} clips",
         "",
         "  of one seed         tokens   minutes",
         *lines,
