@@ -14,8 +14,8 @@ from stretchysnake.recipes.study_plan import ABLATED, TRANSFERRED, StudyRun, tra
 
 SECONDS_PER_CLIP = 0.017
 """Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
-SECONDS_PER_ROW = 0.3
-"""Protocols, cost and writing of one cell beside its features: about 0.25 s for a probe of 300 clips, 10 classes."""
+SECONDS_PER_CELL = 0.7
+"""Protocols, cost and writing of one cell beside its features; the probe takes most of it."""
 LOADING = 1.25
 """Share that clips, log and checkpoints add to a bare step: the quickstart's vanilla step of 210 ms beside 165 bare."""
 TIMED = (Scale(4, 32, 8), Scale(16, 32, 8), Scale(16, 48, 8))
@@ -52,7 +52,7 @@ def study_cost(run: StudyRun) -> list[str]:
         for rule in rules:
             for t, s in asked:
                 tokens = eval_scale(variant, num_frames=t, size=s, patch_from=rule).num_tokens
-                measure += len(run.suites) * (clips / 32 * forward(tokens) + SECONDS_PER_ROW)
+                measure += len(run.suites) * (clips / 32 * forward(tokens) + SECONDS_PER_CELL)
                 cells += len(run.suites)
         if run.finetune_steps and training.is_main and training.method in TRANSFERRED:
             times = len(run.suites) * (2 if run.sgd_probe else 1)

@@ -27,7 +27,7 @@ class StudyRun:
     """Folder of the MotionDigits videos; null puts them under `out`."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 700
+    steps: int = 600
     batch_size: int = 32
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
     suites: tuple[str, ...] = ("short", "fine", "long")

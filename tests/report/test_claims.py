@@ -1,6 +1,5 @@
 """Claims from hand-made rows: verdicts on both sides, over seeds and queries, and what is missing."""
 
-
 import pytest
 
 from stretchysnake.comparison import pack_correct
