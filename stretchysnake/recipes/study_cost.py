@@ -7,71 +7,91 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.flexibility import NANO, Scale, eval_scale, scale_at, variant_named
+from stretchysnake.flexibility import NANO, Scale, eval_scale, scale_at
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.recipes.study_plan import ABLATED, TRANSFERRED, StudyRun, trainings
+from stretchysnake.recipes.study_plan import (
+    ABLATED,
+    STATIC_PATCHES,
+    TRANSFERRED,
+    StudyRun,
+    Training,
+    trainings,
+)
 
 SECONDS_PER_CLIP = 0.017
 """Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
 SECONDS_PER_CELL = 0.7
 """Protocols, cost and writing of one cell beside its features; the probe takes most of it."""
 LOADING = 1.25
-"""Share that clips, log and checkpoints add to a bare step: the quickstart's vanilla step of 210 ms beside 165 bare."""
+"""What clips, log and checkpoints add to a bare step: the quickstart's vanilla step of 210 ms beside 165 bare."""
+RECORDED = 1.75e-3 / 32
+"""Seconds of a training step for each token of each clip on two idle cores, loading included: the quickstart's 210 ms
+for vanilla's 128 tokens and 287 ms for static tokens' 155; features take a third."""
 TIMED = (Scale(4, 32, 8), Scale(16, 32, 8), Scale(16, 48, 8))
 """Scales at which a step and a batch of features are timed: 64, 256 and 576 tokens."""
 
 
 def study_cost(run: StudyRun) -> list[str]:
-    """The lines to print: trainings, cells, and minutes by stage."""
+    """The lines to print: trainings, cells, and minutes by stage, as timed now and as recorded on two idle cores."""
     model = VideoMamba(VideoMambaConfig.named("nano", num_classes=40))
-    step = _fitted(lambda video: _step(model.train(), video), run.batch_size)
-    forward = _fitted(lambda video: _features(model.eval(), video), 32)
+    timed = _stages(
+        run,
+        _fitted(lambda video: _step(model.train(), video), run.batch_size),
+        _fitted(lambda video: _features(model.eval(), video), 32),
+    )
+    recorded = _stages(
+        run,
+        lambda tokens: RECORDED * tokens * run.batch_size / LOADING,
+        lambda tokens: RECORDED * tokens * 32 / 3,
+    )
     planned = list(trainings(run, data="-", cache="-"))
-    seconds = {
-        "make the videos": SECONDS_PER_CLIP
-        * (run.source_clips + 3 * (run.gallery_clips + run.query_clips)),
-    }
-    lines, train, measure, cells, transfer = [], 0.0, 0.0, 0, 0.0
-    clips = run.gallery_clips + run.query_clips
-    for training in planned:
+    cells = sum(len(_tested(run, training)) for training in planned) * len(run.suites)
+    lines = [
+        f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
+        f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
+        "",
+        "  minutes                  here, now   two idle cores",
+    ]
+    for stage in timed:
+        lines.append(f"  {stage:<24} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
+    total = [sum(found.values()) / 60 for found in (timed, recorded)]
+    lines.append(f"  {'in all':<24} {total[0]:9.1f} {total[1]:16.1f}")
+    return lines
+
+
+def _stages(run: StudyRun, step, forward) -> dict[str, float]:
+    """Seconds of each stage; step(tokens) and forward(tokens) are seconds of a batch of 32 (or batch_size) clips."""
+    suites, clips = len(run.suites), run.gallery_clips + run.query_clips
+    seconds = {"make the videos": SECONDS_PER_CLIP * (run.source_clips + 3 * clips)}
+    measure = transfer = 0.0
+    for training in trainings(run, data="-", cache="-"):
         variant = training.run.bound_variant
         drawn = Counter(scale_at(variant, seed=training.seed, step=s) for s in range(run.steps))
-        here = LOADING * sum(count * step(scale.num_tokens) for scale, count in drawn.items())
-        train += here
-        if training.seed == run.seeds[0]:
-            name = (
-                training.method
-                if training.is_main
-                else f"{training.method} at T={training.num_frames}"
-            )
-            tokens = sum(s.num_tokens * n for s, n in drawn.items()) / run.steps
-            lines.append(f"  {name:<18} {tokens:7.0f} {here / 60:9.1f}")
-        asked = run.cells if training.is_main else [(training.num_frames, s) for s in run.sizes]
-        rules = [None, "static_tokens"] if training.method in ABLATED else [None]
-        for rule in rules:
-            for t, s in asked:
-                tokens = eval_scale(variant, num_frames=t, size=s, patch_from=rule).num_tokens
-                measure += len(run.suites) * (clips / 32 * forward(tokens) + SECONDS_PER_CELL)
-                cells += len(run.suites)
+        name = training.method if training.is_main else f"vanilla at T={training.num_frames}"
+        cost = LOADING * sum(count * step(scale.num_tokens) for scale, count in drawn.items())
+        seconds[f"train {name}"] = seconds.get(f"train {name}", 0.0) + cost
+        for scale in _tested(run, training):
+            cost = clips / 32 * forward(scale.num_tokens) + SECONDS_PER_CELL
+            measure += suites * cost
         if run.finetune_steps and training.is_main and training.method in TRANSFERRED:
-            times = len(run.suites) * (2 if run.sgd_probe else 1)
+            times = suites * (2 if run.sgd_probe else 1)
             transfer += times * LOADING * run.finetune_steps * step(NANO.native.num_tokens)
             for t, s in run.cross:
-                rule = variant_named(training.method).using(NANO)
-                tokens = eval_scale(rule, num_frames=t, size=s).num_tokens
+                tokens = eval_scale(variant, num_frames=t, size=s).num_tokens
                 transfer += times * run.num_views * run.query_clips / 32 * forward(tokens)
-    seconds |= {"train": train, "measure": measure, "fine-tune and test": transfer}
-    total = sum(seconds.values())
+    return seconds | {"measure": measure, "fine-tune and test": transfer}
+
+
+def _tested(run: StudyRun, training: Training) -> list[Scale]:
+    """The scales of one suite that the training's model is measured at, Table A2's twice."""
+    variant = training.run.bound_variant
+    cells = run.cells if training.is_main else [(training.num_frames, s) for s in run.sizes]
+    rules = [None, STATIC_PATCHES] if training.method in ABLATED else [None]
     return [
-        f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
-        f"{cells} cells of {clips} clips",
-        "",
-        "  of one seed         tokens   minutes",
-        *lines,
-        "",
-        *(f"  {stage:<20} {value / 60:6.1f} min" for stage, value in seconds.items()),
-        f"  {'in all':<20} {total / 60:6.1f} min   ({total / 3600:.1f} h), from steps and batches timed here and now",
+        eval_scale(variant, num_frames=t, size=s, patch_from=rule)
+        for rule in rules
+        for t, s in cells
     ]
 
 
