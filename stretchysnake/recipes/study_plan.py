@@ -96,6 +96,7 @@ def quick_study() -> StudyRun:
         out="runs/study-quick",
         seeds=(0,),
         steps=40,
+        frames=(4, 8),
         sizes=(16, 32, 48),
         source_clips=320,
         gallery_clips=96,

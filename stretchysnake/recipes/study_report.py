@@ -45,7 +45,12 @@ def write_study(
         settings=asdict(run),
         notes=notes(run),
     )
-    pictures(out, trained, suites)
+    # MERGE, pictures that need models (recipes/visualize.py), into `context.pictures` before the page is written:
+    #   subjects = {t.method: result.weights for t, result in trained if t.is_main and t.seed == run.seeds[0]
+    #               and t.method in TRANSFERRED}
+    #   for gallery, queries in suites.clips.values():
+    #       write_feature_maps(out / "pictures", subjects, queries.records, run.sizes, ...)
+    #       write_activation_maps(out / "pictures", subjects, [r.path for r in queries.records[:2]], run.sizes, ...)
     written = _tables(out / "tables", main)
     for table, name in [
         (claims_table(found), "claims"),
@@ -55,8 +60,8 @@ def write_study(
         write_whole(out / "tables" / f"{name}.csv", table.to_csv())
     _figures(out / "figures", retrieval)
     write_overview_png(out / "overview.png", retrieval, dataset=PREFIX + run.suites[0])
-    # After the merge with the figures: write_tables(out / "tables", [*main, *other], context) in place of _tables and
-    # _figures, and the page from [*main, *other].
+    # MERGE, figures from rows (report/export.py): write_tables(out / "tables", [*main, *other], context) replaces
+    #   _tables and _figures, and write_page takes [*main, *other], so that Table A3 is on the page.
     write_page(out / "report.html", main, context)
     write_context(out / "context.json", context)
     lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
@@ -71,16 +76,6 @@ def write_study(
     write_whole(out / "summary.md", "\n".join(lines) + "\n")
     watch.lap("write the report")
     return str(out / "report.html"), words
-
-
-def pictures(out: Path, trained: list, suites: Suites) -> None:
-    """The one place for pictures that need models: t-SNE of [CLS] and patch activation maps at four sizes.
-
-    To be called here after the merge, with recipes/visualize.py:
-      subjects = {training.method: result.weights ...} of the first seed's vanilla and static_tokens,
-      write_feature_maps(out / "figures", subjects, records of a suite's queries, sizes, ...),
-      write_activation_maps(out / "figures", subjects, videos of each suite, sizes, ...).
-    """
 
 
 def notes(run: StudyRun) -> list[str]:
