@@ -9,7 +9,8 @@ from stretchysnake.allocator import keep_freed_memory
 VERBS = {
     "quickstart": "make videos, train vanilla and static tokens, measure both over every scale, show a report",
     "train": "train a model on a list or a folder of videos",
-    "evaluate": "retrieval or a linear probe over a grid of scales: one row per cell and metric",
+    "study": "motion-digits: every experiment of the paper on the built-in videos, and which of its claims hold",
+    "evaluate": "retrieval, a probe or a fine-tuned classifier over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
     "visualize": "activation maps over the frames of any videos, and t-SNE of features, models side by side",
     "embed": "features of any mp4, avi, webm, mkv ... files or folders",

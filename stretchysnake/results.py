@@ -32,7 +32,7 @@ class Row:
 
     run_id: str
     protocol: str
-    """`retrieval` or `probe`, and what makes its numbers not comparable: `retrieval-l2`, `probe-group-safe`."""
+    """`retrieval`, `probe`, `finetune` or `probe-sgd`, and what makes its numbers not comparable: `retrieval-l2`."""
     dataset: str
     """Name of the data set and suite, e.g. `motion-digits/short`."""
     model: str

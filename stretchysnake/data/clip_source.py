@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stretchysnake.data.augmentation import Augmentation, augmented
 from stretchysnake.data.bad_clips import BadClips
-from stretchysnake.data.clips import Sampling
+from stretchysnake.data.clips import Sampling, uniform_view_indices
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoder_pool import (
     MEMORY_GIB,
@@ -30,7 +31,7 @@ from stretchysnake.data.decoder_pool import (
 )
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import resize_short_side, three_crops
+from stretchysnake.data.transforms import resize_frames, resize_short_side, three_crops
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
 
@@ -96,6 +97,34 @@ class CachedClips:
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
         """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
+        stored = self._stored(index, scale)
+        options = {"augmentation": self.augmentation, "sampling": Sampling()}
+        chosen = _indices(len(stored), scale=scale, generator=generator, **options)
+        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+
+    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+        """Yield the clip of each request, in order."""
+        for request in requests:
+            yield self.clip(request.index, request.scale, generator=request.generator)
+
+    def draw_views(
+        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
+    ) -> Iterator[Tensor | DecodeError]:
+        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames; the picture whole."""
+        if num_crops != 1:
+            raise ValueError(
+                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds squares; "
+                "use 1, or leave the cache out"
+            )
+        for index in indices:
+            stored, counts = self._stored(index, scale), {"num_views": num_views}
+            views = [
+                uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
+                for view in range(num_views)
+            ]
+            yield resize_frames(torch.from_numpy(stored[views]), scale.size)
+
+    def _stored(self, index: int, scale: Scale) -> np.ndarray:
         stored = self.cache.frames[self.cache.rows[index]]
         for name, asked, held in (
             ("num_frames", scale.num_frames, stored.shape[0]),
@@ -103,22 +132,10 @@ class CachedClips:
         ):
             if asked > held:
                 raise ValueError(
-                    f"{name} ({asked}) must not exceed what the frame cache holds ({held}); "
-                    f"set cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
+                    f"{name} ({asked}) must not exceed what the frame cache holds ({held}); set "
+                    f"cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
                 )
-        chosen = _indices(
-            len(stored),
-            scale=scale,
-            augmentation=self.augmentation,
-            sampling=Sampling(),
-            generator=generator,
-        )
-        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
-
-    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
-        """Yield the clip of each request, in order."""
-        for request in requests:
-            yield self.clip(request.index, request.scale, generator=request.generator)
+        return stored
 
     def close(self) -> None:
         """Nothing to end: no process works for a cache."""
@@ -183,9 +200,8 @@ class DecodedClips:
             )
             return [i for view in views for i in view]
 
-        frames = read_frames(
-            record.path, indices, start_seconds=record.start, end_seconds=record.end
-        )
+        times = {"start_seconds": record.start, "end_seconds": record.end}
+        frames = read_frames(record.path, indices, **times)
         frames = resize_short_side(torch.from_numpy(frames), scale.size)
         crops = three_crops(frames, scale.size)
         crops = crops if num_crops == 3 else crops[1:2]
@@ -204,6 +220,17 @@ class DecodedClips:
 
         for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
             yield self._noted(given.pop(0), answer)
+
+    def draw_views(
+        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
+    ) -> Iterator[Tensor | DecodeError]:
+        """Yield the `views` of each video, in order, or why there are none; decoded under `limits`."""
+        indices = list(indices)
+        look = partial(self._views, scale=scale, num_views=num_views, num_crops=num_crops)
+        tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
+        answers = map_decoding(look, tasks, **asdict(self.limits))
+        for index, answer in zip(indices, answers, strict=True):
+            yield self._noted(ClipRequest(index, scale), answer)
 
     def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
         """The clip of one request between those of `draw`, from a process of its own."""
@@ -227,6 +254,11 @@ class DecodedClips:
             self.bad.quarantine.setdefault(request.index, answer)
             return answer
         return torch.from_numpy(answer)
+
+    def _views(self, task: int | DecodeError, **options):
+        if isinstance(task, DecodeError):
+            raise task
+        return self.views(task, **options).numpy()
 
     def _frames(self, task: ClipRequest | DecodeError):
         if isinstance(task, DecodeError):

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple, TypeVar
 
@@ -184,24 +184,29 @@ def training_batches(
 
 
 def evaluation_batches(
-    clips: Clips, scale: Scale, batch_size: int, *, prefetch: int = 1
+    clips: Clips,
+    scale: Scale,
+    batch_size: int,
+    *,
+    indices: Sequence[int] | None = None,
+    prefetch: int = 1,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips in order, without any randomness.
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
 
     A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
     """
 
     def batches() -> Iterator[tuple[list[int], Tensor]]:
-        indices, kept = [], []
-        requests = (ClipRequest(index, scale) for index in range(len(clips)))
-        with closing(clips.draw(requests)) as drawn:
-            for index, clip in enumerate(drawn):
+        found, kept = [], []
+        asked = range(len(clips)) if indices is None else indices
+        with closing(clips.draw(ClipRequest(index, scale) for index in asked)) as drawn:
+            for place, (index, clip) in enumerate(zip(asked, drawn, strict=True), 1):
                 if not isinstance(clip, DecodeError):
-                    indices.append(index)
+                    found.append(index)
                     kept.append(clip)
-                if kept and (len(kept) == batch_size or index + 1 == len(clips)):
-                    yield indices, normalise(torch.stack(kept))
-                    indices, kept = [], []
+                if kept and (len(kept) == batch_size or place == len(asked)):
+                    yield found, normalise(torch.stack(kept))
+                    found, kept = [], []
 
     return _ahead(batches, prefetch)
 

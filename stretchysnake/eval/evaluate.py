@@ -10,17 +10,25 @@ from stretchysnake.data.loader import open_clips
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.eval.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features import check_labels
-from stretchysnake.eval.protocols import Protocol
+from stretchysnake.eval.protocols import HEADS, KINDS, Protocol
+from stretchysnake.eval.resumed_sweep import resumed_sweep
 from stretchysnake.eval.retrieval import check_metrics
 from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.eval.shares import refuse_unequal_records
 from stretchysnake.eval.subject import read_subject
-from stretchysnake.eval.sweep import Subject, protocol_name, sweep
+from stretchysnake.eval.sweep import Subject
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.results import Row, append_rows, environment, read_rows
+from stretchysnake.results import Row, environment
+from stretchysnake.train.runtime import SINGLE, Runtime
 
 
-def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None) -> list[Row]:
-    """The rows of every cell frames × sizes of the run, measured now or found in run.out.
+def evaluate(
+    run: EvaluateRun,
+    *,
+    progress: Callable[[str], None] | None = None,
+    runtime: Runtime = SINGLE,
+) -> list[Row]:
+    """The rows of every cell frames × sizes of the run, measured now or found in run.out; with several ranks on rank 0.
 
     Every cell, metric and label is checked before the first is measured. Rows are written cell by cell;
     what an interrupted run left out, down to single metrics of a cell, is all that the next one measures.
@@ -39,6 +47,8 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
     listed = [[(record.path, record.label, record.group) for record in one] for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
     choices = [listed, frames]
+    if (run.num_views, run.num_crops) != (1, 1):
+        choices.append([run.num_views, run.num_crops])
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
     settings = json.dumps(choices).encode()
@@ -53,62 +63,51 @@ def evaluate(run: EvaluateRun, *, progress: Callable[[str], None] | None = None)
         device=environment_now.get("cpu", ""),
     )
     dataset = run.dataset or Path(run.queries).stem
-    asked = {
-        (protocol_name(protocol, run.patch_from), metric, *cell): protocol
-        for cell in cells
-        for protocol in protocols
-        for metric in protocol.metrics
-    }
-    known = read_rows(run.out) if Path(run.out).exists() else []
-    known = [row for row in known if row.run_id == run_id and row.dataset == dataset]
-    rows = {_place(row): row for row in known if _place(row) in asked}
-    opened = None
-    for cell in dict.fromkeys(cells):
-        todo = [place for place in asked if place[2:] == cell and place not in rows]
-        if not todo:
-            continue
-        if opened is None:
-            opened = tuple(
-                open_clips(
-                    records,
-                    cache=run.cache,
-                    num_frames=run.cache_frames,
-                    size=run.cache_size,
-                    progress=progress,
+    opened = []
+
+    def clips() -> tuple:
+        if not opened:
+            with runtime.first_goes_first():
+                opened.extend(
+                    open_clips(
+                        records,
+                        cache=run.cache,
+                        num_frames=run.cache_frames,
+                        size=run.cache_size,
+                        progress=progress,
+                    )
+                    for records in lists
                 )
-                for records in lists
-            )
-        missing: dict[Protocol, list[str]] = {}
-        for place in todo:
-            missing.setdefault(asked[place], []).append(place[1])
-        for row in sweep(
-            subject,
-            dataset,
-            *opened,
-            [cell],
-            protocols=[protocol.only(metrics) for protocol, metrics in missing.items()],
-            batch_size=run.batch_size,
-            patch_from=run.patch_from,
-            memory_limit=None
-            if run.memory_limit_gib is None
-            else int(run.memory_limit_gib * 2**30),
-            feature_cache=run.feature_cache,
-            progress=progress,
-        ):
-            row = counted(row, run.on_error)
-            append_rows(run.out, [row])
-            rows[_place(row)] = row
-    if opened is not None:
-        for name, clips in zip(("gallery", "queries"), opened, strict=True):
-            for line in bad_lines(clips, name):
+            refuse_unequal_records(opened, runtime)
+        return tuple(opened)
+
+    limit = run.memory_limit_gib
+    rows = resumed_sweep(
+        run.out,
+        subject,
+        dataset,
+        clips,
+        cells,
+        protocols=protocols,
+        patch_from=run.patch_from,
+        finish=lambda row: counted(row, run.on_error),
+        batch_size=run.batch_size,
+        memory_limit=None if limit is None else int(limit * 2**30),
+        feature_cache=run.feature_cache,
+        progress=progress,
+        runtime=runtime,
+    )
+    if opened and runtime.is_first:
+        for name, source in zip(("gallery", "queries"), opened, strict=True):
+            for line in bad_lines(source, name):
                 print(line, file=sys.stderr)
-    return [rows[place] for place in asked]
+    return rows
 
 
 def protocols_of(run: EvaluateRun) -> list[Protocol]:
     """The protocols a run asks for; ValueError names what is unknown, twice there or without effect."""
     if not run.protocols:
-        raise ValueError("protocols (none) must name at least one of: retrieval, probe")
+        raise ValueError(f"protocols (none) must name at least one of: {', '.join(KINDS)}")
     protocols = []
     for kind in run.protocols:
         settings = {}
@@ -118,7 +117,14 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
                 "similarity": run.similarity,
                 "group_safe": run.group_safe,
             }
+        if kind in HEADS:
+            settings = {"num_views": run.num_views, "num_crops": run.num_crops}
         protocols.append(Protocol(kind=kind, **settings))
+    if (run.num_views, run.num_crops) != (1, 1) and not set(HEADS) & set(run.protocols):
+        raise ValueError(
+            f"num_views and num_crops belong to {' and '.join(HEADS)}, and protocols ({', '.join(run.protocols)}) "
+            "do not ask for them; add one or leave them out"
+        )
     if "retrieval" not in run.protocols and (
         run.metrics != ["top1"] or run.similarity != "cosine" or run.group_safe
     ):
@@ -137,7 +143,3 @@ def read_lists(gallery: str, queries: str) -> tuple[list[VideoRecord], list[Vide
     first, second = read_with_shared_labels(gallery, queries)
     check_labels([record.label for record in first], [record.label for record in second])
     return first, second
-
-
-def _place(row: Row) -> tuple:
-    return row.protocol, row.metric, row.num_frames, row.size

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from stretchysnake.eval.features import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.whole_file import write_whole
 
 VERSION = 1
@@ -98,23 +99,37 @@ def cached_features(
     batch_size: int = 32,
     progress: Callable[[str], None] | None = None,
     notes: list[str] | None = None,
+    weights: str | None = None,
+    runtime: Runtime = SINGLE,
 ) -> FeatureSet:
     """`extract`, or what it gave before: kept in folder under (weights, clips, scale, views).
 
     None as folder extracts. A damaged entry is extracted again, and said in notes; one of other weights
-    under this key (a renamed file) is refused. The batch size is no part of the key.
+    under this key (a renamed file) is refused. The batch size is no part of the key. With several ranks rank 0
+    alone reads and writes the folder, and the others get None for what it found there.
     """
+    weights = weights or model_hash(model)
+    options = {
+        "batch_size": batch_size,
+        "progress": progress,
+        "weights": weights,
+        "runtime": runtime,
+    }
     if folder is None:
-        return extract(model, clips, scale, batch_size=batch_size, progress=progress)
-    weights = model_hash(model)
-    path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
-    if _manifest(path).exists():
-        try:
-            return load_features(path, model=weights)
-        except DamagedFeatures as error:
-            (notes if notes is not None else []).append(str(error))
-    found = extract(model, clips, scale, batch_size=batch_size, progress=progress)
-    save_features(path, found)
+        return extract(model, clips, scale, **options)
+    found = None
+    if runtime.is_first:
+        path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
+        if _manifest(path).exists():
+            try:
+                found = load_features(path, model=weights)
+            except DamagedFeatures as error:
+                (notes if notes is not None else []).append(str(error))
+    if runtime.from_first("" if found is None else "found"):
+        return found  # None on the other ranks: rank 0 alone measures
+    found = extract(model, clips, scale, **options)
+    if runtime.is_first:
+        save_features(path, found)
     return found
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.loader import evaluation_batches
+from stretchysnake.eval.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.train.runtime import SINGLE, Runtime
 
 
 @dataclass(frozen=True)
@@ -61,32 +63,41 @@ def extract(
     *,
     batch_size: int = 32,
     progress: Callable[[str], None] | None = None,
+    weights: str | None = None,
+    runtime: Runtime = SINGLE,
 ) -> FeatureSet:
     """The features of every clip, in order, with uniform frames and no augmentation; model in eval mode.
 
     clips is a source from data/loader.py. Videos that cannot be read are absent from the set and counted
-    in num_expected, never replaced.
+    in num_expected, never replaced. `weights` is the model_hash where the caller knows it. With several
+    ranks each computes its share, and all hold the whole set, equal to that of one process.
     """
     device = next(model.parameters()).device
     model.eval()
-    kept, found = [], []
-    with torch.inference_mode():
-        for indices, video in evaluation_batches(clips, scale, batch_size):
-            found.append(
-                model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
-            )
-            kept.extend(int(i) for i in indices)
-            if progress:
-                progress(f"features at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+    kept, found, trouble = [], [torch.empty(0, model.config.embed_dim)], None
+    mine = own_share(len(clips), batch_size, runtime)
+    try:
+        with torch.inference_mode():
+            for indices, video in evaluation_batches(clips, scale, batch_size, indices=mine):
+                found.append(
+                    model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
+                )
+                kept.extend(int(i) for i in indices)
+                if progress:
+                    progress(f"features at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+    except (MemoryError, RuntimeError) as error:
+        trouble = error
+    agree_on_failure(trouble, runtime)
+    kept, values = put_together(clips, kept, torch.cat(found).clone(), runtime)
     records = [clips.records[i] for i in kept]
     return FeatureSet(
-        torch.cat(found).clone() if found else torch.empty(0, model.config.embed_dim),
+        values,
         torch.tensor([record.label for record in records], dtype=torch.int64),
         [record.group for record in records],
         [record.path for record in records],
         scale,
         len(clips.records) + len(clips.failures),
-        model_hash(model),
+        weights or model_hash(model),
     )
 
 

@@ -2,12 +2,17 @@
 
 Q queries, G gallery rows, C width, B gallery rows of one block.
 
-The product in working precision gives only each block's largest score, so at most chunk × 4·chunk
-scores exist at a time. A block whose largest score is further below the k-th largest block maximum
-than twice the rounding bound holds none of the k nearest. Only the other blocks (about k of G/16 on
-real features) are scored again, in fp64. So the result is the fp64 ranking whatever the chunk, the
-device or torch's matrix product precision: `torch.set_float32_matmul_precision("medium")` makes the first
-pass bf16 where the hardware has it, widens the bound, and changes no result.
+1. Products in working precision, a tile of gallery rows × chunk queries at a time, give only each block's largest
+   score: at most 4·chunk × chunk scores exist at once. A block whose largest score is further below the k-th largest
+   block maximum than twice the rounding bound holds none of the k nearest.
+2. The rows of the other blocks (about k of G/16 on real features) are scored one by one, and held to the same bound.
+3. Where more than one is left, fp64 ranks them.
+
+If |computed - exact| ≤ b, k rows lie at or above the k-th largest computed score m, so the k-th largest exact score is
+at least m - b, and a row of the k nearest has a computed score of at least m - 2b: none is lost in 1 or 2. So the
+result is the fp64 ranking whatever the chunk, the device or torch's matrix product precision:
+`torch.set_float32_matmul_precision("medium")` makes 1 and 2 bf16 where the hardware has it, widens the bound, and
+changes no result.
 """
 
 import torch
@@ -17,7 +22,7 @@ from torch import Tensor
 SIMILARITIES = ("cosine", "l2")
 BLOCK = 16
 _RESCORED = 2**22
-"""fp64 values gathered at a time when blocks are scored again (32 MiB)."""
+"""Numbers gathered, and pairs kept, at a time when rows are scored again (16 MiB in fp32, 32 MiB in fp64)."""
 
 
 def nearest(
@@ -26,7 +31,7 @@ def nearest(
     *,
     k: int = 1,
     similarity: str = "cosine",
-    chunk: int = 1024,
+    chunk: int = 2048,
     exclude: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Indices (Q, k) int64 of the nearest gallery rows, nearest first; (Q, C) against (G, C), fp32.
@@ -40,20 +45,34 @@ def nearest(
     if similarity == "cosine":
         left, right = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
         squares = None
-    else:
-        left, right = query, gallery
+    else:  # 2 q·g - |g|²: the largest is the nearest
+        left, right = 2 * query, gallery
         squares = gallery.square().sum(1)
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
+    size = min(part, len(gallery) + BLOCK), min(chunk, len(query))
+    tile = right.new_empty(size[0] * size[1])
     found = []
     for start in range(0, len(query), chunk):
         here = slice(start, start + chunk)
         ids = None if exclude is None else (exclude[0][here], exclude[1])
-        maxima = _block_maxima(left[here], right, squares, part, ids)
-        bound = _rounding_bound(left[here], right, squares)
-        kth = maxima.topk(k, dim=1).values[:, -1:] if k <= maxima.shape[1] else -torch.inf
-        near = (maxima >= kth - 2 * bound) & (maxima > -torch.inf)
-        found.append(_rescored(query[here], gallery, near, rows, k, similarity, ids))
+        bound = _rounding_bound(query[here], squares)
+        maxima = _block_maxima(left[here], right, squares, len(rows), part, ids, tile)
+        block, place = _within(maxima, k, bound).nonzero(as_tuple=True)
+        order = place.argsort(stable=True)
+        block, place = block[order], place[order]
+        counts = place.bincount(minlength=len(bound))
+        ends = [0, *counts.cumsum(0).tolist()]
+        step = max(1, _RESCORED // (int(counts.max()) * BLOCK))
+        for first in range(0, len(bound), step):
+            few = slice(first, first + step)
+            these = slice(ends[first], ends[min(first + step, len(bound))])
+            own = None if ids is None else (ids[0][few], ids[1])
+            pairs = _row_pairs(
+                left[here][few], right, squares, rows, block[these], place[these] - first, own
+            )
+            best = _nearly_best(*pairs, k=k, bound=bound[few])
+            found.append(_ranked(query[here][few], gallery, *best, k=k, similarity=similarity))
     return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64)
 
 
@@ -66,7 +85,7 @@ def scores(query: Tensor, gallery: Tensor, *, similarity: str = "cosine") -> Ten
 
 
 def _rows_of_blocks(count: int, part: int) -> Tensor:
-    """(number of blocks + 1, BLOCK): the gallery rows of each block, -1 for none; the last row is all -1.
+    """(number of blocks, BLOCK): the gallery rows of each block, -1 for none.
 
     A block takes every (width/BLOCK)-th row of its part: its maximum is then a reduction over an outer
     dimension, which vectorises.
@@ -78,67 +97,112 @@ def _rows_of_blocks(count: int, part: int) -> Tensor:
         index = torch.arange(start, start + padded)
         index[width:] = -1
         tables.append(index.view(BLOCK, -1).T)
-    return torch.cat([*tables, torch.full((1, BLOCK), -1)])
+    return torch.cat(tables)
 
 
-def _block_maxima(query: Tensor, gallery: Tensor, squares: Tensor | None, part: int, ids) -> Tensor:
-    maxima = []
+def _block_maxima(query, gallery, squares, blocks: int, part: int, ids, tile) -> Tensor:
+    """(blocks, Q): the largest score of each block. Gallery rows lead: the product is faster so, and the maxima too."""
+    maxima, done, count = query.new_empty(blocks, len(query)), 0, len(query)
     for start in range(0, len(gallery), part):
-        here = slice(start, start + part)
-        score = query @ gallery[here].T
+        rows = gallery[start : start + part]
+        padded = len(rows) + -len(rows) % BLOCK
+        score = tile[: padded * count].view(padded, count)
+        torch.mm(rows, query.T, out=score[: len(rows)])
         if squares is not None:
-            score = 2 * score - squares[here]  # -|q - g|² without the query's own norm
+            score[: len(rows)].sub_(squares[start : start + part, None])
+        score[len(rows) :] = -torch.inf
         if ids is not None:
-            score.masked_fill_(ids[0][:, None] == ids[1][here], -torch.inf)
-        if score.shape[1] % BLOCK:
-            score = F.pad(score, (0, -score.shape[1] % BLOCK), value=-torch.inf)
-        maxima.append(score.view(len(query), BLOCK, -1).amax(1))
-    return torch.cat(maxima, 1)
+            same = ids[1][start : start + part, None] == ids[0]
+            score[: len(rows)].masked_fill_(same, -torch.inf)
+        here = maxima[done : done + padded // BLOCK]
+        torch.amax(score.view(BLOCK, -1, count), 0, out=here)
+        done += len(here)
+    return maxima
 
 
-def _rounding_bound(query: Tensor, gallery: Tensor, squares: Tensor | None) -> Tensor:
-    """(Q, 1): how far a first-pass score can be from the exact one.
+def _within(score: Tensor, k: int, bound: Tensor) -> Tensor:
+    """(n, Q) bool: the scores of each column that can belong to its k largest exact ones."""
+    if k > len(score):
+        return score > -torch.inf
+    kth = score.amax(0) if k == 1 else score.T.topk(k, dim=1).values[:, -1]
+    return (score >= kth - 2 * bound) & (score > -torch.inf)
 
-    A sum of n products in any order is off by at most γ = n·2⁻²⁴ times the product of the norms; 4·(n + 8)
-    also covers the normalisation. Reduced matrix product precision rounds both factors and the result once.
+
+def _rounding_bound(query: Tensor, squares: Tensor | None) -> Tensor:
+    """(Q,): how far a score of the product can be from the exact one; squares of the gallery's norms for L2.
+
+    A sum of n products in any order is off by at most about n·2⁻²⁴ times the product of the norms; for cosine each
+    norm adds half as much, for L2 |g|² its own n·2⁻²⁴, so that 2·(n + 8) covers both, the last roundings included.
+    Reduced matrix product precision rounds both factors and the result once.
     """
     reduced = {"highest": 0.0, "high": 2**-10, "medium": 2**-8}[
         torch.get_float32_matmul_precision()
     ]
-    relative = 4 * reduced + 4 * (query.shape[1] + 8) * 2**-24
+    relative = 4 * reduced + 2 * (query.shape[1] + 8) * 2**-24
     if squares is None:
-        return torch.full((len(query), 1), relative, device=query.device)
+        return torch.full((len(query),), relative, device=query.device)
     largest = squares.max()
-    norms = query.norm(dim=1, keepdim=True)
-    return relative * (2 * norms * largest.sqrt() + largest)
+    return relative * (2 * query.norm(dim=1) * largest.sqrt() + largest)
 
 
-def _rescored(query, gallery, near, rows, k, similarity, ids) -> Tensor:
-    """The k nearest (Q, k) among the rows of the blocks marked in near (Q, blocks), in fp64."""
-    counts = near.sum(1)
-    step = max(1, _RESCORED // (int(counts.max()) * BLOCK * query.shape[1]))
-    found = []
-    for start in range(0, len(query), step):
-        q = query[start : start + step].double()
-        row, block = near[start : start + step].nonzero(as_tuple=True)
-        count = counts[start : start + step]
-        place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-        table = row.new_full((len(q), int(count.max())), -1)  # -1 picks the row of no rows
-        table[row, place] = block
-        candidates = rows[table].flatten(1).sort(dim=1).values  # by index, so that ties fall so
-        g = gallery[candidates.clamp(min=0)].double()
-        if similarity == "cosine":
-            norms = q.norm(dim=1, keepdim=True) * g.norm(dim=2)
-            score = (q[:, None] * g).sum(2) / norms.clamp(min=1e-300)
-        else:
-            score = -(q[:, None] - g).square().sum(2)
+def _row_pairs(query, gallery, squares, rows, block, place, ids) -> tuple[Tensor, Tensor, Tensor]:
+    """(scores, gallery rows, queries), each (n,): every row of the blocks with the query it is a candidate of.
+
+    `place` is sorted, and so are the queries returned.
+    """
+    step, found = max(1, _RESCORED // (BLOCK * gallery.shape[1])), []
+    for start in range(0, len(block), step):
+        asked = place[start : start + step]
+        candidates = rows[block[start : start + step]]  # (n, BLOCK)
+        near = gallery[candidates.clamp(min=0)]  # (n, BLOCK, C)
+        score = torch.bmm(near, query[asked, :, None])[:, :, 0]
+        if squares is not None:
+            score -= squares[candidates]
         absent = candidates < 0
         if ids is not None:
-            absent |= ids[0][start : start + step, None] == ids[1][candidates.clamp(min=0)]
-        score.masked_fill_(absent, -torch.inf)
-        order = score.sort(dim=1, descending=True, stable=True).indices[:, :k]
-        found.append(candidates.gather(1, order))
-    return torch.cat(found)
+            absent |= ids[0][asked, None] == ids[1][candidates.clamp(min=0)]
+        found.append(score.masked_fill_(absent, -torch.inf))
+    return torch.cat(found).flatten(), rows[block].flatten(), place.repeat_interleave(BLOCK)
+
+
+def _nearly_best(score, candidates, owner, *, k: int, bound) -> tuple[Tensor, Tensor]:
+    """The (gallery rows, queries) among the pairs that can belong to the k nearest, by query, then by gallery row."""
+    column = _column(owner, len(bound))
+    table = score.new_full((len(bound), int(column.max()) + 1), -torch.inf)
+    table[owner, column] = score
+    kept = _within(table.T, k, bound).T[owner, column]
+    candidates, owner = candidates[kept], owner[kept]
+    order = candidates.argsort()
+    order = order[owner[order].argsort(stable=True)]
+    return candidates[order], owner[order]
+
+
+def _column(owner: Tensor, count: int) -> Tensor:
+    """The place of each entry among those of its owner; owner is sorted."""
+    counts = owner.bincount(minlength=count)
+    return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+
+
+def _ranked(query, gallery, candidates, owner, *, k: int, similarity: str) -> Tensor:
+    """The k nearest (Q, k) of each query among its candidates, in fp64; ties to the lower index."""
+    if k == 1 and len(owner) == len(query):  # one is left of each: nothing to rank
+        return candidates[:, None]
+    score, step = [], max(1, _RESCORED // query.shape[1])
+    for start in range(0, len(owner), step):
+        here = slice(start, start + step)
+        q, g = query[owner[here]].double(), gallery[candidates[here]].double()
+        if similarity == "cosine":
+            norms = q.norm(dim=1) * g.norm(dim=1)
+            score.append((q * g).sum(1) / norms.clamp(min=1e-300))
+        else:
+            score.append(-(q - g).square().sum(1))
+    column = _column(owner, len(query))
+    shape = len(query), int(column.max()) + 1
+    table = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
+    table[owner, column] = torch.cat(score)
+    indices = candidates.new_zeros(shape)
+    indices[owner, column] = candidates
+    return indices.gather(1, table.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
 
 def _check(query: Tensor, gallery: Tensor, k: int, similarity: str, exclude) -> None:

@@ -1,6 +1,7 @@
-"""What is measured on the features of one cell: retrieval or probe, as values of every query.
+"""What is measured in one cell, as values of every query: retrieval or probe on features, or a trained head's answers.
 
-To add a protocol: one name in KINDS and one branch of `measure`; it sees two FeatureSets, never a model.
+To add a protocol on features: one name in KINDS and one branch of `measure`; it sees two FeatureSets, never a model.
+The protocols of HEADS test the classifier that the weights hold (classify.py): only how it was trained differs.
 """
 
 import hashlib
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from stretchysnake.comparison import bootstrap_interval, pack_correct, wilson_interval
+from stretchysnake.eval.classify import Answers
 from stretchysnake.eval.features import FeatureSet
 from stretchysnake.eval.nearest import SIMILARITIES
 from stretchysnake.eval.probe import probe
 from stretchysnake.eval.retrieval import check_metrics, retrieve
 
-KINDS = ("retrieval", "probe")
+HEADS = ("finetune", "probe-sgd")
+KINDS = ("retrieval", "probe", *HEADS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +27,34 @@ class Protocol:
 
     kind: str = "retrieval"
     metrics: tuple[str, ...] = ("top1",)
-    """Names of retrieval.METRICS; a probe gives top1."""
+    """Names of retrieval.METRICS; the others give top1."""
     similarity: str = "cosine"
     group_safe: bool = False
     """Retrieval drops the gallery videos of a query's own group."""
+    num_views: int = 1
+    """Clips of each video whose class probabilities are averaged; of HEADS."""
+    num_crops: int = 1
+    """1 (middle) or 3 squares of each picture; of HEADS."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"protocol ({self.kind!r}) must be one of: {', '.join(KINDS)}")
-        if self.kind == "probe":
+        if self.num_views < 1 or self.num_crops not in (1, 3):
+            raise ValueError(
+                f"num_views ({self.num_views}) must be at least 1, num_crops ({self.num_crops}) 1 or 3"
+            )
+        if (self.num_views, self.num_crops) != (1, 1) and self.kind not in HEADS:
+            raise ValueError(
+                f"num_views and num_crops belong to {' and '.join(HEADS)}; {self.kind} takes one view"
+            )
+        if self.kind != "retrieval":
             if self.metrics != ("top1",):
                 raise ValueError(
-                    f"metrics ({', '.join(self.metrics)}) of a probe must be top1 alone"
+                    f"metrics ({', '.join(self.metrics)}) of {self.kind} must be top1 alone"
                 )
             if self.similarity != "cosine" or self.group_safe:
                 raise ValueError(
-                    "similarity and group_safe belong to retrieval; a probe has neither"
+                    f"similarity and group_safe belong to retrieval; {self.kind} has neither"
                 )
         else:
             check_metrics(self.metrics)
@@ -72,9 +87,8 @@ class Protocol:
         return [(metric, values, "") for metric, values in found.items()]
 
 
-def measured_fields(metric: str, values: Tensor, gallery: FeatureSet, queries: FeatureSet) -> dict:
-    """The fields of a Row that the values of its queries determine: mean, interval, who was right."""
-    asked = gallery if metric == "gallery_top1" else queries
+def measured_fields(values: Tensor, asked: FeatureSet | Answers) -> dict:
+    """The fields of a Row that the values of the queries `asked` determine: mean, interval, who was right."""
     share = values.dtype.is_floating_point is False
     n, numbers = len(values), values.double().tolist()
     interval = wilson_interval(int(values.sum()), n) if share else bootstrap_interval(numbers)

@@ -22,13 +22,18 @@ class EvaluateRun:
     dataset: str | None = None
     """Name written into the rows; null means the name of the queries' file or folder."""
     protocols: list[str] = field(default_factory=lambda: ["retrieval"])
-    """"retrieval" and "probe" (a linear probe trained on the gallery); features are computed once for both."""
+    """"retrieval" and "probe" (a linear probe trained on the gallery), on features computed once for both; "finetune"
+    and "probe-sgd" test the classifier that the weights hold (trained by finetune_* and linear_probe_* recipes)."""
     metrics: list[str] = field(default_factory=lambda: ["top1"])
     """Of retrieval: top1, recall@K, knn@K, map, gallery_top1 (leave-one-out inside the gallery)."""
     similarity: str = "cosine"
     """"cosine" or "l2"."""
     group_safe: bool = False
     """Retrieval skips the gallery videos of the query's own group."""
+    num_views: int = 1
+    """Clips of each query whose class probabilities are averaged; of finetune and probe-sgd."""
+    num_crops: int = 1
+    """1 (middle) or 3 squares of each picture; of finetune and probe-sgd. Above 1 needs cache null."""
     patch_from: str | None = None
     """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
     batch_size: int = 32

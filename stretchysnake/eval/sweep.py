@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 
-import torch
-
+from stretchysnake.eval.classify import classify
 from stretchysnake.eval.cost import (
     available_memory,
     count_flops,
@@ -14,10 +14,13 @@ from stretchysnake.eval.cost import (
     measure_peak_bytes,
 )
 from stretchysnake.eval.feature_cache import cached_features
-from stretchysnake.eval.protocols import Protocol, measured_fields
+from stretchysnake.eval.features import model_hash
+from stretchysnake.eval.protocols import HEADS, Protocol, measured_fields
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.results import Row
+from stretchysnake.train.memory import is_out_of_memory
+from stretchysnake.train.runtime import SINGLE, Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,11 @@ class Subject:
     run_id: str
     commit: str = ""
     device: str = ""
+
+    @cached_property
+    def weights(self) -> str:
+        """The model_hash of its weights, computed once."""
+        return model_hash(self.model)
 
 
 def sweep(
@@ -45,6 +53,7 @@ def sweep(
     memory_limit: int | None = None,
     feature_cache: str | None = None,
     progress: Callable[[str], None] | None = None,
+    runtime: Runtime = SINGLE,
 ) -> Iterator[Row]:
     """Yield one row per cell (T, S), protocol and metric, as soon as the cell is measured.
 
@@ -52,6 +61,7 @@ def sweep(
     protocols, or taken from the folder feature_cache. A cell whose batch does not fit memory_limit bytes
     (default: what the machine has free) is tried with smaller batches down to one clip; one that does not
     fit even so, or that runs out of memory while running, becomes rows with status "oom".
+    With several ranks all of them compute features, and rank 0 alone yields rows.
     """
     for num_frames, size in cells:
         scale = eval_scale(subject.variant, num_frames=num_frames, size=size, patch_from=patch_from)
@@ -72,36 +82,49 @@ def sweep(
             "device": subject.device,
         }
         limit = available_memory() if memory_limit is None else memory_limit
+        limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
         batch = batch_size
         while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
             batch //= 2
         needed = estimate_memory(config, scale, batch_size=batch)
         notes: list[str] = []
+        options = {"batch_size": batch, "progress": progress, "runtime": runtime}
+        stored = found = None
         try:
             if needed > limit:
                 raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
-            found, stored = (
-                cached_features(
+            if any(protocol.kind not in HEADS for protocol in protocols):
+                options |= {"weights": subject.weights, "folder": feature_cache, "notes": notes}
+                found, stored = (
+                    cached_features(subject.model, clips, scale, **options)
+                    for clips in (queries, gallery)
+                )
+            answers = {
+                protocol: classify(
                     subject.model,
-                    clips,
+                    queries,
                     scale,
-                    folder=feature_cache,
+                    num_views=protocol.num_views,
+                    num_crops=protocol.num_crops,
                     batch_size=batch,
                     progress=progress,
-                    notes=notes,
+                    runtime=runtime,
                 )
-                for clips in (queries, gallery)
-            )
+                for protocol in protocols
+                if protocol.kind in HEADS
+            }
+            if not runtime.is_first:
+                continue
             known |= {
                 "milliseconds": measure_milliseconds(subject.model, scale),
                 "peak_mib": measure_peak_bytes(subject.model, scale) / 2**20,
             }
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, _DoesNotFit):
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
-            for protocol in protocols:
+            for protocol in protocols if runtime.is_first else ():
                 for metric in protocol.metrics:
                     place = {"protocol": protocol_name(protocol, patch_from), "metric": metric}
                     yield Row(**known, **place, **_absent(queries, str(error)))
@@ -109,12 +132,18 @@ def sweep(
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
         for protocol in protocols:
-            for metric, values, note in protocol.measure(stored, found):
+            if protocol in answers:
+                views = f"{protocol.num_views} views x {protocol.num_crops} crops"
+                measured = [("top1", answers[protocol].right, views)]
+            else:
+                measured = protocol.measure(stored, found)
+            for metric, values, note in measured:
+                asked = stored if metric == "gallery_top1" else answers.get(protocol, found)
                 yield Row(
                     **known,
                     protocol=protocol_name(protocol, patch_from),
                     metric=metric,
-                    **measured_fields(metric, values, stored, found),
+                    **measured_fields(values, asked),
                     note="; ".join(filter(None, [*notes, note])),
                     created=_now(),
                 )
@@ -122,12 +151,6 @@ def sweep(
 
 class _DoesNotFit(RuntimeError):
     """A cell needs more memory than it may have."""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # the CPU allocator raises a plain RuntimeError with these words
-    known = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 def protocol_name(protocol: Protocol, patch_from: str | None) -> str:

@@ -67,6 +67,17 @@ class Runtime:
         dist.all_gather_object(texts, text)
         return texts
 
+    def gather_rows(self, values: Tensor) -> list[Tensor]:
+        """The CPU tensors (n, ...) of all ranks, in order, on every rank; n may differ."""
+        if self.world_size == 1:
+            return [values]
+        counts = [int(text) for text in self.gather(str(len(values)))]
+        padded = values.new_zeros(max(counts), *values.shape[1:])
+        padded[: len(values)] = values
+        held = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(held, padded)
+        return [part[:count] for part, count in zip(held, counts, strict=True)]
+
     def from_first(self, text: str | None) -> str | None:
         """The text of rank 0, on every rank."""
         if self.world_size == 1:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import stretchysnake.eval.evaluate as module
+import stretchysnake.eval.resumed_sweep as resumed_sweep
 from stretchysnake import read_records
 from stretchysnake.comparison import paired_test
 from stretchysnake.data.records import write_records
@@ -72,7 +73,7 @@ def test_an_interrupted_sweep_resumes_with_the_same_rows_and_no_cell_twice(
         written.append(rows)
         append_rows(path, rows)
 
-    monkeypatch.setattr(module, "append_rows", torn)
+    monkeypatch.setattr(resumed_sweep, "append_rows", torn)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run)
     assert len(read_rows(run.out)) == stop_after

@@ -87,14 +87,27 @@ def test_a_first_pass_of_bf16_needs_the_wider_bound(monkeypatch):
 
     whole = module._block_maxima
 
-    def rounded(query, gallery, squares, part, ids):
+    def rounded(query, gallery, *rest):
         low = (query.bfloat16().float(), gallery.bfloat16().float())
-        return whole(*low, squares, part, ids).bfloat16().float()
+        return whole(*low, *rest).bfloat16().float()
 
     monkeypatch.setattr(module, "_block_maxima", rounded)
     assert not torch.equal(nearest(query, gallery, k=3), wanted)  # the narrow bound is too narrow
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
     assert torch.equal(nearest(query, gallery, k=3), wanted)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_few_rows_scored_at_a_time_change_nothing(monkeypatch, similarity, k):
+    """Collapsed features leave every block to be scored again; that is done in parts."""
+    import stretchysnake.eval.nearest as module
+
+    centre = torch.randn(1, 6)
+    query, gallery = centre + 1e-6 * torch.randn(9, 6), centre + 1e-6 * torch.randn(200, 6)
+    found = nearest(query, gallery, k=k, similarity=similarity)
+    monkeypatch.setattr(module, "_RESCORED", 700)
+    assert torch.equal(nearest(query, gallery, k=k, similarity=similarity), found)
 
 
 def test_ties_go_to_the_lower_index():

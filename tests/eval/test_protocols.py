@@ -28,34 +28,39 @@ def test_retrieval_and_probe_judge_the_same_queries():
 
 
 def test_fields_hold_value_interval_and_who_was_right():
-    fields = measured_fields("top1", torch.tensor([True, True, False]), GALLERY, QUERIES)
+    fields = measured_fields(torch.tensor([True, True, False]), QUERIES)
     assert fields["value"] == pytest.approx(2 / 3)
     assert (fields["low"], fields["high"]) == wilson_interval(2, 3)
     assert unpack_correct(fields["correct"], 3) == [True, True, False]
     assert (fields["num_queries"], fields["num_expected"]) == (3, 3)
     others = feature_set(QUERIES.features, [0, 1, 0])
-    again = measured_fields("top1", torch.tensor([True, True, False]), GALLERY, others)
+    again = measured_fields(torch.tensor([True, True, False]), others)
     assert again["queries"] != fields["queries"]  # other labels are other queries
 
 
 def test_precision_is_no_share_and_gets_a_bootstrap_interval():
-    fields = measured_fields("map", torch.tensor([0.5, 0.75, 1.0]).double(), GALLERY, QUERIES)
+    fields = measured_fields(torch.tensor([0.5, 0.75, 1.0]).double(), QUERIES)
     assert fields["value"] == 0.75 and fields["correct"] == ""
     assert 0.5 <= fields["low"] < 0.75 < fields["high"] <= 1.0
 
 
 def test_gallery_metrics_count_the_gallery():
-    fields = measured_fields("gallery_top1", torch.ones(12, dtype=torch.bool), GALLERY, QUERIES)
+    fields = measured_fields(torch.ones(12, dtype=torch.bool), GALLERY)
     assert (fields["num_queries"], fields["num_expected"]) == (12, 12)
 
 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"kind": "finetune"}, r"protocol \('finetune'\) must be one of: retrieval, probe"),
+        (
+            {"kind": "zero"},
+            r"protocol \(.zero.\) must be one of: retrieval, probe, finetune, probe-sgd",
+        ),
         ({"metrics": ("top5",)}, r"metric \('top5'\) must be one of"),
-        ({"kind": "probe", "metrics": ("map",)}, r"metrics \(map\) of a probe must be top1 alone"),
-        ({"kind": "probe", "group_safe": True}, "belong to retrieval; a probe has neither"),
+        ({"kind": "probe", "metrics": ("map",)}, r"metrics \(map\) of probe must be top1 alone"),
+        ({"kind": "probe", "group_safe": True}, "belong to retrieval; probe has neither"),
+        ({"num_views": 2}, "belong to finetune and probe-sgd; retrieval takes one view"),
+        ({"kind": "finetune", "num_crops": 2}, r"num_crops \(2\) 1 or 3"),
         ({"similarity": "dot"}, r"similarity \('dot'\) must be one of: cosine, l2"),
     ],
 )

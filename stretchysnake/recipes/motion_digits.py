@@ -1,0 +1,149 @@
+"""What every recipe on MotionDigits does: open its suites, train a nano model, tell what the page says of both."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stretchysnake.flexibility import NANO, scale_at
+from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.train.run import OptimConfig, TrainRun
+
+PREFIX = "motion-digits/"
+"""A suite's name in rows is this and the suite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suites:
+    """The videos of a run: their lists, and (gallery, queries) of each suite decoded once."""
+
+    folder: Path
+    lists: Mapping[str, tuple[Path, Path]]
+    clips: Mapping[str, tuple]
+
+    @property
+    def cache(self) -> str:
+        return _cache(self.folder)
+
+    def hold(self, row) -> bool:
+        """Whether the row was measured on these videos, not on more or fewer of an earlier run."""
+        suite = row.dataset.removeprefix(PREFIX)
+        if suite not in self.clips:
+            return False
+        gallery, queries = self.clips[suite]
+        asked = len(queries.records) + len(queries.failures)
+        # leave-one-out inside the gallery asks the gallery's own videos
+        if row.metric == "gallery_top1":
+            asked = len(gallery.records) + len(gallery.failures)
+        return (row.num_gallery, row.num_expected) == (len(gallery.records), asked)
+
+
+def open_suites(
+    folder: Path,
+    lists: Mapping[str, tuple[Path, Path]],
+    names: Sequence[str],
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Suites:
+    """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
+    from stretchysnake.data.loader import open_clips
+    from stretchysnake.data.records import read_records
+
+    def clips(csv):
+        return open_clips(read_records(csv), cache=_cache(folder), progress=progress)
+
+    opened = {name: tuple(clips(csv) for csv in lists[name]) for name in names}
+    clips(lists["source"][0])
+    return Suites(folder=folder, lists=lists, clips=opened)
+
+
+def _cache(folder: Path) -> str:
+    return str(folder / "frame-cache")
+
+
+def nano_run(
+    method: str,
+    seed: int,
+    *,
+    out: str | Path,
+    data: str | Path,
+    cache: str,
+    steps: int,
+    batch_size: int,
+    optim: OptimConfig,
+    num_frames: int | None = None,
+) -> TrainRun:
+    """The training of one method and seed; methods differ in `variant` alone. `num_frames` is vanilla's other T."""
+    sets, model = NANO, VideoMambaConfig.named("nano", num_classes=0)
+    if num_frames is not None and num_frames != sets.native.num_frames:
+        sets = replace(sets, native=replace(sets.native, num_frames=num_frames))
+        model = model.but(num_frames=num_frames)
+    return TrainRun(
+        data=str(data),
+        out=str(out),
+        variant=method,
+        sets=sets,
+        model=model,
+        optim=optim,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        cache=cache,
+    )
+
+
+def suite_infos(suites: Suites, *, out: Path) -> list:
+    """What the page tells of each suite; writes a contact sheet of each into `out`."""
+    from stretchysnake.data import motion_digits
+    from stretchysnake.data.records import read_records
+    from stretchysnake.report.context import SuiteInfo
+
+    infos = []
+    for suite in suites.clips:
+        info, sheet = motion_digits.info(suite), out / f"{suite}.png"
+        labels = motion_digits.contact_sheet(suites.folder, suite, sheet)
+        infos.append(
+            SuiteInfo(
+                name=suite,
+                dataset=PREFIX + suite,
+                description=info["description"],
+                num_classes=len(info["classes"]),
+                chance=info["chance"],
+                contact_sheet_png=sheet,
+                labels=labels,
+                sample_clips=[record.path for record in read_records(suites.lists[suite][1])[:6]],
+            )
+        )
+    return infos
+
+
+def training_info(run: TrainRun, result, *, model: str | None = None):
+    """What the page tells of a training; `model` where it is another name than the variant's."""
+    from stretchysnake.models.checkpoints import read_checkpoint
+    from stretchysnake.report.context import TrainingInfo
+
+    state, _ = read_checkpoint(result.weights)
+    return TrainingInfo(
+        model=model or run.variant,
+        seed=run.seed,
+        steps=run.steps,
+        seconds=result.seconds,
+        clips=result.clips,
+        final_loss=result.final_loss,
+        loss_curve=result.losses[:: max(1, len(result.losses) // 300)],
+        parameters=sum(tensor.numel() for tensor in state.values()),
+        scales=_scales_in_words(run),
+    )
+
+
+def _scales_in_words(run: TrainRun) -> str:
+    seen = {
+        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(run.steps, 500))
+    }
+    frames = sorted({scale.num_frames for scale in seen})
+    sizes = sorted({scale.size for scale in seen})
+    patches = sorted({scale.patch_size for scale in seen})
+    return f"T {_listed(frames)}, S {_listed(sizes)} px, P {_listed(patches)} px"
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,123 @@
+"""Claims from hand-made rows: verdicts on both sides, over seeds and queries, and what is missing."""
+
+import pytest
+
+from stretchysnake.comparison import pack_correct
+from stretchysnake.report.claims import claims, claims_in_words, claims_table, order_table
+from stretchysnake.results import Row
+
+GRID = [(4, 32), (8, 16), (8, 32)]
+VALUES = {  # model -> accuracy in the cells of GRID
+    "vanilla": (0.2, 0.3, 0.8),
+    "temporal": (0.4, 0.3, 0.7),
+    "static_tokens": (0.7, 0.8, 0.75),
+}
+
+
+def row(model, cell, value, *, seed=0, protocol="retrieval", dataset="toy/short", **changes):
+    right = [i < round(100 * value) for i in range(100)]
+    fields = {
+        "run_id": f"{model}{seed}",
+        "protocol": protocol,
+        "dataset": dataset,
+        "model": model,
+        "seed": seed,
+        "num_frames": cell[0],
+        "size": cell[1],
+        "patch_size": 8,
+        "metric": "top1",
+        "value": round(100 * value) / 100,
+        "num_queries": 100,
+        "num_expected": 101,
+        "num_gallery": 50,
+        "gflops": 1.0,
+        "milliseconds": 1.0,
+        "trained": False,
+        "native": cell == (8, 32),
+        "correct": pack_correct(right),
+        "queries": "q",
+    }
+    return Row(**(fields | changes))
+
+
+def measured(seeds=(0, 1, 2), values=VALUES, **place):
+    return [
+        row(
+            model, cell, value + 0.01 * seed * (1 if model == "vanilla" else -1), seed=seed, **place
+        )
+        for model, cells in values.items()
+        for cell, value in zip(GRID, cells, strict=True)
+        for seed in seeds
+    ]
+
+
+def verdicts(found):
+    return {claim.name: claim.verdict for claim in found}
+
+
+def test_the_two_claims_have_verdicts_with_intervals_over_seeds():
+    found = claims(measured())
+    assert verdicts(found) == {
+        "(i) static tokens beats vanilla away from its scale": "holds",
+        "(ii) static tokens ≥ vanilla at its own scale": "does not hold",
+        "static tokens beats temporal": "holds",
+    }
+    first = found[0]
+    assert first.difference.mean == pytest.approx(0.48)  # (0.5 + 0.5) / 2 less 0.02 a seed
+    assert first.difference.interval_over == "seeds" and first.difference.seeds == (0, 1, 2)
+    line = claims_table(found).rows[0]
+    assert line[2:4] == ("toy/short", "holds") and line[4] == "+48.0"
+    assert line[-3:] == ("2 of 2", "0, 1, 2", "100 of 101")
+
+
+def test_an_interval_with_zero_settles_nothing():
+    rows = measured(values=VALUES | {"static_tokens": (0.7, 0.8, 0.8)})
+    home = claims(rows)[1]
+    assert home.difference.mean == pytest.approx(-0.02) and home.verdict == "not settled"
+    (low, high) = home.difference.interval
+    assert low < 0 < high
+    single = claims([r for r in rows if r.seed == 0])[
+        1
+    ]  # equal in that seed: the interval is over queries
+    assert single.difference.interval_over == "queries" and single.verdict == "not settled"
+
+
+def test_what_was_not_measured_says_why():
+    found = claims([r for r in measured() if r.model == "static_tokens"])
+    assert {c.verdict for c in found} == {"not measured"}
+    assert claims_table(found).rows[0][3] == "not measured: no value of vanilla"
+    assert all("–" in line for line in claims_table(found).rows)
+
+
+def test_other_protocols_equal_patches_and_other_vanillas_are_claims_of_their_own():
+    rows = measured() + measured(protocol="finetune")
+    patched = measured(
+        values={"flexivit": (0.5, 0.5, 0.9)}, protocol="retrieval-static_tokens-patches"
+    )
+    other = [
+        row("vanilla", (4, 32), 0.65, seed=s, native=True, run_id=f"T4-{s}") for s in (0, 1, 2)
+    ]
+    found = verdicts(claims(rows + patched, other_vanillas=other))
+    assert found["finetune: static tokens beats vanilla at its own scale"] == "does not hold"
+    assert found["finetune: static tokens beats vanilla away from it"] == "holds"
+    assert "equal patches: static tokens beats flexivit" in found
+    trained_there = [c for c in claims(rows, other_vanillas=other) if c.source == "Table A3"]
+    assert [c.difference.cells for c in trained_there] == [((4, 32),)]
+    assert trained_there[0].difference.mean == pytest.approx(0.04)
+
+
+def test_methods_are_ordered_over_the_cells_all_have():
+    rows = [r for r in measured() if (r.model, r.num_frames, r.size) != ("temporal", 8, 16)]
+    table = order_table(rows, dataset="toy/short")
+    assert [line[0] for line in table.rows] == ["1. static tokens", "2. temporal", "3. vanilla"]
+    assert {line[4] for line in table.rows} == {"2 of 3"}
+    assert table.rows[0][2] != "– (one seed)"
+    single = order_table([r for r in rows if r.seed == 0], dataset="toy/short")
+    assert single.rows[0][2] == "– (one seed)"
+
+
+def test_words_count_the_data_sets():
+    rows = measured() + measured(dataset="toy/long", values={m: v[::-1] for m, v in VALUES.items()})
+    lines = claims_in_words(claims(rows))
+    assert lines[0].startswith("(i) static tokens beats vanilla away from its scale (Table 1): ")
+    assert lines[0].endswith("(2 data sets).")
