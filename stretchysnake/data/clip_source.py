@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stretchysnake.data.augmentation import Augmentation, augmented
+from stretchysnake.data.augment import augmented
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import Sampling
 from stretchysnake.data.decode_error import DecodeError

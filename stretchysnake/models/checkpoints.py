@@ -35,12 +35,17 @@ FORMAT = "stretchysnake-weights-1"
 
 def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
     """Write the weights, with the config and any JSON-able metadata inside, whole or not at all."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    save_weights(path, model.state_dict(), model.config, **metadata)
+
+
+def save_weights(
+    path: str | os.PathLike, state: dict[str, Tensor], config: VideoMambaConfig, **metadata
+) -> None:
+    """Write the state dict of a model of this config; as `save_model`."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {
         "format": FORMAT,
-        "config": json.dumps(model.config.to_dict()),
+        "config": json.dumps(config.to_dict()),
         "run": json.dumps(metadata),
     }
     with unfinished_file(path) as part:

@@ -18,7 +18,7 @@ from stretchysnake.train.checkpoint import checkpoints_in
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
-from stretchysnake.train.step import parts_of, share_of
+from stretchysnake.train.step import most_clips, parts_of
 
 DRAWS = 4000
 """Steps whose scales are drawn to estimate the shares; a shorter run is taken whole."""
@@ -75,7 +75,7 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
     scales = []
     for scale, count in sorted(drawn.items(), key=lambda item: item[0].num_tokens):
         clips = batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
-        parts = parts_of(share_of(clips, replace(runtime, rank=runtime.world_size - 1)), scale, run)
+        parts = parts_of(range(most_clips(clips, run, runtime)), scale, run)
         passes = 1.0 if run.trainable == "head" else 4.0 if run.activation_checkpointing else 3.0
         scales.append(
             ScaleCost(

@@ -38,7 +38,8 @@ def run(argv: list[str]) -> int:
     ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
     from stretchysnake.train.runtime import open_runtime
 
-    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    with open_runtime(world_size=world_size, longest_wait=run.rank_timeout, **ranks) as runtime:
         if dry:
             from stretchysnake.recipes.dry_run import dry_run
 

@@ -39,7 +39,8 @@ def write(folder, step, mean_loss=1.0):
     return write_checkpoint(
         folder,
         step,
-        model=MODEL,
+        weights=MODEL.state_dict(),
+        config=MODEL.config,
         metadata={"seed": 0},
         training=training,
         state={"mean_loss": mean_loss},

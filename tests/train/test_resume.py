@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.loader import training_batches, training_steps
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop
@@ -127,6 +128,7 @@ class CountedClips:
     """117 clips without pixels that matter: each tells its number by its label."""
 
     labels = torch.arange(117)
+    augmentation = Augmentation()
 
     def __len__(self):
         return 117
