@@ -3,15 +3,26 @@
 import json
 import os
 import signal
+from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
-from stretchysnake.data.augmentation import Augmentation
-from stretchysnake.data.loader import training_batches, training_steps
+from stretchysnake.data import loader
+from stretchysnake.data.loader import (
+    DecodedClips,
+    DecodingLimits,
+    training_batches,
+    training_steps,
+)
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.video_writing import write_video
+from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
@@ -124,40 +135,47 @@ def test_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(
     assert "going back to step-00000003" in capsys.readouterr().err
 
 
-class CountedClips:
-    """117 clips without pixels that matter: each tells its number by its label."""
-
-    labels = torch.arange(117)
-    augmentation = Augmentation()
-
-    def __len__(self):
-        return 117
-
-    def clip(self, index, scale, *, generator=None):
-        return torch.full((1, 8, 8, 3), index, dtype=torch.uint8)
-
-    def draw(self, requests):
-        return (self.clip(request.index, request.scale) for request in requests)
-
-    def close(self):
-        pass
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """117 records of one short video, each told by its label."""
+    path = tmp_path_factory.mktemp("counted") / "clip.mp4"
+    write_video(path, np.zeros((2, 16, 16, 3), dtype=np.uint8))
+    return [VideoRecord(str(path), label) for label in range(117)]
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("shuffle", [True, False], ids=["shuffled", "in order"])
+@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(batch_size, prefetch):
-    options = {"variant": "vanilla", "batch_size": batch_size, "seed": 0, "steps": 117}
+def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(
+    counted, monkeypatch, batch_size, num_workers, shuffle
+):
+    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(2, 16, 8))
+    steps = 117 if batch_size == 1 else 60
+    options = {
+        "variant": "-",
+        "batch_size": batch_size,
+        "seed": 0,
+        "steps": steps,
+        "shuffle": shuffle,
+    }
+    limits = DecodingLimits(num_workers=num_workers)
     seen = []
-    for start, end in ((0, 13), (13, 14), (14, 117)):
-        drawn = training_batches(CountedClips(), start_step=start, prefetch=prefetch, **options)
-        for batch in drawn:
-            seen.append(batch.labels.tolist())
-            if batch.step + 1 == end:
-                break
+    # stopped after steps 13 and 40, and gone on with another number of ranks each time
+    for start, end, world_size in ((0, 13, 1), (13, 40, 2), (40, steps, 1)):
+        shares = []
+        for rank in range(world_size):
+            clips = DecodedClips(counted, limits=limits)
+            ranks = {"rank": rank, "world_size": world_size, "prefetch": 2 * rank}
+            drawn = training_batches(clips, start_step=start, **options, **ranks)
+            with closing(drawn):
+                shares.append([batch.labels.tolist() for batch in islice(drawn, end - start)])
+        seen += [[i for part in parts for i in part] for parts in zip(*shares, strict=True)]
     assert seen == [step.indices for step in training_steps(117, **options)]
     samples = [index for batch in seen for index in batch]
-    for epoch in range(batch_size):
-        assert sorted(samples[117 * epoch : 117 * (epoch + 1)]) == list(range(117))
+    for epoch in range(len(samples) // 117):
+        indices = samples[117 * epoch : 117 * (epoch + 1)]
+        assert sorted(indices) == list(range(117))
+        assert (indices == list(range(117))) is not shuffle
 
 
 def test_run_survives_json_and_wrong_fields_are_named(run):
