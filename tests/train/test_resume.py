@@ -14,6 +14,7 @@ import torch
 
 from stretchysnake import VideoMambaConfig, cli
 from stretchysnake.data import loader
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.loader import (
     DecodedClips,
     DecodingLimits,
@@ -85,6 +86,21 @@ def test_signal_writes_a_checkpoint_and_the_same_run_goes_on_exactly(
     assert again.losses == whole.losses
     assert same(state_of(run.out), state_of(tmp_path / "whole"))
     assert (again.clips, again.tokens) == (whole.clips, whole.tokens)
+
+
+def test_run_with_every_augmentation_goes_on_exactly(run, tmp_path, monkeypatch):
+    strong = Augmentation(
+        flip=True, rand_augment=(2, 15), erase=0.5, mixup=0.8, cutmix=1.0, crop_scale=(0.3, 1.0)
+    )
+    run = replace(run, augmentation=strong, label_smoothing=0.1, precision="fp16", batch_size=5)
+    whole = train(replace(run, out=str(tmp_path / "whole")))
+    plain = train(replace(run, out=str(tmp_path / "plain"), augmentation=Augmentation()))
+    assert all(a != b for (_, a), (_, b) in zip(whole.losses, plain.losses, strict=True))
+    stop_after(monkeypatch, 4)
+    with pytest.raises(TrainingInterrupted):
+        train(run)
+    assert train(run).losses == whole.losses
+    assert same(state_of(run.out), state_of(tmp_path / "whole"))
 
 
 def test_command_line_resumes_from_the_folder_alone(run, monkeypatch, capsys):
@@ -191,8 +207,18 @@ def test_digests_of_earlier_versions_hold():
     assert TrainRun(data="a.csv", out="x").digest() == "cb0f51d8edf9aa11"
     bf16 = TrainRun(data="a.csv", out="x", steps=7, precision="bf16")
     assert bf16.digest() == "8d082d4fb95fc9c7"
-    assert replace(bf16, device="cpu", checkpoint_every=5).digest() == bf16.digest()
-    for change in ({"ema_decay": 0.9}, {"optim": OptimConfig(layer_decay=0.8)}, {"accumulate": 2}):
+    assert (
+        replace(bf16, device="cpu", checkpoint_every=5, parallel="fsdp", rank_timeout=9.0).digest()
+        == bf16.digest()
+    )
+    for change in (
+        {"ema_decay": 0.9},
+        {"optim": OptimConfig(layer_decay=0.8)},
+        {"accumulate": 2},
+        {"augmentation": Augmentation(erase=0.1)},
+        {"shuffle": False},
+        {"compile": True},
+    ):
         assert replace(bf16, **change).digest() != bf16.digest()
 
 
