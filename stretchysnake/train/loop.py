@@ -68,6 +68,7 @@ def train(
         return done
     classes = _num_classes(run, 1 + max(record.label for record in records))
     device = runtime.device(run.device)
+    board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
         clips = open_clips(
             records,
@@ -91,7 +92,6 @@ def train(
     if runtime.is_first:
         write_started(out, run, key)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
-    board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     saver = Saver(out / "checkpoints", run, metadata=weights_metadata(run, key), key=key, log=log)
     _restore_newest(state, saver, run, runtime=runtime)
     steps = total_steps(run, len(clips))
