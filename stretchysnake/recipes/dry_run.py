@@ -86,7 +86,11 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
                 tokens=clips * scale.num_tokens,
                 gflops=passes * clips * count_flops(run.model, scale) / 1e9,
                 memory=training_memory(
-                    run, scale, clips=max(map(len, parts)), parameters=parameters
+                    run,
+                    scale,
+                    clips=max(map(len, parts)),
+                    # of sliced weights, gradients and moments a rank holds its part
+                    parameters=parameters // (runtime.world_size if run.parallel == "fsdp" else 1),
                 ),
             )
         )
@@ -173,6 +177,12 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         "",
         f"compute   {cost.exaflops:.4g} EFLOP in all; {cost.exaflops * 1e18 / 1e14 / 3600:.3g} GPU-hours "
         "at 100 TFLOP/s sustained (an assumption, not a measurement)",
+        f"memory    {cost.memory / 2**30:.1f} GiB a rank at the largest scale"
+        + (
+            ""
+            if run.parallel == "ddp"
+            else ", of which weights and moments are sliced over the ranks"
+        ),
         f"time      {_duration(seconds)} at the speed of this machine ({1 / speed:.1f} GFLOP/s, measured on one clip; "
         "without reading videos)",
         f"writes    {out / 'weights.safetensors'} {_bytes(weights)}, {out / 'checkpoints'} up to "

@@ -43,8 +43,11 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def shared_out_like(tensor: Tensor, pattern: Tensor) -> Tensor:
-    """A whole tensor, the same on every rank, on the device and in the slices of `pattern`."""
-    tensor = tensor.to(pattern.device)
+    """A copy of a whole tensor, the same on every rank, on the device and in the slices of `pattern`.
+
+    A copy, because what was read from a safetensors file is a mapping of it: should the file be cut short, a bus error.
+    """
+    tensor = tensor.to(pattern.device, copy=True)
     if not _is_slice(pattern):
         return tensor
     from torch.distributed.tensor import distribute_tensor
