@@ -89,16 +89,21 @@ def _refuse_another_unfinished(out: Path, key: str) -> None:
 
 def write_started(out: Path, run: TrainRun, key: str) -> None:
     """Write started.json: the resolved run, from which `train --resume` begins."""
-    out.mkdir(parents=True, exist_ok=True)
     started = {"run": asdict(run), "digest": key, "environment": environment()}
-    write_whole(out / "started.json", json.dumps(started, indent=1))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "started.json", json.dumps(started, indent=1))
+    except OSError as error:
+        raise ValueError(
+            f"out ({out}) must be a folder that can be written: {error.strerror}; choose another"
+        ) from None
 
 
 def started_run(out: Path) -> TrainRun:
     """The run that was started in `out`, as it was; ValueError where there is none."""
     try:
         values = json.loads((out / "started.json").read_text())["run"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"resume ({out}) must be the folder of a started training: started.json is not in it"
         ) from None

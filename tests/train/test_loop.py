@@ -100,6 +100,14 @@ def test_too_few_classes_is_refused(trained, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/deep", "/proc/absent"])
+def test_out_that_cannot_be_written_is_said(trained, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    run, _ = trained
+    with pytest.raises(ValueError, match=r"out \(.*\) must be a folder that can be written: "):
+        train(replace(run, out=str(tmp_path / place)))
+
+
 def test_sets_must_fit_the_model(trained):
     run, _ = trained
     with pytest.raises(ValueError, match=r"sets.native \(32 px, patch 8\) must equal the model's"):

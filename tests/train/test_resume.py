@@ -115,6 +115,8 @@ def test_command_line_resumes_from_the_folder_alone(run, monkeypatch, capsys):
     ("arguments", "text"),
     [
         (["--resume", "absent"], "must be the folder of a started training"),
+        (["--resume", __file__], "must be the folder of a started training"),
+        (["--resume"], "takes the folder of a started training and nothing else"),
         (
             ["--resume", "x", "--steps", "9"],
             "takes the folder of a started training and nothing else",
