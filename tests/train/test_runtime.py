@@ -90,8 +90,11 @@ def studied(clip_folder, tmp_path_factory):
     ):
         changed = replace(plain, parallel="fsdp", out=str(folder / name))
         jobs.append({"run": asdict(changed), "from": str(folder / source), "after": 2})
+    poisoned = replace(plain, parallel="fsdp", out=str(folder / "poisoned"))
+    jobs.append({"run": asdict(poisoned), "poison": [1, 2]})
     done = torchrun(jobs, folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "said.txt").write_text(done.stderr)
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return runs, said, folder
 
@@ -128,6 +131,19 @@ def test_two_ranks_end_as_one(studied, parallel, name):
     first, second = (json.loads((out / "run.json").read_text()) for out in (one, two))
     assert first["bad_files"] == second["bad_files"]
     assert first["result"]["clips"] == second["result"]["clips"] == told[0]["clips"]
+
+
+def test_nan_on_one_rank_skips_the_step_on_all_and_names_the_file(studied):
+    runs, said, folder = studied
+    told = [item for item in said if item["out"] == str(folder / "poisoned")]
+    assert [[step for step, _ in item["losses"]] for item in told] == [[0, 1, 3]] * 2
+    line = next(
+        text for text in (folder / "said.txt").read_text().splitlines() if "skipped step 2" in text
+    )
+    records = read_records(runs["plain"].data)
+    shares = {item["rank"]: item["requests"] for item in told}
+    bad = records[shares[1][3 * 2 + 1]].path  # the second of three clips of step 2
+    assert f"non-finite pixels in files {bad}" in line and "weights unchanged" in line
 
 
 def test_bad_clips_were_met(studied):

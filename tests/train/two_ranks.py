@@ -1,7 +1,7 @@
 """Trains runs one after the other, as every rank of a torchrun: `two_ranks.py JOBS.json`; a JSON line per run and rank.
 
 A job is {"run": ..., and one of: "from": folder of a run to copy and, with "after": step, to take back to that step;
-"die": [rank, step]; "hang": [rank, step], for twenty seconds}.
+"die": [rank, step]; "hang": [rank, step], for twenty seconds; "poison": [rank, step], with a NaN in a clip}.
 """
 
 import json
@@ -33,7 +33,7 @@ def at_step(rank: int, step: int, act) -> None:
 
     def acting(state, model, batch, *arguments, **options):
         if rank == RANK and batch.step == step:
-            act()
+            act(batch)
         return whole(state, model, batch, *arguments, **options)
 
     loop.take_step = acting
@@ -60,15 +60,19 @@ def main() -> None:
     seen = counting(clip_source.CachedClips)
     wait = jobs[0]["run"]["rank_timeout"]
     with open_runtime(rank=RANK, world_size=WORLD_SIZE, longest_wait=wait) as runtime:
+        taken = loop.take_step
         for job in jobs:
+            loop.take_step = taken
             run = TrainRun.from_dict(job["run"])
             if "from" in job and runtime.is_first:
                 take_back(Path(job["from"]), Path(run.out), job["after"])
             runtime.gather("")  # the copy is there
             if "die" in job:
-                at_step(*job["die"], lambda: os.kill(os.getpid(), signal.SIGKILL))
+                at_step(*job["die"], lambda batch: os.kill(os.getpid(), signal.SIGKILL))
             if "hang" in job:
-                at_step(*job["hang"], lambda: time.sleep(20))
+                at_step(*job["hang"], lambda batch: time.sleep(20))
+            if "poison" in job:
+                at_step(*job["poison"], lambda batch: batch.video[1].fill_(float("nan")))
             seen.clear()
             result = loop.train(run, runtime=runtime)
             told = {"rank": RANK, "out": run.out, "requests": list(seen), "clips": result.clips}
