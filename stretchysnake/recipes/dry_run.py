@@ -177,12 +177,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         "",
         f"compute   {cost.exaflops:.4g} EFLOP in all; {cost.exaflops * 1e18 / 1e14 / 3600:.3g} GPU-hours "
         "at 100 TFLOP/s sustained (an assumption, not a measurement)",
-        f"memory    {cost.memory / 2**30:.1f} GiB a rank at the largest scale"
-        + (
-            ""
-            if run.parallel == "ddp"
-            else ", of which weights and moments are sliced over the ranks"
-        ),
+        f"memory    {cost.memory / 2**30:.2f} GiB a rank at the largest scale",
         f"time      {_duration(seconds)} at the speed of this machine ({1 / speed:.1f} GFLOP/s, measured on one clip; "
         "without reading videos)",
         f"writes    {out / 'weights.safetensors'} {_bytes(weights)}, {out / 'checkpoints'} up to "

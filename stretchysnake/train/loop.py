@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -162,8 +163,8 @@ def fit(
     model = runtime.parallel(state.model, next(state.model.parameters()).device)
     meter = Meter(state, run, steps, progress, board=board)
 
-    def ask() -> tuple[bool, bool]:
-        due = saver is not None and runtime.is_first and saver.is_due(state.step + 1)
+    def ask(step: int) -> tuple[bool, bool]:
+        due = saver is not None and runtime.is_first and saver.is_due(step)
         return request is not None and request.number != 0, due
 
     while state.step < steps:
@@ -172,7 +173,15 @@ def fit(
             started = time.perf_counter()
             lr = lr_at(run.optim, step=batch.step, steps=steps) * state.lr_factor
             try:
-                outcome = take_step(state, model, batch, run, lr=lr, runtime=runtime, ask=ask)
+                outcome = take_step(
+                    state,
+                    model,
+                    batch,
+                    run,
+                    lr=lr,
+                    runtime=runtime,
+                    ask=partial(ask, batch.step + 1),
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
