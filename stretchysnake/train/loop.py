@@ -184,6 +184,7 @@ def fit(
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
+                    _explain_compiling(error, run)
                     raise
                 message = out_of_memory_message(state, batch, run, runtime=runtime)
                 raise RuntimeError(message) from None
@@ -219,6 +220,14 @@ def fit(
             break
     state.model.eval()
     return state
+
+
+def _explain_compiling(error: BaseException, run: TrainRun) -> None:
+    if run.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        raise RuntimeError(
+            f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
+            "Set compile to false to train without"
+        ) from None
 
 
 def total_steps(run: TrainRun, num_clips: int) -> int:

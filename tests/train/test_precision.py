@@ -8,6 +8,7 @@ import torch
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.loader import Batch
 from stretchysnake.flexibility import Scale, ScaleSets
+from stretchysnake.train import loop
 from stretchysnake.train.checkpoint import checkpoints_in, read_state
 from stretchysnake.train.loop import fit
 from stretchysnake.train.loss_scale import FIRST_SCALE, STEPS_TO_GROW, after_overflow, after_step
@@ -119,6 +120,19 @@ def test_compiled_blocks_take_the_same_steps():
         fit(compiled, batches_from, replace(run, compile=True))
     assert all(block._compiled_call_impl is not None for block in compiled.model.layers)
     assert all(torch.equal(weights(plain)[n], weights(compiled)[n]) for n in weights(plain))
+
+
+def test_failed_compiling_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise torch._dynamo.exc.TorchRuntimeError("no working C++ compiler\nlong story")
+
+    monkeypatch.setattr(loop, "take_step", fail)
+    with pytest.raises(
+        RuntimeError, match=r"^compile \(true\) failed: no working C\+\+ compiler; .*to false"
+    ):
+        fit(state_of(RUN), batches_from, replace(RUN, compile=True))
+    with pytest.raises(torch._dynamo.exc.TorchRuntimeError):
+        fit(state_of(RUN), batches_from, RUN)
 
 
 @pytest.mark.slow
