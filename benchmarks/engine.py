@@ -1,10 +1,15 @@
-"""What the training engine costs beside a bare loop: `python benchmarks/engine.py [OUT.json]` (nano, CPU).
+"""What the training engine costs beside a bare loop, and what a token budget does to memory (nano, CPU).
 
-Both take the same steps on the same prepared batches, in turns, several times: forward, backward, clipping, AdamW,
-schedule. The engine adds its checks, log, counts and, by time, checkpoints. One process, the machine otherwise idle.
+    python benchmarks/engine.py [OUT.json]
+
+Overhead: both take the same steps on the same prepared batches, in turns, one by one: forward,
+backward, clipping, AdamW, schedule. The engine adds its checks, log, counts and, by time, checkpoints. Processor time
+of one thread, so that others on the machine count little.
+Memory: the peak of one step in a fresh process at each scale of a variant, with token_budget and with a batch_size.
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -12,10 +17,12 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the optimiser imports it at its first step: 40 MiB that are no step's
 import torch.nn.functional as F
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.data.loader import Batch
+from stretchysnake.data.loader import Batch, batch_size_at
+from stretchysnake.eval.cost import _LiveStorages
 from stretchysnake.flexibility import NANO, scale_at, variant_named
 from stretchysnake.results import environment
 from stretchysnake.train.loop import fit
@@ -25,8 +32,11 @@ from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.saving import Saver
 from stretchysnake.train.state import new_state
+from stretchysnake.train.step import take_step
 
-STEPS, REPEATS, BATCH = 40, 5, 16
+PASSES, STEPS, WARM_UP, BATCH = 3, 52, 4, 16
+TOKEN_BUDGET, FEW_CLIPS = 8192, 4
+MEMORY_VARIANTS = ("static_patch", "static_tokens")
 RUN = TrainRun(
     data="-",
     out="-",
@@ -47,12 +57,13 @@ def prepared() -> list[Batch]:
     return batches
 
 
-def bare(batches: list[Batch]) -> float:
+def bare_steps(batches: list[Batch]):
+    """Takes the next step each time it is asked to; yields the processor time of it."""
     torch.manual_seed(0)
     model = VideoMamba(RUN.model).train()
     optimizer = build_optimizer(model, RUN.optim)
-    started = time.perf_counter()
     for batch in batches:
+        started = time.process_time()
         for group in optimizer.param_groups:
             group["lr"] = lr_at(RUN.optim, step=batch.step, steps=STEPS)
         loss = F.cross_entropy(model(batch.video, batch.scale.patch_size), batch.labels)
@@ -61,38 +72,114 @@ def bare(batches: list[Batch]) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), RUN.optim.clip_norm)
         optimizer.step()
         loss.item()
-    return time.perf_counter() - started
+        yield time.process_time() - started
 
 
-def engine(batches: list[Batch], folder: Path) -> float:
+def overhead() -> dict:
+    batches = prepared()
+    bare, bare_times, engine_times = bare_steps(batches), [], []
+
+    def taken_in_turns(start: int):
+        for batch in batches[start:]:
+            bare_times.append(next(bare))
+            started = time.process_time()
+            yield batch  # here the engine takes its step, tells and saves
+            engine_times.append(time.process_time() - started)
+
     torch.manual_seed(0)
     state = new_state(VideoMamba(RUN.model), RUN)
-    log = RunLog(folder / "log.jsonl")
-    saver = Saver(folder / "checkpoints", RUN, metadata={}, key="benchmark", log=log)
-    started = time.perf_counter()
-    fit(state, lambda start: batches[start:], RUN, saver=saver, progress=lambda text: None)
-    return time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        log = RunLog(Path(folder) / "log.jsonl")
+        saver = Saver(Path(folder) / "checkpoints", RUN, metadata={}, key="benchmark", log=log)
+        fit(state, taken_in_turns, RUN, saver=saver, progress=lambda text: None)
+        saver.save(state, runtime=SINGLE)
+    pairs = list(zip(bare_times, engine_times, strict=True))[WARM_UP:]
+    ratios = [engine / bare for bare, engine in pairs]
+    quarters = statistics.quantiles(ratios, n=4)
+    return {
+        "steps": len(pairs),
+        "batch_size": BATCH,
+        "bare_cpu_seconds": round(sum(a for a, _ in pairs), 3),
+        "engine_cpu_seconds": round(sum(b for _, b in pairs), 3),
+        "overhead_percent_of_the_sums": round(
+            100 * (sum(b for _, b in pairs) / sum(a for a, _ in pairs) - 1), 2
+        ),
+        "overhead_percent_quartiles_of_steps": [round(100 * (q - 1), 2) for q in quarters],
+        "one_checkpoint_seconds": round(saver.last_took, 3),
+    }
+
+
+def scales_of(variant: str) -> list:
+    drawn = {scale_at(variant_named(variant).using(NANO), seed=0, step=s) for s in range(2000)}
+    return sorted(drawn, key=lambda scale: (scale.num_tokens, scale.size))
+
+
+def status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}; this part needs Linux")
+
+
+def step_bytes(scale, clips: int) -> tuple[int, int]:
+    """By how much one training step makes a fresh process grow at its peak, weights, moments and clips included; and
+    how much of that are tensors, without what the allocator keeps and kernels use inside."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # forgets the peak of the process it was forked from
+        before = status_bytes("VmRSS")
+        state = new_state(VideoMamba(RUN.model), RUN)
+        video = torch.rand(clips, 3, scale.num_frames, scale.size, scale.size)
+        batch = Batch(0, scale, video, torch.arange(clips) % 10)
+        own = {tensor.untyped_storage().data_ptr() for tensor in state.model.parameters()}
+        fixed = video.untyped_storage().nbytes() + sum(p.nbytes for p in state.model.parameters())
+        with _LiveStorages(own | {video.untyped_storage().data_ptr()}) as live:
+            take_step(state, state.model, batch, RUN, lr=1e-3, runtime=SINGLE)
+        os.write(write, f"{status_bytes('VmHWM') - before} {live.peak + fixed}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        resident, tensors = pipe.read().split()
+    return int(resident), int(tensors)
+
+
+def memory_spread(variant: str) -> dict:
+    """Largest over smallest peak of a step among a variant's scales: with as many tokens a batch, or as many clips."""
+    found = {}
+    for name, options in (
+        ("token_budget", {"batch_size": 1, "token_budget": TOKEN_BUDGET}),
+        ("batch_size", {"batch_size": FEW_CLIPS}),
+    ):
+        peaks = {}
+        for scale in scales_of(variant):
+            clips = batch_size_at(scale, **options)
+            key = f"T{scale.num_frames} S{scale.size} P{scale.patch_size} x {clips}"
+            peaks[key] = [round(peak / 2**20, 1) for peak in step_bytes(scale, clips)]
+        spreads = [
+            max(peak[kind] for peak in peaks.values()) / min(peak[kind] for peak in peaks.values())
+            for kind in (0, 1)
+        ]
+        found[name] = {
+            "spread_of_the_process": round(spreads[0], 2),
+            "spread_of_its_tensors": round(spreads[1], 2),
+            "peak_mib_of_process_and_tensors": peaks,
+        }
+    return found
 
 
 def main() -> None:
-    batches = prepared()
-    bare(batches[:5])
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = [(bare(batches), engine(batches, Path(folder))) for _ in range(REPEATS)]
-        torch.manual_seed(0)
-        state = new_state(VideoMamba(RUN.model), RUN)
-        saver = Saver(Path(folder) / "one", RUN, metadata={}, key="-", log=RunLog(None))
-        fit(state, lambda start: batches[start:2], RUN, steps=2, saver=saver)
-        saver.save(state, runtime=SINGLE)
-    ratios = [engine_seconds / bare_seconds for bare_seconds, engine_seconds in pairs]
+    torch.set_num_threads(1)
+    # first: a process forked from one that has worked would grow less, into memory already there
+    spreads = {variant: memory_spread(variant) for variant in MEMORY_VARIANTS}
+    passes = [overhead() for _ in range(PASSES)]
     found = {
-        "steps": STEPS,
-        "batch_size": BATCH,
-        "bare_seconds": [round(a, 3) for a, _ in pairs],
-        "engine_seconds": [round(b, 3) for _, b in pairs],
-        "overhead_percent_median": round(100 * (statistics.median(ratios) - 1), 2),
-        "overhead_percent_all": [round(100 * (ratio - 1), 2) for ratio in ratios],
-        "one_checkpoint_seconds": round(saver.last_took, 3),
+        "overhead_percent": statistics.median(p["overhead_percent_of_the_sums"] for p in passes),
+        "overhead_passes": passes,
+        "memory": {"token_budget": TOKEN_BUDGET, "batch_size": FEW_CLIPS, **spreads},
         "threads": torch.get_num_threads(),
         "environment": environment(),
     }

@@ -51,7 +51,9 @@ class Progress:
     def __init__(self):
         self.terminal, self.printed, self.open = sys.stderr.isatty(), 0.0, False
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, text: object) -> None:
+        """Print a text, or the text of a report."""
+        text = str(text)
         if self.terminal:
             print(f"\r\x1b[K{text[:150]}", end="", file=sys.stderr, flush=True)
             self.open = True

@@ -36,10 +36,12 @@ MAY_IMPORT = {
     "doctor": {"ops"},
     "allocator": set(),
     "command_line": set(),
+    "progress_bar": set(),
     "cli": {"allocator", "data", "train"},  # the verbs by their names
     "verbs": {
         "command_line",
         "doctor",
+        "progress_bar",
         "recipes",
         "search",
         "eval",
@@ -64,10 +66,21 @@ ONLY_HOME = {
     "jinja2": {"report/page.py"},
     "jsonargparse": {"command_line.py"},
     "sklearn": {"data/motion_digits.py", "eval/probe.py", "eval/tsne.py"},
+    "rich": {"progress_bar.py"},
+    "tensorboard": {"train/tensorboard.py"},
 }
 
 # What `import stretchysnake` must not load: these wait until they are used.
-LOADED_LATER = ["av", "jinja2", "jsonargparse", "matplotlib", "sklearn", "triton"]
+LOADED_LATER = [
+    "av",
+    "jinja2",
+    "jsonargparse",
+    "matplotlib",
+    "rich",
+    "sklearn",
+    "tensorboard",
+    "triton",
+]
 
 # Names that say nothing about what a file is for.
 EMPTY_NAMES = {"utils", "util", "helpers", "common", "base", "misc", "registry"}

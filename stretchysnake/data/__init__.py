@@ -1,50 +1,46 @@
-"""Video file -> clip -> batch."""
+"""Video file -> clip -> batch.
 
-from stretchysnake.data.benchmarks import BENCHMARKS, benchmark_info, load_benchmark
-from stretchysnake.data.clips import Sampling
-from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.frame_cache import FrameCache
-from stretchysnake.data.loader import (
-    Augmentation,
-    Batch,
-    CachedClips,
-    DecodedClips,
-    DecodingLimits,
-    TimedBatches,
-    evaluation_batches,
-    training_batches,
-)
-from stretchysnake.data.records import (
-    VideoRecord,
-    find_videos,
-    read_records,
-    read_with_shared_labels,
-    write_records,
-)
-from stretchysnake.data.video import probe, read_frames, read_frames_at, verify
+Names are imported on first use, so that `stretchysnake train --help` answers without loading torch.
+"""
 
-__all__ = [
-    "BENCHMARKS",
-    "Augmentation",
-    "Batch",
-    "CachedClips",
-    "DecodeError",
-    "DecodedClips",
-    "DecodingLimits",
-    "FrameCache",
-    "Sampling",
-    "TimedBatches",
-    "VideoRecord",
-    "benchmark_info",
-    "evaluation_batches",
-    "find_videos",
-    "load_benchmark",
-    "probe",
-    "read_frames",
-    "read_frames_at",
-    "read_records",
-    "read_with_shared_labels",
-    "training_batches",
-    "verify",
-    "write_records",
-]
+import importlib
+
+_HOMES = {
+    "Augmentation": "augmentation",
+    "BENCHMARKS": "benchmarks",
+    "Batch": "loader",
+    "CachedClips": "loader",
+    "DecodeError": "decode_error",
+    "DecodedClips": "loader",
+    "DecodingLimits": "loader",
+    "FrameCache": "frame_cache",
+    "Sampling": "clips",
+    "TimedBatches": "loader",
+    "VideoRecord": "records",
+    "benchmark_info": "benchmarks",
+    "evaluation_batches": "loader",
+    "find_videos": "records",
+    "load_benchmark": "benchmarks",
+    "probe": "video",
+    "read_frames": "video",
+    "read_frames_at": "video",
+    "read_records": "records",
+    "read_with_shared_labels": "records",
+    "training_batches": "loader",
+    "verify": "video",
+    "write_records": "records",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stretchysnake.data' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"stretchysnake.data.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

@@ -87,3 +87,13 @@ class BadClips:
             "skipped": len(self.events) - replaced,
             "files": sorted({str(error) for error in self.quarantine.values()}),
         }
+
+
+def joined_summaries(summaries: list[dict]) -> dict:
+    """One summary of those of several ranks, each of which met other clips."""
+    return {
+        "on_error": summaries[0]["on_error"],
+        "replaced": sum(summary["replaced"] for summary in summaries),
+        "skipped": sum(summary["skipped"] for summary in summaries),
+        "files": sorted({file for summary in summaries for file in summary["files"]}),
+    }

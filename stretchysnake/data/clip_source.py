@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stretchysnake.data.augmentation import Augmentation, augmented
+from stretchysnake.data.augment import augmented
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.bad_clips import BadClips
 from stretchysnake.data.clips import Sampling, uniform_view_indices
 from stretchysnake.data.decode_error import DecodeError

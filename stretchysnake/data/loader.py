@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple, TypeVar
+from itertools import tee
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stretchysnake.data.augment import mixed, partners_of
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.clip_source import (
-    Augmentation,
     CachedClips,
     ClipRequest,
     Clips,
@@ -24,6 +23,7 @@ from stretchysnake.data.clip_source import (
 )
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
+from stretchysnake.data.prefetch import made_ahead
 from stretchysnake.data.transforms import normalise
 from stretchysnake.flexibility import Scale, scale_at
 
@@ -44,11 +44,9 @@ __all__ = [
     "training_steps",
 ]
 
-Item = TypeVar("Item")
-
 
 class Batch(NamedTuple):
-    """One training step's input."""
+    """One training step's input, or one rank's share of it."""
 
     step: int
     scale: Scale
@@ -56,6 +54,14 @@ class Batch(NamedTuple):
     """float32 (B, 3, T, S, S), normalised."""
     labels: Tensor
     """int64 (B,)"""
+    asked: int | None = None
+    """Clips asked for in the whole step, over all ranks; None: those here."""
+    places: list[int] | None = None
+    """Of each clip here, its place in the whole step; None: 0..B-1."""
+    others: Tensor | None = None
+    """int64 (B,): labels of the clips mixed in, where clips are mixed."""
+    share: float = 1.0
+    """What each clip has of its mixture."""
 
 
 def _seed(seed: int, *place: int) -> int:
@@ -79,6 +85,14 @@ def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = N
     return max(1, token_budget // (scale.num_frames * (scale.size // scale.patch_size) ** 2))
 
 
+def share_of(num_clips: int, *, rank: int, world_size: int, unit: int = 1) -> range:
+    """The places of a step's clips that a rank loads and computes: contiguous, no `unit` of neighbours parted,
+    sizes differing by at most one unit."""
+    units = -(-num_clips // unit)
+    first, last = (units * r // world_size * unit for r in (rank, rank + 1))
+    return range(min(first, num_clips), min(last, num_clips))
+
+
 class TrainingStep(NamedTuple):
     """What a step trains on: its Scale and its samples, before any pixel is read."""
 
@@ -96,9 +110,11 @@ def training_steps(
     steps: int,
     start_step: int = 0,
     token_budget: int | None = None,
+    shuffle: bool = True,
 ) -> Iterator[TrainingStep]:
     """Yield steps `start_step` to `steps - 1`; every epoch is a permutation, a batch may reach into the next one.
 
+    Without `shuffle` every epoch goes through the clips in their order.
     A pure function of its arguments: with `start_step=k` it yields exactly what a run from 0 yields from step k on.
     ValueError when `start_step` is not one of the steps (or just past them: nothing is left to do).
     """
@@ -110,6 +126,8 @@ def training_steps(
 
     def sample(position: int) -> int:
         epoch, place = divmod(position, num_clips)
+        if not shuffle:
+            return place
         if epoch not in order:
             for past in [e for e in order if e < epoch - 1]:
                 del order[past]
@@ -134,53 +152,76 @@ def training_batches(
     steps: int,
     start_step: int = 0,
     token_budget: int | None = None,
+    shuffle: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
     prefetch: int = 1,
 ) -> Iterator[Batch]:
     """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
-    So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on.
-    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and listed there.
+    So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on, and the shares of
+    several ranks together are the batch of one; no rank reads more than its share.
+    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and listed there; where
+    no clip is left the step is left out, but among several ranks it comes as a batch of none: steps stay equal.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
+    augmentation = clips.augmentation
+
+    def shares() -> Iterator[tuple[TrainingStep, range]]:
+        for step in training_steps(
+            len(clips),
+            variant=variant,
+            batch_size=batch_size,
+            seed=seed,
+            steps=steps,
+            start_step=start_step,
+            token_budget=token_budget,
+            shuffle=shuffle,
+        ):
+            unit = 2 if augmentation.mixes else 1
+            yield (
+                step,
+                share_of(len(step.indices), rank=rank, world_size=world_size, unit=unit),
+            )
+
+    def request_of(step: TrainingStep, place: int) -> ClipRequest:
+        return ClipRequest(step.indices[place], step.scale, _seed(seed, 1, step.step, place))
 
     def batches() -> Iterator[Batch]:
-        upcoming: deque[TrainingStep] = deque()
+        ahead, here = tee(shares())
+        requests = (request_of(step, place) for step, places in ahead for place in places)
+        with closing(clips), closing(clips.draw(requests)) as drawn:
+            for step, places in here:
+                kept, found = [], []
+                for place in places:
+                    clip = next(drawn)
+                    if isinstance(clip, DecodeError):
+                        order = _generator(seed, 2, step.step, place)
+                        request = request_of(step, place)
+                        clip = clips.bad.resolve(
+                            clips, request, clip, step=step.step, generator=order
+                        )
+                    if clip is not None:
+                        kept.append(place)
+                        found.append(clip)
+                if kept or world_size > 1:
+                    yield batch_of(step, kept, found)
 
-        def requests() -> Iterator[ClipRequest]:
-            for step in training_steps(
-                len(clips),
-                variant=variant,
-                batch_size=batch_size,
-                seed=seed,
-                steps=steps,
-                start_step=start_step,
-                token_budget=token_budget,
-            ):
-                upcoming.append(step)
-                for place, index in enumerate(step.indices):
-                    yield ClipRequest(index, step.scale, _seed(seed, 1, step.step, place))
+    def batch_of(step: TrainingStep, kept: list[int], found: list[Tensor]) -> Batch:
+        # a replacement has the same label
+        labels = clips.labels[[step.indices[place] for place in kept]]
+        side = step.scale.size
+        empty = torch.empty(0, 3, step.scale.num_frames, side, side)
+        video = normalise(torch.stack(found)) if found else empty
+        whole = Batch(step.step, step.scale, video, labels, len(step.indices), kept)
+        if not augmentation.mixes or not kept:
+            return whole
+        partners = partners_of(kept)
+        video, share = mixed(video, partners, augmentation, _generator(seed, 3, step.step))
+        return whole._replace(video=video, others=labels[partners], share=share)
 
-        kept, labels, place = [], [], 0
-        with closing(clips), closing(clips.draw(requests())) as drawn:
-            for clip in drawn:
-                step, scale, indices = upcoming[0]
-                index = indices[place]
-                if isinstance(clip, DecodeError):
-                    request = ClipRequest(index, scale, _seed(seed, 1, step, place))
-                    order = _generator(seed, 2, step, place)
-                    clip = clips.bad.resolve(clips, request, clip, step=step, generator=order)
-                if clip is not None:
-                    kept.append(clip)
-                    labels.append(index)  # a replacement has the same label
-                place += 1
-                if place == len(indices):
-                    if kept:
-                        yield Batch(step, scale, normalise(torch.stack(kept)), clips.labels[labels])
-                    upcoming.popleft()
-                    kept, labels, place = [], [], 0
-
-    return _ahead(batches, prefetch)
+    return made_ahead(batches, prefetch)
 
 
 def evaluation_batches(
@@ -208,7 +249,7 @@ def evaluation_batches(
                     yield found, normalise(torch.stack(kept))
                     found, kept = [], []
 
-    return _ahead(batches, prefetch)
+    return made_ahead(batches, prefetch)
 
 
 class TimedBatches:
@@ -237,44 +278,3 @@ class TimedBatches:
         if self._started is None:
             return 0.0
         return self.seconds_waited / max(1e-9, time.perf_counter() - self._started)
-
-
-def _ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item]:
-    """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn."""
-    if count < 1:
-        yield from items()
-        return
-    ready: queue.Queue = queue.Queue(maxsize=count)
-    stop = threading.Event()
-
-    def put(entry) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def fill() -> None:
-        try:
-            for item in items():
-                if not put((item, None)):
-                    return
-            put((None, None))
-        except BaseException as error:  # handed over, raised in the consumer's thread
-            put((None, error))
-
-    thread = threading.Thread(target=fill, name="clips-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -7,7 +7,6 @@ Nothing flips by default: in several data sets left and right are the label.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -153,13 +152,13 @@ def random_erase(
     return erased
 
 
-class MixedBatch(NamedTuple):
-    """A batch whose clips are mixtures, and what share of each class is in each."""
+class MixedClips(NamedTuple):
+    """A batch whose clips are mixtures with others, and how much of each clip is left in its mixture."""
 
     video: Tensor
     """(B, 3, T, H, W)"""
-    targets: Tensor
-    """float32 (B, num_classes); each row sums to 1."""
+    share: float
+    """Of the clip itself; 1 - share is the other's. The loss mixes the losses for both labels alike."""
 
 
 def _share(alpha: float, generator: torch.Generator) -> float:
@@ -170,48 +169,28 @@ def _share(alpha: float, generator: torch.Generator) -> float:
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
-def _mixed(video, labels, num_classes: int, share: float, mix: Callable) -> MixedBatch:
-    targets = F.one_hot(labels, num_classes).float()
-    return MixedBatch(mix(video, video.flip(0)), targets * share + targets.flip(0) * (1 - share))
-
-
 def mixup(
-    video: Tensor,
-    labels: Tensor,
-    *,
-    num_classes: int,
-    generator: torch.Generator,
-    alpha: float = 0.8,
-) -> MixedBatch:
-    """Mix each clip (B, 3, T, H, W) with that at the other end of the batch, by one share drawn from Beta(alpha, alpha)
+    video: Tensor, others: Tensor, *, generator: torch.Generator, alpha: float = 0.8
+) -> MixedClips:
+    """Mix each clip (B, 3, T, H, W) with the one beside it in `others`, by one share drawn from Beta(alpha, alpha)
     (arXiv:1710.09412)."""
     share = _share(alpha, generator)
-    return _mixed(video, labels, num_classes, share, lambda a, b: a * share + b * (1 - share))
+    return MixedClips(video * share + others * (1 - share), share)
 
 
 def cutmix(
-    video: Tensor,
-    labels: Tensor,
-    *,
-    num_classes: int,
-    generator: torch.Generator,
-    alpha: float = 1.0,
-) -> MixedBatch:
-    """Put one rectangle of the clip at the other end of the batch into each clip, the same in all frames
-    (arXiv:1905.04899); the shares are those of the pixels really exchanged."""
+    video: Tensor, others: Tensor, *, generator: torch.Generator, alpha: float = 1.0
+) -> MixedClips:
+    """Put one rectangle of the clips `others` into each clip, the same in all frames (arXiv:1905.04899); the share is
+    that of the pixels really kept."""
     height, width = video.shape[-2:]
     side = math.sqrt(1 - _share(alpha, generator))
     y, x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).tolist()
     top, bottom = (round(max(0, min(height, y + sign * side * height / 2))) for sign in (-1, 1))
     left, right = (round(max(0, min(width, x + sign * side * width / 2))) for sign in (-1, 1))
-    share = 1 - (bottom - top) * (right - left) / (height * width)
-
-    def mix(clips: Tensor, others: Tensor) -> Tensor:
-        clips = clips.clone()
-        clips[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-        return clips
-
-    return _mixed(video, labels, num_classes, share, mix)
+    video = video.clone()
+    video[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    return MixedClips(video, 1 - (bottom - top) * (right - left) / (height * width))
 
 
 def flip_frames(frames: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -35,12 +36,17 @@ FORMAT = "stretchysnake-weights-1"
 
 def save_model(path: str | os.PathLike, model: VideoMamba, **metadata) -> None:
     """Write the weights, with the config and any JSON-able metadata inside, whole or not at all."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    save_weights(path, model.state_dict(), model.config, **metadata)
+
+
+def save_weights(
+    path: str | os.PathLike, state: dict[str, Tensor], config: VideoMambaConfig, **metadata
+) -> None:
+    """Write the state dict of a model of this config; as `save_model`."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {
         "format": FORMAT,
-        "config": json.dumps(model.config.to_dict()),
+        "config": json.dumps(config.to_dict()),
         "run": json.dumps(metadata),
     }
     with unfinished_file(path) as part:
@@ -69,6 +75,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
             key: _json(header[key], path, key) for key in ("config", "run") if key in header
         }
         return _flat(state, path), metadata
+    _refuse_inflating(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -79,6 +86,22 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
             "It is damaged or holds objects other than weights; save its state dict alone as .safetensors"
         ) from None
     return _flat(_unnested(loaded, path), path), {}
+
+
+def _refuse_inflating(path: Path) -> None:
+    """ValueError for a zip file that is larger unpacked than it is, or repeats a name: torch writes neither."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return  # the older format, or damage: what reads it next will say
+    names = [entry.filename for entry in entries]
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > path.stat().st_size or len(set(names)) < len(names):
+        raise ValueError(
+            f"checkpoint ({path}) cannot be read safely: its entries are compressed or repeated "
+            f"({unpacked} bytes unpacked), which torch never writes"
+        )
 
 
 def config_of(state: dict[str, Tensor], **changes) -> VideoMambaConfig:

@@ -19,7 +19,7 @@ from stretchysnake.train.checkpoint import checkpoints_in
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
-from stretchysnake.train.step import parts_of, share_of
+from stretchysnake.train.step import most_clips, parts_of
 
 DRAWS = 4000
 """Steps whose scales are drawn to estimate the shares; a shorter run is taken whole."""
@@ -76,7 +76,7 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
     scales = []
     for scale, count in sorted(drawn.items(), key=lambda item: item[0].num_tokens):
         clips = batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
-        parts = parts_of(share_of(clips, replace(runtime, rank=runtime.world_size - 1)), scale, run)
+        parts = parts_of(range(most_clips(clips, run, runtime)), scale, run)
         passes = 1.0 if run.trainable == "head" else 4.0 if run.activation_checkpointing else 3.0
         scales.append(
             ScaleCost(
@@ -87,7 +87,11 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
                 tokens=clips * scale.num_tokens,
                 gflops=passes * clips * count_flops(run.model, scale) / 1e9,
                 memory=training_memory(
-                    run, scale, clips=max(map(len, parts)), parameters=parameters
+                    run,
+                    scale,
+                    clips=max(map(len, parts)),
+                    # of sliced weights, gradients and moments a rank holds its part
+                    parameters=parameters // (runtime.world_size if run.parallel == "fsdp" else 1),
                 ),
             )
         )
@@ -180,6 +184,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         "",
         f"compute   {cost.exaflops:.4g} EFLOP in all; {cost.exaflops * 1e18 / 1e14 / 3600:.3g} GPU-hours "
         "at 100 TFLOP/s sustained (an assumption, not a measurement)",
+        f"memory    {cost.memory / 2**30:.2f} GiB a rank at the largest scale",
         f"time      {_duration(seconds)} at the speed of this machine ({1 / speed:.1f} GFLOP/s, measured on one clip; "
         "without reading videos)",
         f"writes    {out / 'weights.safetensors'} {_bytes(weights)}, {out / 'checkpoints'} up to "

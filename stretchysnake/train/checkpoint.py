@@ -3,6 +3,7 @@
     out/checkpoints/step-00000500/
       weights.safetensors    the model, in the form that `evaluate` and `embed` read
       training.safetensors   optimiser moments, moving average, loss series
+      slices/                the first two, one file a rank, of a run whose weights are sliced over ranks
       state.json             step, clips, tokens, seconds, learning-rate factor, run
       manifest.json          size and SHA-256 of each file above, and its own SHA-256 as last line
 
@@ -13,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,14 +23,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stretchysnake.models.checkpoints import save_model
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.checkpoints import save_weights
+from stretchysnake.models.config import VideoMambaConfig
 
 FORMAT = "stretchysnake-checkpoint-1"
 WEIGHTS, TRAINING, STATE, MANIFEST = (
     "weights.safetensors", "training.safetensors", "state.json", "manifest.json",
 )  # fmt: skip
 CONTENT = (WEIGHTS, TRAINING, STATE)
+SLICES = "slices"
+SLICE_NAME = re.compile(SLICES + r"/shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 
 class CheckpointDamaged(ValueError):
@@ -43,15 +47,18 @@ def write_checkpoint(
     folder: Path,
     step: int,
     *,
-    model: VideoMamba,
+    weights: dict[str, Tensor],
+    config: VideoMambaConfig,
     metadata: dict,
     training: dict[str, Tensor],
     state: dict,
+    write_slices: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the checkpoint of `step` into `folder` and return its path; CheckpointNotWritten says why not.
 
     Files are written and synced under a temporary name, then one rename makes them the checkpoint: a kill at
     any moment leaves the old state or the new one. An existing checkpoint of this step is replaced.
+    `write_slices` fills the sub-folder it is given together with the other ranks.
     """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -59,18 +66,23 @@ def write_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         partial.mkdir()
-        save_model(partial / WEIGHTS, model, **metadata)
+        save_weights(partial / WEIGHTS, weights, config, **metadata)
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in training.items()},
             partial / TRAINING,
         )
         (partial / STATE).write_text(json.dumps({**state, "step": step}))
+        if write_slices:
+            (partial / SLICES).mkdir()
+            write_slices(partial / SLICES)
+            _sync(partial / SLICES)
+        content = [*CONTENT, *_slices_in(partial)]
         files = {
             name: {"bytes": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
-            for name in CONTENT
+            for name in content
         }
         (partial / MANIFEST).write_text(_manifest_text({"format": FORMAT, "files": files}))
-        for name in (*CONTENT, MANIFEST):
+        for name in (*content, MANIFEST):
             _sync(partial / name)
         _sync(partial)
         if final.exists():
@@ -99,9 +111,13 @@ def verify(path: Path) -> None:
     if text != _manifest_bytes(body):
         raise CheckpointDamaged(f"checkpoint {name}: manifest.json is cut short or changed")
     manifest = _parsed(body, name, MANIFEST)
-    if manifest.get("format") != FORMAT or manifest.get("files", {}).keys() != set(CONTENT):
+    files = manifest.get("files")
+    if manifest.get("format") != FORMAT or not _are_entries(files):
         raise CheckpointDamaged(f"checkpoint {name}: manifest.json is not of format {FORMAT}")
-    for file, wanted in manifest["files"].items():
+    for file in _slices_in(path):
+        if file not in files or (path / SLICES).is_symlink():
+            raise CheckpointDamaged(f"checkpoint {name}: {file} is not one of its files")
+    for file, wanted in files.items():
         if not (path / file).is_file() or (path / file).is_symlink():
             raise CheckpointDamaged(f"checkpoint {name}: {file} is missing")
         size = (path / file).stat().st_size
@@ -191,6 +207,21 @@ def prune(folder: Path, *, keep: int) -> None:
     for path in paths[:-keep]:
         if path != best:
             _remove(path)
+
+
+def _slices_in(path: Path) -> list[str]:
+    return sorted(f"{SLICES}/{file.name}" for file in (path / SLICES).glob("*"))
+
+
+def _are_entries(files: object) -> bool:
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        return False
+    slices = files.keys() - set(CONTENT)
+    return (
+        all(SLICE_NAME.fullmatch(name) for name in slices)
+        and files.keys() >= set(CONTENT)
+        and all(entry.keys() == {"bytes", "sha256"} for entry in files.values())
+    )
 
 
 def _remove(path: Path) -> None:

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from stretchysnake.data.bad_clips import joined_summaries
 from stretchysnake.data.loader import (
     Batch,
     Clips,
@@ -37,6 +39,7 @@ from stretchysnake.train.outputs import (
     RunLog,
     TrainResult,
     finished_run,
+    result_of,
     run_key,
     weights_metadata,
     write_finished,
@@ -45,8 +48,9 @@ from stretchysnake.train.outputs import (
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.state import TrainState, new_state, restore_state
+from stretchysnake.train.state import TrainState, new_state, restore_state, whole_weights
 from stretchysnake.train.step import take_step
+from stretchysnake.train.tensorboard import Board, open_board
 
 
 def train(
@@ -65,12 +69,14 @@ def train(
         return done
     classes = _num_classes(run, 1 + max(record.label for record in records))
     device = runtime.device(run.device)
+    board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
         clips = open_clips(
             records,
             cache=run.cache,
             num_frames=run.cache_frames,
             size=run.cache_size,
+            augmentation=run.augmentation,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers),
             progress=progress,
@@ -83,7 +89,7 @@ def train(
             _say(f"{run.weights}: {note}", runtime)
     if run.precision == "fp64":
         model.double()
-    state = new_state(model.to(device), run)
+    state = new_state(model.to(device), run, runtime=runtime)
     if runtime.is_first:
         write_started(out, run, key)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
@@ -96,7 +102,9 @@ def train(
         "seed": run.seed,
         "steps": steps,
         "token_budget": run.token_budget,
+        "shuffle": run.shuffle,
     }
+    ranks = {"rank": runtime.rank, "world_size": runtime.world_size}
 
     def files_of(step: int) -> list[str]:
         drawn = next(training_steps(len(clips), start_step=step, **options))
@@ -105,28 +113,29 @@ def train(
     with stop_signals() as request:
         fit(
             state,
-            lambda start: training_batches(clips, start_step=start, **options),
+            lambda start: training_batches(clips, start_step=start, **options, **ranks),
             run,
             steps=steps,
             files_of=files_of,
             saver=saver,
             request=request,
             progress=progress,
+            board=board,
             runtime=runtime,
         )
+    weights = whole_weights(state.model.state_dict())
+    average = None if state.average is None else whole_weights(state.average)
+    bad = joined_summaries(
+        [json.loads(text) for text in runtime.gather(json.dumps(clips.bad.summary))]
+    )
     if not runtime.is_first:
-        return TrainResult(
-            str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
-        )
+        return result_of(out, state)
     data = {
         "num_records": len(clips.records),
         "num_records_listed": len(records),
-        "bad_files": {
-            "left_out": [str(error) for _, error in clips.failures],
-            **clips.bad.summary,
-        },
+        "bad_files": {"left_out": [str(error) for _, error in clips.failures], **bad},
     }
-    return write_finished(out, run, key, state, data=data)
+    return write_finished(out, run, key, state, weights=weights, average=average, data=data)
 
 
 def fit(
@@ -139,6 +148,7 @@ def fit(
     saver: Saver | None = None,
     request: StopRequest | None = None,
     progress: Progress | None = None,
+    board: Board | None = None,
     runtime: Runtime = SINGLE,
 ) -> TrainState:
     """Take the steps from state.step to `steps` (default run.steps); `batches_from(k)` yields step k and what follows.
@@ -151,10 +161,11 @@ def fit(
     state.model.train(run.trainable == "all")  # a probe's backbone draws no drop path
     state.model.checkpoint_activations = run.activation_checkpointing
     model = runtime.parallel(state.model, next(state.model.parameters()).device)
-    meter = Meter(state, run, steps, progress)
+    meter = Meter(state, run, steps, progress, board=board)
 
-    def stop() -> bool:
-        return request is not None and request.number != 0
+    def ask(step: int) -> tuple[bool, bool]:
+        due = saver is not None and runtime.is_first and saver.is_due(step)
+        return request is not None and request.number != 0, due
 
     while state.step < steps:
         waiting = time.perf_counter()
@@ -162,17 +173,31 @@ def fit(
             started = time.perf_counter()
             lr = lr_at(run.optim, step=batch.step, steps=steps) * state.lr_factor
             try:
-                outcome = take_step(state, model, batch, run, lr=lr, runtime=runtime, stop=stop)
+                outcome = take_step(
+                    state,
+                    model,
+                    batch,
+                    run,
+                    lr=lr,
+                    runtime=runtime,
+                    ask=partial(ask, batch.step + 1),
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
+                    _explain_compiling(error, run)
                     raise
                 message = out_of_memory_message(state, batch, run, runtime=runtime)
                 raise RuntimeError(message) from None
             state.step = batch.step + 1
             state.seconds += time.perf_counter() - waiting
-            if outcome.is_finite:
+            if not outcome.clips:
+                _say(f"step {batch.step} left out: none of its clips can be decoded", runtime)
+            elif outcome.is_finite:
                 state.bad_in_a_row = 0
                 meter(batch, outcome, lr=lr, waited=started - waiting, log=saver and saver.log)
+            elif outcome.overflow:
+                if saver:
+                    saver.log("overflow", step=batch.step, loss_scale=state.loss_scale)
             else:
                 state.bad_in_a_row += 1
                 files = files_of(batch.step)
@@ -185,16 +210,24 @@ def fit(
                     _go_back(state, saver, run, trouble, runtime=runtime)
                     break
             if saver:
-                saved = saver.after_step(state, runtime=runtime)
-                if outcome.stop and state.step < steps:
-                    if not saved:
-                        saver.save(state, runtime=runtime)
+                stop = outcome.stop and state.step < steps
+                if stop or (outcome.save and not state.bad_in_a_row):
+                    saver.save(state, runtime=runtime)
+                if stop:
                     raise _interrupted(state, run, steps, request)
             waiting = time.perf_counter()
         else:
             break
     state.model.eval()
     return state
+
+
+def _explain_compiling(error: BaseException, run: TrainRun) -> None:
+    if run.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        raise RuntimeError(
+            f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
+            "Set compile to false to train without"
+        ) from None
 
 
 def total_steps(run: TrainRun, num_clips: int) -> int:

@@ -8,7 +8,7 @@ from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.state import TrainState
-from stretchysnake.train.step import compute_logits, parts_of, share_of
+from stretchysnake.train.step import compute_logits, largest_share, parts_of
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -26,7 +26,8 @@ def out_of_memory_message(
 ) -> str:
     """One line: what did not fit, the most that does, the fields to set. Tries batches with one process only."""
     scale = batch.scale
-    clips = max(map(len, parts_of(share_of(len(batch.labels), runtime), scale, run)))
+    largest = largest_share(batch, run, runtime)
+    clips = max(map(len, parts_of(range(largest), scale, run)))
     asked = f"out of memory at step {batch.step}: {clips} clips of {_words(scale)} in one pass"
     state.optimizer.zero_grad(set_to_none=True)
     if runtime.world_size > 1:

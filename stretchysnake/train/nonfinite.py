@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from stretchysnake.data.loader import Batch
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
-from stretchysnake.train.state import TrainState, draw_again
-from stretchysnake.train.step import StepOutcome, compute_logits, share_of
+from stretchysnake.train.state import TrainState, draw_again, plain_model
+from stretchysnake.train.step import StepOutcome, compute_logits
 
 
 def describe(
@@ -21,37 +21,37 @@ def describe(
     runtime: Runtime,
     files: Sequence[str],
 ) -> str:
-    """What was not finite in a step of this rank, where it began, and in which files; `files` are the batch's.
+    """What was not finite in a step of this rank, where it began, and in which files; `files` are the step's.
 
     Looks at weights, pixels, the output of each layer (the forward pass is done again) and gradients, in this order.
+    All ranks call it together.
     """
-    share = share_of(len(batch.labels), runtime)
-    names = [files[place] for place in share] if files else []
-    rows = slice(share.start, share.stop)
-    video = batch.video[rows]
+    model, clips = plain_model(state), len(batch.labels)
+    places = range(clips) if batch.places is None else batch.places
+    names = [files[place] for place in places] if files else []
     where = f"step {batch.step} at T={batch.scale.num_frames} S={batch.scale.size} P={batch.scale.patch_size}"
     what = "loss" if not torch.isfinite(torch.tensor(outcome.loss)) else "gradient"
-    bad = [name for name, p in state.model.named_parameters() if not p.isfinite().all()]
+    bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad:
         return f"{where}: {what} not finite; weight {bad[0]} holds non-finite values"
-    if not len(share):
+    if not clips:
         return f"{where}: {what} not finite, on another rank"
-    rows_bad = ~video.isfinite().flatten(1).all(1)
+    rows_bad = ~batch.video.isfinite().flatten(1).all(1)
     if rows_bad.any():
         return f"{where}: {what} not finite; non-finite pixels in {_listed(names, rows_bad)}"
-    device = next(state.model.parameters()).device
+    device = next(model.parameters()).device
     draw_again(run.seed, batch.step, runtime.rank)
-    layer, logits = _first_bad_layer(state.model, video.to(device), batch, run)
+    layer, logits = _first_bad_layer(model, batch.video.to(device), batch, run)
     if layer:
         rows_bad = ~logits.isfinite().all(1).cpu()
         return f"{where}: {what} not finite; first bad layer {layer}, {_listed(names, rows_bad)}"
     grads = [
         name
-        for name, p in state.model.named_parameters()
+        for name, p in model.named_parameters()
         if p.grad is not None and not p.grad.isfinite().all()
     ]
     if grads:  # backward runs from the last parameter to the first
-        everything = torch.ones(len(share), dtype=torch.bool)
+        everything = torch.ones(clips, dtype=torch.bool)
         return f"{where}: {what} not finite; first bad gradient {grads[-1]}, {_listed(names, everything)}"
     return f"{where}: {what} not finite, not in this rank's share or not repeatable"
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from stretchysnake.models.checkpoints import save_model
+from stretchysnake.models.checkpoints import save_weights
 from stretchysnake.results import environment
 from stretchysnake.train.checkpoint import checkpoints_in, sha256_of
 from stretchysnake.train.run import TrainRun
@@ -88,16 +89,21 @@ def _refuse_another_unfinished(out: Path, key: str) -> None:
 
 def write_started(out: Path, run: TrainRun, key: str) -> None:
     """Write started.json: the resolved run, from which `train --resume` begins."""
-    out.mkdir(parents=True, exist_ok=True)
     started = {"run": asdict(run), "digest": key, "environment": environment()}
-    write_whole(out / "started.json", json.dumps(started, indent=1))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "started.json", json.dumps(started, indent=1))
+    except OSError as error:
+        raise ValueError(
+            f"out ({out}) must be a folder that can be written: {error.strerror}; choose another"
+        ) from None
 
 
 def started_run(out: Path) -> TrainRun:
     """The run that was started in `out`, as it was; ValueError where there is none."""
     try:
         values = json.loads((out / "started.json").read_text())["run"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"resume ({out}) must be the folder of a started training: started.json is not in it"
         ) from None
@@ -107,23 +113,31 @@ def started_run(out: Path) -> TrainRun:
     return TrainRun.from_dict({**values, "out": str(out)})
 
 
-def write_finished(
-    out: Path, run: TrainRun, key: str, state: TrainState, *, data: dict
-) -> TrainResult:
-    """Write the weights, the loss series and, last, run.json with `data` (what was read) inside; returns the result."""
-    result = TrainResult(
+def result_of(out: Path, state: TrainState) -> TrainResult:
+    """What the run in `out` did."""
+    return TrainResult(
         str(out / "weights.safetensors"), state.losses, state.seconds, state.clips, state.tokens
     )
+
+
+def write_finished(
+    out: Path,
+    run: TrainRun,
+    key: str,
+    state: TrainState,
+    *,
+    weights: dict[str, Tensor],
+    average: dict[str, Tensor] | None,
+    data: dict,
+) -> TrainResult:
+    """Write the weights, the loss series and, last, run.json with `data` (what was read) inside; returns the result."""
+    result = result_of(out, state)
     write_whole(out / "loss.jsonl", "".join(json.dumps(pair) + "\n" for pair in state.losses))
-    metadata = weights_metadata(run, key)
-    if state.average is not None:
-        trained = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-        state.model.load_state_dict(state.average)
-        save_model(
-            out / "weights_ema.safetensors", state.model, **metadata, ema_decay=run.ema_decay
-        )
-        state.model.load_state_dict(trained)
-    save_model(result.weights, state.model, **metadata)
+    metadata, config = weights_metadata(run, key), state.model.config
+    if average is not None:
+        path = out / "weights_ema.safetensors"
+        save_weights(path, average, config, **metadata, ema_decay=run.ema_decay)
+    save_weights(result.weights, weights, config, **metadata)
     written = {
         "run": asdict(run),
         "digest": key,

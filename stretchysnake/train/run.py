@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.flexibility import NANO, ScaleSets, variant_named
 from stretchysnake.models.config import VideoMambaConfig
 
@@ -74,10 +75,13 @@ NO_EFFECT_ON_WEIGHTS = (
     "on_damaged",
     "num_workers",
     "device",
+    "parallel",
+    "rank_timeout",
+    "tensorboard",
 )
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
-    "ema_decay", "non_finite", "on_error",
+    "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -116,8 +120,17 @@ class TrainRun:
     ema_decay: float = 0.0
     """Decay of the moving average of the weights, written as weights_ema.safetensors; 0 turns it off."""
     label_smoothing: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    shuffle: bool = True
+    """Another order of the clips in every epoch; false keeps the list's."""
     precision: str = "fp32"
-    """"fp32", "bf16" (autocast; parameters and scan state stay fp32) or "fp64" (for checks of exactness)."""
+    """"fp32"; "bf16" or "fp16" (autocast; parameters and scan state stay fp32, fp16 scales its loss); or "fp64"."""
+    compile: bool = False
+    """torch.compile of each block; needs a C++ compiler on the CPU."""
+    parallel: str = "ddp"
+    """With several ranks: "ddp" (every rank holds all weights) or "fsdp" (weights and moments sliced over them)."""
+    rank_timeout: float = 600.0
+    """Seconds that a rank waits for the others before it ends with an error."""
     device: str = "auto"
     """"cpu", "cuda", or "auto" for cuda where there is one."""
     seed: int = 0
@@ -134,6 +147,8 @@ class TrainRun:
     """Steps between checkpoints; 0 goes by time: once a minute, less often where that would cost over 2 %."""
     keep_checkpoints: int = 2
     """The last ones kept, beside the best (lowest mean loss since the one before)."""
+    tensorboard: bool = False
+    """Also write loss, learning rate and speed for TensorBoard, into out/tensorboard."""
     on_damaged: str = "previous"
     """When the newest checkpoint is damaged: "previous" goes on from the one before and says so, "stop" refuses."""
 
@@ -154,11 +169,14 @@ class TrainRun:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) must be at least 0 (0 goes by time)"
             )
+        if not self.rank_timeout > 0:
+            raise ValueError(f"rank_timeout ({self.rank_timeout}) must be positive seconds")
         for name in ("epochs", "token_budget", "tokens_per_pass"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be positive, or null")
         for name, allowed in (
-            ("precision", ("fp32", "bf16", "fp64")),
+            ("precision", ("fp32", "bf16", "fp16", "fp64")),
+            ("parallel", ("ddp", "fsdp")),
             ("trainable", ("all", "head")),
             ("device", ("auto", "cpu", "cuda")),
             ("on_damaged", ("previous", "stop")),
@@ -209,6 +227,7 @@ class TrainRun:
             optim["betas"] = tuple(optim.get("betas", OptimConfig.betas))
             values["optim"] = OptimConfig(**optim)
             values["non_finite"] = NonFiniteConfig(**values["non_finite"])
+            values["augmentation"] = Augmentation.from_dict(values.get("augmentation", {}))
             unknown = values.keys() - {f.name for f in fields(cls)}
             if unknown:
                 near = difflib.get_close_matches(min(unknown), [f.name for f in fields(cls)], n=1)

@@ -1,8 +1,9 @@
 """Where a run runs: rank, device, precision, and what ranks say to each other. One process is the default case.
 
 Launched by torchrun (or anything that sets RANK and WORLD_SIZE), the same code trains data-parallel: every rank
-draws the same scale and the same global batch and computes its share of it, so 1 rank x 2b clips and 2 ranks x b
-clips make the same step. A rank that dies closes its connections, and the others end with an error.
+draws the same scale and the same global batch, and loads and computes its share of it, so 1 rank x 2b clips and 2
+ranks x b clips make the same step. Weights are whole on every rank (DDP) or sliced over them (FSDP2, sharding.py).
+A rank that dies closes its connections, and the others end with an error.
 """
 
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-LONGEST_WAIT = timedelta(minutes=10)
-"""How long a rank waits for the others before it ends with an error; covers writing a large checkpoint."""
+from stretchysnake.train.sharding import is_sharded, shard
+
+
+class RankLost(RuntimeError):
+    """Another rank ended, or did not answer in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +46,23 @@ class Runtime:
             )
         return torch.device("cuda", self.local_rank)
 
+    def share_out(self, model: nn.Module, device: torch.device, *, parallel: str) -> None:
+        """With parallel "fsdp", slice the model's parameters over the ranks, in place; before the optimiser is made."""
+        if parallel == "fsdp" and self.world_size > 1:
+            shard(model, device)
+
     def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model wrapped so that gradients are averaged over the ranks; the model itself for one process."""
-        if self.world_size == 1:
+        """The model so that gradients are averaged over the ranks: itself for one process, or when it is sliced."""
+        if self.world_size == 1 or is_sharded(model):
             return model
         ids = [device.index] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
 
     def unsynchronised(self, model: nn.Module) -> AbstractContextManager:
         """Within, backward leaves gradients on this rank (all parts of a batch but the last)."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        if isinstance(model, DistributedDataParallel):
+            return model.no_sync()
+        return _slices_unsynchronised(model) if is_sharded(model) else nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
         """Elementwise sum of a CPU tensor over the ranks."""
@@ -106,10 +117,31 @@ SINGLE = Runtime()
 
 
 @contextmanager
-def open_runtime(*, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> Iterator[Runtime]:
+def _slices_unsynchronised(model: nn.Module) -> Iterator[None]:
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error says that another rank ended or did not answer; gloo's are plain RuntimeErrors."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError)
+        and ("gloo" in text or "Connection closed by peer" in text or "Connection reset" in text)
+    )
+
+
+@contextmanager
+def open_runtime(
+    *, rank: int = 0, world_size: int = 1, local_rank: int = 0, longest_wait: float = 600.0
+) -> Iterator[Runtime]:
     """The runtime of this process; with several, within it they are connected (gloo on CPU, nccl on GPUs).
 
-    Rendezvous is torch's own (`env://`): MASTER_ADDR and MASTER_PORT, which torchrun sets.
+    Rendezvous is torch's own (`env://`): MASTER_ADDR and MASTER_PORT, which torchrun sets. A rank waits
+    `longest_wait` seconds for the others; then, or when one has ended, RankLost says so.
     """
     if world_size == 1:
         yield SINGLE
@@ -119,8 +151,18 @@ def open_runtime(*, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> 
         backend = "cpu:gloo,cuda:nccl"
     else:
         backend = "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=LONGEST_WAIT)
+    wait = timedelta(seconds=longest_wait)
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=wait)
     # Not in a `finally`: after an error the other ranks wait inside a collective, and only the end of this process
     # closes its connections and ends them too.
-    yield Runtime(rank=rank, world_size=world_size, local_rank=local_rank)
+    try:
+        yield Runtime(rank=rank, world_size=world_size, local_rank=local_rank)
+    except RuntimeError as error:
+        if not is_lost_rank(error):
+            raise
+        raise RankLost(
+            f"rank {rank}: another rank ended, or did not answer within rank_timeout ({longest_wait:g} s); its own "
+            f"message says why, if it had time for one. The same command goes on from the last checkpoint "
+            f"({str(error).splitlines()[0][:120]})"
+        ) from None
     dist.destroy_process_group()

@@ -4,10 +4,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from stretchysnake.train.checkpoint import prune
+from stretchysnake.train.checkpoint import CheckpointNotWritten, prune
 from stretchysnake.train.outputs import RunLog
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
+from stretchysnake.train.sharding import is_sharded
 from stretchysnake.train.state import TrainState, save_state
 
 SECONDS_BETWEEN = 60.0
@@ -22,22 +23,36 @@ class Saver:
         self.folder, self.run, self.metadata, self.key, self.log = folder, run, metadata, key, log
         self.last_time, self.last_took, self.last_losses = time.monotonic(), 0.0, 0
 
-    def after_step(self, state: TrainState, *, runtime: Runtime) -> bool:
-        """Save when it is time, and tell whether; never in a streak of skipped steps: it would be gone back to."""
-        if runtime.is_first and not state.bad_in_a_row and self._is_due(state):
-            self.save(state, runtime=runtime)
-            return True
-        return False
+    def is_due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint after this many steps."""
+        if self.run.checkpoint_every:
+            return step % self.run.checkpoint_every == 0
+        wait = max(SECONDS_BETWEEN, self.last_took / LARGEST_SHARE)
+        return time.monotonic() - self.last_time >= wait
 
     def save(self, state: TrainState, *, runtime: Runtime) -> None:
-        """Write a checkpoint now (rank 0 alone) and remove those no longer kept."""
+        """Write a checkpoint now and remove those no longer kept; all ranks call, rank 0 does it.
+
+        CheckpointNotWritten on every rank when it could not be written.
+        """
+        started, path, trouble = time.monotonic(), None, None
+        try:
+            path = save_state(
+                state,
+                self.folder,
+                metadata=self.metadata,
+                extra={"digest": self.key, "run": asdict(self.run)},
+                since=self.last_losses,
+                runtime=runtime,
+            )
+        except CheckpointNotWritten as error:
+            trouble = str(error)
+        if is_sharded(state.model):
+            trouble = runtime.from_first(trouble)
+        if trouble:
+            raise CheckpointNotWritten(trouble)
         if not runtime.is_first:
             return
-        started = time.monotonic()
-        extra = {"digest": self.key, "run": asdict(self.run)}
-        path = save_state(
-            state, self.folder, metadata=self.metadata, extra=extra, since=self.last_losses
-        )
         if path is not None:
             prune(self.folder, keep=self.run.keep_checkpoints)
             self.last_losses = len(state.losses)
@@ -50,9 +65,3 @@ class Saver:
     def restored(self, state: TrainState) -> None:
         """Note that the state now is that of a checkpoint."""
         self.last_time, self.last_losses = time.monotonic(), len(state.losses)
-
-    def _is_due(self, state: TrainState) -> bool:
-        if self.run.checkpoint_every:
-            return state.step % self.run.checkpoint_every == 0
-        wait = max(SECONDS_BETWEEN, self.last_took / LARGEST_SHARE)
-        return time.monotonic() - self.last_time >= wait

@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.data.loader import Batch
+from stretchysnake.data.loader import Batch, share_of
 from stretchysnake.flexibility import Scale
+from stretchysnake.train.loss_scale import after_overflow, after_step
 from stretchysnake.train.optim import set_lr
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
+from stretchysnake.train.sharding import is_sharded, whole
 from stretchysnake.train.state import TrainState, draw_again, update_average
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StepOutcome(NamedTuple):
@@ -25,38 +29,70 @@ class StepOutcome(NamedTuple):
     """Mean over the global batch."""
     gradient_norm: float
     """Before clipping."""
-    stop: bool
+    clips: int
+    """Over all ranks; 0 where every clip of the step was bad, and then nothing is done."""
+    stop: bool = False
     """Whether some rank was asked to stop."""
+    save: bool = False
+    """Whether rank 0 finds it time for a checkpoint."""
+    overflow: bool = False
+    """Whether the gradient overflowed under a loss scale, which was then halved."""
 
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
-def share_of(num_clips: int, runtime: Runtime) -> range:
-    """The places of the global batch that this rank computes: contiguous, sizes differing by at most one."""
-    return range(
-        num_clips * runtime.rank // runtime.world_size,
-        num_clips * (runtime.rank + 1) // runtime.world_size,
+def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
+    """Clips of the step's largest share, as asked for; no rank has more."""
+    asked = len(batch.labels) if batch.asked is None else batch.asked
+    return most_clips(asked, run, runtime)
+
+
+def most_clips(asked: int, run: TrainRun, runtime: Runtime) -> int:
+    """Clips of the largest of the shares of `asked` clips."""
+    unit, world_size = 2 if run.augmentation.mixes else 1, runtime.world_size
+    return max(
+        len(share_of(asked, rank=rank, world_size=world_size, unit=unit))
+        for rank in range(world_size)
     )
 
 
-def parts_of(share: range, scale: Scale, run: TrainRun) -> list[range]:
-    """The share cut into the parts computed one after the other (gradient accumulation)."""
+def parts_of(
+    share: range, scale: Scale, run: TrainRun, *, largest: int | None = None
+) -> list[range]:
+    """The share cut into the parts computed one after the other (gradient accumulation).
+
+    As many as the `largest` share of all ranks needs, so that every rank has the same number; some may be empty.
+    """
+    largest = len(share) if largest is None else largest
     count = run.accumulate
     if run.tokens_per_pass is not None:
         most = max(1, run.tokens_per_pass // scale.num_tokens)
-        count = max(count, math.ceil(len(share) / most))
-    count = max(1, min(count, len(share)))
+        count = max(count, math.ceil(largest / most))
+    count = max(1, min(count, largest))
     cuts = [share.start + len(share) * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(cuts)]
 
 
 def compute_logits(model: nn.Module, video: Tensor, scale: Scale, run: TrainRun) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
-    with torch.autocast(video.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+    dtype = AUTOCAST.get(run.precision)
+    with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
         logits = model(video, scale.patch_size, grid="floor")
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def loss_of(logits: Tensor, batch: Batch, rows: slice, run: TrainRun) -> Tensor:
+    """Mean cross-entropy of some clips of a batch; of mixed clips, the losses for both labels mixed alike."""
+    smoothing = run.label_smoothing
+    labels = batch.labels[rows].to(logits.device)
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if batch.others is None:
+        return loss
+    others = batch.others[rows].to(logits.device)
+    other = F.cross_entropy(logits, others, label_smoothing=smoothing)
+    return batch.share * loss + (1 - batch.share) * other
 
 
 def take_step(
@@ -67,51 +103,64 @@ def take_step(
     *,
     lr: float,
     runtime: Runtime,
-    stop: Callable[[], bool] = lambda: False,
+    ask: Callable[[], tuple[bool, bool]] = lambda: (False, False),
 ) -> StepOutcome:
     """Forward, backward and, when loss and gradient are finite, the update; otherwise nothing is changed.
 
-    `model` is state.model or its data-parallel wrap. The gradient is the mean over the global batch however it is
-    cut into ranks and parts; ranks agree on the outcome, and on `stop`,
-    asked of each after its backward pass, before any of them updates.
+    `model` is state.model or its data-parallel wrap; `batch` is this rank's share of the step. The gradient is the
+    mean over the global batch however it is cut into ranks and parts. Ranks agree on the outcome, on whether to stop
+    and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
     draw_again(run.seed, batch.step, runtime.rank)
     state.optimizer.zero_grad(set_to_none=True)
-    num_clips = len(batch.labels)
-    share = share_of(num_clips, runtime)
-    parts = parts_of(share, batch.scale, run)
-    local = torch.zeros(2, dtype=torch.float64)  # (sum of losses, ranks that want to stop)
+    clips = len(batch.labels)
+    asked = clips if batch.asked is None else batch.asked
+    parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
+    if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
+        parts = [part for part in parts if part] or parts[:1]
+    local = torch.zeros(4, dtype=torch.float64)  # sum of losses, clips, stop, save
     for number, part in enumerate(parts, 1):
-        rows = (
-            slice(part.start, part.stop) if len(part) else slice(0, 1)
-        )  # no clip: one of weight 0
-        video, labels = batch.video[rows].to(device), batch.labels[rows].to(device)
-        whole = number == len(parts)
-        with torch.enable_grad(), _sync_when(whole, model, runtime):
-            logits = compute_logits(model, video, batch.scale, run)
-            loss = F.cross_entropy(logits, labels, label_smoothing=run.label_smoothing)
-            (loss * (len(part) / num_clips * runtime.world_size)).backward()
-        if len(part):
-            local[0] += loss.item() * (len(part) / num_clips)
-    local[1] = float(stop())
-    total = runtime.sum(local)
+        last = number == len(parts)
+        with torch.enable_grad(), nullcontext() if last else runtime.unsynchronised(model):
+            if part:
+                rows = slice(part.start, part.stop)
+                logits = compute_logits(model, batch.video[rows].to(device), batch.scale, run)
+                loss = loss_of(logits, batch, rows, run)
+            else:  # one black clip, of no weight, so that this rank takes part
+                video = torch.zeros(1, *batch.video.shape[1:], device=device)
+                loss = compute_logits(model, video, batch.scale, run).sum()
+            weight = len(part) / max(1, asked)
+            (loss * (weight * runtime.world_size * state.loss_scale)).backward()
+        if part:
+            local[0] += loss.item() * weight
+    local[1] = clips
+    local[2:] = torch.tensor(ask())
+    total = runtime.sum(local).tolist()
+    found, stop, save = round(total[1]), total[2] > 0, total[3] > 0
+    if not found:
+        return StepOutcome(0.0, 0.0, 0, stop, save)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    outcome = StepOutcome(total[0].item(), norm.item(), bool(total[1]))
+    # bad clips that were left out make the batch smaller than was asked for
+    factor = asked / found / state.loss_scale
+    if factor != 1.0:
+        torch._foreach_mul_(gradients, factor)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, stop, save)
     if not outcome.is_finite:
+        if math.isfinite(outcome.loss) and state.loss_scale > 1:
+            state.loss_scale, state.loss_scale_age = after_overflow(state.loss_scale), 0
+            return outcome._replace(overflow=True)
         return outcome
     if run.optim.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, run.optim.clip_norm, norm)
     set_lr(state.optimizer, lr)
     state.optimizer.step()
+    if run.precision == "fp16":
+        state.loss_scale, state.loss_scale_age = after_step(state.loss_scale, state.loss_scale_age)
     state.losses.append((batch.step, outcome.loss))
-    state.clips += num_clips
-    state.tokens += num_clips * batch.scale.num_tokens
+    state.clips += found
+    state.tokens += found * batch.scale.num_tokens
     update_average(state, run.ema_decay)
     return outcome
-
-
-def _sync_when(last: bool, model: nn.Module, runtime: Runtime):
-    return nullcontext() if last else runtime.unsynchronised(model)

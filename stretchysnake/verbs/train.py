@@ -38,20 +38,29 @@ def run(argv: list[str]) -> int:
     ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
     from stretchysnake.train.runtime import open_runtime
 
-    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    with open_runtime(world_size=world_size, longest_wait=run.rank_timeout, **ranks) as runtime:
         if dry:
             from stretchysnake.recipes.dry_run import dry_run
 
             print("\n".join(dry_run(run, runtime=runtime)))
             return 0
+        from stretchysnake.progress_bar import ProgressBar, bar_is_possible
         from stretchysnake.train.loop import train
 
-        progress = Progress()
-        result = train(run, progress=progress if runtime.is_first else None, runtime=runtime)
-        progress.close()
+        progress = ProgressBar() if bar_is_possible() else Progress()
+        try:
+            result = train(run, progress=progress if runtime.is_first else None, runtime=runtime)
+        finally:
+            progress.close()
         if runtime.is_first:
+            from stretchysnake.report.training_log import write_training_log
+
+            page = Path(run.out) / "log.html"
+            if not page.exists():  # a finished run is left as it is
+                write_training_log(Path(run.out))
             print(
                 f"loss {result.final_loss:.3f} after {len(result.losses)} steps, {result.clips} clips, "
-                f"{result.seconds:.0f} s\nweights: {result.weights}"
+                f"{result.seconds:.0f} s\nweights: {result.weights}\nloss curve: {page}"
             )
     return 0

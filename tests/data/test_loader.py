@@ -182,3 +182,60 @@ def test_strong_augmentation_reaches_the_clips_and_resumes_exactly(records):
     assert sum(torch.equal(a.video, b.video) for a, b in zip(whole, plain, strict=True)) < 4
     for a, b in zip(whole[4:], training_batches(clips, **RUN, start_step=4), strict=True):
         assert torch.equal(a.video, b.video)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shares_of_ranks_are_the_mixed_batch_of_one(records, world_size, batch_size):
+    mixing = Augmentation(mixup=0.8, cutmix=1.0)
+    run = {**RUN, "batch_size": batch_size}
+    whole = list(training_batches(DecodedClips(records, augmentation=mixing), **run))
+    ranks = [
+        list(training_batches(DecodedClips(records, augmentation=mixing), **run, rank=r,
+                              world_size=world_size))
+        for r in range(world_size)
+    ]  # fmt: skip
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        assert {(part.step, part.scale, part.asked) for part in parts} == {
+            (batch.step, batch.scale, batch_size)
+        }
+        assert [place for part in parts for place in part.places] == list(range(batch_size))
+        assert torch.equal(torch.cat([part.video for part in parts]), batch.video)
+        assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
+        filled = [part for part in parts if len(part.labels)]
+        assert torch.equal(torch.cat([part.others for part in filled]), batch.others)
+        assert {part.share for part in filled} == {batch.share}
+
+
+def test_mixed_clips_are_mixtures_of_the_plain_ones(records):
+    plain = list(training_batches(DecodedClips(records), **RUN))
+    for kind in ("mixup", "cutmix"):
+        clips = DecodedClips(records, augmentation=Augmentation(**{kind: 1.0}))
+        for batch, clean in zip(training_batches(clips, **RUN), plain, strict=True):
+            assert batch.labels.tolist() == clean.labels.tolist() and 0 <= batch.share <= 1
+            # three clips: the first two mixed with each other, the last with itself
+            assert batch.others.tolist() == [clean.labels[i] for i in (1, 0, 2)]
+            torch.testing.assert_close(batch.video[2], clean.video[2])
+            first, second = clean.video[0], clean.video[1]
+            if kind == "mixup":
+                wanted = first * batch.share + second * (1 - batch.share)
+                torch.testing.assert_close(batch.video[0], wanted)
+            else:
+                of_first = (batch.video[0] == first).all(0)
+                assert (of_first | (batch.video[0] == second).all(0)).all()
+                assert of_first.float().mean() >= batch.share - 1e-6
+
+
+def test_augmentation_says_what_is_wrong():
+    for values, text in (
+        ({"crop_scale": (0.9, 0.5)}, r"crop_scale \(0.9, 0.5\) must be two shares"),
+        ({"crop_ratio": (0, 1)}, r"crop_ratio \(0, 1\) must be two positive ratios"),
+        (
+            {"rand_augment": (2, 31)},
+            r"rand_augment \(2, 31\) must be .* magnitude between 0 and 30",
+        ),
+        ({"erase": 2}, r"erase \(2\) must be between 0 and 1"),
+        ({"mixup": -1}, r"mixup \(-1\) must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Augmentation(**values)

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import pickle
+import warnings
+import zipfile
 
 import pytest
 import torch
@@ -152,6 +154,53 @@ def hostile(kind, state, folder):
             state["extra"] = Runs()
         case "code deep inside":
             state = {"model": state, "args": {"a": [(Runs(),)]}}
+        case "code by its name alone":  # named, not called
+            state["extra"] = os.system
+        case "zip bomb":
+            torch.save(state, folder / "w.pth")
+            with zipfile.ZipFile(folder / "w.pth", "a", zipfile.ZIP_DEFLATED) as file:
+                file.writestr("archive/data/9999", bytes(10**8))
+            return folder / "w.pth"
+        case "two entries of one name":
+            torch.save(state, folder / "w.pth")
+            with zipfile.ZipFile(folder / "w.pth") as file:
+                name = file.namelist()[0]
+            with zipfile.ZipFile(folder / "w.pth", "a") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                file.writestr(name, pickle.dumps(Runs()))
+            return folder / "w.pth"
+        case "cut in the middle":
+            torch.save(state, folder / "w.pth")
+            content = (folder / "w.pth").read_bytes()
+            (folder / "w.pth").write_bytes(content[: len(content) // 2])
+            return folder / "w.pth"
+        case "no tensors":
+            state = dict.fromkeys(state, "weights")
+        case "texts among the weights":
+            state["norm_f.weight"] = "1.0"
+        case "aliases of one storage":  # a small file that claims many tensors of full size
+            whole = torch.ones(4)
+            state["pos_embed"] = whole.as_strided((1, 17, 32), (0, 0, 0))
+        case "folder":
+            (folder / "w.pth").mkdir()
+            return folder / "w.pth"
+        case "two tensors of one name":
+            header = (
+                b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+                b'"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+            )
+            safe.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+            return safe
+        case "two tensors in one place":
+            header = (
+                b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+                b'"y":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
+            )
+            safe.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 12)
+            return safe
+        case "header of no JSON":
+            safe.write_bytes((8).to_bytes(8, "little") + b"\xff" * 8)
+            return safe
         case "code in place of weights":
             (folder / "w.pth").write_bytes(pickle.dumps(Runs()))
             return folder / "w.pth"
@@ -190,6 +239,17 @@ def hostile(kind, state, folder):
         ("code among the weights", "cannot be read safely"),
         ("code deep inside", "cannot be read safely"),
         ("code in place of weights", "cannot be read safely"),
+        ("code by its name alone", "cannot be read safely"),
+        ("zip bomb", "entries are compressed or repeated .* bytes unpacked"),
+        ("two entries of one name", "cannot be read safely"),
+        ("cut in the middle", "cannot be read safely"),
+        ("no tensors", "holds no weights"),
+        ("texts among the weights", "missing norm_f.weight"),
+        ("aliases of one storage", "pos_embed claims shape .* more than the file holds"),
+        ("folder", "must be an existing file"),
+        ("two tensors of one name", "damaged or not safetensors"),
+        ("two tensors in one place", "damaged or not safetensors"),
+        ("header of no JSON", "damaged or not safetensors"),
         ("not finite", "layers.0.mixer.D holds .* non-finite"),
         ("integers", "norm_f.weight holds torch.int64"),
         ("false depth", "its config says depth 1000000000, its tensors 2"),

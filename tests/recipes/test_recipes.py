@@ -14,6 +14,7 @@ from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
 from stretchysnake.recipes.named import RECIPES, recipe_named
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
+from stretchysnake.train.runtime import Runtime
 
 MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
 
@@ -96,12 +97,29 @@ def test_memory_estimate_is_near_what_backward_keeps(width, again):
     assert estimated / 1.35 < measured < 1.35 * estimated
 
 
+def test_sliced_weights_cost_a_rank_its_part():
+    run, two = recipe_named("finetune_hmdb51"), Runtime(rank=0, world_size=2)
+    whole = run_cost(run, num_clips=3570, runtime=two)
+    sliced = run_cost(replace(run, parallel="fsdp"), num_clips=3570, runtime=two)
+    assert whole.memory - sliced.memory == pytest.approx(whole.parameters * 16 / 2, rel=1e-3)
+
+
+def test_official_recipe_augments_as_it_says():
+    augmentation = recipe_named("pretrain_official").augmentation
+    assert (augmentation.mixup, augmentation.cutmix, augmentation.erase) == (0.8, 1.0, 0.25)
+    assert augmentation.rand_augment == (2, 21) and augmentation.flip
+    assert not recipe_named(
+        "pretrain_static_tokens"
+    ).augmentation.mixes  # §4.1: simple cross-entropy
+
+
 def test_dry_run_tells_and_writes_nothing(clip_folder, tmp_path):
     run = replace(shrunk("pretrain_static_tokens", clip_folder, tmp_path), tokens_per_pass=None)
     lines = "\n".join(dry_run(run))
     assert "12 videos, 3 classes" in lines
     assert re.search(r"steps +2 of 2 clips", lines)
     assert "EFLOP" in lines and "GFLOP/s, measured" in lines and "checkpoints up to 3 x" in lines
+    assert re.search(r"memory +0\.\d\d GiB a rank", lines)
     assert [path.name for path in tmp_path.iterdir()] == ["start.safetensors"]
     listed = tmp_path / "list.csv"
     listed.write_text(f"path,label\n{clip_folder}/class0/0.mp4,0\n{clip_folder}/absent.mp4,1\n")

@@ -124,7 +124,8 @@ def save_forever(folder: Path) -> None:
         checkpoint.write_checkpoint(
             folder,
             step,
-            model=model,
+            weights=model.state_dict(),
+            config=model.config,
             metadata={},
             training={"x": torch.ones(50_000)},
             state={"mean_loss": 1.0},

@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig, load_model
+from stretchysnake.data.loader import Batch
+from stretchysnake.flexibility import Scale, ScaleSets
 from stretchysnake.train import checkpoint
 from stretchysnake.train.checkpoint import (
+    SLICES,
     CheckpointDamaged,
     CheckpointNotWritten,
     checkpoints_in,
@@ -25,6 +30,12 @@ from stretchysnake.train.checkpoint import (
     verify,
     write_checkpoint,
 )
+from stretchysnake.train.outputs import RunLog
+from stretchysnake.train.run import TrainRun
+from stretchysnake.train.runtime import SINGLE
+from stretchysnake.train.saving import Saver
+from stretchysnake.train.state import new_state, restore_state
+from stretchysnake.train.step import take_step
 
 MODEL = VideoMamba(
     VideoMambaConfig(
@@ -39,7 +50,8 @@ def write(folder, step, mean_loss=1.0):
     return write_checkpoint(
         folder,
         step,
-        model=MODEL,
+        weights=MODEL.state_dict(),
+        config=MODEL.config,
         metadata={"seed": 0},
         training=training,
         state={"mean_loss": mean_loss},
@@ -209,3 +221,122 @@ def test_hostile_directory_is_refused(tmp_path, attack, text):
     attack(write(tmp_path, 3))
     with pytest.raises(CheckpointDamaged, match=text):
         newest_good(tmp_path)
+
+
+RUN = TrainRun(
+    data="-",
+    out="-",
+    variant="vanilla",
+    sets=ScaleSets(native=Scale(2, 16, 8), sizes=(16,), frames=(2,), flex_all_patches=(4, 8)),
+    model=MODEL.config,
+)
+
+
+def saved_state(folder):
+    """A state after one step, and its checkpoint."""
+    torch.manual_seed(0)
+    state = new_state(VideoMamba(MODEL.config), RUN)
+    batch = Batch(0, Scale(2, 16, 8), torch.randn(2, 3, 2, 16, 16), torch.tensor([0, 1]))
+    take_step(state, state.model, batch, RUN, lr=1e-3, runtime=SINGLE)
+    state.step = 1
+    Saver(folder, RUN, metadata={}, key="k", log=RunLog(None)).save(state, runtime=SINGLE)
+    return state, checkpoints_in(folder)[0]
+
+
+def changed_tensors(path, file, change):
+    with safe_open(path / file, framework="pt") as opened:
+        header = opened.metadata()
+    tensors = {name: tensor.clone() for name, tensor in load_file(path / file).items()}
+    change(tensors)
+    save_file(tensors, path / "made", metadata=header)
+    content = (path / "made").read_bytes()
+    (path / "made").unlink()
+    resealed(path, file, content)
+
+
+def changed_counts(path, **changes):
+    state = json.loads((path / "state.json").read_text())
+    resealed(path, "state.json", json.dumps({**state, **changes}).encode())
+
+
+MOMENT = "optimizer.head.weight.exp_avg"
+
+
+@pytest.mark.parametrize(
+    ("attack", "text"),
+    [
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t[MOMENT].fill_(float("nan"))),
+         "head.weight.exp_avg holds non-finite"),
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t.update({MOMENT: t[MOMENT].half()})),
+         "is torch.float16"),
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t.update({MOMENT: torch.zeros(10**6)})),
+         r"exp_avg is torch.float32 \(1000000,\), expected"),
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t.pop(MOMENT)), "exp_avg is missing"),
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t.update(more=torch.ones(1))),
+         "more is unexpected"),
+        (lambda p: changed_tensors(p, "training.safetensors", lambda t: t.update({"losses.step": torch.ones(9)})),
+         "loss series has no valid form"),
+        (lambda p: changed_tensors(p, "weights.safetensors", lambda t: t["head.bias"].fill_(float("inf"))),
+         "head.bias holds non-finite"),
+        (lambda p: resealed(p, "weights.safetensors", b"\x80\x04cos\nsystem\n"), "cannot be read"),
+        (lambda p: changed_counts(p, clips="many"), r"clips \('many'\) in state.json is not valid"),
+        (lambda p: changed_counts(p, clips=-1), r"clips \(-1\)"),
+        (lambda p: changed_counts(p, tokens=2**70), "tokens"),
+        (lambda p: changed_counts(p, loss_scale=float("nan")), r"loss_scale \(nan\)"),
+        (lambda p: changed_counts(p, rollbacks=True), r"rollbacks \(True\)"),
+    ],
+    ids=["nan", "half", "large", "missing", "more", "series", "inf", "pickle", "text", "negative", "huge",
+         "nan count", "boolean"],
+)  # fmt: skip
+def test_hostile_state_with_a_right_seal_is_refused_and_nothing_changed(tmp_path, attack, text):
+    state, path = saved_state(tmp_path)
+    attack(path)
+    verify(path)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    with pytest.raises(CheckpointDamaged, match=text):
+        restore_state(state, path)
+    assert all(torch.equal(before[n], t) for n, t in state.model.state_dict().items())
+    assert (state.step, state.clips) == (1, 2)
+
+
+def slices_of(path, tensors, offsets):
+    """Write a slice file of these tensors at these offsets, as torch.distributed.checkpoint does, and seal it."""
+    (path / SLICES).mkdir(exist_ok=True)
+    name = f"{SLICES}/shard-00001-model-00001-of-00001.safetensors"
+    told = {
+        key: {"saved_offsets": offsets.get(key, [0] * tensor.dim())}
+        for key, tensor in tensors.items()
+    }
+    save_file(tensors, path / name, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
+    entry = {"bytes": (path / name).stat().st_size, "sha256": checkpoint.sha256_of(path / name)}
+    manifest_of(path, lambda m: m["files"].update({name: entry}))
+
+
+@pytest.mark.parametrize(
+    ("offset", "change", "text"),
+    [
+        ([0, 0], {}, None),
+        ([5, 0], {}, "slices hold .* of .* numbers"),
+        ([0], {}, "cannot be read|numbers|expected"),
+        (["x", 0], {}, "cannot be read"),
+        ([0, 0], {MOMENT: torch.ones(4, 16)}, r"exp_avg is torch.float32 \(4, 16\), expected"),
+        ([0, 0], {MOMENT: torch.ones(3, 16).half()}, r"exp_avg is torch.float16"),
+        ([0, 0], {MOMENT: torch.full((3, 16), float("nan"))}, "exp_avg holds non-finite"),
+        ([0, 0], {"x": torch.ones(1, 1)}, "x is unexpected"),
+    ],
+    ids=["good", "gap", "short offset", "offset of text", "shape", "half", "nan", "name"],
+)
+def test_hostile_slices_are_refused(tmp_path, offset, change, text):
+    state, path = saved_state(tmp_path)
+    loaded = load_file(path / "training.safetensors")
+    tensors = {k: v.clone() for k, v in loaded.items() if "exp_avg" in k}
+    changed_tensors(path, "training.safetensors", lambda t: [t.pop(name) for name in tensors])
+    slices_of(path, {**tensors, **change}, {MOMENT: offset})
+    verify(path)
+    if text is None:
+        restore_state(state, path)
+        held = state.optimizer.state[state.model.head.weight]
+        assert torch.equal(held["exp_avg"], tensors[MOMENT])
+        return
+    with pytest.raises(CheckpointDamaged, match=text):
+        restore_state(state, path)

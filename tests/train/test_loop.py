@@ -1,6 +1,7 @@
 """The training loop on real files: every variant, determinism, what is written, what is refused."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def test_too_few_classes_is_refused(trained, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/deep", "/proc/absent"])
+def test_out_that_cannot_be_written_is_said(trained, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    run, _ = trained
+    with pytest.raises(ValueError, match=r"out \(.*\) must be a folder that can be written: "):
+        train(replace(run, out=str(tmp_path / place)))
+
+
 def test_sets_must_fit_the_model(trained):
     run, _ = trained
     with pytest.raises(ValueError, match=r"sets.native \(32 px, patch 8\) must equal the model's"):
@@ -138,3 +147,24 @@ def test_how_decoding_is_done_does_not_change_which_run_it_is(clip_folder, tmp_p
     run = TrainRun(data=str(clip_folder), out=str(tmp_path / "run"))
     assert replace(run, num_workers=0).digest() == run.digest()
     assert replace(run, on_error="skip").digest() != run.digest()
+
+
+def test_missing_tensorboard_is_said_before_anything_is_done(clip_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run = TrainRun(data=str(clip_folder), out=str(tmp_path / "run"), tensorboard=True)
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[tensorboard\]'"):
+        train(run)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own
+def test_tensorboard_gets_the_numbers(clip_folder, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = TrainRun(data=str(clip_folder), out=str(tmp_path / "run"), tensorboard=True, steps=2)
+    result = train(run)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    points = events.Scalars("loss")
+    assert [(p.step, p.value) for p in points][-1] == pytest.approx(result.losses[-1])
+    assert {"lr", "frames", "size", "clips_per_second"} <= set(events.Tags()["scalars"])

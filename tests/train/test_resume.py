@@ -3,14 +3,27 @@
 import json
 import os
 import signal
+from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
-from stretchysnake.data.loader import training_batches, training_steps
+from stretchysnake.data import loader
+from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.loader import (
+    DecodedClips,
+    DecodingLimits,
+    training_batches,
+    training_steps,
+)
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.video_writing import write_video
+from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
@@ -75,6 +88,21 @@ def test_signal_writes_a_checkpoint_and_the_same_run_goes_on_exactly(
     assert (again.clips, again.tokens) == (whole.clips, whole.tokens)
 
 
+def test_run_with_every_augmentation_goes_on_exactly(run, tmp_path, monkeypatch):
+    strong = Augmentation(
+        flip=True, rand_augment=(2, 15), erase=0.5, mixup=0.8, cutmix=1.0, crop_scale=(0.3, 1.0)
+    )
+    run = replace(run, augmentation=strong, label_smoothing=0.1, precision="fp16", batch_size=5)
+    whole = train(replace(run, out=str(tmp_path / "whole")))
+    plain = train(replace(run, out=str(tmp_path / "plain"), augmentation=Augmentation()))
+    assert all(a != b for (_, a), (_, b) in zip(whole.losses, plain.losses, strict=True))
+    stop_after(monkeypatch, 4)
+    with pytest.raises(TrainingInterrupted):
+        train(run)
+    assert train(run).losses == whole.losses
+    assert same(state_of(run.out), state_of(tmp_path / "whole"))
+
+
 def test_command_line_resumes_from_the_folder_alone(run, monkeypatch, capsys):
     stop_after(monkeypatch, 3)
     with pytest.raises(TrainingInterrupted):
@@ -87,6 +115,8 @@ def test_command_line_resumes_from_the_folder_alone(run, monkeypatch, capsys):
     ("arguments", "text"),
     [
         (["--resume", "absent"], "must be the folder of a started training"),
+        (["--resume", __file__], "must be the folder of a started training"),
+        (["--resume"], "takes the folder of a started training and nothing else"),
         (
             ["--resume", "x", "--steps", "9"],
             "takes the folder of a started training and nothing else",
@@ -123,39 +153,47 @@ def test_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(
     assert "going back to step-00000003" in capsys.readouterr().err
 
 
-class CountedClips:
-    """117 clips without pixels that matter: each tells its number by its label."""
-
-    labels = torch.arange(117)
-
-    def __len__(self):
-        return 117
-
-    def clip(self, index, scale, *, generator=None):
-        return torch.full((1, 8, 8, 3), index, dtype=torch.uint8)
-
-    def draw(self, requests):
-        return (self.clip(request.index, request.scale) for request in requests)
-
-    def close(self):
-        pass
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """117 records of one short video, each told by its label."""
+    path = tmp_path_factory.mktemp("counted") / "clip.mp4"
+    write_video(path, np.zeros((2, 16, 16, 3), dtype=np.uint8))
+    return [VideoRecord(str(path), label) for label in range(117)]
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("shuffle", [True, False], ids=["shuffled", "in order"])
+@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(batch_size, prefetch):
-    options = {"variant": "vanilla", "batch_size": batch_size, "seed": 0, "steps": 117}
+def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(
+    counted, monkeypatch, batch_size, num_workers, shuffle
+):
+    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(2, 16, 8))
+    steps = 117 if batch_size == 1 else 60
+    options = {
+        "variant": "-",
+        "batch_size": batch_size,
+        "seed": 0,
+        "steps": steps,
+        "shuffle": shuffle,
+    }
+    limits = DecodingLimits(num_workers=num_workers)
     seen = []
-    for start, end in ((0, 13), (13, 14), (14, 117)):
-        drawn = training_batches(CountedClips(), start_step=start, prefetch=prefetch, **options)
-        for batch in drawn:
-            seen.append(batch.labels.tolist())
-            if batch.step + 1 == end:
-                break
+    # stopped after steps 13 and 40, and gone on with another number of ranks each time
+    for start, end, world_size in ((0, 13, 1), (13, 40, 2), (40, steps, 1)):
+        shares = []
+        for rank in range(world_size):
+            clips = DecodedClips(counted, limits=limits)
+            ranks = {"rank": rank, "world_size": world_size, "prefetch": 2 * rank}
+            drawn = training_batches(clips, start_step=start, **options, **ranks)
+            with closing(drawn):
+                shares.append([batch.labels.tolist() for batch in islice(drawn, end - start)])
+        seen += [[i for part in parts for i in part] for parts in zip(*shares, strict=True)]
     assert seen == [step.indices for step in training_steps(117, **options)]
     samples = [index for batch in seen for index in batch]
-    for epoch in range(batch_size):
-        assert sorted(samples[117 * epoch : 117 * (epoch + 1)]) == list(range(117))
+    for epoch in range(len(samples) // 117):
+        indices = samples[117 * epoch : 117 * (epoch + 1)]
+        assert sorted(indices) == list(range(117))
+        assert (indices == list(range(117))) is not shuffle
 
 
 def test_run_survives_json_and_wrong_fields_are_named(run):
@@ -171,8 +209,18 @@ def test_digests_of_earlier_versions_hold():
     assert TrainRun(data="a.csv", out="x").digest() == "cb0f51d8edf9aa11"
     bf16 = TrainRun(data="a.csv", out="x", steps=7, precision="bf16")
     assert bf16.digest() == "8d082d4fb95fc9c7"
-    assert replace(bf16, device="cpu", checkpoint_every=5).digest() == bf16.digest()
-    for change in ({"ema_decay": 0.9}, {"optim": OptimConfig(layer_decay=0.8)}, {"accumulate": 2}):
+    assert (
+        replace(bf16, device="cpu", checkpoint_every=5, parallel="fsdp", rank_timeout=9.0).digest()
+        == bf16.digest()
+    )
+    for change in (
+        {"ema_decay": 0.9},
+        {"optim": OptimConfig(layer_decay=0.8)},
+        {"accumulate": 2},
+        {"augmentation": Augmentation(erase=0.1)},
+        {"shuffle": False},
+        {"compile": True},
+    ):
         assert replace(bf16, **change).digest() != bf16.digest()
 
 

@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.data.loader import Batch
+from stretchysnake.data.loader import Batch, share_of
 from stretchysnake.flexibility import NANO, Scale, ScaleSets
 from stretchysnake.train import checkpoint
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import parameter_groups
 from stretchysnake.train.outputs import RunLog
 from stretchysnake.train.run import NonFiniteConfig, OptimConfig, TrainRun
-from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.saving import Saver
 from stretchysnake.train.state import new_state
-from stretchysnake.train.step import parts_of, share_of
+from stretchysnake.train.step import parts_of
 
 SCALE = Scale(num_frames=2, size=16, patch_size=8)
 RUN = TrainRun(
@@ -76,7 +75,7 @@ def test_parts_make_the_same_step(change):
 def test_parts_and_shares_cover_every_clip_once():
     for clips in range(1, 12):
         for world in range(1, 5):
-            shares = [share_of(clips, Runtime(rank=r, world_size=world)) for r in range(world)]
+            shares = [share_of(clips, rank=r, world_size=world) for r in range(world)]
             assert [place for share in shares for place in share] == list(range(clips))
             for share in shares:
                 parts = parts_of(share, SCALE, replace(RUN, accumulate=3, tokens_per_pass=20))

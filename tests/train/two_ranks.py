@@ -1,0 +1,84 @@
+"""Trains runs one after the other, as every rank of a torchrun: `two_ranks.py JOBS.json`; a JSON line per run and rank.
+
+A job is {"run": ..., and one of: "from": folder of a run to copy and, with "after": step, to take back to that step;
+"die": [rank, step]; "hang": [rank, step], for twenty seconds; "poison": [rank, step], with a NaN in a clip}.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from stretchysnake.data import clip_source
+from stretchysnake.train import loop
+from stretchysnake.train.run import TrainRun
+from stretchysnake.train.runtime import open_runtime
+
+RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def take_back(source: Path, out: Path, step: int) -> None:
+    shutil.copytree(source, out)
+    (out / "run.json").unlink(missing_ok=True)
+    for path in (out / "checkpoints").glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+
+
+def at_step(rank: int, step: int, act) -> None:
+    whole = loop.take_step
+
+    def acting(state, model, batch, *arguments, **options):
+        if rank == RANK and batch.step == step:
+            act(batch)
+        return whole(state, model, batch, *arguments, **options)
+
+    loop.take_step = acting
+
+
+def counting(clips) -> list:
+    """The requests that a source of clips gets, as it gets them."""
+    seen, whole = [], clips.draw
+
+    def draw(self, requests):
+        def noted():
+            for request in requests:
+                seen.append(request.index)
+                yield request
+
+        return whole(self, noted())
+
+    clips.draw = draw
+    return seen
+
+
+def main() -> None:
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    seen = counting(clip_source.CachedClips)
+    wait = jobs[0]["run"]["rank_timeout"]
+    with open_runtime(rank=RANK, world_size=WORLD_SIZE, longest_wait=wait) as runtime:
+        taken = loop.take_step
+        for job in jobs:
+            loop.take_step = taken
+            run = TrainRun.from_dict(job["run"])
+            if "from" in job and runtime.is_first:
+                take_back(Path(job["from"]), Path(run.out), job["after"])
+            runtime.gather("")  # the copy is there
+            if "die" in job:
+                at_step(*job["die"], lambda batch: os.kill(os.getpid(), signal.SIGKILL))
+            if "hang" in job:
+                at_step(*job["hang"], lambda batch: time.sleep(20))
+            if "poison" in job:
+                at_step(*job["poison"], lambda batch: batch.video[1].fill_(float("nan")))
+            seen.clear()
+            result = loop.train(run, runtime=runtime)
+            told = {"rank": RANK, "out": run.out, "requests": list(seen), "clips": result.clips}
+            sys.stdout.write(json.dumps({**told, "losses": result.losses}) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
