@@ -219,6 +219,7 @@ def _scan_backward(
             *(*_placed(A), *_placed(B), *_placed(C), D, *_placed(z), delta_bias),
             *(checkpoints, cut.states, du, ddelta, dA, dB, dC, dD, None if z is None else dz),
             *(dbias, None if initial_state is None else d_initial, *sizes, groups),
+            CHECKPOINT_TOKENS=plan.checkpoint_tokens(num_state),
             **options,
         )
     summed = (None, None, dA.sum(0).T, dB.sum(0), dC.sum(0), dD, None, dbias, None)

@@ -18,7 +18,7 @@ from stretchysnake.ops.triton_arithmetic import (
     rows_of,
     sigmoid,
     softplus,
-    then_state,
+    token,
 )
 
 # Not one compiled kernel for each way a length happens to divide by 16.
@@ -62,9 +62,7 @@ def segment_states(
     B += in_sequence * B_s
 
     tile = tl.arange(0, TOKENS)
-    is_first = (tile == 0)[:, None, None]
-    is_last = (tile == TOKENS - 1)[:, None, None]
-    h = tl.zeros([BLOCK_N, BLOCK_D], TYPE)
+    h = tl.zeros([1, BLOCK_N, BLOCK_D], TYPE)
     total = tl.zeros([BLOCK_D], TYPE)
     stop = tl.minimum((segment + 1) * segment_tokens, tokens)
     for start in tl.range(segment * segment_tokens, stop, TOKENS):
@@ -81,14 +79,13 @@ def segment_states(
         B_tn = tl.load(B + rows * B_l + n_[None, :] * B_n, mask=in_rows, other=0.0).to(TYPE)
         decay = tl.exp2(step[:, None, :] * A_nd[None, :, :])  # (T, N, D)
         update = (step * x)[:, None, :] * B_tn[:, :, None]
-        update = tl.where(is_first, update + decay * h[None, :, :], update)
-        _, states = tl.associative_scan((decay, update), 0, then_state)
-        h = tl.sum(tl.where(is_last, states, 0.0), axis=0)
+        for i in tl.static_range(TOKENS):
+            h = token(decay, tile, i) * h + token(update, tile, i)
         total += tl.sum(step, axis=0)
 
     slot = sequence.to(tl.int64) * num_segments + segment
     where = (slot * state + n_[:, None]) * channels + d_[None, :]
-    tl.store(local_states + where, h, mask=in_state)
+    tl.store(local_states + where, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)
     tl.store(decay_steps + slot * channels + d_, total, mask=in_d)
 
 
@@ -157,14 +154,14 @@ def scan_forward(
     skip = tl.zeros([BLOCK_D], TYPE)
     if D is not None:
         skip = tl.load(D + d_, mask=in_d, other=0.0).to(TYPE)
-    h = tl.zeros([BLOCK_N, BLOCK_D], TYPE)
+    h = tl.zeros([1, BLOCK_N, BLOCK_D], TYPE)
     if segment_starts is not None:
         slot = sequence.to(tl.int64) * num_segments + segment
         start_at = (slot * state + n_[:, None]) * channels + d_[None, :]
-        h = tl.load(segment_starts + start_at, mask=in_state, other=0.0)
+        h = tl.load(segment_starts + start_at, mask=in_state, other=0.0)[None, :, :]
     elif initial_state is not None:
         initial_at = sequence.to(tl.int64) * initial_s + d_[None, :] * initial_d + n_[:, None] * initial_n
-        h = tl.load(initial_state + initial_at, mask=in_state, other=0.0).to(TYPE)
+        h = tl.load(initial_state + initial_at, mask=in_state, other=0.0).to(TYPE)[None, :, :]
     in_sequence = 0 if cu_seqlens is not None else sequence.to(tl.int64)
     u += in_sequence * u_s
     delta += in_sequence * delta_s
@@ -176,8 +173,6 @@ def scan_forward(
 
     checkpoint = first_checkpoint(cu_seqlens, sequence, begin, length, CHECKPOINT_TOKENS)
     tile = tl.arange(0, TOKENS)
-    is_first = (tile == 0)[:, None, None]
-    is_last = (tile == TOKENS - 1)[:, None, None]
     stop = tl.minimum((segment + 1) * segment_tokens, tokens)
     for start in tl.range(segment * segment_tokens, stop, TOKENS):
         t = start + tile
@@ -196,12 +191,13 @@ def scan_forward(
             if start % CHECKPOINT_TOKENS == 0:
                 kept = (checkpoint + start // CHECKPOINT_TOKENS) * state
                 kept_at = (kept + n_[:, None]) * channels + d_[None, :]
-                tl.store(checkpoints + kept_at, h, mask=in_state)
+                tl.store(checkpoints + kept_at, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)
         decay = tl.exp2(step[:, None, :] * A_nd[None, :, :])  # (T, N, D)
         update = (step * x)[:, None, :] * B_tn[:, :, None]
-        update = tl.where(is_first, update + decay * h[None, :, :], update)
-        _, states = tl.associative_scan((decay, update), 0, then_state)
-        h = tl.sum(tl.where(is_last, states, 0.0), axis=0)
+        states = update
+        for i in tl.static_range(TOKENS):
+            h = token(decay, tile, i) * h + token(update, tile, i)
+            states = tl.where((tile == i)[:, None, None], h, states)
         out = tl.sum(states * C_tn[:, :, None], axis=1) + skip[None, :] * x
         if z is not None:
             gate = tl.load(z + rows * z_l + d_[None, :] * z_d, mask=in_tile, other=0.0).to(TYPE)
@@ -211,4 +207,4 @@ def scan_forward(
     # Whose tokens are the last, or nobody where there are none, writes the final state.
     if (segment * segment_tokens < tl.maximum(tokens, 1)) & ((segment + 1) * segment_tokens >= tokens):
         where = (sequence.to(tl.int64) * channels + d_[None, :]) * state + n_[:, None]
-        tl.store(final_state + where, h, mask=in_state)
+        tl.store(final_state + where, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)

@@ -26,22 +26,26 @@ def power_of_two(number: int) -> int:
 
 
 def checkpoint_tokens(num_state: int) -> int:
-    """Tokens between the states kept for the backward, which is also the length of its tiles."""
-    return 32 if num_state <= 64 else 16
+    """Tokens between the states kept for the backward: N / 32 sequences (B, L, D) of memory."""
+    return 32
 
 
 def forward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """16 tokens, 8192 values of (tokens, N, channels) in all, a fixed choice: results repeat to the bit."""
-    tokens = 16
-    channels = max(1, min(32, 8192 // (tokens * power_of_two(num_state))))
-    return Tiles(tokens, min(channels, power_of_two(num_channels)), 4)
+    """8192 values of (tokens, N, channels) in 128 threads, 16 tokens of 32 channels for N = 16."""
+    return _tiles(num_channels, num_state, 8192)
 
 
 def backward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """One checkpoint's tokens, 8192 values in all."""
-    tokens = checkpoint_tokens(num_state)
-    channels = max(1, min(32, 8192 // (tokens * power_of_two(num_state))))
-    return Tiles(tokens, min(channels, power_of_two(num_channels)), 8)
+    """Half as many values: several such tensors are alive at once. 8 tokens of 32 channels for N = 16."""
+    return _tiles(num_channels, num_state, 4096)
+
+
+def _tiles(num_channels: int, num_state: int, values: int) -> Tiles:
+    wide = power_of_two(num_state)
+    channels = min(32, power_of_two(num_channels))
+    tokens = min(16, max(2, values // (wide * channels)))
+    channels = min(channels, max(1, values // (wide * tokens)))
+    return Tiles(tokens, channels, 4)
 
 
 def plan_segments(

@@ -1,4 +1,4 @@
-"""What the Triton kernels of the scan share: softplus, sigmoid, the scans' combining steps, where a sequence lies.
+"""What the Triton kernels of the scan share: softplus, sigmoid, one token of a tile, where a sequence lies.
 
 State and sums are fp32, or fp64 where any input is fp64. Symbols as in ``selective_scan_triton``.
 """
@@ -9,46 +9,43 @@ import triton.language as tl
 LOG2_OF_E = tl.constexpr(1.4426950408889634)  # exp(x) = exp2(x * LOG2_OF_E); the chip has exp2
 
 
+# log(1 + e) / e on [0, 1] through the Chebyshev nodes of degree 9: relative error 5e-9, in fp32 1.2e-7
+LOG1P = tl.constexpr(
+    (
+        *(1.0, -0.49999892711639404, 0.33329710364341736, -0.24951615929603577, 0.1966327428817749),
+        *(-0.1526966691017151, 0.10543623566627502, -0.05637361481785774, 0.019542528316378593),
+        -0.0031760570127516985,
+    )
+)
+
+
 @triton.jit
 def softplus(x):
-    """log(1 + exp(x)) with the relative accuracy of its type also where it is tiny.
-
-    log1p(e) = log(v) * e / (v - 1) with v = 1 + e rounded; e where v is 1 (Kahan).
-    """
-    e = tl.exp(-tl.abs(x))
-    v = 1.0 + e
-    tiny = v == 1.0
-    log1p = tl.where(tiny, e, tl.log(v) * (e / tl.where(tiny, 1.0, v - 1.0)))
+    """log(1 + exp(x)) with the relative accuracy of its type also where it is tiny."""
+    e = tl.exp2(-tl.abs(x) * LOG2_OF_E)
+    if x.dtype == tl.float64:  # log(v) e / (v - 1) with v = 1 + e rounded (Kahan)
+        v = 1.0 + e
+        tiny = v == 1.0
+        log1p = tl.where(tiny, e, tl.log(v) * (e / tl.where(tiny, 1.0, v - 1.0)))
+    else:  # a polynomial: a third of the instructions of an accurate logarithm
+        log1p = e * LOG1P[9] + LOG1P[8]
+        for power in tl.static_range(7, -1, -1):
+            log1p = log1p * e + LOG1P[power]
+        log1p = log1p * e
     return tl.where(x > 0.0, x, 0.0) + log1p
 
 
 @triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)) without an exponential that overflows."""
-    e = tl.exp(-tl.abs(x))
+    e = tl.exp2(-tl.abs(x) * LOG2_OF_E)
     return tl.where(x >= 0.0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit
-def then_state(a1, b1, a2, b2):
-    """h -> a1 h + b1, then h -> a2 h + b2."""
-    return a1 * a2, a2 * b1 + b2
-
-
-@triton.jit
-def then_decayed(a1, w1, b1, a2, w2, b2):
-    """Two spans of tokens as one, keeping w = a_t h_{t-1} and the last update b_t apart; h_t = w + b."""
-    return a1 * a2, w2 + a2 * (w1 + b1), b2
-
-
-@triton.jit
-def then_adjoint(p1, g1, a1, p2, g2, a2):
-    """Two spans as one on the way back (1 is later in time): g is the first token's adjoint.
-
-    g_t = c_t + a_{t+1} g_{t+1}; a is the decay of the span's first token, p what the adjoint that
-    enters after the span is multiplied by on its way to g. A single token has p = 1.
-    """
-    return p2 * (a1 * p1), g2 + p2 * (a1 * g1), a2
+def token(values, tile, t):
+    """values[t] of (T, N, D) as (1, N, D). Where a thread holds all T this is a choice of register: x + -0.0 is x."""
+    return tl.sum(tl.where((tile == t)[:, None, None], values, -0.0), axis=0, keep_dims=True)
 
 
 @triton.jit
