@@ -1,8 +1,13 @@
 """Tensor operations: selective scan and causal convolution, and how many operations they cost."""
 
-# The native files register their operations and FLOP formulas with torch when imported; a FLOP
+# The native and Triton files register their operations and FLOP formulas with torch when imported; a FLOP
 # counter opened before the first scan must find them.
-from stretchysnake.ops import causal_conv_cpu, selective_scan_cpu  # noqa: F401
+from stretchysnake.ops import (  # noqa: F401
+    causal_conv_cpu,
+    causal_conv_triton,
+    selective_scan_cpu,
+    selective_scan_triton,
+)
 from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
 
