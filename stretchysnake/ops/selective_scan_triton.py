@@ -15,6 +15,7 @@ from stretchysnake.ops import native_library, triton_runtime
 from stretchysnake.ops import selective_scan_triton_plan as plan
 from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
+
 def selective_scan_triton(
     u: Tensor,
     delta: Tensor,
@@ -37,7 +38,9 @@ def selective_scan_triton(
     """
     triton_runtime.check_device("u", u)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    keep_states = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    keep_states = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    )
     y, final_state, _ = _scan(*tensors, cu_seqlens, delta_softplus, reverse, keep_states)
     return y, final_state
 

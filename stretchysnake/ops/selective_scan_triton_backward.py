@@ -152,7 +152,11 @@ def scan_backward(
             adjoint_at = (slot * state + n_[:, None]) * channels + d_[None, :]
             entering = tl.load(segment_adjoint + adjoint_at, mask=in_state, other=0.0)[None, :, :]
         elif d_final is not None:
-            final_at = sequence.to(tl.int64) * d_final_s + d_[None, :] * d_final_d + n_[:, None] * d_final_n
+            final_at = (
+                sequence.to(tl.int64) * d_final_s
+                + d_[None, :] * d_final_d
+                + n_[:, None] * d_final_n
+            )
             entering = tl.load(d_final + final_at, mask=in_state, other=0.0).to(TYPE)[None, :, :]
         sum_dA = tl.zeros([BLOCK_N, BLOCK_D], TYPE)
         sum_dD = tl.zeros([BLOCK_D], TYPE)
@@ -170,7 +174,9 @@ def scan_backward(
                 in_tile = (t < stop)[:, None] & in_d[None, :]
                 in_rows = (t < stop)[:, None] & in_n[None, :]
                 x = tl.load(u + rows * u_l + d_[None, :] * u_d, mask=in_tile, other=0.0).to(TYPE)
-                raw = tl.load(delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0)
+                raw = tl.load(
+                    delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0
+                )
                 raw = raw.to(TYPE) + shift[None, :]
                 step = softplus(raw) if SOFTPLUS else raw
                 step = tl.where(in_tile, step, 0.0)
@@ -189,7 +195,9 @@ def scan_backward(
                 in_tile = (t < stop)[:, None] & in_d[None, :]
                 in_rows = (t < stop)[:, None] & in_n[None, :]
                 x = tl.load(u + rows * u_l + d_[None, :] * u_d, mask=in_tile, other=0.0).to(TYPE)
-                raw = tl.load(delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0)
+                raw = tl.load(
+                    delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0
+                )
                 raw = raw.to(TYPE) + shift[None, :]
                 step = softplus(raw) if SOFTPLUS else raw
                 step = tl.where(in_tile, step, 0.0)
@@ -205,13 +213,21 @@ def scan_backward(
                     h += token(update, tile, i)
                 states = decayed + update
 
-                grad = tl.load(dy + rows * dy_l + d_[None, :] * dy_d, mask=in_tile, other=0.0).to(TYPE)
+                grad = tl.load(dy + rows * dy_l + d_[None, :] * dy_d, mask=in_tile, other=0.0).to(
+                    TYPE
+                )
                 if z is not None:
-                    gate = tl.load(z + rows * z_l + d_[None, :] * z_d, mask=in_tile, other=0.0).to(TYPE)
+                    gate = tl.load(z + rows * z_l + d_[None, :] * z_d, mask=in_tile, other=0.0).to(
+                        TYPE
+                    )
                     share = sigmoid(gate)
                     out = tl.sum(states * C_tn[:, :, None], axis=1) + skip[None, :] * x
                     found = grad * out * (share * (1.0 + gate * (1.0 - share)))
-                    tl.store(dz + rows * channels + d_[None, :], found.to(dz.dtype.element_ty), mask=in_tile)
+                    tl.store(
+                        dz + rows * channels + d_[None, :],
+                        found.to(dz.dtype.element_ty),
+                        mask=in_tile,
+                    )
                     grad = grad * (gate * share)
 
                 given = grad[:, None, :] * C_tn[:, :, None]
@@ -225,19 +241,27 @@ def scan_backward(
                 to_decay = adjoint * decayed  # d(step A)
                 sum_dA += tl.sum(step[:, None, :] * to_decay, axis=0)
                 found = step * to_update + skip[None, :] * grad
-                tl.store(du + rows * channels + d_[None, :], found.to(du.dtype.element_ty), mask=in_tile)
+                tl.store(
+                    du + rows * channels + d_[None, :], found.to(du.dtype.element_ty), mask=in_tile
+                )
                 sum_dD += tl.sum(grad * x, axis=0)
                 found = x * to_update + tl.sum(to_decay * A_nd[None, :, :], axis=1)
                 if SOFTPLUS:
                     found = found * sigmoid(raw)
                 found = tl.where(in_tile, found, 0.0)
-                tl.store(ddelta + rows * channels + d_[None, :], found.to(ddelta.dtype.element_ty), mask=in_tile)
+                tl.store(
+                    ddelta + rows * channels + d_[None, :],
+                    found.to(ddelta.dtype.element_ty),
+                    mask=in_tile,
+                )
                 sum_dbias += tl.sum(found, axis=0)
 
                 found_B = tl.sum((step * x)[:, None, :] * adjoint, axis=2)  # (T, N)
                 found_C = tl.sum(grad[:, None, :] * states, axis=2)
                 rows_at = rows * state + n_[None, :]
-                if block != group:  # a later block adds to what this program wrote for an earlier one
+                if (
+                    block != group
+                ):  # a later block adds to what this program wrote for an earlier one
                     found_B += tl.load(dB + rows_at, mask=in_rows, other=0.0)
                     found_C += tl.load(dC + rows_at, mask=in_rows, other=0.0)
                 tl.store(dB + rows_at, found_B, mask=in_rows)
@@ -249,8 +273,10 @@ def scan_backward(
             tl.store(dD + slot * channels + d_, sum_dD, mask=in_d)
         if dbias is not None:
             tl.store(dbias + slot * channels + d_, sum_dbias, mask=in_d)
-        if d_initial is not None:
+        if d_initial is not None:  # noqa: SIM102 (known when compiling; the next is not)
             if segment == 0:
                 initial_at = (sequence.to(tl.int64) * channels + d_[None, :]) * state + n_[:, None]
-                tl.store(d_initial + initial_at, tl.reshape(entering, [BLOCK_N, BLOCK_D]), mask=in_state)
+                tl.store(
+                    d_initial + initial_at, tl.reshape(entering, [BLOCK_N, BLOCK_D]), mask=in_state
+                )
         tl.debug_barrier()  # other threads of this program may read dB and dC in the next round

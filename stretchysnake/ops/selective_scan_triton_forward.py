@@ -160,7 +160,9 @@ def scan_forward(
         start_at = (slot * state + n_[:, None]) * channels + d_[None, :]
         h = tl.load(segment_starts + start_at, mask=in_state, other=0.0)[None, :, :]
     elif initial_state is not None:
-        initial_at = sequence.to(tl.int64) * initial_s + d_[None, :] * initial_d + n_[:, None] * initial_n
+        initial_at = (
+            sequence.to(tl.int64) * initial_s + d_[None, :] * initial_d + n_[:, None] * initial_n
+        )
         h = tl.load(initial_state + initial_at, mask=in_state, other=0.0).to(TYPE)[None, :, :]
     in_sequence = 0 if cu_seqlens is not None else sequence.to(tl.int64)
     u += in_sequence * u_s
@@ -187,7 +189,7 @@ def scan_forward(
         in_rows = (t < stop)[:, None] & in_n[None, :]
         B_tn = tl.load(B + rows * B_l + n_[None, :] * B_n, mask=in_rows, other=0.0).to(TYPE)
         C_tn = tl.load(C + rows * C_l + n_[None, :] * C_n, mask=in_rows, other=0.0).to(TYPE)
-        if checkpoints is not None:
+        if checkpoints is not None:  # noqa: SIM102 (known when compiling; the next is not)
             if start % CHECKPOINT_TOKENS == 0:
                 kept = (checkpoint + start // CHECKPOINT_TOKENS) * state
                 kept_at = (kept + n_[:, None]) * channels + d_[None, :]
@@ -205,6 +207,8 @@ def scan_forward(
         tl.store(y + rows * channels + d_[None, :], out.to(y.dtype.element_ty), mask=in_tile)
 
     # Whose tokens are the last, or nobody where there are none, writes the final state.
-    if (segment * segment_tokens < tl.maximum(tokens, 1)) & ((segment + 1) * segment_tokens >= tokens):
+    if (segment * segment_tokens < tl.maximum(tokens, 1)) & (
+        (segment + 1) * segment_tokens >= tokens
+    ):
         where = (sequence.to(tl.int64) * channels + d_[None, :]) * state + n_[:, None]
         tl.store(final_state + where, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)

@@ -74,8 +74,5 @@ def first_checkpoint(cu_seqlens, sequence, begin, length, TOKENS: tl.constexpr):
 @triton.jit
 def rows_of(begin, tokens, t, REVERSE: tl.constexpr):
     """The rows in memory of the t-th tokens read, int64 because offsets pass 2^31."""
-    if REVERSE:
-        rows = begin + tokens - 1 - t
-    else:
-        rows = begin + t
+    rows = begin + tokens - 1 - t if REVERSE else begin + t
     return rows.to(tl.int64)

@@ -22,13 +22,28 @@ def _found() -> tuple[bool, str | None]:
     except (ImportError, AttributeError, OSError) as error:
         return False, f"triton does not load ({error}): {_HOW_TO_INSTALL}."
     if isinstance(softplus, InterpretedFunction):
-        return True, None
+        return True, _interpreter_fault()
     if not torch.cuda.is_available():
         return False, (
             "no CUDA device: run it where `nvidia-smi` lists one, or set TRITON_INTERPRET=1 "
             "to check the kernels slowly on the CPU."
         )
     return False, None
+
+
+def _interpreter_fault() -> str | None:
+    """Triton 3.6's interpreter takes int() of arrays of one element, which NumPy 2.4 refuses."""
+    import numpy
+    import triton
+
+    if tuple(int(n) for n in triton.__version__.split(".")[:2]) >= (3, 7):
+        return None
+    if tuple(int(n) for n in numpy.__version__.split(".")[:2]) < (2, 4):
+        return None
+    return (
+        f"the interpreter of triton {triton.__version__} does not work with numpy {numpy.__version__}: "
+        "run `pip install 'numpy<2.4'` or `pip install 'triton>=3.7'`."
+    )
 
 
 def unavailable_reason() -> str | None:
