@@ -80,13 +80,12 @@ class _Segments(NamedTuple):
 
 def _segments(u: Tensor, num_state: int, sequences: int, blocks: int, tiles: plan.Tiles, dtype):
     length, channels = u.shape[1:]
+    multiple = math.lcm(tiles.tokens, plan.checkpoint_tokens(num_state))
+    processors = triton_runtime.num_processors(u.device)
     count, tokens = plan.plan_segments(
-        length,
-        math.lcm(tiles.tokens, plan.checkpoint_tokens(num_state)),
-        sequences * blocks,
-        tiles.num_warps,
-        triton_runtime.num_processors(u.device),
+        length, multiple, sequences * blocks, tiles.num_warps, processors
     )
+    assert count == 1 or tokens % multiple == 0, "a segment begins with a tile and a checkpoint"
     if count == 1:
         return _Segments(1, tokens, None, None)
     states = u.new_empty(sequences, count, num_state, channels, dtype=dtype)

@@ -55,6 +55,9 @@ def small_tiles(monkeypatch):
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """Fresh tensors hold NaN: an output that a kernel forgets to write is seen."""
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # else cuBLAS refuses to be deterministic
     torch.use_deterministic_algorithms(True)
     assert torch.empty(3).isnan().all()
     yield
@@ -289,6 +292,22 @@ def test_torch_knows_the_operations(packed):
     x, weight = inputs["u"].requires_grad_(), inputs["A"].requires_grad_()
     conv = torch.ops.stretchysnake.causal_conv_silu_triton
     torch.library.opcheck(conv, (x, weight, inputs["D"] if packed else None, ends, True))
+
+
+@needs_triton
+def test_compiled_scan_is_the_eager_one_and_stays_one_operation():
+    seen = []
+
+    def backend(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    inputs = placed(make_inputs(9, 4, 3, dtype=torch.float32))
+    compiled = torch.compile(
+        lambda **t: selective_scan(**t, backend="triton"), backend=backend, fullgraph=True
+    )
+    assert torch.equal(compiled(**inputs), selective_scan(**inputs, backend="triton"))
+    assert any("stretchysnake.selective_scan_triton" in name for name in seen)
 
 
 @needs_triton
