@@ -119,6 +119,7 @@ def carry_states(
         where = states + (slot * state + n[:, None]) * channels + d[None, :]
         added = tl.load(where, mask=in_state, other=0.0)
         total = tl.load(decay_steps + slot * channels + d, mask=in_d, other=0.0)
+        tl.debug_barrier()  # no thread writes what another has yet to read
         tl.store(where, h, mask=in_state)
         h = tl.exp2(total[None, :] * A_nd) * h + added
 
