@@ -391,6 +391,21 @@ def test_all_of_the_above_under_the_interpreter():
         pytest.skip(done.stdout[-300:])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="triton is not installed: `pip install triton`")
+@pytest.mark.skipif(triton_runtime.is_interpreted(), reason="the interpreter compiles nothing")
+def test_kernels_compile_for_hopper_without_one():
+    done = subprocess.run(
+        [sys.executable, str(HERE.parent / "compile_triton_kernels.py")],
+        env=os.environ | {"PYTHONPATH": str(HERE.parents[2])}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert set(done.stdout.split()) == {
+        *("scan_forward", "scan_backward", "segment_states", "segment_adjoints", "carry_states"),
+        *("conv_forward", "conv_backward"),
+    }
+
+
 def test_absent_triton_is_named_with_the_command_to_run(monkeypatch):
     triton_runtime._found.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
