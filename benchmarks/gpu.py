@@ -10,6 +10,7 @@ Exit code 3: no CUDA device; 1: a kernel is wrong, and nothing is timed.
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -76,8 +77,8 @@ def mamba(source: str | None):
         return None, f"mamba_ssm does not import: {error!r}"
 
     def scan(
-        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, reverse=False
-    ):
+        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, reverse=False, **_
+    ):  # fmt: skip
         rows = [t.flip(1) if reverse else t for t in (u, delta, B, C, z)]
         u, delta, B, C, z = (t.transpose(1, 2) for t in rows)
         y = selective_scan_fn(
@@ -157,7 +158,6 @@ def time_scans(peer) -> dict:
 
 
 def time_model(peer) -> dict:
-    from stretchysnake.models import mixer
     from stretchysnake.models.config import VideoMambaConfig
     from stretchysnake.models.videomamba import VideoMamba
 
@@ -177,11 +177,15 @@ def time_model(peer) -> dict:
         loss.backward()
         optimizer.step()
 
-    found, usual = {}, mixer.selective_scan
+    try:  # where the mixer's scan is called from
+        home = importlib.import_module("stretchysnake.ops.bidirectional_scan")
+    except ModuleNotFoundError:
+        home = importlib.import_module("stretchysnake.models.mixer")
+    found, usual = {}, home.selective_scan
     for name, scan in {"ours": usual, "mamba-ssm scan": peer}.items():
         if scan is None:
             continue
-        mixer.selective_scan = scan
+        home.selective_scan = scan
         for title, work in (("forward", forward), ("training step", step)):
             work()
             torch.cuda.reset_peak_memory_stats()
@@ -193,7 +197,7 @@ def time_model(peer) -> dict:
             }
             found[f"{name}, {title}"] = row
             print(f"VideoMamba-M 16x224 bf16, batch 8, {name}, {title}: {row}")
-    mixer.selective_scan = usual
+    home.selective_scan = usual
     return found
 
 

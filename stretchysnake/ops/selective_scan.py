@@ -65,7 +65,7 @@ def selective_scan(
     """
     num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
     _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, num_states)
-    backend = _choose_automatically(u) if backend == "auto" else backend
+    backend = choose_automatically(u) if backend == "auto" else backend
     scan = _backend(backend)
     rest = {"A": A, "D": D, "delta_bias": delta_bias}
     rest |= {"delta_softplus": delta_softplus, "reverse": reverse}
@@ -123,7 +123,8 @@ def selective_scan_backward_flops(batch: int, length: int, channels: int, state:
     return 23 * batch * length * channels * state + 12 * batch * length * channels
 
 
-def _choose_automatically(u: Tensor) -> str:
+def choose_automatically(u: Tensor) -> str:
+    """The backend that "auto" takes for tensors like u; said once in the log."""
     if torch.compiler.is_exporting():
         return "torch"  # an exported program then runs where this package is not installed
     if torch.compiler.is_compiling():

@@ -433,7 +433,7 @@ def test_tensors_elsewhere_are_refused(monkeypatch):
 def test_cuda_tensors_take_triton_where_it_is(missing, chosen, monkeypatch):
     monkeypatch.setattr(triton_runtime, "_found", lambda: (False, missing))
     tensor = SimpleNamespace(is_cpu=False, is_cuda=True)
-    assert selective_scan.__globals__["_choose_automatically"](tensor) == chosen
+    assert selective_scan.__globals__["choose_automatically"](tensor) == chosen
     assert causal_conv_silu.__globals__["_choose_automatically"](tensor) == chosen
 
 
