@@ -421,6 +421,17 @@ def test_absent_triton_is_named_with_the_command_to_run(monkeypatch):
         triton_runtime._found.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("numpy_version", "found"), [("2.4.0", "run `pip install 'numpy<2.4'`"), ("2.3.5", "")]
+)
+def test_numpy_that_the_interpreter_cannot_work_with_is_named(numpy_version, found, monkeypatch):
+    triton = pytest.importorskip("triton", reason="triton is not installed: `pip install triton`")
+    monkeypatch.setattr("numpy.__version__", numpy_version)
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    fault = triton_runtime._interpreter_fault()
+    assert found in fault if found else fault is None
+
+
 def test_tensors_elsewhere_are_refused(monkeypatch):
     monkeypatch.setattr(triton_runtime, "_found", lambda: (False, None))
     with pytest.raises(
