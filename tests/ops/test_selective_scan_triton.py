@@ -6,6 +6,7 @@ The interpreter takes about a millisecond for each line of a kernel, so shapes a
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "
 SEQUENCES = ("u", "delta", "B", "C", "z")
 ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 DEVICE = "cuda" if torch.cuda.is_available() and not triton_runtime.is_interpreted() else "cpu"
-LENGTHS = [1, 2, 63, 100, 1000] if DEVICE == "cuda" else [1, 2, 19]
+LENGTHS = [1, 2, 63, 100, 1000] if DEVICE == "cuda" else [1, 2, 11]
 PACKED = [1, 64, 3, 65, 33] if DEVICE == "cuda" else [1, 8, 3, 9]
 
 
@@ -97,7 +98,7 @@ def test_scan_and_all_gradients_match_fp64_reference(dtype, length, sizes, rever
 @directions
 def test_segments_of_a_split_sequence_carry_states_and_adjoints(reverse, monkeypatch):
     cut_into(monkeypatch, 32 if DEVICE == "cuda" else 8)
-    length = LENGTHS[-1]
+    length = 100 if DEVICE == "cuda" else 19
     inputs = placed(make_inputs(length, 5, 3))
     found = run_with_gradients(inputs, reverse=reverse, backend="triton")
     error, name = largest_error(found, expected(length, 5, 3, reverse))
@@ -383,12 +384,13 @@ def test_mixer_under_autocast_and_compile_is_close_to_fp32():
 def test_all_of_the_above_under_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)],
+        [sys.executable, "-m", "pytest", "-rs", "-m", "not slow", "-p", "no:cacheprovider", str(HERE)],
         env=environment, capture_output=True, text=True, cwd=HERE.parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    if " passed" not in done.stdout:
-        pytest.skip(done.stdout[-300:])
+    if "the interpreter of triton" in done.stdout:
+        pytest.skip(done.stdout[-600:])
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 50
 
 
 @pytest.mark.slow
