@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from stretchysnake.ops import native_library
+from stretchysnake.ops import native_library, triton_runtime
 from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan import selective_scan
 
@@ -35,6 +35,14 @@ def doctor() -> tuple[bool, list[str]]:
     backends = ["torch"] if missing else ["torch", "cpu"]
     for operation in ("selective_scan", "causal_conv_silu"):
         lines.append(f"{operation} on the CPU: backend {backends[-1]!r}")
+    no_triton = triton_runtime.unavailable_reason()
+    if no_triton is not None:
+        lines.append(f"Triton GPU kernels: no ({no_triton})")
+    elif triton_runtime.is_interpreted():
+        lines.append("Triton GPU kernels: run by the interpreter (TRITON_INTERPRET=1), very slow")
+    else:
+        lines.append("Triton GPU kernels: yes, backend 'triton' for CUDA tensors")
+        backends.append("triton")
     sound = True
     for backend in backends:
         started = time.perf_counter()
@@ -83,7 +91,7 @@ def worst_error(backend: str) -> tuple[str, float]:
             found = _with_gradients(operation, inputs, torch.float32, reverse, backend)
             exact = _with_gradients(operation, inputs, torch.float64, reverse, "reference")
             for name, wanted in exact.items():
-                error = (found[name].double() - wanted).abs().max() / wanted.abs().max()
+                error = (found[name].cpu().double() - wanted).abs().max() / wanted.abs().max()
                 if not error <= worst[1]:  # also where it is NaN
                     worst = (name, float(error))
     return worst
@@ -92,7 +100,7 @@ def worst_error(backend: str) -> tuple[str, float]:
 def _with_gradients(operation, inputs: dict, dtype: torch.dtype, reverse: bool, backend: str):
     leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
     y = operation(backend, reverse=reverse, **leaves)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y).to(y.device)
     gradients = torch.autograd.grad(y, list(leaves.values()), weights)
     named = {f"gradient of {name}": g for name, g in zip(leaves, gradients, strict=True)}
     return {"output": y.detach(), **named}

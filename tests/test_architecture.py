@@ -61,7 +61,13 @@ MODELS_TAKE_FROM_FLEXIBILITY = {"size_message"}
 ONLY_HOME = {
     "av": {"data/video.py", "data/pyav_frames.py", "data/video_writing.py"},
     "torchcodec": {"data/torchcodec_frames.py"},
-    "triton": {"ops/selective_scan_triton.py"},
+    "triton": {
+        "ops/triton_runtime.py",
+        "ops/triton_arithmetic.py",
+        "ops/selective_scan_triton_forward.py",
+        "ops/selective_scan_triton_backward.py",
+        "ops/causal_conv_triton_kernels.py",
+    },
     "matplotlib": {"report/picture.py"},
     "jinja2": {"report/page.py"},
     "jsonargparse": {"command_line.py"},

@@ -123,4 +123,6 @@ def test_unknown_option_is_refused_with_code_2(tmp_path):
 
 def test_doctor_tells_what_is_there(capsys):
     assert run("doctor") == 0
-    assert "native CPU kernels" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "native CPU kernels" in printed
+    assert "Triton GPU kernels" in printed

@@ -1,11 +1,13 @@
 """Tensor operations: selective scan and causal convolution, and how many operations they cost."""
 
-# The native files register their operations and FLOP formulas with torch when imported; a FLOP
+# The native and Triton files register their operations and FLOP formulas with torch when imported; a FLOP
 # counter opened before the first scan must find them.
 from stretchysnake.ops import (  # noqa: F401
     bidirectional_scan_cpu,
     causal_conv_cpu,
+    causal_conv_triton,
     selective_scan_cpu,
+    selective_scan_triton,
 )
 from stretchysnake.ops.add_rms_norm import add_rms_norm
 from stretchysnake.ops.bidirectional_scan import bidirectional_scan

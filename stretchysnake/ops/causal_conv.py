@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops import native_library
-from stretchysnake.ops.packing import check_one_row, packed_lengths
+from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.packing import check_one_row, on_device, packed_lengths
 
 
 def causal_conv_silu(
@@ -18,34 +18,39 @@ def causal_conv_silu(
     weight: Tensor,
     bias: Tensor | None,
     reverse: bool = False,
-    backend: Literal["auto", "reference", "torch", "cpu"] = "auto",
+    backend: Literal["auto", "reference", "torch", "cpu", "triton"] = "auto",
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """Return silu(bias + sum_k weight[:, k] * x_{t - K + 1 + k}), tokens before the first being 0.
 
     x (B, L, D), rows may be strided; weight (D, K); bias (D,) or None; returns (B, L, D) in the
     dtype of x. ``reverse`` mirrors it in time: token t reads x_t .. x_{t + K - 1}, with
-    weight[:, K - 1] still on x_t. The native kernel computes in fp32 (fp64 where any input is
-    fp64). Equals ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` cut to L tokens, then SiLU.
+    weight[:, K - 1] still on x_t. The native and the Triton kernel compute in fp32 (fp64 where any
+    input is fp64). Equals ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` cut to L tokens, then SiLU.
     backend and cu_seqlens as in ``selective_scan``; "reference" and "torch" are the same here.
     """
     _check_inputs(x, weight, bias)
+    backend = _choose_automatically(x) if backend == "auto" else backend
     if cu_seqlens is not None:
         check_one_row("x", x)
+    if cu_seqlens is not None and backend != "triton":
         pieces = x.split(packed_lengths(cu_seqlens, x.shape[1]), dim=1)
         return torch.cat([causal_conv_silu(p, weight, bias, reverse, backend) for p in pieces], 1)
-    if backend == "auto":
-        backend = _choose_automatically(x)
     match backend:
         case "cpu":
             from stretchysnake.ops.causal_conv_cpu import causal_conv_silu_cpu
 
             return causal_conv_silu_cpu(x, weight, bias, reverse)
+        case "triton":
+            from stretchysnake.ops.causal_conv_triton import causal_conv_silu_triton
+
+            packed = None if cu_seqlens is None else on_device(cu_seqlens, x)
+            return causal_conv_silu_triton(x, weight, bias, reverse, packed)
         case "torch" | "reference":
             return causal_conv_silu_torch(x, weight, bias, reverse)
         case _:
             raise ValueError(
-                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton'."
             )
 
 
@@ -72,9 +77,11 @@ def causal_conv_flops(batch: int, length: int, channels: int, width: int) -> int
     return 2 * batch * length * channels * width
 
 
-def _choose_automatically(x: Tensor) -> Literal["torch", "cpu"]:
-    if not x.is_cpu or torch.compiler.is_exporting():
+def _choose_automatically(x: Tensor) -> Literal["torch", "cpu", "triton"]:
+    if torch.compiler.is_exporting() or not (x.is_cpu or x.is_cuda):
         return "torch"
+    if x.is_cuda:
+        return "triton" if triton_runtime.is_available() else "torch"
     return "cpu" if native_library.is_available() else "torch"
 
 

@@ -65,11 +65,11 @@ def check(status: int) -> None:
         raise MemoryError("the native kernel could not allocate its workspace.")
 
 
-def refuse_double_backward(name: str) -> None:
+def refuse_double_backward(name: str, backend: str = "cpu") -> None:
     """Called in a backward: RuntimeError where torch wants to differentiate the gradient again."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            f"{name} with backend='cpu' has no second derivative (create_graph=True asks for one); "
+            f"{name} with backend={backend!r} has no second derivative (create_graph=True asks for one); "
             "use backend='torch'."
         )
 

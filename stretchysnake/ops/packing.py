@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 
-def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
-    """The lengths that cu_seqlens, (S + 1,) integers from 0 to `total` and strictly increasing, cuts a row into."""
+def check_form(cu_seqlens: Tensor) -> None:
+    """ValueError where cu_seqlens is not one row of two or more integers. Looks at no value."""
     if (
         cu_seqlens.dim() != 1
         or len(cu_seqlens) < 2
@@ -18,6 +18,11 @@ def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
             f"cu_seqlens (shape {tuple(cu_seqlens.shape)}, {cu_seqlens.dtype}) must be one row of int32 or int64: "
             "0, then where each sequence ends."
         )
+
+
+def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
+    """The lengths that cu_seqlens, (S + 1,) integers from 0 to `total` and strictly increasing, cuts a row into."""
+    check_form(cu_seqlens)
     ends = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != total:
         raise ValueError(
@@ -31,6 +36,15 @@ def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
                 "leave empty sequences out."
             )
     return lengths
+
+
+def on_device(cu_seqlens: Tensor, rows: Tensor) -> Tensor:
+    """cu_seqlens where `rows` (1, total, ...) lie. Its values are checked on the way from the CPU; values that
+    are on a GPU already are not read, since that would make the CPU wait for it."""
+    if cu_seqlens.is_cpu:
+        packed_lengths(cu_seqlens, rows.shape[1])
+    check_form(cu_seqlens)
+    return cu_seqlens.to(rows.device)
 
 
 def check_one_row(name: str, tensor: Tensor) -> None:

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stretchysnake.ops import native_library
-from stretchysnake.ops.packing import check_one_row, scan_packed
+from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.packing import check_one_row, on_device, scan_packed
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "torch", "cpu"]
+Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
 _announced: set[str] = set()
 
 
@@ -55,15 +55,18 @@ def selective_scan(
     as in flash-attention's varlen functions. The state starts afresh at each; initial_state and the
     final state are then (S, D, N).
 
-    backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, else "torch",
-    and logs the choice once. Backends differ in speed only; "reference" is the plain loop.
+    backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA
+    tensors where Triton is installed, else "torch", and logs the choice once. Backends differ in
+    speed only; "reference" is the plain loop. "triton" does not look at the values of a cu_seqlens
+    that lies on the GPU: wrong ones give wrong results there, not an error.
 
     Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
     as in state-spaces/mamba, ``selective_scan_interface.py``.
     """
     num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
     _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, num_states)
-    scan = _backend(choose_automatically(u) if backend == "auto" else backend)
+    backend = choose_automatically(u) if backend == "auto" else backend
+    scan = _backend(backend)
     rest = {"A": A, "D": D, "delta_bias": delta_bias}
     rest |= {"delta_softplus": delta_softplus, "reverse": reverse}
     rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z}
@@ -71,7 +74,11 @@ def selective_scan(
         y, final_state = scan(**rows, **rest, initial_state=initial_state)
     else:
         check_one_row("u", u)
-        y, final_state = scan_packed(scan, cu_seqlens, rows, rest, initial_state)
+        if backend == "triton":
+            rest["cu_seqlens"] = on_device(cu_seqlens, u)
+            y, final_state = scan(**rows, **rest, initial_state=initial_state)
+        else:
+            y, final_state = scan_packed(scan, cu_seqlens, rows, rest, initial_state)
     return (y, final_state) if return_final_state else y
 
 
@@ -81,6 +88,10 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             from stretchysnake.ops.selective_scan_cpu import selective_scan_cpu
 
             return selective_scan_cpu
+        case "triton":
+            from stretchysnake.ops.selective_scan_triton import selective_scan_triton
+
+            return selective_scan_triton
         case "torch":
             from stretchysnake.ops.selective_scan_torch import selective_scan_torch
 
@@ -91,7 +102,7 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             return selective_scan_reference
         case _:
             raise ValueError(
-                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton'."
             )
 
 
@@ -117,8 +128,13 @@ def choose_automatically(u: Tensor) -> str:
     if torch.compiler.is_exporting():
         return "torch"  # an exported program then runs where this package is not installed
     if torch.compiler.is_compiling():
+        if u.is_cuda:
+            return "triton" if triton_runtime.is_available() else "torch"
         return "cpu" if u.is_cpu and native_library.is_available() else "torch"
-    if not u.is_cpu:
+    if u.is_cuda:
+        missing = triton_runtime.unavailable_reason()
+        choice, reason = ("torch", missing) if missing else ("triton", "Triton kernels")
+    elif not u.is_cpu:
         choice, reason = "torch", f"no native kernel for {u.device.type} tensors"
     else:
         missing = native_library.unavailable_reason()

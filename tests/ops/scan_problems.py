@@ -46,7 +46,7 @@ def run_with_gradients(inputs: dict[str, Tensor], **options) -> dict[str, Tensor
     y, state = selective_scan(**leaves, delta_softplus=True, return_final_state=True, **options)
     generator = torch.Generator().manual_seed(1)
     cotangents = [
-        torch.randn(t.shape, generator=generator, dtype=torch.float64).float().to(t.dtype)
+        torch.randn(t.shape, generator=generator, dtype=torch.float64).float().to(t)
         for t in (y, state)
     ]
     gradients = torch.autograd.grad((y, state), list(leaves.values()), cotangents)
