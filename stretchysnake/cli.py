@@ -11,7 +11,8 @@ VERBS = {
     "train": "train a model on a list or a folder of videos",
     "evaluate": "retrieval or a linear probe over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
-    "embed": "features of any mp4, avi, webm, mkv ... files or folders",
+    "embed": "features of any mp4, avi, webm, mkv ... files or folders, in an index to search",
+    "search": "the videos of an index that are nearest to a video: with time, score and frames",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
 }

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     },  # meets the models in a tensor and a patch size
     "train": {"data", "models"} | LEAVES,
     "eval": {"train", "data", "models"} | LEAVES,
-    "search": {"train", "data", "models"} | LEAVES,
+    "search": {"eval", "train", "data", "models"} | LEAVES,  # measuring never searches
     "report": {
         "comparison",
         "results",
@@ -61,13 +61,19 @@ ONLY_HOME = {
     "torchcodec": {"data/torchcodec_frames.py"},
     "triton": {"ops/selective_scan_triton.py"},
     "matplotlib": {"report/figures.py"},
-    "jinja2": {"report/page.py"},
+    "faiss": {"search/collection.py"},
+    "lancedb": {"search/lance_store.py"},
+    "pyarrow": {"search/lance_store.py"},
+    "jinja2": {"report/template.py"},
     "jsonargparse": {"command_line.py"},
     "sklearn": {"data/motion_digits.py", "eval/probe.py"},
 }
 
 # What `import stretchysnake` must not load: these wait until they are used.
-LOADED_LATER = ["av", "jinja2", "jsonargparse", "matplotlib", "sklearn", "triton"]
+LOADED_LATER = [
+    *("av", "faiss", "jinja2", "jsonargparse", "lancedb", "matplotlib", "pyarrow", "sklearn"),
+    "triton",
+]
 
 # Names that say nothing about what a file is for.
 EMPTY_NAMES = {"utils", "util", "helpers", "common", "base", "misc", "registry"}

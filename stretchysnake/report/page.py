@@ -32,6 +32,7 @@ from stretchysnake.report.tables import (
     plain_accuracy_table,
     render_text,
 )
+from stretchysnake.report.template import filled
 from stretchysnake.results import Row, latest, select
 from stretchysnake.whole_file import write_whole
 
@@ -66,13 +67,6 @@ def write_overview_png(
 
 def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     """The report as HTML text. Every text of rows and context is escaped."""
-    try:
-        import jinja2
-    except ImportError:
-        raise RuntimeError(
-            "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
-        ) from None
-
     first = protocols_of(select(rows, metric="top1"))[:1]
     top1 = latest(select(rows, metric="top1", protocol=first))
     main = main_dataset(top1)
@@ -80,15 +74,12 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     infos = {suite.dataset: suite for suite in context.suites}
     measured = datasets_of(top1)
     order = [main, *[name for name in measured if name != main]]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "points": points, "label": label}
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    template = environment.from_string(source)
+    filters = {"percent": percent, "points": points, "label": label}
     chance = infos[main].chance if main in infos else None
     native = sorted({(row.num_frames, row.size, row.patch_size) for row in top1 if row.native})
-    return template.render(
+    return filled(
+        "page.html.j2",
+        filters,
         context=context,
         claim=claim(found),
         tiles=tiles(found),
