@@ -13,6 +13,7 @@ VERBS = {
     "report": "one HTML page from measured rows",
     "embed": "features of any mp4, avi, webm, mkv ... files or folders, in an index to search",
     "search": "the videos of an index that are nearest to a video: with time, score and frames",
+    "plan": "the most accurate scale within a budget of FLOPs, time or memory",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
 }

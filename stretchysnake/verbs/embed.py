@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
     "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors -o index/\n"
@@ -27,6 +28,10 @@ class EmbedRun:
     """Frames per video or window; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    budget: str | None = None
+    """Instead of frames and size: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
+    rows: str | None = None
+    """Rows of `stretchysnake evaluate`, which tell the accuracy of every scale."""
     window: float | None = None
     """Seconds; each window of this length is a row of its own. Null: one row per video."""
     stride: float | None = None
@@ -44,12 +49,19 @@ def run(argv: list[str]) -> int:
     if run.store is not None and not run.store.startswith("lancedb:"):
         raise ValueError(f"store ({run.store}) must be lancedb:URI, e.g. lancedb:videos.lance")
     progress = Progress()
+    frames, size = run.frames, run.size
+    if run.budget is not None:
+        frames, size = within_budget(run.weights, run.budget, run.rows, (frames, size), progress)
+    elif run.rows is not None:
+        raise ValueError(
+            f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
+        )
     done = embed_into(
         run.out,
         paths,
         weights=run.weights,
-        num_frames=run.frames,
-        size=run.size,
+        num_frames=frames,
+        size=size,
         window_seconds=run.window,
         stride_seconds=run.stride,
         num_workers=run.num_workers,
