@@ -4,8 +4,8 @@
 
 Time: after one calibration, budgets are drawn between the cheapest and the dearest cell, and each chosen cell is timed
 anew; kept when the 90th percentile of 20 passes is within the budget. Memory the same, FLOPs by counting.
-Accuracy: the rows must hold which queries were right (`correct`). Queries are split at random; the cell is chosen on one
-part and judged on the other, beside the cell that is best on the other part. That one is picked with the answers in
+Accuracy: the rows must hold which queries were right (`correct`). Queries are split at random; the cell is chosen on a
+third and judged on the rest, beside the cell that is best on the rest. That one is picked with the answers in
 hand and so is flattered by chance: the regret is an upper bound.
 """
 
