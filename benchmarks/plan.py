@@ -4,9 +4,9 @@
 
 Time: after one calibration, budgets are drawn between the cheapest and the dearest cell, and each chosen cell is timed
 anew; kept when the 90th percentile of 20 passes is within the budget. Memory the same, FLOPs by counting.
-Accuracy: the rows must hold which queries were right (`correct`). Queries are split at random; the cell is chosen on a
-third and judged on the rest, beside the cell that is best on the rest. That one is picked with the answers in
-hand and so is flattered by chance: the regret is an upper bound.
+Accuracy: the rows must hold which queries were right (`correct`). Queries are split at random; the cell is chosen on
+one half and judged on the other, beside the cell that is best there. That one is picked with the answers in hand and so
+is flattered by chance: the regret is an upper bound.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_tim
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import environment, latest, read_rows, select
+from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import Budget
 from stretchysnake.search.plan import choose, plan
 
@@ -67,11 +68,15 @@ def accuracy_trials(rows, made, trials: int, rng: np.random.Generator) -> dict:
     regrets, shares = [], []
     for _ in range(trials):
         order = rng.permutation(count)
-        planning, held_out = order[: count // 3], order[count // 3 :]
-        seen = [
-            replace(cell, accuracy=float(right[cell.num_frames, cell.size][planning].mean()))
-            for cell in made.cells
-        ]
+        planning, held_out = order[: count // 2], order[count // 2 :]
+        measured = {
+            place: (float(flags[planning].mean()), len(planning)) for place, flags in right.items()
+        }
+        guesses = estimated(measured)
+        seen = []
+        for cell in made.cells:
+            place = (cell.num_frames, cell.size)
+            seen.append(replace(cell, accuracy=measured[place][0], estimate=guesses[place]))
         budget = Budget("gflops", float(rng.uniform(costs[0], costs[-1])))
         chosen, _ = choose(seen, budget)
         fitting = [cell for cell in seen if cell.gflops <= budget.limit]
@@ -82,8 +87,8 @@ def accuracy_trials(rows, made, trials: int, rng: np.random.Generator) -> dict:
         shares.append(regrets[-1] <= 0.01 + 1e-9)
     return {
         "trials": trials,
-        "planning_queries": count // 3,
-        "held_out_queries": count - count // 3,
+        "planning_queries": count // 2,
+        "held_out_queries": count - count // 2,
         "regret_mean": statistics.mean(regrets),
         "within_1_point": statistics.mean(shares),
         "regret_p90": float(np.quantile(regrets, 0.9)),

@@ -43,6 +43,7 @@ def plan_for(run, *, progress: Callable[[str], None] | None = None) -> Plan:
         rows,
         objective=run.objective,
         dataset=run.dataset,
+        remeasure=run.remeasure,
         progress=progress,
     )
 

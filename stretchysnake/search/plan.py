@@ -26,6 +26,7 @@ from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.results import Row, latest, select
+from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
 from stretchysnake.train.checkpoint import sha256_of
 from stretchysnake.whole_file import write_whole
@@ -48,6 +49,9 @@ class Cell:
     mebibytes: float
     """Weights and the most that tensors hold at once; Python and torch themselves (some 250 MiB) are not in it."""
     accuracy: float
+    """As measured."""
+    estimate: float
+    """What cells are compared by: the accuracy with less of the queries' luck (accuracy_estimate.py)."""
     num_queries: int
 
     def cost(self, kind: str) -> float:
@@ -79,20 +83,23 @@ def plan(
     *,
     objective: str = "accuracy",
     dataset: str | None = None,
+    remeasure: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
-    """The cell of the largest objective whose cost fits the budget; ties go to the cheaper one.
+    """The cell of the largest estimated objective whose cost fits the budget; ties go to the cheaper one.
 
     rows are those of `evaluate` or the quickstart with these weights' variant; objective is "accuracy" (top1) or
-    another metric among them. ValueError when no cell fits, or the rows leave open which data set is meant.
+    another metric among them. remeasure forgets the times kept from before, e.g. of a busy day. ValueError when no
+    cell fits, or the rows leave open which data set is meant.
     """
     model, variant, metadata = read_subject(weights)
     metric = "top1" if objective == "accuracy" else objective
     notes: list[str] = []
     found = _accuracies(rows, variant.name, metric, dataset, metadata.get("seed"), notes)
     dataset, accuracies = found
+    estimates = estimated(accuracies)
     scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
-    times, memory = _measured(model, scales, Path(weights), notes, progress)
+    times, memory = _measured(model, scales, Path(weights), remeasure, notes, progress)
     fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     cells = [
         Cell(
@@ -102,12 +109,13 @@ def plan(
             milliseconds=times[t, s],
             mebibytes=(fixed + memory[t, s]) / 2**20,
             accuracy=accuracies[t, s][0],
+            estimate=estimates[t, s],
             num_queries=accuracies[t, s][1],
         )
         for (t, s), scale in scales.items()
         if (t, s) in times
     ]
-    cells.sort(key=lambda cell: (cell.cost(budget.kind), -cell.accuracy))
+    cells.sort(key=lambda cell: (cell.cost(budget.kind), -cell.estimate))
     choice, reason = choose(cells, budget)
     return Plan(
         budget=budget,
@@ -124,8 +132,8 @@ def plan(
 def pareto_front(cells: Sequence[Cell], kind: str) -> list[Cell]:
     """The cells than which no other is as cheap and better, or as good and cheaper; cheapest first."""
     front: list[Cell] = []
-    for cell in sorted(cells, key=lambda cell: (cell.cost(kind), -cell.accuracy)):
-        if not front or cell.accuracy > front[-1].accuracy:
+    for cell in sorted(cells, key=lambda cell: (cell.cost(kind), -cell.estimate)):
+        if not front or cell.estimate > front[-1].estimate:
             front.append(cell)
     return front
 
@@ -140,14 +148,20 @@ def choose(cells: Sequence[Cell], budget: Budget) -> tuple[Cell, str]:
             f"budget ({budget}) is below the cheapest cell measured ({least}: {least.cost(kind):.4g} {unit}); "
             "raise it, or measure smaller cells with evaluate"
         )
-    best = min(fitting, key=lambda cell: (-cell.accuracy, cell.cost(kind)))
+    best = min(fitting, key=lambda cell: (-cell.estimate, cell.cost(kind)))
     low, high = wilson_interval(best.accuracy * best.num_queries, best.num_queries)
     reason = (
         f"{best} is the most accurate of the {len(fitting)} of {len(cells)} cells within {budget}: "
-        f"{100 * best.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) at "
+        f"measured {100 * best.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) at "
         f"{best.cost(kind):.4g} {unit}"
     )
-    better = [cell for cell in cells if cell.accuracy > best.accuracy]
+    lucky = max(fitting, key=lambda cell: cell.accuracy)
+    if lucky.accuracy > best.accuracy:
+        reason += (
+            f"; {lucky} measured {100 * (lucky.accuracy - best.accuracy):.1f} points more, which its T and its S do "
+            "not bear out in the other cells"
+        )
+    better = [cell for cell in cells if cell.estimate > best.estimate]
     if better:
         following = min(better, key=lambda cell: cell.cost(kind))
         reason += (
@@ -205,6 +219,7 @@ def _measured(
     model: VideoMamba,
     scales: dict[tuple[int, int], Scale],
     weights: Path,
+    remeasure: bool,
     notes: list[str],
     progress: Callable[[str], None] | None,
 ) -> tuple[dict, dict]:
@@ -212,7 +227,7 @@ def _measured(
     device = next(model.parameters()).device
     key = json.dumps([sha256_of(weights), _machine(device), ROUNDS, REPEATS])
     path = weights.with_name(f"{weights.name}.cost.json")
-    held = _read(path).get(key, {})
+    held = {} if remeasure else _read(path).get(key, {})
     names = {
         place: f"{scale.num_frames}x{scale.size}x{scale.patch_size}"
         for place, scale in scales.items()

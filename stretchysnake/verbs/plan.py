@@ -34,8 +34,10 @@ class PlanRun:
     """"accuracy" (top1), or another metric of the rows, e.g. gallery_top1 or map."""
     dataset: str | None = None
     """Which data set, where the rows hold several."""
+    remeasure: bool = False
+    """Measure times and memory again, e.g. because the machine was busy when they were taken."""
     out: str | None = None
-    """Write the plan as JSON."""
+    """-o: write the plan as JSON."""
 
 
 def run(argv: list[str]) -> int:

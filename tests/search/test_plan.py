@@ -41,7 +41,7 @@ def weights(trained, tmp_path):
 
 def cell(cost, accuracy, place=(1, 1)):
     return Cell(num_frames=place[0], size=place[1], gflops=cost, milliseconds=cost, mebibytes=cost,
-                accuracy=accuracy, num_queries=100)  # fmt: skip
+                accuracy=accuracy, estimate=accuracy, num_queries=100)  # fmt: skip
 
 
 def test_the_best_cell_within_the_budget_and_why(weights):
@@ -109,6 +109,9 @@ def test_costs_are_measured_once_and_again_for_other_weights(weights, monkeypatc
     assert not asked and held.read_text() == first
     plan(weights, parse_budget("10 s"), ROWS[:3])
     assert {(s.num_frames, s.size) for s in asked} == {(8, 16)}
+    asked.clear()
+    plan(weights, parse_budget("10 s"), ROWS[:3], remeasure=True)
+    assert len(asked) == 3 * planning.ROUNDS
     held.write_text("{torn")
     asked.clear()
     assert plan(weights, parse_budget("10 s"), ROWS[:1]).cells and asked
