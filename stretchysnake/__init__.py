@@ -15,7 +15,7 @@ _HOMES = {
     "VideoMamba": "models.videomamba",
     "VideoMambaConfig": "models.config",
     "VideoRecord": "data.records",
-    "embed": "eval.embed",
+    "embed": "search.embed",
     "eval_scale": "flexibility",
     "keep_freed_memory": "allocator",
     "load_model": "models.checkpoints",

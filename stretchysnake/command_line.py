@@ -13,8 +13,12 @@ def parsed(
     *,
     paths: bool = False,
     defaults: object = None,
+    short: dict[str, str] | None = None,
 ):
-    """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`."""
+    """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`.
+
+    `short` names options by a letter: {"-o": "--out"}.
+    """
     try:
         from argparse import RawDescriptionHelpFormatter
 
@@ -39,7 +43,8 @@ def parsed(
     parser.add_class_arguments(run_class)
     if defaults is not None:
         parser.set_defaults(asdict(defaults))
-    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
+    words = [(short or {}).get(word, word) for word in argv]
+    values = dict(vars(parser.instantiate(parser.parse_args(words))))
     values.pop("config", None)
     given = values.pop("paths", [])
     return run_class(**values), given

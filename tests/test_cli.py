@@ -62,7 +62,7 @@ def test_train_evaluate_report_embed_on_real_files(clip_folder, tmp_path, capsys
     assert (tmp_path / "tables" / "README.md").read_text().startswith("# Mine\n")
     video = clip_folder / "class1" / "2.mp4"
     assert run("embed", video, "--weights", weights, "--out", tmp_path / "features") == 0
-    assert "1 of 1 videos" in capsys.readouterr().out
+    assert "1 videos (1 new, 0 unreadable)" in capsys.readouterr().out
 
 
 def test_configuration_goes_out_and_in_as_yaml(clip_folder, tmp_path, capsys):

@@ -30,11 +30,12 @@ from stretchysnake.data.decode_error import (
 from stretchysnake.data.packet_index import PacketIndex, index_packets
 from stretchysnake.data.pyav_frames import decode_by_stamp, decode_in_order
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
-from stretchysnake.data.video_writing import write_image, write_video
+from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
+    "png_bytes",
     "probe",
     "read_frames",
     "read_frames_at",
@@ -197,24 +198,26 @@ def read_frames(
 
 def read_frames_at(
     path: str | os.PathLike,
-    seconds: Sequence[float],
+    seconds: Sequence[float] | Callable[[float], Sequence[float]],
     *,
     size: tuple[int, int] | None = None,
     decoder: str = "pyav",
 ) -> np.ndarray:
     """Return the frames (T, H, W, 3) uint8 RGB on screen at these seconds, in the order asked; 0 is the first frame.
 
-    A frame stays on screen until the next one is shown; the last one stays for 1 / fps.
+    A frame stays on screen until the next one is shown; the last one stays for 1 / fps. `seconds` may be a function of
+    the video's duration.
     """
     path = os.fspath(path)
 
     def choose(index: PacketIndex) -> list[int]:
         duration = index.duration
-        if outside := [time for time in seconds if not 0 <= time < duration]:
+        times = seconds(duration) if callable(seconds) else seconds
+        if outside := [time for time in times if not 0 <= time < duration]:
             raise ValueError(
                 f"seconds ({outside[0]:g}) is outside {path}, which lasts {duration:.3f} s; 0 is its first frame."
             )
-        return [index.shown_at(time) for time in seconds]
+        return [index.shown_at(time) for time in times]
 
     return _read(path, choose, size, decoder)
 

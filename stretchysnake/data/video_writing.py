@@ -43,6 +43,12 @@ def write_video(
 
 def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
     """Write uint8 RGB pixels (H, W, 3) as PNG."""
+    with open(path, "wb") as file:
+        file.write(png_bytes(pixels))
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """The PNG of uint8 RGB pixels (H, W, 3)."""
     import av
 
     encoder = av.CodecContext.create("png", "w")
@@ -50,5 +56,4 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
     encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1, 1)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     packets = [*encoder.encode(frame), *encoder.encode(None)]
-    with open(path, "wb") as file:
-        file.write(b"".join(bytes(packet) for packet in packets))
+    return b"".join(bytes(packet) for packet in packets)

@@ -77,6 +77,11 @@ def available_memory() -> int:
 
 def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -> float:
     """Median time of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
+    return sorted(measure_times(model, scale, repeats=repeats))[repeats // 2]
+
+
+def measure_times(model: VideoMamba, scale: Scale, *, repeats: int) -> list[float]:
+    """Times of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
     video, device = _random_clip(model, scale), next(model.parameters()).device
     times = []
     with torch.inference_mode():
@@ -86,7 +91,7 @@ def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(1e3 * (time.perf_counter() - started))
-    return sorted(times[1:])[repeats // 2]
+    return times[1:]
 
 
 def measure_peak_bytes(model: VideoMamba, scale: Scale) -> int:

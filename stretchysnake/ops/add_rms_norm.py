@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.native_problems import norm_problem, run
+from stretchysnake.ops.operation import operation
 
 
 def add_rms_norm(
@@ -54,7 +55,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     return y.to(weight.dtype)
 
 
-@torch.library.custom_op("stretchysnake::add_rms_norm", mutates_args=(), device_types="cpu")
+@operation("add_rms_norm")
 def _native(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,14 +70,12 @@ def _new_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape[:-1])
 
 
-@_native.register_fake
+@torch.library.register_fake("stretchysnake::add_rms_norm")
 def _(x, residual, weight, eps):
     return _new_outputs(x)
 
 
-@torch.library.custom_op(
-    "stretchysnake::add_rms_norm_backward", mutates_args=(), device_types="cpu"
-)
+@operation("add_rms_norm_backward")
 def _native_backward(
     grad_y: Tensor, grad_total: Tensor | None, total: Tensor, inverse: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -96,7 +95,7 @@ def _native_backward(
     return grad_x, grad_weight
 
 
-@_native_backward.register_fake
+@torch.library.register_fake("stretchysnake::add_rms_norm_backward")
 def _(grad_y, grad_total, total, inverse, weight):
     return torch.empty_like(total), weight.new_empty(weight.shape)
 
@@ -117,4 +116,6 @@ def _backward(ctx, grad_y, grad_total, _):
     return grad, grad, grad_weight, None
 
 
-_native.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(
+    "stretchysnake::add_rms_norm", _backward, setup_context=_setup_context
+)

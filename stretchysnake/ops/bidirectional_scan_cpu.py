@@ -12,6 +12,7 @@ from stretchysnake.ops import native_library
 from stretchysnake.ops.bidirectional_scan import Direction
 from stretchysnake.ops.causal_conv import causal_conv_flops
 from stretchysnake.ops.native_problems import conv_problem, new_checkpoints, run, scan_problem
+from stretchysnake.ops.operation import operation
 from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
 
@@ -22,7 +23,7 @@ def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) 
     return _both(xz, list(forward), list(backward), keep)[0]
 
 
-@torch.library.custom_op("stretchysnake::bidirectional_scan", mutates_args=(), device_types="cpu")
+@operation("bidirectional_scan")
 def _both(
     xz: Tensor, forward: list[Tensor], backward: list[Tensor], keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -52,7 +53,7 @@ def _new_states(us: Tensor, num_state: int, keep: bool) -> Tensor:
     return of_one.new_empty(2, *of_one.shape)
 
 
-@_both.register_fake
+@torch.library.register_fake("stretchysnake::bidirectional_scan")
 def _(xz, forward, backward, keep):
     num_batch, length, width = xz.shape
     us = xz.new_empty(2, num_batch, length, width // 2)
@@ -60,9 +61,7 @@ def _(xz, forward, backward, keep):
     return torch.empty_like(us[0]), us, projected, _new_states(us, forward[5].shape[1], keep)
 
 
-@torch.library.custom_op(
-    "stretchysnake::bidirectional_scan_backward", mutates_args=(), device_types="cpu"
-)
+@operation("bidirectional_scan_backward")
 def _both_backward(
     grad_y: Tensor,
     xz: Tensor,
@@ -128,7 +127,7 @@ def _both_backward(
     return grad_xz, list(grads[0]), list(grads[1])
 
 
-@_both_backward.register_fake
+@torch.library.register_fake("stretchysnake::bidirectional_scan_backward")
 def _(grad_y, xz, forward, backward, us, projected, states):
     empty = [[torch.empty_like(tensor) for tensor in own] for own in (forward, backward)]
     return torch.empty_like(xz), *empty
@@ -189,7 +188,9 @@ def _backward(ctx, grad_y, *_):
     return *_both_backward(grad_y, xz, rest[:7], rest[7:14], *rest[14:]), None
 
 
-_both.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(
+    "stretchysnake::bidirectional_scan", _backward, setup_context=_setup_context
+)
 
 
 def _scan_arguments(xz_shape, own) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 from stretchysnake.ops import native_library
 from stretchysnake.ops.causal_conv import causal_conv_flops
 from stretchysnake.ops.native_problems import conv_problem, dense, rows_in_place, run
+from stretchysnake.ops.operation import operation
 
 
 def causal_conv_silu_cpu(
@@ -34,21 +35,19 @@ def causal_conv_silu_cpu(
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-@torch.library.custom_op("stretchysnake::causal_conv_silu", mutates_args=(), device_types="cpu")
+@operation("causal_conv_silu")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     y = x.new_empty(x.shape)
     run("conv_forward", [conv_problem(**_given(x, weight, bias, reverse), y=y)])
     return y
 
 
-@_conv.register_fake
+@torch.library.register_fake("stretchysnake::causal_conv_silu")
 def _(x, weight, bias, reverse):
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
-    "stretchysnake::causal_conv_silu_backward", mutates_args=(), device_types="cpu"
-)
+@operation("causal_conv_silu_backward")
 def _conv_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,7 +78,7 @@ def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tens
     return x.new_empty(x.shape), x.new_empty(weight.shape), grad_bias
 
 
-@_conv_backward.register_fake
+@torch.library.register_fake("stretchysnake::causal_conv_silu_backward")
 def _(grad_y, x, weight, bias, reverse):
     return _new_gradients(x, weight, bias)
 
@@ -96,7 +95,9 @@ def _backward(ctx, grad_y):
     return grad_x, grad_weight, None if bias is None else grad_bias, None
 
 
-_conv.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(
+    "stretchysnake::causal_conv_silu", _backward, setup_context=_setup_context
+)
 
 
 @register_flop_formula(torch.ops.stretchysnake.causal_conv_silu)

@@ -20,6 +20,7 @@ from stretchysnake.ops.native_problems import (
     run,
     scan_problem,
 )
+from stretchysnake.ops.operation import operation
 from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
 __all__ = ["is_available", "selective_scan_cpu", "unavailable_reason"]
@@ -70,7 +71,7 @@ def _new_outputs(u: Tensor, A: Tensor, keep_states: bool) -> tuple[Tensor, Tenso
     )
 
 
-@torch.library.custom_op("stretchysnake::selective_scan", mutates_args=(), device_types="cpu")
+@operation("selective_scan")
 def _scan(
     u: Tensor,
     delta: Tensor,
@@ -96,14 +97,12 @@ def _scan(
     return y, final_state, checkpoints
 
 
-@_scan.register_fake
+@torch.library.register_fake("stretchysnake::selective_scan")
 def _(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, reverse, keep_states):
     return _new_outputs(u, A, keep_states)
 
 
-@torch.library.custom_op(
-    "stretchysnake::selective_scan_backward", mutates_args=(), device_types="cpu"
-)
+@operation("selective_scan_backward")
 def _scan_backward(
     grad_y: Tensor | None,
     grad_final_state: Tensor | None,
@@ -161,7 +160,7 @@ def _new_gradients(*tensors: Tensor | None) -> list[Tensor]:
     return [u.new_empty(0) if t is None else u.new_empty(t.shape) for t in tensors]
 
 
-@_scan_backward.register_fake
+@torch.library.register_fake("stretchysnake::selective_scan_backward")
 def _(grad_y, grad_final_state, *rest):
     return _new_gradients(*rest[:9])
 
@@ -183,7 +182,9 @@ def _backward(ctx, grad_y, grad_final_state, _):
     return (*gradients, None, None, None)
 
 
-_scan.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(
+    "stretchysnake::selective_scan", _backward, setup_context=_setup_context
+)
 
 
 @register_flop_formula(torch.ops.stretchysnake.selective_scan)

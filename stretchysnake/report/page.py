@@ -28,6 +28,7 @@ from stretchysnake.report.tables import (
     plain_accuracy_table,
     render_text,
 )
+from stretchysnake.report.template import filled
 from stretchysnake.results import Row, select
 from stretchysnake.whole_file import write_whole
 
@@ -70,29 +71,18 @@ def write_overview_png(
 
 def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     """The report as HTML text. Every text of rows and context is escaped."""
-    try:
-        import jinja2
-    except ImportError:
-        raise RuntimeError(
-            "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
-        ) from None
-
     top1 = first_protocol_rows(rows)
     found = headlines(top1)
     main = found.dataset
     infos = {suite.dataset: suite for suite in context.suites}
     order = ordered_datasets(top1)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "points": points, "label": label}
-    environment.filters["stacked"] = _stacked
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    template = environment.from_string(source)
+    filters = {"percent": percent, "points": points, "label": label, "stacked": _stacked}
     native = sorted({(row.num_frames, row.size, row.patch_size) for row in top1 if row.native})
     drawn = {kind: [_figure(p) for p in made] for kind, made in pictures_of(rows, context).items()}
     embedded = _Embedded(MAX_EMBEDDED_BYTES)
-    return template.render(
+    return filled(
+        "page.html.j2",
+        filters,
         context=context,
         claim=claim(found),
         tiles=tiles(found),

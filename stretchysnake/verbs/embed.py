@@ -1,51 +1,89 @@
-"""`stretchysnake embed`: features of any videos."""
+"""`stretchysnake embed`: features of any videos, in an index on disk."""
 
 import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
-    "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors --out features/"
+    "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors -o index/\n"
+    "  stretchysnake embed lectures/ --weights W -o index/ --window 10 --stride 5 --frames 16 --size 64"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRun:
-    """Features of videos."""
+    """Features of videos, in an index for `stretchysnake search`.
+
+    The paths are videos, folders, or lists with path, label and group. The same command again goes on after an
+    interruption, embeds what is new or changed and removes what is gone from the folders.
+    """
 
     weights: str
     """weights.safetensors of a training, or an official checkpoint."""
     out: str
-    """Folder for features.npy, meta.jsonl and manifest.json."""
+    """-o: folder for features.npy, meta.jsonl and manifest.json."""
     frames: int | None = None
-    """Frames per video; null means the native number."""
+    """Frames per video or window; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    budget: str | None = None
+    """Instead of frames and size: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
+    rows: str | None = None
+    """Rows of `stretchysnake evaluate`, which tell the accuracy of every scale."""
+    window: float | None = None
+    """Seconds; each window of this length is a row of its own. Null: one row per video."""
+    stride: float | None = None
+    """Seconds from one window's start to the next's; null means no overlap and no gap."""
+    store: str | None = None
+    """lancedb:URI puts the same index into LanceDB too (a local folder, s3://, gs://, az://), kept up to date."""
+    num_workers: int = 2
+    """Processes that decode."""
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("embed", EmbedRun, EXAMPLES, argv, paths=True)
-    from stretchysnake.eval.embed import embed, save_embeddings
+    run, paths = parsed("embed", EmbedRun, EXAMPLES, argv, paths=True, short={"-o": "--out"})
+    from stretchysnake.search.embed import embed_into
 
+    if run.store is not None and not run.store.startswith("lancedb:"):
+        raise ValueError(f"store ({run.store}) must be lancedb:URI, e.g. lancedb:videos.lance")
     progress = Progress()
-    found = embed(
-        paths, weights=run.weights, num_frames=run.frames, size=run.size, progress=progress
+    frames, size = run.frames, run.size
+    if run.budget is not None:
+        frames, size = within_budget(run.weights, run.budget, run.rows, (frames, size), progress)
+    elif run.rows is not None:
+        raise ValueError(
+            f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
+        )
+    done = embed_into(
+        run.out,
+        paths,
+        weights=run.weights,
+        num_frames=frames,
+        size=size,
+        window_seconds=run.window,
+        stride_seconds=run.stride,
+        num_workers=run.num_workers,
+        progress=progress,
     )
     progress.close()
-    for _, reason in found.failures:  # the reason names the file
+    for _, reason in done.failures:  # the reason names the file
         print(f"skipped {reason}", file=sys.stderr)
-    for path in found.repeated:
-        print(
-            f"{path}: fewer than {found.scale.num_frames} frames, frames repeated", file=sys.stderr
-        )
-    if not found.paths:
-        raise ValueError(
-            f"none of the {len(found.failures)} videos could be read; nothing was written"
-        )
-    save_embeddings(run.out, found)
+    scale = done.settings.scale
+    for path in done.repeated:
+        print(f"{path}: fewer than {scale.num_frames} frames, frames repeated", file=sys.stderr)
+    for path in done.removed:
+        print(f"{path}: no longer there, removed from the index", file=sys.stderr)
+    windows = "" if run.window is None else f" in {done.num_rows} windows"
     print(
-        f"{len(found.paths)} of {len(found.paths) + len(found.failures)} videos, "
-        f"{found.features.shape[1]} numbers each, at T={found.scale.num_frames} S={found.scale.size}: {run.out}"
+        f"{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
+        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}: {run.out}"
     )
-    return 0 if not found.failures else 1
+    if run.store is not None:
+        from stretchysnake.search.index import read_index
+        from stretchysnake.search.lance_store import sync
+
+        written, deleted = sync(run.store.removeprefix("lancedb:"), read_index(run.out))
+        print(f"{run.store}: {written} rows written, {deleted} deleted")
+    return 0 if not done.failures else 1

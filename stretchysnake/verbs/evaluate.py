@@ -1,8 +1,11 @@
 """`stretchysnake evaluate`: protocols over a grid of scales, one row per cell and metric."""
 
 import os
+from dataclasses import dataclass, fields
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
     "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
@@ -15,19 +18,38 @@ EXAMPLES = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOrPlanRun(EvaluateRun):
+    """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
+
+    budget: str | None = None
+    """Instead of frames and sizes: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
+    rows: str | None = None
+    """Rows measured before, on other queries, which tell the accuracy of every cell."""
+
+
 def run(argv: list[str]) -> int:
     from stretchysnake.eval.bad_videos import incomplete
-    from stretchysnake.eval.run import EvaluateRun
 
-    run, _ = parsed("evaluate", EvaluateRun, EXAMPLES, argv)
+    asked, _ = parsed("evaluate", EvaluateOrPlanRun, EXAMPLES, argv)
     from stretchysnake.eval.evaluate import evaluate
     from stretchysnake.report.tables import render_text
 
+    progress = Progress()
+    values = {field.name: getattr(asked, field.name) for field in fields(EvaluateRun)}
+    if asked.budget is not None:
+        given = (asked.frames, asked.sizes)
+        cell = within_budget(asked.weights, asked.budget, asked.rows, given, progress)
+        values |= {"frames": [cell[0]], "sizes": [cell[1]]}
+    elif asked.rows is not None:
+        raise ValueError(
+            f"rows ({asked.rows}) say which cell is best for a budget; give --budget too"
+        )
+    run = EvaluateRun(**values)
     ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
     from stretchysnake.train.runtime import open_runtime
 
     with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
-        progress = Progress()
         rows = evaluate(run, progress=progress if runtime.is_first else None, runtime=runtime)
         progress.close()
         if not runtime.is_first:

@@ -11,9 +11,9 @@ import pytest
 from stretchysnake import cli
 from stretchysnake.data.records import read_records, write_records
 from stretchysnake.data.video import DecodeError
-from stretchysnake.eval.embed import embed
 from stretchysnake.eval.evaluate import evaluate
 from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.search.embed import embed
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_exit_code_asks_for_a_choice(trained, lists, tmp_path, capsys):
 
 
 def test_embed_survives_a_decoder_that_dies(trained, clip_folder, monkeypatch):
-    module = importlib.import_module("stretchysnake.eval.embed")
+    module = importlib.import_module("stretchysnake.search.decoding")
     read = module.read_frames
 
     def die_on_one(path, *arguments, **options):

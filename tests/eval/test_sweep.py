@@ -1,15 +1,10 @@
-"""Sweeps over real files: rows, OOM cells, embeddings."""
+"""Sweeps over real files: rows, OOM cells."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 
 from stretchysnake import NANO, VARIANTS, Scale, read_records
 from stretchysnake.data.loader import DecodedClips
-from stretchysnake.data.video import read_frames
-from stretchysnake.eval.embed import embed, save_embeddings
 from stretchysnake.eval.evaluate import evaluate
 from stretchysnake.eval.features import extract
 from stretchysnake.eval.run import EvaluateRun
@@ -77,32 +72,3 @@ def test_evaluate_resumes_cell_by_cell(trained, clip_folder, tmp_path):
     again = evaluate(EvaluateRun(**{**vars(run), "sizes": [16, 32, 48]}))
     assert again[:2] == first
     assert len(read_rows(tmp_path / "rows.jsonl")) == 3
-
-
-def test_bad_file_is_left_out_and_counted(trained, clip_folder, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    (videos / "good.mp4").write_bytes((clip_folder / "class0" / "0.mp4").read_bytes())
-    (videos / "empty.mp4").write_bytes(b"")
-    (videos / "text.avi").write_text("not a video")
-    found = embed(videos, weights=trained[1].weights, num_frames=16)
-    assert [path.rsplit("/", 1)[-1] for path in found.paths] == ["good.mp4"]
-    assert sorted(path.rsplit("/", 1)[-1] for path, _ in found.failures) == [
-        "empty.mp4",
-        "text.avi",
-    ]
-    assert found.repeated == found.paths  # 12 frames, 16 asked
-    save_embeddings(tmp_path / "out", found)
-    assert np.load(tmp_path / "out" / "features.npy").shape == (1, 64)
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["count"] == 1 and len(manifest["failures"]) == 2
-
-
-def test_different_videos_get_different_features(trained, clip_folder):
-    found = embed(
-        [clip_folder / "class0" / "0.mp4", clip_folder / "class2" / "0.mp4"],
-        weights=trained[1].weights,
-    )
-    first, second = found.features
-    assert torch.nn.functional.cosine_similarity(first, second, dim=0) < 0.9999
-    assert len(read_frames(found.paths[0], [0, 5])) == 2

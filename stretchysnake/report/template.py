@@ -1,0 +1,22 @@
+"""Fills a page's template; the only file that knows jinja2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def filled(template: str, filters: dict[str, Callable], **values: object) -> str:
+    """The HTML text of a template beside this file. Every text among the values is escaped."""
+    try:
+        import jinja2
+    except ImportError:
+        raise RuntimeError(
+            "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
+        ) from None
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= filters
+    source = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**values)

@@ -1,0 +1,1 @@
+"""Features of any videos on disk, and finding videos by example."""

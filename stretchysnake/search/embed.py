@@ -1,0 +1,291 @@
+"""Features of any videos: in memory, or in an index on disk that a kill at any moment does not harm."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.records import find_videos, read_records
+from stretchysnake.data.transforms import normalise
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.search.decoding import Unreadable, Video, decoded
+from stretchysnake.search.index import IndexSettings, VideoFile
+from stretchysnake.search.journal import Journal
+from stretchysnake.train.checkpoint import sha256_of
+
+_LISTS = (".csv", ".tsv", ".jsonl", ".txt")
+_TOKENS_PER_PASS = 2**14
+"""Windows are embedded together up to so many tokens; a function of the video alone, so that results repeat."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """features (n, C) fp32, the paths they belong to, the scale used, and the files that could not be read."""
+
+    features: torch.Tensor
+    paths: list[str]
+    scale: Scale
+    failures: list[tuple[str, str]]
+    """(path, reason) of each file left out."""
+    repeated: list[str]
+    """Videos with fewer frames than T, whose frames were repeated."""
+    weights_sha256: str
+    times: list[tuple[float, float | None]]
+    """(start, end) of each row in seconds; None is the end of the video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedResult:
+    """What `embed_into` did."""
+
+    settings: IndexSettings
+    num_rows: int
+    num_videos: int
+    num_new: int
+    """Videos embedded now; the others were in the index already, or came back from an interrupted call."""
+    removed: list[str]
+    """Videos of the index that are no longer in the folders given."""
+    failures: list[tuple[str, str]]
+    repeated: list[str]
+
+
+def open_weights(
+    weights: str | os.PathLike,
+    *,
+    num_frames: int | None = None,
+    size: int | None = None,
+    window_seconds: float | None = None,
+    stride_seconds: float | None = None,
+) -> tuple[VideoMamba, IndexSettings]:
+    """The model and the settings of its features; T and S default to the weights' native scale."""
+    model, variant, _ = read_subject(weights)
+    native = variant.sets.native
+    scale = eval_scale(
+        variant, num_frames=num_frames or native.num_frames, size=size or native.size
+    )
+    settings = IndexSettings(
+        weights_sha256=sha256_of(Path(weights)),
+        width=model.config.embed_dim,
+        scale=scale,
+        window_seconds=window_seconds,
+        stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
+    )
+    return model, settings
+
+
+def embed(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    weights: str | os.PathLike,
+    num_frames: int | None = None,
+    size: int | None = None,
+    window_seconds: float | None = None,
+    stride_seconds: float | None = None,
+    num_workers: int = 2,
+    progress: Callable[[str], None] | None = None,
+) -> Embeddings:
+    """The [CLS] features of videos: files, lists, or folders searched for videos, whatever their length and size.
+
+    T and S default to the weights' native scale; each video gives num_frames frames spread evenly over
+    its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`). With
+    window_seconds each window of that length, one every stride_seconds, is a row of its own.
+    A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
+    replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes.
+    """
+    videos = find_asked(paths)
+    model, settings = open_weights(
+        weights,
+        num_frames=num_frames,
+        size=size,
+        window_seconds=window_seconds,
+        stride_seconds=stride_seconds,
+    )
+    found, rows, failures = [], [], []
+    for number, answer in enumerate(_embedded(model, settings, videos, num_workers), 1):
+        if isinstance(answer, Unreadable):
+            failures.append((answer.video.path, str(answer.error)))
+        else:
+            rows += answer[0]
+            found.append(torch.from_numpy(answer[1]))
+        if progress:
+            progress(f"embedded {number}/{len(videos)} videos")
+    return Embeddings(
+        torch.cat(found) if found else torch.empty(0, settings.width),
+        [row.file.path for row in rows],
+        settings.scale,
+        failures,
+        list(dict.fromkeys(row.file.path for row in rows if row.repeated)),
+        settings.weights_sha256,
+        [(row.start, row.end) for row in rows],
+    )
+
+
+def embed_into(
+    out: str | os.PathLike,
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    weights: str | os.PathLike,
+    num_frames: int | None = None,
+    size: int | None = None,
+    window_seconds: float | None = None,
+    stride_seconds: float | None = None,
+    num_workers: int = 2,
+    progress: Callable[[str], None] | None = None,
+) -> EmbedResult:
+    """Bring the index in the folder `out` up to date with these videos; a killed call goes on where it stopped.
+
+    A video whose size and time, or else whose content, are those of the index is not embedded again; one that
+    changed is. Videos of the index that were under one of the folders given and are gone are removed; other
+    ones stay. The index is the same, byte for byte, however often the work was interrupted.
+    Other settings than the index's are refused.
+    """
+    videos = find_asked(paths, absolute=True)
+    model, settings = open_weights(
+        weights,
+        num_frames=num_frames,
+        size=size,
+        window_seconds=window_seconds,
+        stride_seconds=stride_seconds,
+    )
+    asked = {video.path for video in videos}
+    failures: list[tuple[str, str]] = []
+    with Journal(out, settings, os.path.abspath(weights)) as journal:
+        removed = _gone(paths, journal.done, asked)
+        todo = []
+        for video in videos:
+            known = journal.done.get(video.path)
+            if known is None:
+                todo.append(video)
+                continue
+            old = known[0][0].file
+            video = replace(  # a folder tells neither; a list of an earlier call may have
+                video, group=video.group or old.group, class_name=video.class_name or old.class_name
+            )
+            if not _unchanged(video, old):
+                todo.append(replace(video, known_sha256=old.sha256))
+        num_new = 0
+        for number, answer in enumerate(_embedded(model, settings, todo, num_workers), 1):
+            if isinstance(answer, Unreadable):
+                failures.append((answer.video.path, str(answer.error)))
+                removed += [answer.video.path] * (answer.video.path in journal.done)
+            elif answer[1] is None:
+                file = answer[2]
+                old = journal.done[file.path]
+                journal.keep([replace(row, file=file) for row, _ in old])
+            else:
+                journal.add(*answer[:2])
+                num_new += 1
+            if progress:
+                before = len(videos) - len(todo)
+                progress(f"embedded {before + number}/{len(videos)} videos")
+        if not set(journal.done) - set(removed):
+            raise ValueError(
+                f"none of the {len(failures)} videos could be read; nothing was written. The first: "
+                f"{failures[0][1]}"
+            )
+        journal.finish(failures, removed)
+        rows = [row for pairs in journal.done.values() for row, _ in pairs]
+    return EmbedResult(
+        settings=settings,
+        num_rows=len(rows),
+        num_videos=len(journal.done),
+        num_new=num_new,
+        removed=sorted(set(removed) - {path for path, _ in failures}),
+        failures=failures,
+        repeated=sorted({row.file.path for row in rows if row.repeated and row.file.path in asked}),
+    )
+
+
+def find_asked(paths, *, absolute: bool = False) -> list[Video]:
+    """The videos that files, folders and lists name, each once; groups and classes from lists, or UCF-101's names."""
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found: dict[str, Video] = {}
+    for path in paths:
+        if Path(path).suffix.lower() in _LISTS and not Path(path).is_dir():
+            for record in read_records(path):
+                if record.start is not None or record.end is not None:
+                    raise ValueError(
+                        f"{path}: gives start and end of {record.path}; an index is of whole videos or of "
+                        "windows (window_seconds), leave these columns out"
+                    )
+                place = os.path.abspath(record.path) if absolute else record.path
+                group = record.group or group_of(place)
+                found[place] = Video(path=place, group=group, class_name=record.class_name)
+            continue
+        for video in find_videos([path]):
+            place = os.path.abspath(video) if absolute else video
+            found.setdefault(place, Video(path=place, group=group_of(place)))
+    return list(found.values())
+
+
+def group_of(path: str) -> str:
+    """The group that a UCF-101 file name tells, `v_Archery_g01` of v_Archery_g01_c03.avi; "" for other names."""
+    match = re.fullmatch(r"(v_\w+_g\d+)_c\d+", Path(path).stem)
+    return match[1] if match else ""
+
+
+def _gone(paths, known, asked: set[str]) -> list[str]:
+    """Videos of the index that lie under a folder given and are not found there any more."""
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
+    return [path for path in known if path not in asked and path.startswith(tuple(folders))]
+
+
+def _unchanged(video: Video, file: VideoFile) -> bool:
+    """Whether the file has the size and time that the index knows, and the group and class."""
+    try:
+        found = os.stat(video.path)
+    except OSError:
+        return False
+    same = (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns)
+    return same and (video.group, video.class_name) == (file.group, file.class_name)
+
+
+def _embedded(
+    model: VideoMamba, settings: IndexSettings, videos: list[Video], num_workers: int
+) -> Iterator[tuple | Unreadable]:
+    """(rows, features (n, C), file) of every video in order; features None where the content is the known one."""
+    if not videos:
+        return
+    rows, blocks, failed = [], [], ""
+    for part in decoded(videos, settings, num_workers=num_workers):
+        path = part.video.path
+        if isinstance(part, Unreadable):
+            rows, blocks, failed = [], [], path
+            yield part
+            continue
+        if part.frames is None:
+            yield [], None, part.file
+            continue
+        features = features_of(model, settings.scale, part.frames)
+        if not np.isfinite(features).all():
+            reason = "its features are not finite; the weights are damaged or it shows nothing."
+            if failed != path:
+                yield Unreadable(part.video, DecodeError("corrupt", path, reason))
+            rows, blocks, failed = [], [], path
+            continue
+        if failed == path:
+            continue
+        rows, blocks = [*rows, *part.rows], [*blocks, features]
+        if part.last:
+            yield rows, np.concatenate(blocks), part.file
+            rows, blocks = [], []
+
+
+def features_of(model: VideoMamba, scale: Scale, frames: np.ndarray) -> np.ndarray:
+    """(n, C) fp32 of frames (n, T, S, S, 3)."""
+    at_once = max(1, _TOKENS_PER_PASS // (1 + scale.num_tokens))
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(frames), at_once):
+            clips = [normalise(torch.from_numpy(f)) for f in frames[start : start + at_once]]
+            video = torch.stack(clips)
+            found.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,179 @@
+"""Search by example: the videos of one or several collections that are nearest to a video."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stretchysnake.eval.nearest import scores
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.search.collection import Collection, open_collection
+from stretchysnake.search.decoding import Unreadable, Video, decoded
+from stretchysnake.search.embed import features_of, group_of
+from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
+from stretchysnake.train.checkpoint import sha256_of
+
+_FP32 = 1e-4
+"""More than the error of a cosine in fp32: candidates are asked for until the k-th video is that clear of the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A video found, at its best place."""
+
+    index: str
+    row: IndexRow
+    score: float
+    """Cosine similarity, in [-1, 1]."""
+    query_start: float
+    query_end: float | None
+    """The part of the query that matched, seconds; (0, None) is all of it."""
+    marks: tuple[str, ...] = ()
+    """"same video" (equal content), "same path", "same group (NAME)"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """The nearest videos of a query, nearest first."""
+
+    query: VideoFile
+    hits: list[Hit]
+    settings: IndexSettings
+    num_rows: int
+    """Rows searched, over all collections."""
+
+
+def search(
+    indexes: str | Sequence[str],
+    query: str | os.PathLike,
+    *,
+    k: int = 5,
+    weights: str | os.PathLike | None = None,
+    group: str = "",
+    hide_same: bool = False,
+    backend: str = "torch",
+    where: str | None = None,
+) -> SearchResult:
+    """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
+
+    A video with several rows counts with its best one; so does a query that is cut into windows. The ranking is that
+    of fp64 arithmetic; equal scores go in the order of the indexes given, path and time. Hits that are the query
+    itself, or of its group, are marked; hide_same leaves them out. ValueError for an index of other weights, of
+    another scale than the first one's, of an older format, or damaged.
+    """
+    if k < 1:
+        raise ValueError(f"k ({k}) must be at least 1")
+    names = [indexes] if isinstance(indexes, str) else list(indexes)
+    collections = [open_collection(name, backend=backend, where=where) for name in names]
+    first = collections[0]
+    for other in collections[1:]:
+        if difference := first.settings.differences(other.settings):
+            raise ValueError(
+                f"indexes ({first.name}, {other.name}) differ ({difference}), so their scores cannot be "
+                "compared; embed both with one model at one scale"
+            )
+    model = _model(first, weights)
+    file, rows, features = _embed_query(
+        model, first.settings, os.fspath(query), decoding_workers(names)
+    )
+    group = group or group_of(file.path)
+    hits = _ranked(collections, features, rows, k, lambda hit: _marks(hit, file, group), hide_same)
+    return SearchResult(
+        query=replace(file, group=group),
+        hits=hits,
+        settings=first.settings,
+        num_rows=sum(collection.num_rows for collection in collections),
+    )
+
+
+def decoding_workers(indexes: Sequence[str]) -> int:
+    """1; 0 beside LanceDB, whose threads a forked process does not have: a query is then decoded in this process."""
+    return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
+
+
+def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMamba:
+    """The model that made a collection; ValueError for any other."""
+    path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
+    if weights is None and not path.is_file():
+        raise ValueError(
+            f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"
+        )
+    model, _, _ = read_subject(path)
+    if (found := sha256_of(path)) != wanted:
+        raise ValueError(
+            f"weights ({path}, SHA-256 {found[:12]}) are not the ones of {collection.name} ({wanted[:12]}); "
+            "give those, or embed the videos again with these"
+        )
+    return model
+
+
+def _embed_query(
+    model: VideoMamba, settings: IndexSettings, path: str, num_workers: int
+) -> tuple[VideoFile, list[IndexRow], np.ndarray]:
+    """(the file, its rows, features (rows, C)), read as the videos of the index were."""
+    rows, blocks, file = [], [], None
+    for part in decoded([Video(path=path)], settings, num_workers=num_workers):
+        if isinstance(part, Unreadable):
+            raise part.error
+        file, rows = part.file, [*rows, *part.rows]
+        blocks.append(features_of(model, settings.scale, part.frames))
+    return file, rows, np.concatenate(blocks)
+
+
+def _ranked(
+    collections: Sequence[Collection],
+    features: np.ndarray,
+    rows: Sequence[IndexRow],
+    k: int,
+    marks: Callable[[Hit], tuple[str, ...]],
+    hide_same: bool,
+) -> list[Hit]:
+    """The k best videos. Candidates are asked for until no row outside them can be among these."""
+    count = 4 * k + 16
+    while True:
+        best: dict[tuple[int, str], tuple] = {}
+        bound = -np.inf
+        for place, collection in enumerate(collections):
+            for number, candidates in enumerate(collection.nearest(features, count)):
+                if not candidates:
+                    continue
+                matrix = torch.from_numpy(np.stack([c.features for c in candidates]))
+                asked = torch.from_numpy(features[number : number + 1])
+                found = scores(asked, matrix)[0].tolist()
+                if len(candidates) < collection.num_rows:
+                    bound = max(bound, min(found) + _FP32)
+                for score, candidate in zip(found, candidates, strict=True):
+                    rank = (-score, place, candidate.order, number)
+                    key = (place, candidate.row.file.path)
+                    if key not in best or rank < best[key][0]:
+                        best[key] = (rank, candidate.row)
+        hits = []
+        for (minus, place, _, number), row in sorted(best.values(), key=lambda one: one[0]):
+            hit = Hit(
+                index=collections[place].name,
+                row=row,
+                score=-minus,
+                query_start=rows[number].start,
+                query_end=rows[number].end,
+            )
+            hit = replace(hit, marks=marks(hit))
+            if not (hide_same and hit.marks):
+                hits.append(hit)
+        if bound == -np.inf or (len(hits) >= k and hits[k - 1].score > bound):
+            return hits[:k]
+        count *= 4
+
+
+def _marks(hit: Hit, query: VideoFile, group: str) -> tuple[str, ...]:
+    file, found = hit.row.file, []
+    if file.sha256 == query.sha256:
+        found.append("same video")
+    elif os.path.abspath(query.path) == file.path:
+        found.append("same path, changed since")
+    if group and file.group == group:
+        found.append(f"same group ({group})")
+    return tuple(found)

@@ -1,0 +1,40 @@
+"""A few frames of a video side by side, for pages that show results."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import map_decoding
+from stretchysnake.data.transforms import resize_frames
+from stretchysnake.data.video import png_bytes, read_frames_at
+from stretchysnake.search.windows import frame_times
+
+NUM_FRAMES, HEIGHT, GAP = 5, 108, 4
+
+
+def strips(
+    parts: Sequence[tuple[str, float, float | None]], *, num_workers: int = 1
+) -> list[bytes | DecodeError]:
+    """For each (path, start, end in seconds, None is the end) a PNG of a few of its frames, or why there is none."""
+    tasks = ((part[0], part) for part in parts)
+    return list(map_decoding(_strip, tasks, num_workers=num_workers))
+
+
+def _strip(part: tuple[str, float, float | None]) -> bytes:
+    path, start, end = part
+
+    def times(duration: float) -> list[float]:
+        last = duration if end is None else min(end, duration)
+        if not 0 <= start < last:
+            raise DecodeError("corrupt", path, f"is now shorter than {start:g} s.")
+        return frame_times(start, last, NUM_FRAMES)
+
+    frames = read_frames_at(path, times)
+    _, height, width, _ = frames.shape
+    wide = max(1, round(HEIGHT * width / height))
+    small = resize_frames(torch.from_numpy(frames), (HEIGHT, wide)).numpy()
+    gap = np.full((HEIGHT, GAP, 3), 127, np.uint8)
+    pieces = [piece for frame in small for piece in (frame, gap)][:-1]
+    return png_bytes(np.concatenate(pieces, axis=1))

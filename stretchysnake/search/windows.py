@@ -1,0 +1,34 @@
+"""Which parts of a video are embedded: all of it, or windows of a fixed length.
+
+Windows of w seconds start every s seconds (s = w unless said otherwise) as long as they fit; where the end is left
+over, one more ends with the video. A video shorter than a window is one window.
+
+| duration | w, s   | windows                   |
+|----------|--------|---------------------------|
+| 10       | 4, 4   | 0-4 4-8 6-10              |
+| 8        | 4, 2   | 0-4 2-6 4-8               |
+| 3        | 4, 4   | 0-3                       |
+"""
+
+_ROUNDING = 1e-6
+"""Seconds: sums of floats that close are taken as equal."""
+
+
+def windows_of(
+    duration: float, window_seconds: float, stride_seconds: float | None = None
+) -> list[tuple[float, float]]:
+    """(start, end) in seconds of each window of a video of this duration."""
+    stride = stride_seconds or window_seconds
+    if duration <= window_seconds + _ROUNDING:
+        return [(0.0, duration)]
+    count = int((duration - window_seconds + _ROUNDING) / stride) + 1
+    found = [(i * stride, min(i * stride + window_seconds, duration)) for i in range(count)]
+    if duration - found[-1][1] > _ROUNDING:
+        found.append((duration - window_seconds, duration))
+    return found
+
+
+def frame_times(start: float, end: float, num_frames: int) -> list[float]:
+    """The middle of each of num_frames equal parts of a window, in seconds."""
+    step = (end - start) / num_frames
+    return [start + (i + 0.5) * step for i in range(num_frames)]

@@ -1,0 +1,130 @@
+"""A classifier from a folder per class: the kind follows the number of clips, and what is written classifies alike."""
+
+import shutil
+
+import pytest
+import torch
+
+from stretchysnake import cli
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.eval.classifier import load_classifier
+from stretchysnake.recipes.finetuning import _method, finetune_folder
+from stretchysnake.search.embed import embed
+
+
+def records(*counts):
+    return [
+        VideoRecord(f"{i}.mp4", label, f"c{label}")
+        for label, n in enumerate(counts)
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "text"),
+    [
+        ((4, 90), "knn", "k-NN instead of fine-tuning: 4 training clips in the smallest class (c0)"),
+        ((50, 1), "knn", "1 training clip in the smallest class (c1)"),
+        ((5, 30), "probe", "a linear probe instead of fine-tuning: 5 training clips"),
+        ((20, 20), "finetune", "fine-tuned: 20 training clips"),
+    ],
+)  # fmt: skip
+def test_the_kind_follows_the_smallest_class_and_says_so(counts, kind, text):
+    found, reason = _method("auto", records(*counts), ["c0", "c1"])
+    assert found == kind and text in reason
+
+
+@pytest.mark.parametrize("method", ["knn", "probe", "finetune"])
+def test_what_is_written_predicts_what_was_measured(trained, clip_folder, tmp_path, method):
+    done = finetune_folder(
+        str(clip_folder), weights=trained[1].weights, out=str(tmp_path / "out"), method=method,
+        num_frames=4, size=16, steps=2, batch_size=4,
+    )  # fmt: skip
+    assert done.kind == method and done.classes == ["class0", "class1", "class2"]
+    assert len(done.labels) == 2 and done.num_train == 10
+    assert sum(map(sum, done.confusion)) == 2
+    assert sum(done.confusion[i][i] for i in range(3)) == done.num_right
+    stored = load_classifier(tmp_path / "out")
+    features = embed(
+        done.paths, weights=tmp_path / "out/weights.safetensors", num_frames=4, size=16
+    ).features
+    chances = stored.probabilities(features)
+    assert chances.argmax(1).tolist() == done.predicted
+    torch.testing.assert_close(chances.sum(1), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.slow
+def test_the_head_alone_is_new_when_fine_tuning_and_the_classes_are_learnt(
+    trained, clip_folder, tmp_path
+):
+    """The clips differ in brightness, which even a few steps tell apart."""
+    many = tmp_path / "many"
+    for label in range(3):
+        (many / f"c{label}").mkdir(parents=True)
+        for number in range(4):
+            shutil.copyfile(
+                clip_folder / f"class{label}/{number}.mp4", many / f"c{label}/{number}.mp4"
+            )
+    done = finetune_folder(
+        str(many),
+        weights=trained[1].weights,
+        out=str(tmp_path / "out"),
+        method="finetune",
+        steps=30,
+        batch_size=6,
+    )
+    assert done.accuracy == 1.0
+    assert load_classifier(tmp_path / "out").model.config.num_classes == 3
+
+
+def test_nearest_neighbour_votes_break_ties_by_distance(trained, clip_folder, tmp_path):
+    finetune_folder(str(clip_folder), weights=trained[1].weights, out=str(tmp_path / "out"), method="knn",
+                    num_frames=4, size=16)  # fmt: skip
+    stored = load_classifier(tmp_path / "out")
+    stored.tensors.update(features=torch.eye(3, 64), labels=torch.tensor([2, 0, 1]))
+    query = torch.zeros(1, 64)
+    query[0, :3] = torch.tensor([0.9, 0.5, 0.1])
+    assert stored.probabilities(query).argmax(1).tolist() == [2]
+
+
+def test_the_verbs(trained, clip_folder, tmp_path, capsys):
+    weights, out = str(trained[1].weights), str(tmp_path / "out")
+    assert (
+        cli.main(["finetune", str(clip_folder), "--weights", weights, "-o", out, "--frames", "4"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "k-NN instead of fine-tuning" in said and "of 2 videos held out are right" in said
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Confusion matrix" in page and page.count("<td") == 9 and "http" not in page
+    assert (tmp_path / "out/confusion.csv").read_text().splitlines()[
+        0
+    ] == "true \\ predicted,class0,class1,class2"
+    video = str(clip_folder / "class1/2.mp4")
+    assert cli.main(["classify", video, "--model", out, "-k", "2"]) == 0
+    assert f"{video}: class" in capsys.readouterr().out
+    for words, text in (
+        (
+            ["classify", video, "--model", str(clip_folder)],
+            "holds no classifier.safetensors; make it with",
+        ),
+        (
+            ["classify", video, "--model", out, "--budget", "5 ms"],
+            "needs a fine-tuned model; this one (knn)",
+        ),
+        (["classify", video, "--model", out, "-k", "0"], "k (0) must be at least 1"),
+        (
+            ["finetune", str(clip_folder), "x", "--weights", weights, "-o", out],
+            "must be one folder or list",
+        ),
+        (
+            ["finetune", str(clip_folder), "--weights", weights, "-o", out, "--method", "svm"],
+            "method ('svm') must be",
+        ),
+        (["finetune", str(clip_folder / "class0"), "--weights", weights, "-o", out], "class0"),
+    ):
+        assert cli.main(words) == 2
+        assert text in capsys.readouterr().err
+    (tmp_path / "out/weights.safetensors").write_bytes(trained[1].weights.encode())
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not the one it was made with"):
+        load_classifier(out)

@@ -1,0 +1,200 @@
+"""The cell for a budget: within it, the best, the front true, costs measured once, the promise on held-out queries."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stretchysnake import cli
+from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_times
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.flexibility import eval_scale
+from stretchysnake.results import Row, append_rows
+from stretchysnake.search import plan as planning
+from stretchysnake.search.budget import Budget, parse_budget
+from stretchysnake.search.plan import Cell, choose, pareto_front, plan
+
+ACCURACY = {(4, 16): 0.2, (4, 32): 0.5, (8, 16): 0.4, (8, 32): 0.7, (8, 48): 0.65}
+
+
+def row(cell, value, **changes):
+    known = {
+        "run_id": "r", "protocol": "retrieval", "dataset": "toy", "model": "static_tokens", "seed": 0,
+        "num_frames": cell[0], "size": cell[1], "patch_size": 4, "metric": "top1", "value": value,
+        "num_queries": 200, "num_expected": 200, "num_gallery": 50, "gflops": None, "milliseconds": None,
+        "trained": True, "native": False,
+    }  # fmt: skip
+    return Row(**{**known, **changes})
+
+
+ROWS = [row(cell, value) for cell, value in ACCURACY.items()]
+
+
+@pytest.fixture
+def weights(trained, tmp_path):
+    return shutil.copyfile(trained[1].weights, tmp_path / "weights.safetensors")
+
+
+def cell(cost, accuracy, place=(1, 1)):
+    return Cell(num_frames=place[0], size=place[1], gflops=cost, milliseconds=cost, mebibytes=cost,
+                accuracy=accuracy, estimate=accuracy, num_queries=100)  # fmt: skip
+
+
+def test_the_best_cell_within_the_budget_and_why(weights):
+    made = plan(weights, parse_budget("1 TFLOPs"), ROWS)
+    assert (made.choice.num_frames, made.choice.size) == (8, 32)
+    assert (
+        "most accurate of the 5 of 5 cells" in made.reason and "no cell at any cost" in made.reason
+    )
+    wanted = made.choice.gflops * 0.99
+    tight = plan(weights, Budget("gflops", wanted), ROWS)
+    assert (tight.choice.num_frames, tight.choice.size) == (4, 32)
+    assert tight.choice.gflops <= wanted
+    assert "the next better one, T=8 S=32 with 70.0 %, needs" in tight.reason
+    assert [c.accuracy for c in made.front] == sorted(c.accuracy for c in made.front)
+    assert str(made.front[-1]) == "T=8 S=32" and "T=8 S=48" not in map(str, made.front)
+
+
+costs = st.lists(st.tuples(st.floats(0.01, 100), st.integers(0, 100)), min_size=1, max_size=20)
+
+
+@given(costs, st.floats(0.01, 200), st.sampled_from(["gflops", "milliseconds", "mebibytes"]))
+def test_no_cell_that_fits_is_better_than_the_choice(found, limit, kind):
+    cells = [cell(cost, share / 100, (1 + i, 1)) for i, (cost, share) in enumerate(found)]
+    fitting = [one for one in cells if one.cost(kind) <= limit]
+    if not fitting:
+        with pytest.raises(ValueError, match="is below the cheapest cell measured"):
+            choose(cells, Budget(kind, limit))
+        return
+    best, _ = choose(cells, Budget(kind, limit))
+    assert best in fitting and best.accuracy == max(one.accuracy for one in fitting)
+    front = pareto_front(cells, kind)
+    for one in cells:
+        dominated = any(
+            (two.cost(kind) <= one.cost(kind) and two.accuracy > one.accuracy)
+            or (two.cost(kind) < one.cost(kind) and two.accuracy >= one.accuracy)
+            for two in cells
+        )
+        assert dominated or any(
+            (one.cost(kind), one.accuracy) == (f.cost(kind), f.accuracy) for f in front
+        )
+        assert not (one in front and dominated)
+
+
+def test_times_have_a_margin_and_memory_is_what_is_measured(weights):
+    made = plan(weights, parse_budget("10 s"), ROWS)
+    assert made.choice.cost("milliseconds") == pytest.approx(
+        planning.TIME_MARGIN * made.choice.milliseconds
+    )
+    model, variant, _ = read_subject(weights)
+    fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    for one in made.cells:
+        scale = eval_scale(variant, num_frames=one.num_frames, size=one.size)
+        assert one.mebibytes == pytest.approx((fixed + measure_peak_bytes(model, scale)) / 2**20)
+    assert len(measure_times(model, scale, repeats=3)) == 3
+
+
+def test_costs_are_measured_once_and_again_for_other_weights(weights, monkeypatch):
+    plan(weights, parse_budget("10 s"), ROWS[:2])
+    held = weights.with_name("weights.safetensors.cost.json")
+    first = held.read_text()
+    asked = []
+    measure = planning.measure_times
+    monkeypatch.setattr(
+        planning, "measure_times", lambda *a, **k: asked.append(a[1]) or measure(*a, **k)
+    )
+    plan(weights, parse_budget("10 s"), ROWS[:2])
+    assert not asked and held.read_text() == first
+    plan(weights, parse_budget("10 s"), ROWS[:3])
+    assert {(s.num_frames, s.size) for s in asked} == {(8, 16)}
+    asked.clear()
+    plan(weights, parse_budget("10 s"), ROWS[:3], remeasure=True)
+    assert len(asked) == 3 * planning.ROUNDS
+    held.write_text("{torn")
+    asked.clear()
+    assert plan(weights, parse_budget("10 s"), ROWS[:1]).cells and asked
+    json.loads(held.read_text())
+
+
+def test_rows_of_several_data_sets_seeds_and_models(weights):
+    budget = parse_budget("10 s")
+    two = [*ROWS, row((4, 16), 0.9, dataset="other")]
+    with pytest.raises(
+        ValueError, match="dataset must be one of: other, toy; the rows hold all of them"
+    ):
+        plan(weights, budget, two)
+    assert str(plan(weights, budget, two, dataset="other").choice) == "T=4 S=16"
+    with pytest.raises(ValueError, match=r"dataset \(third\) must be one of: other, toy"):
+        plan(weights, budget, two, dataset="third")
+    with pytest.raises(
+        ValueError, match=r"no cell of these weights' variant \(static_tokens\), only of: vanilla"
+    ):
+        plan(weights, budget, [replace(one, model="vanilla") for one in ROWS])
+    with pytest.raises(
+        ValueError, match=r"objective \(speed\) must be a metric of the rows: accuracy, top1"
+    ):
+        plan(weights, budget, ROWS, objective="speed")
+    own = [*ROWS, *(row(c, 1 - v, seed=5) for c, v in ACCURACY.items())]
+    assert str(plan(weights, budget, own).choice) == "T=8 S=32"  # these weights' seed is 0
+    others = [replace(one, seed=one.seed + 1) for one in own]
+    assert "mean over seeds 1, 6" in plan(weights, budget, others).notes[0]
+
+
+def test_a_chosen_cell_measured_again_is_within_the_budget(weights):
+    """Memory and FLOPs; times are judged by benchmarks/plan.py, since no test may hang on a busy machine."""
+    made = plan(weights, parse_budget("10 s"), ROWS)
+    model, variant, _ = read_subject(weights)
+    fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    for limit in sorted(c.mebibytes for c in made.cells):
+        chosen = choose(made.cells, Budget("mebibytes", limit))[0]
+        scale = eval_scale(variant, num_frames=chosen.num_frames, size=chosen.size)
+        assert (fixed + measure_peak_bytes(model, scale)) / 2**20 <= limit
+        assert chosen.gflops == count_flops(model.config, scale) / 1e9
+
+
+def test_the_verbs(weights, clip_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    append_rows(tmp_path / "rows.jsonl", ROWS)
+    asked = ["plan", "--weights", str(weights), "--budget", "30 s"]
+    assert cli.main([*asked, "--rows", "rows.jsonl", "-o", "plan.json"]) == 0
+    said = capsys.readouterr().out
+    assert "T=8 S=32" in said and "<- chosen" in said and "use it: --frames 8 --size 32" in said
+    assert json.loads((tmp_path / "plan.json").read_text())["choice"]["num_frames"] == 8
+    measured = [
+        "--gallery",
+        str(clip_folder),
+        "--queries",
+        str(clip_folder),
+        "--frames",
+        "[4]",
+        "--sizes",
+        "[16,24]",
+    ]
+    assert cli.main([*asked, *measured, "--rows", "own.jsonl"]) == 0
+    assert "T=4 S=16" in capsys.readouterr().out and (tmp_path / "own.jsonl").exists()
+    embed = ["embed", str(clip_folder), "--weights", str(weights), "-o", "index"]
+    assert cli.main([*embed, "--budget", "30 s", "--rows", "rows.jsonl"]) == 0
+    said = capsys.readouterr()
+    assert "at T=8 S=32" in said.out and "most accurate of the 5 of 5 cells" in said.err
+    evaluate = ["evaluate", "--weights", str(weights), *measured[:4], "--out", "measured.jsonl"]
+    assert cli.main([*evaluate, "--budget", "30 s", "--rows", "rows.jsonl"]) == 0
+    assert "8" in capsys.readouterr().out
+    for words, text in (
+        ([*asked], "rows (null) must name rows of stretchysnake evaluate"),
+        ([*asked, "--gallery", "x"], "gallery and queries must be given together"),
+        ([*asked[:3], "--budget", "20"], "budget (20) must be a positive number and a unit"),
+        (
+            [*asked[:3], "--budget", "1 us", "--rows", "rows.jsonl"],
+            "is below the cheapest cell measured",
+        ),
+        ([*embed, "--budget", "30 s"], "budget (30 s) needs --rows"),
+        ([*embed, "--budget", "30 s", "--size", "16"], "give either it or frames and size"),
+        ([*embed, "--rows", "rows.jsonl"], "give --budget too"),
+    ):
+        assert cli.main(words) == 2
+        assert text in capsys.readouterr().err
+    assert not os.path.exists("plan-rows.jsonl")

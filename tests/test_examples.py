@@ -1,0 +1,62 @@
+"""The examples run, shrunk."""
+
+import importlib.util
+from pathlib import Path
+
+from stretchysnake.eval.evaluate import evaluate
+from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.flexibility import VARIANTS
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name, *arguments):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(*map(str, arguments))
+
+
+def test_every_example_is_run_here():
+    tested = {"features", "retrieval", "own_variant", "own_data_set", "budget"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_features(trained, clip_folder, capsys):
+    run("features", trained[1].weights, clip_folder / "class0/0.mp4", clip_folder / "class1/0.mp4")
+    assert capsys.readouterr().out.count("(2, 64), cosines between the videos") == 3
+
+
+def test_retrieval(trained, clip_folder, tmp_path, capsys):
+    run("retrieval", trained[1].weights, clip_folder, tmp_path / "index")
+    said = capsys.readouterr().out
+    assert "12 videos in" in said and said.count(".mp4: ") == 3
+
+
+def test_own_variant(clip_folder, tmp_path, capsys):
+    try:
+        run("own_variant", clip_folder, tmp_path / "out", 2)
+    finally:
+        VARIANTS.pop("growing", None)
+    assert (
+        "step 0: Scale(num_frames=" in (said := capsys.readouterr().out)
+        and "weights.safetensors" in said
+    )
+
+
+def test_own_data_set(clip_folder, tmp_path, capsys):
+    run("own_data_set", clip_folder, tmp_path / "out", 2)
+    said = capsys.readouterr().out
+    assert "train: 9 videos" in said and "test: 3 videos" in said
+    assert said.count("% of 3 queries") == 4
+
+
+def test_budget(trained, clip_folder, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    lists = {"gallery": str(clip_folder), "queries": str(clip_folder)}
+    evaluate(
+        EvaluateRun(weights=trained[1].weights, out=str(rows), frames=[4], sizes=[16, 32], **lists)
+    )
+    run("budget", trained[1].weights, rows, "1 GFLOPs", "1 MFLOPs")
+    said = capsys.readouterr().out
+    assert "Pareto front: T=4 S=" in said and "is below the cheapest cell measured" in said
