@@ -4,6 +4,7 @@ B batch, L tokens, C width, Di inner width (expand·C), S state size, R rank of 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,15 @@ class RMSNorm(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         y = F.rms_norm(x.to(wide), (x.shape[-1],), self.weight.to(wide), self.eps)
         return y.to(self.weight.dtype)
+
+
+class Carry(NamedTuple):
+    """What one direction of one mixer takes from the tokens it has read to those it reads next."""
+
+    state: Tensor
+    """(B, Di, S) of the scan, at least fp32."""
+    recent: Tensor
+    """(B, K - 1, Di), the convolution's last inputs in sequence order; K is its width."""
 
 
 class BidirectionalMixer(nn.Module):
@@ -57,28 +67,52 @@ class BidirectionalMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, Di) each
-        forward = self._scan(
-            hidden, gate, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
-        )
-        backward = self._scan(
-            hidden,
-            gate,
-            self.conv1d_b,
-            self.x_proj_b,
-            self.dt_proj_b,
-            self.A_b_log,
-            self.D_b,
-            reverse=True,
-        )
+        forward, _ = self._scan(hidden, gate, reverse=False)
+        backward, _ = self._scan(hidden, gate, reverse=True)
         return self.out_proj(forward + backward)
 
-    def _scan(self, hidden, gate, conv, x_proj, dt_proj, A_log, D, *, reverse: bool) -> Tensor:
-        u = causal_conv_silu(hidden, conv.weight.squeeze(1), conv.bias, reverse=reverse)
+    def fresh_carry(self, x: Tensor) -> Carry:
+        """What a direction carries before its first token, for tokens like x (B, L, C)."""
+        weight = self.conv1d.weight
+        inner, conv_width = weight.shape[0], weight.shape[-1]
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return Carry(
+            weight.new_zeros(x.shape[0], inner, self.state_size, dtype=wide),
+            weight.new_zeros(x.shape[0], conv_width - 1, inner),
+        )
+
+    def window(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """The mixer of one window: forwards on from `carry`, backwards from the window's own last token."""
+        hidden, gate = self.in_proj(x).chunk(2, dim=-1)
+        forward, carry = self._scan(hidden, gate, reverse=False, carry=carry)
+        backward, _ = self._scan(hidden, gate, reverse=True)
+        return self.out_proj(forward + backward), carry
+
+    def one_direction(self, x: Tensor, carry: Carry, *, reverse: bool) -> tuple[Tensor, Carry]:
+        """The share of one direction in the mixer's output for a part of a sequence, and the carry to its next part.
+
+        The next part is the one after x, with `reverse` the one before it. out_proj has no bias, so the
+        shares of both directions add up to `forward`.
+        """
+        hidden, gate = self.in_proj(x).chunk(2, dim=-1)
+        y, carry = self._scan(hidden, gate, reverse=reverse, carry=carry)
+        return self.out_proj(y), carry
+
+    def _scan(
+        self, hidden: Tensor, gate: Tensor, *, reverse: bool, carry: Carry | None = None
+    ) -> tuple[Tensor, Carry | None]:
+        if reverse:
+            conv, x_proj, dt_proj = self.conv1d_b, self.x_proj_b, self.dt_proj_b
+            A_log, D = self.A_b_log, self.D_b
+        else:
+            conv, x_proj, dt_proj = self.conv1d, self.x_proj, self.dt_proj
+            A_log, D = self.A_log, self.D
+        u, recent = _convolved(hidden, conv, carry, reverse=reverse)
         sizes = (self.dt_rank, self.state_size, self.state_size)
         dt, B, C = x_proj(u).split(sizes, dim=-1)
         delta = F.linear(dt, dt_proj.weight)  # the bias enters inside the scan, before softplus
         wide = torch.promote_types(A_log.dtype, torch.float32)
-        return selective_scan(
+        y, state = selective_scan(
             u,
             delta.to(u.dtype),
             -torch.exp(A_log.to(wide)),
@@ -89,7 +123,10 @@ class BidirectionalMixer(nn.Module):
             delta_bias=dt_proj.bias.to(wide),
             delta_softplus=True,
             reverse=reverse,
+            initial_state=None if carry is None else carry.state,
+            return_final_state=True,
         )
+        return y, None if carry is None else Carry(state, recent)
 
     @torch.no_grad()
     def initialise(self, *, depth: int, init: str) -> None:
@@ -123,6 +160,23 @@ class BidirectionalMixer(nn.Module):
         self.out_proj.weight /= math.sqrt(depth)
 
 
+def _convolved(
+    hidden: Tensor, conv: nn.Conv1d, carry: Carry | None, *, reverse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """silu(conv(hidden)) and, with a carry, the inputs that the convolution of the next part needs."""
+    weight = conv.weight.squeeze(1)
+    if carry is None:
+        return causal_conv_silu(hidden, weight, conv.bias, reverse=reverse), None
+    length, before = hidden.shape[1], carry.recent.shape[1]
+    pieces = [hidden, carry.recent] if reverse else [carry.recent, hidden]
+    joined = torch.cat(pieces, dim=1)
+    u = causal_conv_silu(joined, weight, conv.bias, reverse=reverse)
+    # copied: a view would keep the whole part in memory
+    if reverse:
+        return u[:, :length], joined[:, :before].clone()
+    return u[:, before:], joined[:, length:].clone()
+
+
 class Block(nn.Module):
     """One residual step: residual += drop_path(x), then x = mixer(norm(residual)).
 
@@ -141,6 +195,15 @@ class Block(nn.Module):
         else:
             residual = residual + drop_path(x, self.drop_path, training=self.training)
         return self.mixer(self.norm(residual)), residual
+
+    def window(
+        self, x: Tensor, residual: Tensor | None, carry: Carry
+    ) -> tuple[Tensor, Tensor, Carry]:
+        """`forward` of one window in evaluation: (x, residual, the carry to the next window)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        residual = x.to(wide) if residual is None else residual + x
+        x, carry = self.mixer.window(self.norm(residual), carry)
+        return x, residual, carry
 
 
 def drop_path(x: Tensor, rate: float, *, training: bool) -> Tensor:
