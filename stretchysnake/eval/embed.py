@@ -34,6 +34,7 @@ class Embeddings:
     repeated: list[str]
     """Videos with fewer frames than T, whose frames were repeated."""
     weights_sha256: str
+    sampling: str = "uniform segments, frames repeated when the clip is shorter than T"
 
 
 def embed(
@@ -101,7 +102,7 @@ def save_embeddings(folder: str | os.PathLike, embeddings: Embeddings) -> None:
         "width": embeddings.features.shape[1],
         "weights_sha256": embeddings.weights_sha256,
         "scale": asdict(embeddings.scale),
-        "sampling": "uniform segments, frames repeated when the clip is shorter than T",
+        "sampling": embeddings.sampling,
         "failures": [{"path": path, "reason": reason} for path, reason in embeddings.failures],
     }
     meta = "".join(

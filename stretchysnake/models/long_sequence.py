@@ -95,7 +95,9 @@ def exact_features(
                     stored.write(k, residual, start.share(residual))
                 if progress:
                     progress(f"layer {number} of {len(layers)}: part {k + 1} of {stored.count}")
-        return model.norm_f(residual[:, 0])  # whichever way, the last sweep ends with the first part
+        return model.norm_f(
+            residual[:, 0]
+        )  # whichever way, the last sweep ends with the first part
 
 
 class _Direction:
