@@ -12,6 +12,8 @@ VERBS = {
     "evaluate": "retrieval or a linear probe over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
     "embed": "features of any mp4, avi, webm, mkv ... files or folders",
+    "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
+    "convert": "an official VideoMamba checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
 }

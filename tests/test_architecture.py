@@ -63,11 +63,23 @@ ONLY_HOME = {
     "matplotlib": {"report/figures.py"},
     "jinja2": {"report/page.py"},
     "jsonargparse": {"command_line.py"},
+    "onnx": {"models/exporting.py"},
+    "onnxruntime": {"models/exporting.py"},
+    "onnxscript": {"models/exporting.py"},
     "sklearn": {"data/motion_digits.py", "eval/probe.py"},
 }
 
 # What `import stretchysnake` must not load: these wait until they are used.
-LOADED_LATER = ["av", "jinja2", "jsonargparse", "matplotlib", "sklearn", "triton"]
+LOADED_LATER = [
+    "av",
+    "jinja2",
+    "jsonargparse",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "triton",
+]
 
 # Names that say nothing about what a file is for.
 EMPTY_NAMES = {"utils", "util", "helpers", "common", "base", "misc", "registry"}

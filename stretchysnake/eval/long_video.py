@@ -110,8 +110,9 @@ def long_features(
 
     Frames are num_frames segment centres of the whole video, or so many that there are frames_per_second;
     they are resized to size × size (the weights' native size when None). `exact=True` gives what
-    `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a temporary file in `scratch` of 8·L·C bytes for L tokens;
-    otherwise the feature is the mean over windows. Raises DecodeError when the video cannot be read.
+    `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a temporary file in
+    `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows. Raises
+    DecodeError when the video cannot be read.
     """
     sampling = LongSampling(
         exact=exact,

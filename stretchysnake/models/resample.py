@@ -50,7 +50,10 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
     The stored grid is square, as in every VideoMamba; the wanted one need not be.
     """
     native = native_grid(positions)
-    if tuple(grid) == (native, native):
+    known = not any(
+        isinstance(side, torch.SymInt) for side in grid
+    )  # else torch.export would fix it
+    if known and tuple(grid) == (native, native):
         return positions
     plane = _at_least_fp32(positions[:, 1:]).unflatten(1, (native, native)).permute(0, 3, 1, 2)
     plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", align_corners=False)
@@ -69,7 +72,7 @@ def resize_temporal_positions(
     """
     native = positions.shape[1]
     first, stop = (0, num_tokens) if span is None else span
-    if native == num_tokens:
+    if not isinstance(num_tokens, torch.SymInt) and native == num_tokens:
         return positions if span is None else positions[:, first:stop]
     line = _at_least_fp32(positions)
     if span is None:

@@ -15,7 +15,7 @@ from stretchysnake.ops.packing import check_one_row, scan_packed
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "torch", "cpu"]
+Backend = Literal["auto", "reference", "torch", "cpu", "exported"]
 _announced: set[str] = set()
 
 
@@ -56,7 +56,8 @@ def selective_scan(
     final state are then (S, D, N).
 
     backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, else "torch",
-    and logs the choice once. Backends differ in speed only; "reference" is the plain loop.
+    and logs the choice once. Backends differ in speed only; "reference" is the plain loop, "exported" what
+    torch.export and ONNX take.
 
     Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
     as in state-spaces/mamba, ``selective_scan_interface.py``.
@@ -85,13 +86,17 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             from stretchysnake.ops.selective_scan_torch import selective_scan_torch
 
             return selective_scan_torch
+        case "exported":
+            from stretchysnake.ops.selective_scan_exported import selective_scan_exported
+
+            return selective_scan_exported
         case "reference":
             from stretchysnake.ops.selective_scan_reference import selective_scan_reference
 
             return selective_scan_reference
         case _:
             raise ValueError(
-                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu'."
+                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'exported'."
             )
 
 
@@ -114,7 +119,7 @@ def selective_scan_backward_flops(batch: int, length: int, channels: int, state:
 
 def _choose_automatically(u: Tensor) -> str:
     if torch.compiler.is_exporting():
-        return "torch"  # an exported program then runs where this package is not installed
+        return "exported"  # plain operations: the program runs where this package is not installed
     if torch.compiler.is_compiling():
         return "cpu" if u.is_cpu and native_library.is_available() else "torch"
     if not u.is_cpu:
