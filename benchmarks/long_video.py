@@ -110,9 +110,8 @@ def retrieval(weights: list[str], data: Path) -> dict:
     queries, query_labels = pixels(data / "long-test.csv")
     found = {"gallery": len(gallery), "queries": len(queries), "window": 8}
     for path in weights:
-        model, variant, metadata = read_subject(path)
+        model, variant, _ = read_subject(path)
         patch = eval_scale(variant, num_frames=8, size=32).patch_size
-        steps = metadata.get("steps")
         rows = found.setdefault("rows", [])
         for num_frames in (16, 32, 96):
             chosen = uniform_indices(96, num_frames)
@@ -131,7 +130,6 @@ def retrieval(weights: list[str], data: Path) -> dict:
             labels = gallery_labels, query_labels
             row = {
                 "variant": variant.name,
-                "steps": steps,
                 "num_frames": num_frames,
                 "exact": top1(exact_g, exact_q, *labels),
                 "window": top1(windows_g.mean(1), windows_q.mean(1), *labels),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Private in torch 2.13, there is no public name yet; tests/ops/test_selective_scan_exported.py pins what we need of it.
+# Private in torch 2.13, there is no public name yet; tests/models/test_exporting.py pins what we need of it.
 from torch._higher_order_ops.scan import scan
 
 CHUNK_SIZE = 16

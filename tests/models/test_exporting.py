@@ -48,6 +48,7 @@ def test_one_program_takes_any_frames_and_sizes(model, program):
     assert printed.rstrip().endswith("on 4x16x16, 2x24x16, 5x16x32")
     written = torch.export.load(path)
     assert "stretchysnake" not in str(written.graph)
+    assert str(written.graph).count("torch.ops.higher_order.scan") == 2  # loops, not unrolled
     loaded = written.module()
     for shape in ((4, 16, 16), (2, 16, 24), (3, 16, 16), (9, 40, 16), (31, 24, 24), (64, 16, 16)):
         video = torch.randn(1, 3, *shape)
