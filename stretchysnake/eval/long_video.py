@@ -41,6 +41,9 @@ class LongSampling:
     """Frames per second of the video, spread evenly over it."""
     window: int | None = None
     """Most frames in memory at once, and in the form by windows most frames of a window; None: the native number."""
+    stretches: int = 1
+    """By windows: the video is cut into so many stretches of time, and the means of each one's windows are put behind
+    one another: a feature of stretches·C numbers, which keeps the order that one mean forgets."""
     scratch: str | None = None
     """Folder for the temporary file of the exact form; None: the system's."""
 
@@ -50,10 +53,14 @@ class LongSampling:
                 f"num_frames ({self.num_frames}) or frames_per_second ({self.frames_per_second}) must be given, "
                 "and not both: how many frames of a long video are read is for you to say"
             )
-        for name in ("num_frames", "frames_per_second", "window"):
+        for name in ("num_frames", "frames_per_second", "window", "stretches"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} ({value}) must be more than 0")
+        if self.exact and self.stretches != 1:
+            raise ValueError(
+                f"stretches ({self.stretches}) must be 1 in the exact form, which is one sequence"
+            )
         if self.scratch is not None and not os.path.isdir(self.scratch):
             raise ValueError(f"scratch ({self.scratch}) must be an existing folder; make it first")
         if self.scratch is not None and not self.exact:
@@ -62,11 +69,11 @@ class LongSampling:
             )
 
     def frames_of(self, info: VideoInfo, tubelet: int) -> int:
-        """How many frames of this video are read: at least one, and a multiple of the tubelet."""
+        """How many frames of this video are read: at least one per stretch, and a multiple of the tubelet."""
         wanted = self.num_frames
         if wanted is None:
             wanted = round(info.duration_seconds * self.frames_per_second)
-        return max(1, round(wanted / tubelet)) * tubelet
+        return max(self.stretches, round(wanted / tubelet)) * tubelet
 
     def __str__(self) -> str:
         rate = (
@@ -75,7 +82,8 @@ class LongSampling:
             else f"{self.frames_per_second:g} frames per second"
         )
         form = "one exact sequence" if self.exact else "the mean of windows that carry the state"
-        return f"{rate} spread evenly over the video, {form}"
+        order = f", in {self.stretches} stretches" if self.stretches > 1 else ""
+        return f"{rate} spread evenly over the video, {form}{order}"
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def long_features(
     frames_per_second: float | None = None,
     exact: bool = False,
     window: int | None = None,
+    stretches: int = 1,
     size: int | None = None,
     scratch: str | None = None,
     num_workers: int = 1,
@@ -111,14 +120,16 @@ def long_features(
     Frames are num_frames segment centres of the whole video, or so many that there are frames_per_second;
     they are resized to size × size (the weights' native size when None). `exact=True` gives what
     `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a temporary file in
-    `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows. Raises
-    DecodeError when the video cannot be read.
+    `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows, or
+    with `stretches` the means over so many stretches of time behind one another. Raises DecodeError when the video
+    cannot be read.
     """
     sampling = LongSampling(
         exact=exact,
         num_frames=num_frames,
         frames_per_second=frames_per_second,
         window=window,
+        stretches=stretches,
         scratch=scratch,
     )
     model, scale = _subject_and_scale(weights, window, size)
@@ -141,7 +152,7 @@ def features_of_long_video(
     info = contained_probe(path, num_workers=num_workers)
     num_frames = sampling.frames_of(info, tubelet)
     repeated = num_frames > info.num_frames
-    spans = window_spans(num_frames, scale.num_frames, tubelet)
+    spans = window_spans(num_frames, scale.num_frames, tubelet, at_least=sampling.stretches)
     device = next(model.parameters()).device
 
     def parts() -> Iterator[Tensor]:
@@ -169,10 +180,11 @@ def features_of_long_video(
         if progress:
             progress(f"window {len(found)} of {len(spans)}")
     windows = torch.stack(found)
+    feature = torch.cat([part.mean(0) for part in windows.tensor_split(sampling.stretches)])
     per_frame = info.duration_seconds / num_frames
     seconds = [(start * per_frame, stop * per_frame) for start, stop in spans]
     scale = replace(scale, num_frames=max(stop - start for start, stop in spans))
-    return LongFeatures(windows.mean(0), windows, seconds, num_frames, scale, repeated)
+    return LongFeatures(feature, windows, seconds, num_frames, scale, repeated)
 
 
 def embed_long(
@@ -202,17 +214,23 @@ def embed_long(
         kept.append(str(path))
         if found.repeated:
             repeated.append(str(path))
-    stacked = torch.stack(features) if features else torch.empty(0, model.config.embed_dim)
+    stacked = (
+        torch.stack(features)
+        if features
+        else torch.empty(0, sampling.stretches * model.config.embed_dim)
+    )
     digest = sha256_of(Path(weights))
     return Embeddings(stacked, kept, scale, failures, repeated, digest, sampling=str(sampling))
 
 
-def window_spans(num_frames: int, longest: int, tubelet: int = 1) -> list[tuple[int, int]]:
+def window_spans(
+    num_frames: int, longest: int, tubelet: int = 1, *, at_least: int = 1
+) -> list[tuple[int, int]]:
     """(start, stop) of the fewest windows of at most `longest` frames, as equal as the tubelet allows."""
     tokens, most = num_frames // tubelet, longest // tubelet
     if most < 1:
         raise ValueError(f"window ({longest}) must be at least tubelet_size ({tubelet})")
-    count = -(-tokens // most)
+    count = max(at_least, -(-tokens // most))
     ends = [tubelet * (i * tokens // count) for i in range(count + 1)]
     return list(pairwise(ends))
 

@@ -32,6 +32,8 @@ class EmbedRun:
     """With long: frames read per second of video, in place of frames."""
     window: int | None = None
     """With long: most frames in memory at once; null means the native number."""
+    stretches: int | None = None
+    """With long window: the windows' means of so many stretches of time behind one another, which keeps their order."""
     scratch: str | None = None
     """With long exact: folder for the temporary file; null means the system's."""
 
@@ -50,6 +52,7 @@ def run(argv: list[str]) -> int:
             num_frames=run.frames,
             frames_per_second=run.frames_per_second,
             window=run.window,
+            stretches=1 if run.stretches is None else run.stretches,
             scratch=run.scratch,
         )
         found = embed_long(paths, sampling, weights=run.weights, size=run.size, progress=progress)
@@ -78,7 +81,7 @@ def run(argv: list[str]) -> int:
 
 
 def _check_long(run: EmbedRun) -> None:
-    for name in ("frames_per_second", "window", "scratch"):
+    for name in ("frames_per_second", "window", "stretches", "scratch"):
         if run.long is None and getattr(run, name) is not None:
             raise ValueError(
                 f"{name} ({getattr(run, name)}) needs long; add --long window or --long exact"

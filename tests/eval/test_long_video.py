@@ -50,6 +50,17 @@ def test_windows_come_with_seconds_and_are_averaged(lecture, weights):
     assert not found.feature.is_inference()
 
 
+@pytest.mark.parametrize(("frames_per_second", "windows"), [(5, 4), (0.1, 3)])
+def test_stretches_keep_the_order_of_windows(lecture, weights, frames_per_second, windows):
+    settings = {"weights": weights, "frames_per_second": frames_per_second, "window": 8}
+    found = long_features(lecture, stretches=3, **settings)
+    assert len(found.windows) == windows
+    first, second, third = found.feature.split(found.windows.shape[1])
+    assert torch.equal(first, found.windows[: windows - 2].mean(0))
+    assert torch.equal(second, found.windows[windows - 2])
+    assert torch.equal(third, found.windows[windows - 1])
+
+
 @pytest.mark.parametrize(
     ("num_frames", "longest", "tubelet", "spans"),
     [
@@ -73,6 +84,11 @@ def test_windows_are_few_and_equal(num_frames, longest, tubelet, spans):
         ({"frames_per_second": float("nan")}, r"frames_per_second \(nan\) must be more than 0"),
         ({"num_frames": 4, "window": 0}, r"window \(0\) must be more than 0"),
         ({"num_frames": 4, "exact": True, "scratch": "absent"}, "must be an existing folder"),
+        ({"num_frames": 4, "stretches": 0}, r"stretches \(0\) must be more than 0"),
+        (
+            {"num_frames": 4, "stretches": 2, "exact": True},
+            r"stretches \(2\) must be 1 in the exact",
+        ),
         ({"num_frames": 4, "scratch": "."}, "used by the exact form only"),
     ],
 )
@@ -111,6 +127,7 @@ def test_command_line_writes_features_and_how_they_were_read(
     ("more", "text"),
     [
         (["--long", "exact"], "must be given"),
+        (["--stretches", "2"], "stretches (2) needs long"),
         (["--window", "4"], "window (4) needs long; add --long window or --long exact"),
     ],
 )
