@@ -19,6 +19,7 @@ _HOMES = {
     "eval_scale": "flexibility",
     "keep_freed_memory": "allocator",
     "load_model": "models.checkpoints",
+    "long_features": "eval.long_video",
     "read_records": "data.records",
     "save_model": "models.checkpoints",
     "scale_at": "flexibility",

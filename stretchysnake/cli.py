@@ -14,10 +14,13 @@ VERBS = {
     "report": "one HTML page from measured rows",
     "visualize": "activation maps over the frames of any videos, and t-SNE of features, models side by side",
     "embed": "features of any mp4, avi, webm, mkv ... files or folders, in an index to search",
+    "long": "features of videos of any length, in constant memory",
     "search": "the videos of an index that are nearest to a video: with time, score and frames",
     "plan": "the most accurate scale within a budget of FLOPs, time or memory",
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
     "classify": "the classes of videos, by a model of finetune",
+    "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
+    "convert": "an official VideoMamba checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
 }

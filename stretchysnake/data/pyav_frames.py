@@ -1,22 +1,32 @@
-"""The frames of an opened file, decoded with PyAV: by seeking to time stamps, or in order from the first."""
+"""The frames of an opened file, decoded with PyAV: by seeking to time stamps, or in order from the first.
+
+Both are generators of (frame index, pixels), in presentation order, so that a long video need not be held.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from stretchysnake.data.decode_error import damaged_file, first_line
 
 
-def decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, np.ndarray] | None:
-    """Return frame index -> pixels, seeking only past key frames; None when it did not go as it should.
+class SeekMissed(Exception):
+    """Seeking did not go as it should; what was yielded before it is right."""
+
+
+def frames_by_stamp(
+    container, stream, index, wanted: Sequence[int], pixels_of
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the wanted frames (ascending), seeking only past key frames; raises SeekMissed.
 
     A damaged frame spoils all that follow it up to the next key frame, so those on the way count too.
     """
     import av
 
-    stamps, frames, position, clean_from = index.stamps, {}, None, None
+    stamps, position, clean_from = index.stamps, None, None
     target, decoded = None, None
 
     def decoded_from_here():
@@ -38,26 +48,27 @@ def decode_by_stamp(container, stream, index, wanted, pixels_of) -> dict[int, np
                 decoded = decoded_from_here()
             for frame in decoded:
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= clean_from):
-                    return None
+                    raise SeekMissed
                 position = frame.pts
                 if position >= target:
                     break
             else:
-                return None
+                raise SeekMissed
             if position != target:
-                return None
-            frames[i] = pixels_of(frame)
-    except av.FFmpegError:
-        return None
-    return frames
+                raise SeekMissed
+            yield i, pixels_of(frame)
+    except av.FFmpegError as error:
+        raise SeekMissed from error
 
 
-def decode_in_order(path, container, stream, index, wanted, pixels_of) -> dict:
+def frames_in_order(
+    path, container, stream, index, wanted: Sequence[int], pixels_of
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decode from the first frame and count, or match time stamps where they can be trusted."""
     import av
 
     places = {stamp: i for i, stamp in enumerate(index.stamps)}
-    remaining, frames, count = set(wanted), {}, 0
+    remaining, count = set(wanted), 0
     try:
         for frame in container.decode(stream):
             i = count if index.ordinal else places.get(frame.pts, -1)
@@ -67,10 +78,10 @@ def decode_in_order(path, container, stream, index, wanted, pixels_of) -> dict:
                 raise damaged_file(path, reason)
             if i not in remaining:
                 continue
-            frames[i] = pixels_of(frame)
+            yield i, pixels_of(frame)
             remaining.discard(i)
             if not remaining:
-                return frames
+                return
     except av.FFmpegError as error:
         reason = f"decoding fails after {count} frames ({first_line(error)}); fetch the file again or leave it out."
         raise damaged_file(path, reason) from error
@@ -78,4 +89,3 @@ def decode_in_order(path, container, stream, index, wanted, pixels_of) -> dict:
         place = f"frame {min(remaining)} of {len(index.stamps)}"
         reason = f"{place} cannot be decoded; fetch the file again or leave it out."
         raise damaged_file(path, reason)
-    return frames

@@ -14,9 +14,11 @@ sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same fra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from stretchysnake.data.decode_error import (
     unopened_file,
 )
 from stretchysnake.data.packet_index import PacketIndex, index_packets
-from stretchysnake.data.pyav_frames import decode_by_stamp, decode_in_order
+from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp, frames_in_order
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
 from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 
@@ -39,6 +41,7 @@ __all__ = [
     "probe",
     "read_frames",
     "read_frames_at",
+    "stream_frames",
     "verify",
     "write_image",
     "write_video",
@@ -161,7 +164,7 @@ def verify(path: str | os.PathLike) -> VideoInfo:
         index = _index(path, container, stream)
         everything = range(len(index.stamps))
     with _opened(path) as (container, stream):
-        shapes = decode_in_order(path, container, stream, index, everything, _upright_size)
+        shapes = dict(frames_in_order(path, container, stream, index, everything, _upright_size))
         _one_size(path, set(shapes.values()))
         return _info(index, stream, *shapes[0])
 
@@ -233,14 +236,45 @@ def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: st
         if decoder == "torchcodec":
             frames = torchcodec_frames(path, index, wanted, size)
         elif not index.ordinal:
-            frames = decode_by_stamp(container, stream, index, wanted, _to_pixels(size))
+            with suppress(SeekMissed):
+                frames = dict(frames_by_stamp(container, stream, index, wanted, _to_pixels(size)))
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
         with _opened(path) as (container, stream):
-            frames = decode_in_order(path, container, stream, index, wanted, _to_pixels(size))
+            frames = dict(frames_in_order(path, container, stream, index, wanted, _to_pixels(size)))
     _one_size(path, {frame.shape for frame in frames.values()})
     if not chosen:
         return np.empty((0, 0, 0, 3), np.uint8)
     return np.stack([frames[i] for i in chosen])
+
+
+def stream_frames(
+    path: str | os.PathLike, indices: Sequence[int], *, size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Yield the frames (H, W, 3) uint8 RGB at ascending `indices` one by one: one pass, one frame in memory.
+
+    Repeats are allowed; the frames are those of `read_frames`. What is damaged raises when it is met, after the
+    frames before it.
+    """
+    path = os.fspath(path)
+    pixels_of = _to_pixels(size)
+    with _opened(path) as (container, stream):
+        index = _index(path, container, stream)
+    repeats, done = Counter(indices), 0
+    wanted = sorted(repeats)
+    if not 0 <= wanted[0] <= wanted[-1] < len(index.stamps):
+        raise ValueError(
+            f"indices ({wanted[0]} to {wanted[-1]}) must lie in {path}, which has frames 0 to {len(index.stamps) - 1}."
+        )
+    if not index.ordinal:
+        with _opened(path) as (container, stream), suppress(SeekMissed):
+            for i, pixels in frames_by_stamp(container, stream, index, wanted, pixels_of):
+                done += 1
+                yield from repeat(pixels, repeats[i])
+    if done < len(wanted):
+        with _opened(path) as (container, stream):
+            rest = wanted[done:]
+            for i, pixels in frames_in_order(path, container, stream, index, rest, pixels_of):
+                yield from repeat(pixels, repeats[i])
 
 
 def _one_size(path: str, sizes: set) -> None:

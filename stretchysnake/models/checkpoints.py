@@ -75,17 +75,26 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
             key: _json(header[key], path, key) for key in ("config", "run") if key in header
         }
         return _flat(state, path), metadata
+    return _flat(_unnested(_loaded_safely(path), path)[0], path), {}
+
+
+def left_out_of(path: str | os.PathLike) -> list[str]:
+    """Names of what a torch file holds beside the weights that `read_checkpoint` takes; none for safetensors."""
+    path = Path(path)
+    return [] if path.suffix == ".safetensors" else _unnested(_loaded_safely(path), path)[1]
+
+
+def _loaded_safely(path: Path):
     _refuse_inflating(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"checkpoint ({path}) cannot be read safely: {reason[:200]}. "
             "It is damaged or holds objects other than weights; save its state dict alone as .safetensors"
         ) from None
-    return _flat(_unnested(loaded, path), path), {}
 
 
 def _refuse_inflating(path: Path) -> None:
@@ -263,7 +272,9 @@ def _fit_head(state: dict, own: dict, notes: list[str]) -> None:
         state["head.weight"], state["head.bias"] = wanted, own["head.bias"]
 
 
-def _unnested(loaded, path: Path) -> dict[str, Tensor]:
+def _unnested(loaded, path: Path) -> tuple[dict, list[str]]:
+    """The dict that holds the weights, and the names beside it that are none."""
+    left_out = []
     for _ in range(3):
         if isinstance(loaded, dict):
             inner = next(
@@ -272,6 +283,7 @@ def _unnested(loaded, path: Path) -> dict[str, Tensor]:
             )
             if inner is None:
                 break
+            left_out += [str(name) for name in loaded if name != inner]
             loaded = loaded[inner]
     if not isinstance(loaded, dict) or not any(
         isinstance(value, Tensor) for value in loaded.values()
@@ -279,7 +291,8 @@ def _unnested(loaded, path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"checkpoint ({path}) holds no weights; a state dict or one under 'model' is needed"
         )
-    return loaded
+    left_out += [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+    return loaded, left_out
 
 
 def _flat(state: dict, path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.ops.add_rms_norm import add_rms_norm, rms_norm
-from stretchysnake.ops.bidirectional_scan import Direction, bidirectional_scan
+from stretchysnake.ops.bidirectional_scan import (
+    Carry,
+    Direction,
+    bidirectional_scan,
+    one_direction,
+)
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 0.1, 1e-4  # Gu & Dao 2023, §3.6 and their released code
 
@@ -53,25 +58,56 @@ class BidirectionalMixer(nn.Module):
         self.out_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        forward = Direction(
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            self.x_proj.weight,
-            self.dt_proj.weight,
-            self.dt_proj.bias,
-            self.A_log,
-            self.D,
+        return self.out_proj(bidirectional_scan(self.in_proj(x), *self.forward_and_backward()))
+
+    def forward_and_backward(self) -> tuple[Direction, Direction]:
+        """The parameters of both directions."""
+        return (
+            Direction(
+                self.conv1d.weight.squeeze(1),
+                self.conv1d.bias,
+                self.x_proj.weight,
+                self.dt_proj.weight,
+                self.dt_proj.bias,
+                self.A_log,
+                self.D,
+            ),
+            Direction(
+                self.conv1d_b.weight.squeeze(1),
+                self.conv1d_b.bias,
+                self.x_proj_b.weight,
+                self.dt_proj_b.weight,
+                self.dt_proj_b.bias,
+                self.A_b_log,
+                self.D_b,
+            ),
         )
-        backward = Direction(
-            self.conv1d_b.weight.squeeze(1),
-            self.conv1d_b.bias,
-            self.x_proj_b.weight,
-            self.dt_proj_b.weight,
-            self.dt_proj_b.bias,
-            self.A_b_log,
-            self.D_b,
+
+    def fresh_carry(self, x: Tensor) -> Carry:
+        """What a direction carries before its first token, for tokens like x (B, L, C)."""
+        weight = self.conv1d.weight
+        inner, conv_width = weight.shape[0], weight.shape[-1]
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return Carry(
+            weight.new_zeros(x.shape[0], inner, self.state_size, dtype=wide),
+            weight.new_zeros(x.shape[0], conv_width - 1, inner),
         )
-        return self.out_proj(bidirectional_scan(self.in_proj(x), forward, backward))
+
+    def window(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """The mixer of one window: forwards on from `carry`, backwards from the window's own last token."""
+        xz, (forward, backward) = self.in_proj(x), self.forward_and_backward()
+        ahead, carry = one_direction(xz, forward, reverse=False, carry=carry)
+        return self.out_proj(ahead + one_direction(xz, backward, reverse=True)[0]), carry
+
+    def one_direction(self, x: Tensor, carry: Carry, *, reverse: bool) -> tuple[Tensor, Carry]:
+        """The share of one direction in the mixer's output for a part of a sequence, and the carry to its next part.
+
+        The next part is the one after x, with `reverse` the one before it. out_proj has no bias, so the
+        shares of both directions add up to `forward`.
+        """
+        own = self.forward_and_backward()[reverse]
+        y, carry = one_direction(self.in_proj(x), own, reverse=reverse, carry=carry)
+        return self.out_proj(y), carry
 
     @torch.no_grad()
     def initialise(self, *, depth: int, init: str) -> None:
@@ -124,6 +160,15 @@ class Block(nn.Module):
         x = drop_path(x, self.drop_path, training=self.training)
         normed, residual = add_rms_norm(x, residual, self.norm.weight, self.norm.eps)
         return self.mixer(normed), residual
+
+    def window(
+        self, x: Tensor, residual: Tensor | None, carry: Carry
+    ) -> tuple[Tensor, Tensor, Carry]:
+        """`forward` of one window in evaluation: (x, residual, the carry to the next window)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        residual = x.to(wide) if residual is None else residual + x
+        x, carry = self.mixer.window(self.norm(residual), carry)
+        return x, residual, carry
 
 
 def drop_path(x: Tensor, rate: float, *, training: bool) -> Tensor:

@@ -50,7 +50,10 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
     The stored grid is square, as in every VideoMamba; the wanted one need not be.
     """
     native = native_grid(positions)
-    if tuple(grid) == (native, native):
+    known = not any(
+        isinstance(side, torch.SymInt) for side in grid
+    )  # else torch.export would fix it
+    if known and tuple(grid) == (native, native):
         return positions
     plane = _at_least_fp32(positions[:, 1:]).unflatten(1, (native, native)).permute(0, 3, 1, 2)
     plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", align_corners=False)
@@ -59,13 +62,30 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
     )
 
 
-def resize_temporal_positions(positions: Tensor, num_tokens: int) -> Tensor:
-    """E_temp for another number of frames: (1, T0, C) -> (1, T, C), 1-D linear."""
-    if positions.shape[1] == num_tokens:
-        return positions
-    line = _at_least_fp32(positions).transpose(1, 2)
-    line = F.interpolate(line, size=num_tokens, mode="linear", align_corners=False)
-    return line.transpose(1, 2).to(positions.dtype)
+def resize_temporal_positions(
+    positions: Tensor, num_tokens: int, *, span: tuple[int, int] | None = None
+) -> Tensor:
+    """E_temp for another number of frames: (1, T0, C) -> (1, T, C), 1-D linear.
+
+    span = (first, stop) computes these rows alone, (1, stop - first, C): a long video's table need
+    not exist as a whole.
+    """
+    native = positions.shape[1]
+    first, stop = (0, num_tokens) if span is None else span
+    if not isinstance(num_tokens, torch.SymInt) and native == num_tokens:
+        return positions if span is None else positions[:, first:stop]
+    line = _at_least_fp32(positions)
+    if span is None:
+        line = F.interpolate(
+            line.transpose(1, 2), size=num_tokens, mode="linear", align_corners=False
+        )
+        return line.transpose(1, 2).to(positions.dtype)
+    rows = torch.arange(first, stop, dtype=torch.float64, device=positions.device)
+    places = ((rows + 0.5) * (native / num_tokens) - 0.5).clamp_(0, native - 1)
+    below = places.long()
+    above = (below + 1).clamp_(max=native - 1)
+    weight = (places - below).to(line.dtype).unsqueeze(-1)
+    return torch.lerp(line[:, below], line[:, above], weight).to(positions.dtype)
 
 
 def inflate_patch_kernel(weight: Tensor, tubelet_size: int, *, mode: str = "centre") -> Tensor:

@@ -125,22 +125,67 @@ class VideoMamba(nn.Module):
                 x, residual = layer(x, residual)
         return residual + drop_path(x, self.config.drop_path, training=self.training), shape
 
-    def _embed(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:
-        weight, positions, frames = self._weights_for(patch, shape)
+    def embed_part(
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        first: int = 0,
+        of: int | None = None,
+    ) -> Tensor:
+        """Tokens with positions of a clip, or of frames `first` and on of a longer one of `of` frames: (B, n, C).
+
+        E_temp is resized to the longer clip, and [CLS] comes first where `first` is 0. Other arguments
+        as in `tokens`.
+        """
+        patch = self.config.patch_size if patch_size is None else patch_size
+        shape = self._checked_grid(video, patch, grid)
+        tubelet = self.config.tubelet_size
+        of = video.shape[2] if of is None else of
+        if first % tubelet or of % tubelet or not 0 <= first <= of - video.shape[2]:
+            raise ValueError(
+                f"frames {first} to {first + video.shape[2]} of {of} must lie inside the clip and begin at a "
+                f"multiple of tubelet_size ({tubelet})"
+            )
+        return self._embed(video, patch, shape, (first // tubelet, of // tubelet))
+
+    def _embed(
+        self,
+        video: Tensor,
+        patch: int,
+        shape: tuple[int, int, int],
+        part: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """part: (first temporal token, their number in the whole clip); None where the video is the clip."""
+        weight, positions, frames = self._weights_for(patch, shape, part)
         video = video.to(weight.dtype)
         stride = (self.config.tubelet_size, patch, patch)
         x = F.conv3d(video, weight, self.patch_embed.proj.bias, stride=stride)  # (B, C, t, h, w)
         x = x.flatten(3).permute(0, 2, 3, 1)  # (B, t, hw, C)
         x = x + positions[:, 1:].unsqueeze(1) + frames.unsqueeze(2)
+        x = x.flatten(1, 2)
+        if part is not None and part[0]:
+            return x  # (B, thw, C)
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
-        return torch.cat([cls, x.flatten(1, 2)], dim=1)  # (B, 1 + thw, C)
+        return torch.cat([cls, x], dim=1)  # (B, 1 + thw, C)
 
     def _weights_for(
-        self, patch: int, shape: tuple[int, int, int]
+        self, patch: int, shape: tuple[int, int, int], part: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Patch kernel, E_pos and E_temp at this scale; remembered while no gradient can flow."""
         t, h, w = shape
         mode = self.config.patch_resize
+        if part is None or part == (0, t):
+            frames = self._resize(
+                ("frames", t),
+                self.temporal_pos_embedding,
+                lambda table: resize_temporal_positions(table, t),
+            )
+        else:  # not remembered: each part has other rows
+            first, of = part
+            span = (first, first + t)
+            frames = resize_temporal_positions(self.temporal_pos_embedding, of, span=span)
         return (
             self._resize(
                 ("patch", patch, mode),
@@ -152,11 +197,7 @@ class VideoMamba(nn.Module):
                 self.pos_embed,
                 lambda table: resize_spatial_positions(table, (h, w)),
             ),
-            self._resize(
-                ("frames", t),
-                self.temporal_pos_embedding,
-                lambda table: resize_temporal_positions(table, t),
-            ),
+            frames,
         )
 
     def _resize(self, key: tuple, stored: Tensor, resize) -> Tensor:

@@ -33,6 +33,15 @@ class Direction(NamedTuple):
     """(Di,)"""
 
 
+class Carry(NamedTuple):
+    """What one direction takes from the tokens it has read to those it reads next."""
+
+    state: Tensor
+    """(B, Di, N) of the scan, at least fp32."""
+    recent: Tensor
+    """(B, K - 1, Di), the convolution's last inputs in sequence order."""
+
+
 def bidirectional_scan(
     xz: Tensor, forward: Direction, backward: Direction, *, backend: Backend = "auto"
 ) -> Tensor:
@@ -51,8 +60,8 @@ def bidirectional_scan(
         from stretchysnake.ops.bidirectional_scan_cpu import bidirectional_scan_cpu
 
         return bidirectional_scan_cpu(xz, forward, backward)
-    ahead = _one_direction(xz, forward, reverse=False, backend=backend)
-    return ahead + _one_direction(xz, backward, reverse=True, backend=backend)
+    ahead, _ = one_direction(xz, forward, reverse=False, backend=backend)
+    return ahead + one_direction(xz, backward, reverse=True, backend=backend)[0]
 
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
@@ -66,13 +75,25 @@ def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> 
     )
 
 
-def _one_direction(xz: Tensor, own: Direction, *, reverse: bool, backend: Backend) -> Tensor:
+def one_direction(
+    xz: Tensor,
+    own: Direction,
+    *,
+    reverse: bool,
+    carry: Carry | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Carry | None]:
+    """One direction of `bidirectional_scan`: (its share (B, L, Di), the carry to its next part).
+
+    With a carry, xz is a part of a longer sequence: the next part is the one after it, with `reverse` the
+    one before it. Without one the sequence is whole, and nothing is carried.
+    """
     x, z = xz.chunk(2, dim=-1)
-    u = causal_conv_silu(x, own.conv_weight, own.conv_bias, reverse=reverse, backend=backend)
+    u, recent = _convolved(x, own, carry, reverse=reverse, backend=backend)
     rank, num_state = own.dt_proj.shape[1], own.A_log.shape[1]
     dt, B, C = F.linear(u, own.x_proj).split((rank, num_state, num_state), dim=-1)
     wide = torch.promote_types(own.A_log.dtype, torch.float32)
-    return selective_scan(
+    y, state = selective_scan(
         u,
         F.linear(dt, own.dt_proj).to(u.dtype),
         -torch.exp(own.A_log.to(wide)),
@@ -83,5 +104,24 @@ def _one_direction(xz: Tensor, own: Direction, *, reverse: bool, backend: Backen
         delta_bias=own.dt_bias.to(wide),
         delta_softplus=True,
         reverse=reverse,
+        initial_state=None if carry is None else carry.state,
+        return_final_state=True,
         backend=backend,
     )
+    return y, None if carry is None else Carry(state, recent)
+
+
+def _convolved(
+    x: Tensor, own: Direction, carry: Carry | None, *, reverse: bool, backend: Backend
+) -> tuple[Tensor, Tensor | None]:
+    """silu(conv(x)) and, with a carry, the inputs that the convolution of the next part needs."""
+    options = {"reverse": reverse, "backend": backend}
+    if carry is None:
+        return causal_conv_silu(x, own.conv_weight, own.conv_bias, **options), None
+    length, before = x.shape[1], carry.recent.shape[1]
+    joined = torch.cat([x, carry.recent] if reverse else [carry.recent, x], dim=1)
+    u = causal_conv_silu(joined, own.conv_weight, own.conv_bias, **options)
+    # copied: a view would keep the whole part in memory
+    if reverse:
+        return u[:, :length], joined[:, :before].clone()
+    return u[:, before:], joined[:, length:].clone()

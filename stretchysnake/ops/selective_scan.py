@@ -15,7 +15,7 @@ from stretchysnake.ops.packing import check_one_row, on_device, scan_packed
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
+Backend = Literal["auto", "reference", "torch", "cpu", "triton", "exported"]
 _announced: set[str] = set()
 
 
@@ -57,7 +57,8 @@ def selective_scan(
 
     backend: "auto" takes the native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA
     tensors where Triton is installed, else "torch", and logs the choice once. Backends differ in
-    speed only; "reference" is the plain loop. "triton" does not look at the values of a cu_seqlens
+    speed only; "reference" is the plain loop, "exported" what torch.export and
+    ONNX take. "triton" does not look at the values of a cu_seqlens
     that lies on the GPU: wrong ones give wrong results there, not an error.
 
     Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
@@ -96,13 +97,17 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             from stretchysnake.ops.selective_scan_torch import selective_scan_torch
 
             return selective_scan_torch
+        case "exported":
+            from stretchysnake.ops.selective_scan_exported import selective_scan_exported
+
+            return selective_scan_exported
         case "reference":
             from stretchysnake.ops.selective_scan_reference import selective_scan_reference
 
             return selective_scan_reference
         case _:
             raise ValueError(
-                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton'."
+                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton', 'exported'."
             )
 
 
@@ -126,7 +131,7 @@ def selective_scan_backward_flops(batch: int, length: int, channels: int, state:
 def choose_automatically(u: Tensor) -> str:
     """The backend that "auto" takes for tensors like u; said once in the log."""
     if torch.compiler.is_exporting():
-        return "torch"  # an exported program then runs where this package is not installed
+        return "exported"  # plain operations: the program runs where this package is not installed
     if torch.compiler.is_compiling():
         if u.is_cuda:
             return "triton" if triton_runtime.is_available() else "torch"

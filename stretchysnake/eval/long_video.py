@@ -1,0 +1,250 @@
+"""Features of a video of any length in constant memory: by windows that carry the scan's state, or exactly.
+
+    found = long_features("lecture.mp4", weights="weights.safetensors", frames_per_second=2)
+    found.feature                          # (C,), of the whole video
+    found.windows, found.seconds           # (n, C) and (begin, end) of each window
+
+What the two forms compute is said in models/long_sequence.py; docs/long_videos.md compares them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.frame_windows import contained_probe, frame_windows
+from stretchysnake.data.records import find_videos
+from stretchysnake.data.transforms import normalise
+from stretchysnake.data.video import DecodeError, VideoInfo
+from stretchysnake.eval.long_embeddings import LongEmbeddings
+from stretchysnake.eval.subject import read_subject
+from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.models.long_sequence import exact_features, window_features
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.train.checkpoint import sha256_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongSampling:
+    """How a long video is read."""
+
+    exact: bool = False
+    """One sequence of all frames, through a temporary file; else windows, whose features are averaged."""
+    num_frames: int | None = None
+    """Frames of the whole video, spread evenly; or give frames_per_second."""
+    frames_per_second: float | None = None
+    """Frames per second of the video, spread evenly over it."""
+    window: int | None = None
+    """Most frames in memory at once, and in the form by windows most frames of a window; None: the native number."""
+    stretches: int = 1
+    """By windows: the video is cut into so many stretches of time, and the means of each one's windows are put behind
+    one another: a feature of stretches·C numbers, which keeps the order that one mean forgets."""
+    scratch: str | None = None
+    """Folder for the temporary file of the exact form; None: the system's."""
+
+    def __post_init__(self):
+        if (self.num_frames is None) == (self.frames_per_second is None):
+            raise ValueError(
+                f"num_frames ({self.num_frames}) or frames_per_second ({self.frames_per_second}) must be given, "
+                "and not both: how many frames of a long video are read is for you to say"
+            )
+        for name in ("num_frames", "frames_per_second", "window", "stretches"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} ({value}) must be more than 0")
+        if self.exact and self.stretches != 1:
+            raise ValueError(
+                f"stretches ({self.stretches}) must be 1 in the exact form, which is one sequence"
+            )
+        if self.scratch is not None and not os.path.isdir(self.scratch):
+            raise ValueError(f"scratch ({self.scratch}) must be an existing folder; make it first")
+        if self.scratch is not None and not self.exact:
+            raise ValueError(
+                f"scratch ({self.scratch}) is used by the exact form only; leave it out"
+            )
+
+    def frames_of(self, info: VideoInfo, tubelet: int) -> int:
+        """How many frames of this video are read: at least one per stretch, and a multiple of the tubelet."""
+        wanted = self.num_frames
+        if wanted is None:
+            wanted = round(info.duration_seconds * self.frames_per_second)
+        return max(self.stretches, round(wanted / tubelet)) * tubelet
+
+    def __str__(self) -> str:
+        rate = (
+            f"{self.num_frames} frames"
+            if self.num_frames
+            else f"{self.frames_per_second:g} frames per second"
+        )
+        form = "one exact sequence" if self.exact else "the mean of windows that carry the state"
+        order = f", in {self.stretches} stretches" if self.stretches > 1 else ""
+        return f"{rate} spread evenly over the video, {form}{order}"
+
+
+@dataclass(frozen=True)
+class LongFeatures:
+    """The feature (C,) of a whole video, fp32; by windows also theirs, (n, C), with (begin, end) in seconds."""
+
+    feature: Tensor
+    windows: Tensor
+    seconds: list[tuple[float, float]]
+    num_frames: int
+    """Frames read of the whole video."""
+    scale: Scale
+    """Size and patch, and the frames of the longest window; in the exact form those of the whole video."""
+    repeated: bool
+    """The video has fewer frames than were to be read, so some were repeated."""
+
+
+def long_features(
+    path: str | os.PathLike,
+    *,
+    weights: str | os.PathLike,
+    num_frames: int | None = None,
+    frames_per_second: float | None = None,
+    exact: bool = False,
+    window: int | None = None,
+    stretches: int = 1,
+    size: int | None = None,
+    scratch: str | None = None,
+    num_workers: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> LongFeatures:
+    """The feature of a video of any length; memory depends on the window, not on the length.
+
+    Frames are num_frames segment centres of the whole video, or so many that there are frames_per_second;
+    they are resized to size × size (the weights' native size when None). `exact=True` gives what
+    `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a temporary file in
+    `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows, or
+    with `stretches` the means over so many stretches of time behind one another. Raises DecodeError when the video
+    cannot be read.
+    """
+    sampling = LongSampling(
+        exact=exact,
+        num_frames=num_frames,
+        frames_per_second=frames_per_second,
+        window=window,
+        stretches=stretches,
+        scratch=scratch,
+    )
+    model, scale = _subject_and_scale(weights, window, size)
+    return features_of_long_video(
+        model, scale, path, sampling, num_workers=num_workers, progress=progress
+    )
+
+
+def features_of_long_video(
+    model: VideoMamba,
+    scale: Scale,
+    path: str | os.PathLike,
+    sampling: LongSampling,
+    *,
+    num_workers: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> LongFeatures:
+    """`long_features` with a model at hand; scale says size, patch and the frames of a window."""
+    tubelet = model.config.tubelet_size
+    info = contained_probe(path, num_workers=num_workers)
+    num_frames = sampling.frames_of(info, tubelet)
+    repeated = num_frames > info.num_frames
+    spans = window_spans(num_frames, scale.num_frames, tubelet, at_least=sampling.stretches)
+    device = next(model.parameters()).device
+
+    def parts() -> Iterator[Tensor]:
+        indices = uniform_indices(info.num_frames, num_frames)
+        decoded = frame_windows(path, indices, spans, size=scale.size, num_workers=num_workers)
+        for frames in decoded:
+            yield normalise(torch.from_numpy(frames))[None].to(device)
+
+    if sampling.exact:
+        feature = exact_features(
+            model,
+            parts(),
+            scale.patch_size,
+            num_frames=num_frames,
+            grid="floor",
+            scratch=sampling.scratch,
+            progress=progress,
+        )[0]
+        scale = replace(scale, num_frames=num_frames)
+        none = torch.empty(0, len(feature))
+        return LongFeatures(_on_cpu(feature), none, [], num_frames, scale, repeated)
+    found = []
+    for feature in window_features(model, parts(), scale.patch_size, grid="floor"):
+        found.append(_on_cpu(feature[0]))
+        if progress:
+            progress(f"window {len(found)} of {len(spans)}")
+    windows = torch.stack(found)
+    feature = torch.cat([part.mean(0) for part in windows.tensor_split(sampling.stretches)])
+    per_frame = info.duration_seconds / num_frames
+    seconds = [(start * per_frame, stop * per_frame) for start, stop in spans]
+    scale = replace(scale, num_frames=max(stop - start for start, stop in spans))
+    return LongFeatures(feature, windows, seconds, num_frames, scale, repeated)
+
+
+def embed_long(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    sampling: LongSampling,
+    *,
+    weights: str | os.PathLike,
+    size: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> LongEmbeddings:
+    """`embed` of long videos, one after another: one feature per file, bad files listed and never replaced."""
+    videos = find_videos([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+    model, scale = _subject_and_scale(weights, sampling.window, size)
+    kept, features, failures, repeated = [], [], [], []
+    for number, path in enumerate(videos, 1):
+
+        def say(text: str, number: int = number) -> None:
+            if progress:
+                progress(f"video {number}/{len(videos)}: {text}")
+
+        try:
+            found = features_of_long_video(model, scale, path, sampling, progress=say)
+        except DecodeError as error:
+            failures.append((str(path), str(error)))
+            continue
+        features.append(found.feature)
+        kept.append(str(path))
+        if found.repeated:
+            repeated.append(str(path))
+    stacked = (
+        torch.stack(features)
+        if features
+        else torch.empty(0, sampling.stretches * model.config.embed_dim)
+    )
+    digest = sha256_of(Path(weights))
+    return LongEmbeddings(stacked, kept, scale, failures, repeated, digest, sampling=str(sampling))
+
+
+def window_spans(
+    num_frames: int, longest: int, tubelet: int = 1, *, at_least: int = 1
+) -> list[tuple[int, int]]:
+    """(start, stop) of the fewest windows of at most `longest` frames, as equal as the tubelet allows."""
+    tokens, most = num_frames // tubelet, longest // tubelet
+    if most < 1:
+        raise ValueError(f"window ({longest}) must be at least tubelet_size ({tubelet})")
+    count = max(at_least, -(-tokens // most))
+    ends = [tubelet * (i * tokens // count) for i in range(count + 1)]
+    return list(pairwise(ends))
+
+
+def _subject_and_scale(
+    weights: str | os.PathLike, window: int | None, size: int | None
+) -> tuple[VideoMamba, Scale]:
+    model, variant, _ = read_subject(weights)
+    native = variant.sets.native
+    num_frames = window or native.num_frames
+    return model, eval_scale(variant, num_frames=num_frames, size=size or native.size)
+
+
+def _on_cpu(feature: Tensor) -> Tensor:
+    return (
+        feature.float().cpu().clone()
+    )  # a clone of an inference tensor outside of it is an ordinary one

@@ -1,0 +1,62 @@
+"""An official VideoMamba checkpoint as safetensors, with a card that says what it is and what was changed."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from stretchysnake.models.checkpoints import (
+    left_out_of,
+    load_model,
+    read_checkpoint,
+    save_model,
+)
+
+# Names under which OpenGVLab publishes VideoMamba's weights.
+PUBLISHED = re.compile(
+    r"videomamba_(t|s|m)16_(in1k_res\d+|k400_f\d+_res\d+|k400_mask_(pt|ft)_f\d+_res\d+)\.pth"
+)
+NOT_STATED = "not stated"
+
+
+def convert(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    source: str | None = None,
+    licence: str | None = None,
+    **changes,
+) -> dict:
+    """Write the weights of a checkpoint to `out` (.safetensors) and return its card, which is also inside.
+
+    The card: source, licence, file name, sha256 of the file read, config, every resize (`changes`) and
+    what of the file is no weight (`left_out`). `changes` sets fields of the config, as in `load_model`. A tensor that
+    the model does not know, or lacks, is a ValueError. What is written is read again and compared bit for bit.
+    """
+    path, out = Path(path), Path(out)
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out ({out}) must end in .safetensors")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise ValueError(f"out ({out}) must not be the checkpoint itself; choose another name")
+    model, notes = load_model(path, **changes)
+    if source is None:
+        known = PUBLISHED.fullmatch(path.name)
+        source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if known else NOT_STATED
+    card = {
+        "source": source,
+        "licence": licence or NOT_STATED,
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "config": model.config.to_dict(),
+        "changes": notes,
+        "left_out": left_out_of(path),
+    }
+    save_model(out, model, card=card)
+    written = read_checkpoint(out)[0]
+    state = model.state_dict()
+    if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):
+        out.unlink()
+        raise RuntimeError(f"{out} did not come back as written and was removed; check the disk")
+    return card

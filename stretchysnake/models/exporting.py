@@ -1,0 +1,177 @@
+"""A VideoMamba as a program of its own: torch.export with any T, H and W, or ONNX at one scale; checked once written.
+
+Both hold plain operations only, so they run without this package; the selective scan is a loop inside
+(ops/selective_scan_exported.py).
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stretchysnake.models.checkpoints import load_weights
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.whole_file import unfinished_file
+
+TOLERANCE = 1e-4
+"""Largest difference of features and logits from the model's own that a written program may show."""
+INSTALL_ONNX = "pip install 'stretchysnake[export]'"
+_LARGEST = {"tokens": 4096, "grid": 64}
+"""Temporal tokens and patches per side that a dynamic program may be given."""
+
+
+class Checked(NamedTuple):
+    """What a written program was compared on."""
+
+    shapes: list[tuple[int, ...]]
+    """(B, 3, T, H, W) of each video."""
+    difference: float
+    """The largest difference from the model over all of them."""
+
+
+class _Outputs(nn.Module):
+    """video (1, 3, T, H, W) -> features (1, C) and, where the model has a head, logits (1, num_classes)."""
+
+    def __init__(self, model: VideoMamba, patch_size: int):
+        super().__init__()
+        self.model, self.patch_size = model, patch_size
+
+    def forward(self, video: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.features(video, self.patch_size)
+        if isinstance(self.model.head, nn.Linear):
+            return features, self.model.head(features)
+        return (features,)
+
+
+def export_program(
+    path: str | os.PathLike, model: VideoMamba, *, num_frames: int, size: int, patch_size: int
+) -> Checked:
+    """Write a torch.export program (.pt2) for videos (1, 3, T, H, W) of any T, H and W that fit the patch.
+
+    num_frames and size are those of the example it is traced with. The patch is fixed; positions are resized inside.
+    Load with torch.export.load(path).module(). RuntimeError, and no file, where it cannot be traced or where
+    what was written differs from the model by more than 1e-4 on the example and two other shapes.
+    """
+    tubelet = model.config.tubelet_size
+    whole = _Outputs(model.eval(), patch_size)
+    Dim = torch.export.Dim
+    dims = {
+        2: _multiple(Dim("t", min=2, max=_LARGEST["tokens"]), tubelet),
+        3: _multiple(Dim("h", min=2, max=_LARGEST["grid"]), patch_size),
+        4: _multiple(Dim("w", min=2, max=_LARGEST["grid"]), patch_size),
+    }
+    side = max(size, 2 * patch_size)
+    example = torch.zeros(1, 3, max(num_frames, 3 * tubelet), side, side)
+    more = (
+        (2 * tubelet, 3 * patch_size, 2 * patch_size),
+        (5 * tubelet, 2 * patch_size, 4 * patch_size),
+    )
+    shapes = [tuple(example.shape), *((1, 3, *shape) for shape in more)]
+    with unfinished_file(path) as part:
+        with torch.inference_mode(False), torch.no_grad():
+            program = _or_refused(
+                "torch.export",
+                lambda: torch.export.export(
+                    whole,
+                    (example,),
+                    dynamic_shapes=(dims,),
+                    prefer_deferred_runtime_asserts_over_guards=True,
+                ),
+            )
+            torch.export.save(program, part)
+            loaded = torch.export.load(part).module()
+        return _checked(path, whole, loaded, shapes)
+
+
+def export_onnx(
+    path: str | os.PathLike, model: VideoMamba, *, num_frames: int, size: int, patch_size: int
+) -> Checked:
+    """Write an ONNX model for videos (1, 3, num_frames, size, size); weights are resized to this scale beforehand.
+
+    Inputs and outputs are named video, features and logits. RuntimeError, and no file, where onnx, onnxscript or
+    onnxruntime is missing, where it cannot be converted, or where onnxruntime's outputs differ by more than 1e-4.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 torch.onnx needs it and would say so less clearly
+    except ImportError as error:
+        raise RuntimeError(f"export to ONNX needs {error.name}: {INSTALL_ONNX}") from None
+    config = model.config.but(num_frames=num_frames, image_size=size, patch_size=patch_size)
+    with torch.random.fork_rng(devices=[]):
+        fixed = VideoMamba(config).eval()
+    load_weights(fixed, {name: tensor.detach() for name, tensor in model.state_dict().items()})
+    whole = _Outputs(fixed, patch_size)
+    example = torch.zeros(1, 3, num_frames, size, size)
+    names = ["features", "logits"][: 1 + isinstance(fixed.head, nn.Linear)]
+
+    def convert():
+        program = torch.export.export(whole, (example,))
+        return torch.onnx.export(
+            program, dynamo=True, input_names=["video"], output_names=names, verbose=False
+        )
+
+    with unfinished_file(path) as part, torch.inference_mode(False), torch.no_grad():
+        with _quiet():
+            _or_refused("torch.onnx", convert).save(part)
+        if not any(node.op_type == "Scan" for node in onnx.load(part).graph.node):
+            raise RuntimeError(f"{path} was refused: the scan is not one Scan node of the graph")
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+
+        def run(video: Tensor) -> Iterable[Tensor]:
+            return map(torch.from_numpy, session.run(None, {"video": video.numpy()}))
+
+        asked = _Outputs(model.eval(), patch_size)  # resizes for itself: that is checked, too
+        return _checked(path, asked, run, [tuple(example.shape)])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch.onnx says about its own future and about torchvision, which this model does not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _multiple(dim, factor: int):
+    return dim if factor == 1 else factor * dim
+
+
+def _or_refused(tool: str, work: Callable):
+    try:
+        return work()
+    except Exception as error:
+        reason = next(
+            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise RuntimeError(f"{tool} refuses this model: {reason[:300]}") from error
+
+
+def _checked(path, whole: nn.Module, run: Callable, shapes: list[tuple[int, ...]]) -> Checked:
+    """Compare on random videos; the file is not kept when this raises."""
+    differences: list[float] = []
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for shape in shapes:
+            video = torch.randn(shape, generator=generator)
+            for found, wanted in zip(run(video), whole(video), strict=True):
+                differences.append(float((found - wanted).abs().max()))
+    difference = float(torch.tensor(differences).max())  # of NaN, NaN
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"{Path(path).name} was refused: its outputs differ from the model's by {difference:.1e}, "
+            f"more than {TOLERANCE:g}; nothing was written"
+        )
+    return Checked(shapes, difference)

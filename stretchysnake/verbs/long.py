@@ -1,0 +1,69 @@
+"""`stretchysnake long`: features of videos of any length, in constant memory."""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from stretchysnake.command_line import Progress, parsed
+
+EXAMPLES = (
+    "stretchysnake long lecture.mp4 --weights runs/mine/weights.safetensors --out features/ --frames_per_second 2\n"
+    "  stretchysnake long lectures/ --weights W --out features/ --form exact --frames 7200"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRun:
+    """Features of videos of any length in constant memory (docs/long_videos.md)."""
+
+    weights: str
+    """weights.safetensors of a training, or an official checkpoint."""
+    out: str
+    """Folder for features.npy, meta.jsonl and manifest.json."""
+    form: Literal["window", "exact"] = "window"
+    """"window" carries the scan's state from window to window and averages their features; "exact" is one sequence
+    of all frames, through a temporary file."""
+    frames: int | None = None
+    """Frames per video, spread evenly; or give frames_per_second."""
+    frames_per_second: float | None = None
+    """Frames read per second of video."""
+    size: int | None = None
+    """Pixels per side; null means the native size."""
+    window: int | None = None
+    """Most frames in memory at once; null means the native number."""
+    stretches: int | None = None
+    """With form window: the windows' means of so many stretches of time behind one another, which keeps their order."""
+    scratch: str | None = None
+    """With form exact: folder for the temporary file; null means the system's."""
+
+
+def run(argv: list[str]) -> int:
+    run, paths = parsed("long", LongRun, EXAMPLES, argv, paths=True)
+    from stretchysnake.eval.long_embeddings import save_long_embeddings
+    from stretchysnake.eval.long_video import LongSampling, embed_long
+
+    sampling = LongSampling(
+        exact=run.form == "exact",
+        num_frames=run.frames,
+        frames_per_second=run.frames_per_second,
+        window=run.window,
+        stretches=1 if run.stretches is None else run.stretches,
+        scratch=run.scratch,
+    )
+    progress = Progress()
+    found = embed_long(paths, sampling, weights=run.weights, size=run.size, progress=progress)
+    progress.close()
+    for _, reason in found.failures:  # the reason names the file
+        print(f"skipped {reason}", file=sys.stderr)
+    for path in found.repeated:
+        print(f"{path}: fewer frames than asked for, frames repeated", file=sys.stderr)
+    if not found.paths:
+        raise ValueError(
+            f"none of the {len(found.failures)} videos could be read; nothing was written"
+        )
+    save_long_embeddings(run.out, found)
+    print(
+        f"{len(found.paths)} of {len(found.paths) + len(found.failures)} videos, "
+        f"{found.features.shape[1]} numbers each, at S={found.scale.size}, {found.sampling}: {run.out}"
+    )
+    return 0 if not found.failures else 1
