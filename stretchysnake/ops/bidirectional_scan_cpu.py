@@ -34,10 +34,21 @@ def _both(
     xz = xz.contiguous()
     x, _ = xz.chunk(2, dim=-1)
     directions = [_dense(forward), _dense(backward)]
-    us = x.new_empty(2, *x.shape)
-    run("conv_forward", [_conv(x, own, i, y=us[i]) for i, own in enumerate(directions)])
-    projected = torch.bmm(us.flatten(1, 2), _stacked(directions, "x_proj").mT)
-    projected = projected.unflatten(1, x.shape[:2])
+    us, outputs = x.new_empty(2, *x.shape), directions[0].x_proj.shape[0]
+    projected = x.new_empty(2, *x.shape[:2], outputs)
+    convolutions = [
+        _conv(
+            x,
+            own,
+            i,
+            y=us[i],
+            projection=own.x_proj,
+            projected=projected[i],
+            outputs=outputs,
+        )
+        for i, own in enumerate(directions)
+    ]
+    run("conv_forward", convolutions)
     y, states = torch.empty_like(us[0]), _new_states(us, directions[0].A_log.shape[1], keep)
     scans = [
         _scan(xz, us[i], projected[i], own, i, y=y, checkpoints=states[i] if keep else None)
@@ -142,10 +153,10 @@ def _dense(own: list[Tensor]) -> Direction:
     return Direction(*(tensor.contiguous() for tensor in own))
 
 
-def _conv(x: Tensor, own: Direction, reverse: int, **outputs: Tensor):
+def _conv(x: Tensor, own: Direction, reverse: int, **more: Tensor | int):
     """The convolution of one direction; the second adds to what the first leaves in grad_x."""
     weights = {"weight": own.conv_weight, "bias": own.conv_bias}
-    return conv_problem(x, **weights, reverse=reverse, adds=reverse, **outputs)
+    return conv_problem(x, **weights, reverse=reverse, adds=reverse, **more)
 
 
 def _scan(

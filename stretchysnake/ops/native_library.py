@@ -10,7 +10,7 @@ import torch
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY_PATH = Path(__file__).parent / "native" / f"libstretchysnake{_SUFFIX}"
-ABI_VERSION = 4
+ABI_VERSION = 5
 _HOW_TO_BUILD = "run `pip install .` with a C++ compiler (g++ or clang++) on the path"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stretchysnake.ops import native_library
 
-_ROWS = ("u", "delta", "B", "C", "z", "dt", "grad_y", "grad_z", "x", "grad_x")
+_ROWS = {"u", "delta", "B", "C", "z", "dt", "grad_y", "grad_z", "x", "grad_x", "projected"}
 
 
 def _fields(*names: str) -> list[tuple[str, type]]:
@@ -40,7 +40,8 @@ class ConvProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
-        *("x", "weight", "bias", "y", "grad_y", "grad_x", "grad_weight", "grad_bias"),
+        *("x", "weight", "bias", "y", "outputs", "projection", "projected", "grad_y", "grad_x"),
+        *("grad_weight", "grad_bias"),
     )
 
 
@@ -55,14 +56,20 @@ class NormProblem(ctypes.Structure):
     )
 
 
+_PLACES = {
+    kind: {name: place for place, (name, _) in enumerate(kind._fields_)}
+    for kind in (ScanProblem, ConvProblem)
+}
+
+
 def scan_problem(u: Tensor, A: Tensor, **values: Tensor | int | None) -> ScanProblem:
     """A scan of u (B, L, D) by A (D, N); tensors by name, absent ones None, flags as numbers."""
-    return _filled(ScanProblem(state=A.shape[1]), u, u=u, A=A, **values)
+    return _filled(ScanProblem, u, u=u, A=A, state=A.shape[1], **values)
 
 
 def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> ConvProblem:
     """A convolution of x (B, L, D) with weight (D, K); tensors by name, flags as numbers."""
-    return _filled(ConvProblem(width=weight.shape[1]), x, x=x, weight=weight, **values)
+    return _filled(ConvProblem, x, x=x, weight=weight, width=weight.shape[1], **values)
 
 
 def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> NormProblem:
@@ -82,25 +89,28 @@ def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> No
     return problem
 
 
-def _filled(problem, sequence: Tensor, **values: Tensor | int | None):
-    problem.batch, problem.length, problem.channels = sequence.shape
-    problem.is_double = sequence.dtype == torch.float64
-    problem.num_threads = torch.get_num_threads()
-    problem.tensors = values  # the pointers below hold as long as the problem lives
+def _filled(kind: type, sequence: Tensor, **values: Tensor | int | None):
+    places = _PLACES[kind]
+    numbers = [0] * len(kind._fields_)
+    numbers[0], numbers[1], numbers[2] = sequence.shape
+    numbers[places["is_double"]] = sequence.dtype == torch.float64
+    numbers[places["num_threads"]] = torch.get_num_threads()
     for name, value in values.items():
         if value is None:
             continue
+        place = places[name]
         if not isinstance(value, Tensor):
-            setattr(problem, name, value)
+            numbers[place] = value
             continue
         assert value.dtype == sequence.dtype, (name, value.dtype, sequence.dtype)
-        setattr(problem, name, value.data_ptr())
+        numbers[place] = value.data_ptr()
         if name in _ROWS:
-            assert value.stride(-1) == 1 or value.shape[-1] == 1, name
-            setattr(problem, f"{name}_batch_stride", value.stride(0))
-            setattr(problem, f"{name}_row_stride", value.stride(1))
+            numbers[place + 1], numbers[place + 2], last = value.stride()
+            assert last == 1 or value.shape[-1] == 1, name
         else:
             assert value.is_contiguous(), name
+    problem = kind(*numbers)
+    problem.tensors = values  # the pointers hold as long as the problem lives
     return problem
 
 

@@ -2,6 +2,7 @@
 //
 // Symbols: B batch, L tokens, D channels, W kernel width, V lanes of a vector, block = V channels.
 #include "kernels.h"
+#include "projection.h"
 #include "vector_math.h"
 
 namespace KERNEL_NAMESPACE {
@@ -75,17 +76,28 @@ void forward(const ConvProblem& p, int64_t batch_index, int64_t first, int64_t e
         taps[block * (W + 1) + W] =
             p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : Vec<T>{};
     }
-    for (int64_t piece = first; piece < end; piece += kPiece)
+    for (int64_t piece = first; piece < end; piece += kPiece) {
+        const int64_t last = piece + kPiece < end ? piece + kPiece : end;
         for (int64_t block = 0; block < blocks; ++block) {
             const int64_t channel = block * Simd<T>::lanes;
             const int count = block_lanes<T>(p, block);
             const Vec<T>* tap = taps + block * (W + 1);
-            const int64_t last = piece + kPiece < end ? piece + kPiece : end;
             for (int64_t t = piece; t < last; ++t) {
                 const Vec<T> sum = convolve<T, known_width>(x, tap, tap[W], W, t, channel, count);
                 store<T>(y.row(t) + channel, sum * sigmoid<T>(sum), count);
             }
         }
+        if (!p.projection) continue;
+        const T* rows[kPiece];
+        T* out[kPiece];
+        const Reader<T> projected(p, p.projected, batch_index);
+        for (int64_t t = piece; t < last; ++t) {
+            rows[t - piece] = y.row(t);
+            out[t - piece] = projected.row(t);
+        }
+        project<T>(rows, out, static_cast<int>(last - piece),
+                   static_cast<const T*>(p.projection), p.channels, p.outputs);
+    }
 }
 
 template <typename T, int known_width>

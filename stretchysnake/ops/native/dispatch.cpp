@@ -224,6 +224,20 @@ void run_forward(const Problem* problems, int count, const Division& division, i
     });
 }
 
+// A projection (outputs, D) as (panel, D, outputs of a panel), with zeros for outputs it does not have.
+template <typename T> std::unique_ptr<Scratch> packed_projection(const ConvProblem& p) {
+    const int64_t width = kPanel * lanes_of(p.is_double);
+    const int64_t panels = (p.outputs + width - 1) / width;
+    auto packed = std::make_unique<Scratch>(panels * p.channels * width * sizeof(T), true);
+    T* to = reinterpret_cast<T*>(packed->at(0));
+    const T* from = static_cast<const T*>(p.projection);
+    for (int64_t output = 0; output < p.outputs; ++output) {
+        T* column = to + output / width * p.channels * width + output % width;
+        for (int64_t d = 0; d < p.channels; ++d) column[d * width] = from[output * p.channels + d];
+    }
+    return packed;
+}
+
 // Tokens whose rows are still near when the second direction of a convolution reads them.
 constexpr int64_t kConvTokens = 128;
 
@@ -257,7 +271,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 4; }
+int stretchysnake_abi_version() { return 5; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 
@@ -309,9 +323,17 @@ int stretchysnake_scan_backward(const ScanProblem* problems, int count) {
 int stretchysnake_conv_forward(const ConvProblem* problems, int count) {
     return guarded([&] {
         const ConvProblem& p = problems[0];
-        const double values = 1.0 * count * p.batch * p.length * p.channels;
+        std::vector<ConvProblem> packed(problems, problems + count);
+        std::vector<std::unique_ptr<Scratch>> weights;
+        for (ConvProblem& each : packed) {
+            if (!each.projection) continue;
+            weights.push_back(each.is_double ? packed_projection<double>(each)
+                                             : packed_projection<float>(each));
+            each.projection = weights.back()->at(0);
+        }
+        const double values = 1.0 * count * p.batch * p.length * (p.channels + p.outputs);
         const Division tokens(p.batch, p.length, p.num_threads, values, kForwardParts);
-        run_forward(problems, count, tokens, kConvTokens, kernels->conv_workspace(p),
+        run_forward(packed.data(), count, tokens, kConvTokens, kernels->conv_workspace(p),
                     kernels->conv_forward);
     });
 }

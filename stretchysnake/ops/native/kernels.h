@@ -42,6 +42,11 @@ struct ConvProblem {
     int64_t is_double, num_threads;
     Rows x;
     void *weight, *bias, *y;
+    // Forward only, where projection is not null: projected (L, outputs) = y projection^T, row by row
+    // while they are in the cache; projection (outputs, D).
+    int64_t outputs;
+    void* projection;
+    Rows projected;
     Rows grad_y, grad_x;
     void *grad_weight, *grad_bias;
 };
@@ -54,6 +59,9 @@ struct NormProblem {
     void* inverse;  // 1 / rms of every row, for the backward
     void *grad_y, *grad_sum, *grad_x, *grad_weight;
 };
+
+// Vectors of outputs of a projection that are computed together, from weights packed for it.
+constexpr int kPanel = 3;
 
 // One piece of work: blocks (of the convolution's forward: tokens) [first, end) of one sequence,
 // or rows of the norm.
