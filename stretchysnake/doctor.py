@@ -6,6 +6,8 @@ import time
 import torch
 
 from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.add_rms_norm import add_rms_norm
+from stretchysnake.ops.bidirectional_scan import Direction, bidirectional_scan
 from stretchysnake.ops.causal_conv import causal_conv_silu
 from stretchysnake.ops.selective_scan import selective_scan
 
@@ -15,6 +17,12 @@ EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "sklearn": "probe",
+    "rich": "progress",
+    "tensorboard": "tensorboard",
+    "torchcodec": "torchcodec",
+    "faiss": "faiss",
+    "lancedb": "lancedb",
+    "onnx": "export",
 }
 LIMIT = 1e-5  # relative to each tensor's largest value
 
@@ -64,7 +72,7 @@ def doctor() -> tuple[bool, list[str]]:
 
 
 def worst_error(backend: str) -> tuple[str, float]:
-    """(tensor, error) of the scan and the convolution, both directions, against the plain loop in fp64."""
+    """(tensor, error) of every operation, in both directions, against the plain composition in fp64."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -82,11 +90,22 @@ def worst_error(backend: str) -> tuple[str, float]:
         "delta_bias": normal(channels) - 3,
     }
     conv = {"x": scan["u"], "weight": normal(channels, 4), "bias": normal(channels)}
+    both = {"xz": normal(2, length, 2 * channels)}
+    for way in ("forward", "backward"):
+        shapes = {
+            **{"conv_weight": (channels, 4), "conv_bias": (channels,)},
+            **{"x_proj": (5 + 2 * state, channels), "dt_proj": (channels, 5)},
+            **{"dt_bias": (channels,), "A_log": (channels, state), "D": (channels,)},
+        }
+        both |= {f"{way} {name}": 0.3 * normal(*shape) for name, shape in shapes.items()}
+    norm = {"x": scan["u"], "residual": scan["delta"], "weight": normal(channels)}
     worst = ("", 0.0)
     for reverse in (False, True):
         for inputs, operation in (
             (scan, lambda backend, **t: selective_scan(**t, delta_softplus=True, backend=backend)),
             (conv, lambda backend, **t: causal_conv_silu(**t, backend=backend)),
+            (both, _bidirectional),
+            (norm, _norm),
         ):
             found = _with_gradients(operation, inputs, torch.float32, reverse, backend)
             exact = _with_gradients(operation, inputs, torch.float64, reverse, "reference")
@@ -97,8 +116,22 @@ def worst_error(backend: str) -> tuple[str, float]:
     return worst
 
 
+def _bidirectional(backend: str, *, reverse: bool, xz: torch.Tensor, **parameters: torch.Tensor):
+    directions = [
+        Direction(*(parameters[f"{way} {name}"] for name in Direction._fields))
+        for way in ("forward", "backward")
+    ]
+    return bidirectional_scan(xz, *(directions[::-1] if reverse else directions), backend=backend)
+
+
+def _norm(backend: str, *, reverse: bool, **tensors: torch.Tensor) -> torch.Tensor:
+    y, total = add_rms_norm(**tensors, backend="cpu" if backend == "cpu" else "torch")
+    return y + total
+
+
 def _with_gradients(operation, inputs: dict, dtype: torch.dtype, reverse: bool, backend: str):
-    leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+    device = "cuda" if backend == "triton" else "cpu"
+    leaves = {name: tensor.to(device, dtype).requires_grad_() for name, tensor in inputs.items()}
     y = operation(backend, reverse=reverse, **leaves)
     weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y).to(y.device)
     gradients = torch.autograd.grad(y, list(leaves.values()), weights)
