@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.ops.operation import constant_when_compiled
+
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY_PATH = Path(__file__).parent / "native" / f"libstretchysnake{_SUFFIX}"
 ABI_VERSION = 5
@@ -79,13 +81,10 @@ def unavailable_reason() -> str | None:
     return _open()[1]
 
 
+@constant_when_compiled
 def is_available() -> bool:
     """Whether the native kernels can be used."""
     return _open()[0] is not None
-
-
-# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, 1.2 s of every start.
-is_available._dynamo_marked_constant = True
 
 
 def instruction_set() -> str:

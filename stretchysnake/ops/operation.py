@@ -19,3 +19,12 @@ def operation(name: str) -> Callable[[Callable], torch._ops.OpOverload]:
         return getattr(torch.ops.stretchysnake, name).default
 
     return register
+
+
+def constant_when_compiled(function: Callable) -> Callable:
+    """Let torch.compile take what a function returns once for always.
+
+    Sets what torch.compiler.assume_constant_result sets, without importing torch._dynamo.
+    """
+    function._dynamo_marked_constant = True
+    return function

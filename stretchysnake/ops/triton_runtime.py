@@ -7,6 +7,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from stretchysnake.ops.operation import constant_when_compiled
+
 _HOW_TO_INSTALL = "run `pip install triton` (Linux; torch for CUDA brings it along)"
 
 
@@ -51,13 +53,13 @@ def unavailable_reason() -> str | None:
     return _found()[1]
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def is_available() -> bool:
     """Whether the Triton kernels can be used."""
     return _found()[1] is None
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def is_interpreted() -> bool:
     """Whether TRITON_INTERPRET=1 runs the kernels on the CPU, program after program."""
     return _found()[0]

@@ -1,5 +1,8 @@
 """What torch knows of the native operations: fake kernels, autograd, FLOPs, compilation."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from scan_problems import make_inputs
@@ -76,3 +79,14 @@ def test_exported_program_holds_plain_operations_only():
     torch.testing.assert_close(
         program.module()(*arguments), Scan()(*arguments), rtol=1e-5, atol=1e-5
     )
+
+
+def test_nothing_of_torchs_compiler_is_imported_before_something_is_compiled():
+    script = (
+        "import sys, torch; from stretchysnake import VideoMamba, VideoMambaConfig\n"
+        "model = VideoMamba(VideoMambaConfig.named('nano', num_classes=2))\n"
+        "model(torch.zeros(1, 3, 2, 16, 16)).sum().backward()\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
