@@ -23,6 +23,7 @@ VERBS = {
     "convert": "an official VideoMamba checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
+    "completion": "a script that completes verbs and options in bash and zsh",
 }
 """What each verb does; the verb itself is `verbs/VERB.py`."""
 

@@ -1,5 +1,7 @@
 """The command line as a user types it: examples, mistakes, exit codes."""
 
+import functools
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -126,3 +128,37 @@ def test_doctor_tells_what_is_there(capsys):
     printed = capsys.readouterr().out
     assert "native CPU kernels" in printed
     assert "Triton GPU kernels" in printed
+
+
+@functools.cache
+def completion_script() -> str:
+    command = [sys.executable, "-m", "stretchysnake.cli", "completion"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last word."""
+    line = " ".join(f"'{word}'" for word in words)
+    script = completion_script()
+    script += f"COMP_WORDS=(stretchysnake {line}); COMP_CWORD={len(words)}; _stretchysnake\n"
+    script += 'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return found.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("emb",), ["embed"]),
+        (("embed", "--fra"), ["--frames"]),
+        (("train", "--optim.l"), ["--optim.lr", "--optim.layer_decay"]),
+        (("train", "--dry"), ["--dry-run"]),
+        (("data", "ch"), ["check"]),
+        (("data", "--clea"), ["--clean"]),
+        (("embed", "nothing"), []),
+    ],
+    ids=" ".join,
+)
+def test_bash_completes_verbs_actions_and_options(words, wanted):
+    assert completed(*words) == wanted

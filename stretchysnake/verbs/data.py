@@ -9,6 +9,8 @@ EXAMPLES = (
     "  stretchysnake data list lvu /data/lvu --task scene --out scene.csv"
 )
 
+ACTIONS = ("info", "list", "check")
+
 
 def run(argv: list[str]) -> int:
     verbs = {"info": _benchmark, "list": _benchmark, "check": _check}

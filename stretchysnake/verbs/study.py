@@ -11,12 +11,13 @@ EXAMPLES = (
     "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]"
 )
 BENCHMARKS = ("motion-digits",)
+FLAGS = ("--quick", "--dry-run")
 
 
 def run(argv: list[str]) -> int:
     from stretchysnake.recipes.study_plan import StudyRun, quick_study
 
-    flags = {word: word in argv for word in ("--quick", "--dry-run")}
+    flags = {word: word in argv for word in FLAGS}
     argv = [word for word in argv if word not in flags]
     if argv and not argv[0].startswith("-"):
         if argv[0] not in BENCHMARKS:

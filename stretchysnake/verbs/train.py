@@ -13,6 +13,8 @@ EXAMPLES = (
     "  stretchysnake train --resume runs/mine\n"
     "  torchrun --nproc-per-node 4 -m stretchysnake.cli train --config run.yaml"
 )
+FLAGS = ("--resume", "--dry-run")
+"""What `run` takes beside the fields of a TrainRun."""
 
 
 def run(argv: list[str]) -> int:
