@@ -27,6 +27,10 @@ def add_rms_norm(
     fp32 and returned in the dtype of weight. The native kernel takes three tensors of fp32 or of fp64
     on the CPU; "auto" leaves everything else to torch, "cpu" refuses it (ValueError).
     """
+    if weight.shape != x.shape[-1:]:
+        raise ValueError(
+            f"weight (shape {tuple(weight.shape)}) must have shape (C,) = ({x.shape[-1]},)"
+        )
     tensors = (x, residual, weight)
     fits = (
         all(tensor.is_cpu and tensor.dtype == x.dtype for tensor in tensors)

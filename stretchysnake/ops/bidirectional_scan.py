@@ -51,17 +51,47 @@ def bidirectional_scan(
     ``selective_scan`` of u with delta_bias = dt_bias, softplus, D and gate z. The backward one reads
     from the last token to the first. Returns (B, L, Di) in the dtype of xz; state and accumulation are
     fp32, fp64 for fp64 parameters. backend as in ``selective_scan``; where it is the native one and
-    xz and the parameters share fp32 or fp64, outside autocast, the threads are woken three times for
-    all of it, delta is never stored, and the gate is applied once to the sum.
+    xz and the parameters share fp32 or fp64, outside autocast, the threads are woken twice for
+    all of it, delta is never stored, and the gate is applied once to the sum. ValueError names a wrong shape.
 
     Source: Vision Mamba (Zhu et al., 2024), algorithm 1; VideoMamba adds the two without halving.
     """
+    _check_inputs(xz, forward, backward)
     if _is_native(xz, (*forward, *backward), backend):
         from stretchysnake.ops.bidirectional_scan_cpu import bidirectional_scan_cpu
 
         return bidirectional_scan_cpu(xz, forward, backward)
     ahead, _ = one_direction(xz, forward, reverse=False, backend=backend)
     return ahead + one_direction(xz, backward, reverse=True, backend=backend)[0]
+
+
+def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
+    if xz.dim() != 3 or xz.shape[2] % 2:
+        raise ValueError(
+            f"xz (shape {tuple(xz.shape)}) must be (B, L, 2 Di): x and z behind one another"
+        )
+    inner, (_, rank), (_, num_state) = (
+        xz.shape[2] // 2,
+        forward.dt_proj.shape,
+        forward.A_log.shape,
+    )
+    width = forward.conv_weight.shape[-1]
+    wanted = Direction(
+        conv_weight=(inner, width),
+        conv_bias=(inner,),
+        x_proj=(rank + 2 * num_state, inner),
+        dt_proj=(inner, rank),
+        dt_bias=(inner,),
+        A_log=(inner, num_state),
+        D=(inner,),
+    )
+    for way, own in (("forward", forward), ("backward", backward)):
+        for name, tensor, shape in zip(Direction._fields, own, wanted, strict=True):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{way}.{name} (shape {tuple(tensor.shape)}) must have shape {shape}, as xz and "
+                    "forward's dt_proj, A_log and conv_weight give it"
+                )
 
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:

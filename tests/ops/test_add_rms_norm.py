@@ -49,6 +49,8 @@ def test_mixed_dtypes_go_to_torch_and_are_refused_by_name():
         ValueError, match=r"x \(torch.bfloat16, cpu\).*must be fp32.*backend='torch'"
     ):
         add_rms_norm(x, residual, torch.ones(8), backend="cpu")
+    with pytest.raises(ValueError, match=r"weight \(shape \(7,\)\) must have shape"):
+        add_rms_norm(x, residual, torch.ones(7))
     with pytest.raises(ValueError, match=r"backend \('gpu'\) must be one of"):
         add_rms_norm(x, residual, torch.ones(8), backend="gpu")
 

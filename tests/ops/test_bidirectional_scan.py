@@ -159,3 +159,13 @@ def test_double_backward_is_refused():
     y = bidirectional_scan(xz.requires_grad_(), forward, backward)
     with pytest.raises(RuntimeError, match=r"bidirectional_scan .* no second derivative"):
         torch.autograd.grad(y.sum(), xz, create_graph=True)
+
+
+@pytest.mark.parametrize("name", Direction._fields)
+def test_a_wrong_shape_is_named_before_any_kernel_runs(name):
+    xz, forward, backward = problem(1, 5, 4, 2, 1, dtype=torch.float32)
+    wrong = backward._replace(**{name: getattr(backward, name)[:-1]})
+    with pytest.raises(ValueError, match=rf"backward\.{name} \(shape .*must have shape"):
+        bidirectional_scan(xz, forward, wrong)
+    with pytest.raises(ValueError, match=r"xz \(shape \(1, 5, 7\)\) must be"):
+        bidirectional_scan(xz[..., :7], forward, backward)
