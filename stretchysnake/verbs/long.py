@@ -31,7 +31,7 @@ class LongRun:
     """Pixels per side; null means the native size."""
     window: int | None = None
     """Most frames in memory at once; null means the native number."""
-    stretches: int | None = None
+    stretches: int = 1
     """With form window: the windows' means of so many stretches of time behind one another, which keeps their order."""
     scratch: str | None = None
     """With form exact: folder for the temporary file; null means the system's."""
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
         num_frames=run.frames,
         frames_per_second=run.frames_per_second,
         window=run.window,
-        stretches=1 if run.stretches is None else run.stretches,
+        stretches=run.stretches,
         scratch=run.scratch,
     )
     progress = Progress()
