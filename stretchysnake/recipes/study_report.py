@@ -15,7 +15,8 @@ def write_study(
 
     `main` are the rows of all methods, `other` those of vanilla trained at another T.
     """
-    from stretchysnake.report.claims import claims, claims_in_words, claims_table, order_table
+    from stretchysnake.report.claims import claims, claims_in_words
+    from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.context import ReportContext, write_context
     from stretchysnake.report.export import write_tables
     from stretchysnake.report.headlines import claim, headlines
@@ -24,10 +25,9 @@ def write_study(
     from stretchysnake.whole_file import write_whole
 
     out = Path(run.out)
-    found = claims(main, other_vanillas=other)
+    rows = [*main, *other]
     retrieval = select(main, protocol="retrieval", metric="top1")
-    orders = [order_table(main, dataset=PREFIX + suite) for suite in suites.clips]
-    words = [claim(headlines(retrieval)), *claims_in_words(found)]
+    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
     training = [
         training_info(
             t.run, result, model=t.method if t.is_main else f"{t.method} T={t.num_frames}"
@@ -36,7 +36,6 @@ def write_study(
     ]
     context = ReportContext(
         title="The paper's experiments on MotionDigits",
-        summary=" ".join(words),
         suites=suite_infos(suites, out=out),
         training=training,
         commands=[command_of(run)],
@@ -47,21 +46,16 @@ def write_study(
         notes=notes(run),
         pictures=_pictures(run, suites, trained, out / "pictures"),
     )
-    written = [path.name for path in write_tables(out / "tables", [*main, *other], context)]
-    for table, name in [
-        (claims_table(found), "claims"),
-        *zip(orders, (f"order-{s}" for s in suites.clips), strict=True),
-    ]:
-        write_whole(out / "tables" / f"{name}.md", table.to_markdown())
-        write_whole(out / "tables" / f"{name}.csv", table.to_csv())
+    written = [path.name for path in write_tables(out / "tables", rows, context)]
     write_overview_png(out / "overview.png", retrieval, dataset=PREFIX + run.suites[0])
-    write_page(out / "report.html", [*main, *other], context)
+    write_page(out / "report.html", rows, context)
     write_context(out / "context.json", context)
     lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
-    lines += [claims_table(found).to_markdown(), *(order.to_markdown() for order in orders)]
+    tables = [claims_grid(rows), *tables_of_claims(rows)]
+    lines += [table.to_markdown() for table in tables if table]
     lines += ["## What this rests on", "", *(f"- {note}" for note in notes(run)), ""]
     lines += [
-        f"- Rows: {len(main) + len(other)} in rows.jsonl; seeds {', '.join(map(str, run.seeds))}.",
+        f"- Rows: {len(rows)} in rows.jsonl; seeds {', '.join(map(str, run.seeds))}.",
         "",
     ]
     lines += ["Command:", "", f"    {command_of(run)}", "", "Tables:", ""]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stretchysnake.comparison import Difference, mean_difference, seed_interval
-from stretchysnake.report.cells import datasets_of, label, models_of, percent, points
-from stretchysnake.report.plain_table import PlainTable
-from stretchysnake.results import Row, latest, select
+from stretchysnake.comparison import Difference, mean_difference
+from stretchysnake.report.cells import datasets_of, label, main_rows, models_of
+from stretchysnake.results import Row, select
 
 PATCHED = "retrieval-static_tokens-patches"
 """Protocol of Table A2's models, tested with the patches of static tokens."""
@@ -43,18 +41,16 @@ class Claim:
 
 
 def claims(
-    rows: Sequence[Row],
-    *,
-    other_vanillas: Sequence[Row] = (),
-    model: str = "static_tokens",
-    baseline: str = "vanilla",
+    rows: Sequence[Row], *, model: str = "static_tokens", baseline: str = "vanilla"
 ) -> list[Claim]:
     """The paper's claims on every data set of the rows, in the order of the paper.
 
-    `rows` hold one vanilla, trained at its native scale; `other_vanillas` are rows of those trained at
-    another T, each in the cells of its own T (Table A3).
+    Vanillas trained at another T than the main one are compared in the cells of that T alone (Table A3).
     """
     found = []
+    everything, rows = rows, main_rows(rows)
+    main_runs = {row.run_id for row in rows}
+    others = [row for row in everything if row.run_id not in main_runs]
 
     def add(name, source, chosen, against, **place):
         protocols = {row.protocol for row in select(chosen, model=model)}
@@ -103,84 +99,11 @@ def claims(
     for other in models_of(equal):
         pair = [*select(equal, model=other), *select(main, model=model)]
         add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other)
-    if own := select(other_vanillas, protocol="retrieval", metric="top1", model=baseline):
+    if own := select(others, protocol="retrieval", metric="top1", model=baseline):
         at = {row.num_frames for row in own}
         pair = [*own, *(row for row in select(main, model=model) if row.num_frames in at)]
         add(f"{names[0]} beats {names[1]} trained at the tested T", "Table A3", pair, baseline)
     return found
-
-
-def claims_table(found: Sequence[Claim]) -> PlainTable:
-    """One line for each claim and data set; what was not measured says why."""
-    lines = []
-    for claim in found:
-        d = claim.difference
-        head = (claim.name, claim.source, claim.dataset)
-        if d is None:
-            lines.append((*head, f"{claim.verdict}: {claim.reason}", *["–"] * 7))
-            continue
-        interval = "–"
-        if d.interval is not None:
-            interval = f"{points(d.interval.low)} to {points(d.interval.high)} ({d.interval_over})"
-        lines.append(
-            (
-                *head,
-                claim.verdict,
-                points(d.mean),
-                interval,
-                percent(d.mean_a),
-                percent(d.mean_b),
-                f"{len(d.cells)} of {len(d.cells) + d.num_cells_left_out}",
-                ", ".join(map(str, d.seeds)),
-                f"{claim.num_queries} of {claim.num_expected}",
-            )
-        )
-    return PlainTable(
-        title="The paper's claims at this size: differences of top1, in points",
-        head=("claim", "paper", "data set", "verdict", "difference", "95 % interval", "model", "against",
-              "cells", "seeds", "queries"),
-        rows=tuple(lines),
-        note="Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
-        "not hold: below; not settled: it holds zero. Over seeds: Student's t; over queries (one seed): blind to the "
-        "luck of a training. Intervals are not corrected for the number of claims.",
-    )  # fmt: skip
-
-
-def order_table(rows: Sequence[Row], *, dataset: str, protocol: str = "retrieval") -> PlainTable:
-    """The methods from best to worst by top1 over the cells that all of them have, with intervals over seeds."""
-    chosen = latest(select(rows, dataset=dataset, protocol=protocol, metric="top1", status="ok"))
-    models = models_of(chosen)
-    sides: dict[tuple[str, int], dict] = {}
-    for row in chosen:
-        sides.setdefault((row.model, row.seed), {})[row.num_frames, row.size] = row.value
-    shared = sorted(set.intersection(*map(set, sides.values()))) if sides else []
-    offered = {cell for side in sides.values() for cell in side}
-    scores = {}
-    for model in models if shared else ():
-        seeds = [side for (name, _), side in sides.items() if name == model]
-        scores[model] = [statistics.fmean(side[cell] for cell in shared) for side in seeds]
-    lines = []
-    for model in sorted(scores, key=lambda name: -statistics.fmean(scores[name])):
-        interval = seed_interval(scores[model])
-        lines.append(
-            (
-                f"{len(lines) + 1}. {label(model)}",
-                percent(statistics.fmean(scores[model])),
-                f"{percent(interval.low)} to {percent(interval.high)}"
-                if interval
-                else "– (one seed)",
-                str(len(scores[model])),
-                f"{len(shared)} of {len(offered)}",
-                f"{min(row.num_queries for row in chosen)} of {max(row.num_expected for row in chosen)}",
-            )
-        )
-    return PlainTable(
-        title=f"{dataset}: the methods in order, {protocol} top1 over all cells, percent",
-        head=("method", "top1", "95 % interval over seeds", "seeds", "cells", "queries"),
-        rows=tuple(lines),
-        note="The paper's order: static tokens first, vanilla last. Neighbours whose intervals overlap are not told "
-        "apart.",
-    )
 
 
 def claims_in_words(found: Sequence[Claim]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stretchysnake.report.cells import main_rows
+from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.context import ReportContext
 from stretchysnake.report.gallery import first_protocol_rows, pictures_of
 from stretchysnake.report.headlines import claim, headlines, tiles
@@ -44,7 +45,9 @@ def write_tables(
         name = PlainTable(title="", head=(), rows=(), name=f"table-1-{protocol}-{metric}-{dataset}")
         heading = f"{protocol}: " + to_markdown(grid)
         texts.append((name.file_name, heading, to_csv(grid)))
-    for table in further_tables(rows):
+    for table in [claims_grid(rows), *tables_of_claims(rows), *further_tables(rows)]:
+        if table is None:
+            continue
         texts.append((table.file_name, table.to_markdown(), table.to_csv()))
     paths = write_pictures(folder, made)
     for name, markdown, comma in _apart(texts):

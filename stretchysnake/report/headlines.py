@@ -166,15 +166,20 @@ def _cost_tile(found: Headlines) -> Tile:
             verdict="worse",
         )
     times = found.cost.times_fewer
+    shown = f"{max(times, 1 / times):.1f}×"
+    if shown == "1.0×":
+        judged, words = "unclear", "the GFLOPs, as accurate as vanilla at its own scale"
+    elif times > 1:
+        judged, words = "better", meaning
+    else:
+        judged, words = "worse", "more GFLOPs to be as accurate as vanilla at its own scale"
     return Tile(
-        value=f"{times:.1f}×" if times >= 1 else f"{1 / times:.1f}×",
-        label="fewer GFLOPs, as accurate as vanilla at its own scale"
-        if times >= 1
-        else "more GFLOPs to be as accurate as vanilla at its own scale",
+        value=shown,
+        label=words,
         detail=f"{label(found.model)} at T={cheapest.num_frames}, {cheapest.size} px: "
         f"{percent(cheapest.value)} % for {_gflops(cheapest.gflops)} GFLOPs; "
         f"{goal} for {_gflops(native.gflops)}",
-        verdict="better" if times > 1 else "worse" if times < 1 else "unclear",
+        verdict=judged,
     )
 
 

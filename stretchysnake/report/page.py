@@ -9,6 +9,7 @@ from pathlib import Path
 from stretchysnake.comparison import wilson_interval
 from stretchysnake.report import figures
 from stretchysnake.report.cells import label, main_rows, percent, points
+from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.context import (
     PictureFile,
     ReportContext,
@@ -99,7 +100,12 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         runs=sorted({row.run_id for row in rows}),
         devices=sorted({row.device for row in rows if row.device}),
         commits=sorted({row.commit for row in rows if row.commit}),
-        extra=[*further_tables(rows), *_other_tables(main_rows(rows), top1)],
+        claims=claims_grid(rows),
+        extra=[
+            *tables_of_claims(rows),
+            *further_tables(rows),
+            *_other_tables(main_rows(rows), top1),
+        ],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in order],
     )
 

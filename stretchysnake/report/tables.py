@@ -22,6 +22,7 @@ from stretchysnake.report.cells import (
     points,
     protocols_of,
 )
+from stretchysnake.report.claims_tables import claims_grid
 from stretchysnake.report.headlines import Headlines, claim, headlines, tiles
 from stretchysnake.report.paired import paired_table
 from stretchysnake.report.plain_table import PlainTable
@@ -114,6 +115,8 @@ def render_text(rows: Sequence[Row]) -> str:
         found = headlines(main)
         parts += [claim(found), ""]
         parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
+    if grid := claims_grid(everything):
+        parts += ["", grid.to_text().rstrip()]
     for protocol, metric, dataset in measured_tables(rows):
         chosen = select(rows, protocol=protocol)
         plain = plain_accuracy_table(chosen, dataset=dataset, metric=metric)

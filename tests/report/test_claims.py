@@ -3,7 +3,13 @@
 import pytest
 
 from stretchysnake.comparison import pack_correct
-from stretchysnake.report.claims import claims, claims_in_words, claims_table, order_table
+from stretchysnake.report.claims import claims, claims_in_words
+from stretchysnake.report.claims_tables import (
+    claims_grid,
+    claims_table,
+    order_table,
+    tables_of_claims,
+)
 from stretchysnake.results import Row
 
 GRID = [(4, 32), (8, 16), (8, 32)]
@@ -97,11 +103,11 @@ def test_other_protocols_equal_patches_and_other_vanillas_are_claims_of_their_ow
     other = [
         row("vanilla", (4, 32), 0.65, seed=s, native=True, run_id=f"T4-{s}") for s in (0, 1, 2)
     ]
-    found = verdicts(claims(rows + patched, other_vanillas=other))
+    found = verdicts(claims(rows + patched + other))
     assert found["finetune: static tokens beats vanilla at its own scale"] == "does not hold"
     assert found["finetune: static tokens beats vanilla away from it"] == "holds"
     assert "equal patches: static tokens beats flexivit" in found
-    trained_there = [c for c in claims(rows, other_vanillas=other) if c.source == "Table A3"]
+    trained_there = [c for c in claims(rows + other) if c.source == "Table A3"]
     assert [c.difference.cells for c in trained_there] == [((4, 32),)]
     assert trained_there[0].difference.mean == pytest.approx(0.04)
 
@@ -121,3 +127,24 @@ def test_words_count_the_data_sets():
     lines = claims_in_words(claims(rows))
     assert lines[0].startswith("(i) static tokens beats vanilla away from its scale (Table 1): ")
     assert lines[0].endswith("(2 data sets).")
+
+
+def test_the_grid_has_a_column_for_each_data_set_and_says_what_it_rests_on():
+    rows = measured() + measured(dataset="toy/long", values={m: v[::-1] for m, v in VALUES.items()})
+    grid = claims_grid(rows)
+    assert grid.head == ("claim", "paper", "toy/short", "toy/long")
+    name, source, short, long = grid.rows[0]  # long: (-0.05 + 0.5) / 2 less 0.02 a seed
+    assert (name, source) == ("(i) static tokens beats vanilla away from its scale", "Table 1")
+    assert short == "+48.0 [+43.0, +53.0] holds" and long.startswith("+20.5 [")
+    assert "Seeds 0, 1, 2; at least 100 of 101 queries each." in grid.note
+    assert claims_grid([row for row in rows if row.model != "vanilla"]) is None
+    missing = [r for r in rows if (r.model, r.dataset) != ("temporal", "toy/long")]
+    assert claims_grid(missing).rows[2][3] == "– (no value of temporal)"
+
+
+def test_the_tables_below_the_grid_hold_orders_of_three_methods_or_more():
+    names = [table.file_name for table in tables_of_claims(measured())]
+    assert names == ["claims", "order-toy-short"]
+    two = [row for row in measured() if row.model != "temporal"]
+    assert [table.file_name for table in tables_of_claims(two)] == ["claims"]
+    assert tables_of_claims([row for row in two if row.model == "vanilla"]) == []

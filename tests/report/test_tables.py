@@ -157,7 +157,8 @@ def test_text_shows_every_protocol_apart():
 
 def test_text_of_a_probe_alone_needs_no_retrieval():
     text = render_text(grid(VANILLA, WINS, protocol="probe"))
-    assert text.startswith(f"{DATASET}: probe top1")
+    assert text.startswith("Which of the paper's claims hold here")
+    assert f"{DATASET}: probe top1" in text and "retrieval" not in text
 
 
 def test_protocols_do_not_share_a_table():
