@@ -77,7 +77,7 @@ ONLY_HOME = {
     "onnx": {"models/exporting.py"},
     "onnxruntime": {"models/exporting.py"},
     "onnxscript": {"models/exporting.py"},
-    "sklearn": {"data/motion_digits.py", "eval/probe.py", "eval/tsne.py"},
+    "sklearn": {"data/motion_digits.py", "eval/tsne.py"},
     "rich": {"progress_bar.py"},
     "tensorboard": {"train/tensorboard.py"},
 }

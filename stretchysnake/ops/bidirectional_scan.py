@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stretchysnake.ops import native_library
+from stretchysnake.ops.backend import Backend, choose_backend
 from stretchysnake.ops.causal_conv import causal_conv_silu
-from stretchysnake.ops.selective_scan import Backend, choose_automatically, selective_scan
+from stretchysnake.ops.selective_scan import selective_scan
 
 
 class Direction(NamedTuple):
@@ -95,7 +96,7 @@ def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
 
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
-    chosen = choose_automatically(xz) if backend == "auto" else backend
+    chosen = choose_backend("bidirectional_scan", xz) if backend == "auto" else backend
     return (
         chosen == "cpu"
         and native_library.is_available()

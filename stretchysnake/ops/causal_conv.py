@@ -3,13 +3,11 @@
 Symbols: B batch, L tokens, D inner channels, K kernel width.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.backend import Backend, choose_backend
 from stretchysnake.ops.packing import check_one_row, on_device, packed_lengths
 
 
@@ -18,7 +16,7 @@ def causal_conv_silu(
     weight: Tensor,
     bias: Tensor | None,
     reverse: bool = False,
-    backend: Literal["auto", "reference", "torch", "cpu", "triton"] = "auto",
+    backend: Backend = "auto",
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """Return silu(bias + sum_k weight[:, k] * x_{t - K + 1 + k}), tokens before the first being 0.
@@ -27,10 +25,10 @@ def causal_conv_silu(
     dtype of x. ``reverse`` mirrors it in time: token t reads x_t .. x_{t + K - 1}, with
     weight[:, K - 1] still on x_t. The native and the Triton kernel compute in fp32 (fp64 where any
     input is fp64). Equals ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` cut to L tokens, then SiLU.
-    backend and cu_seqlens as in ``selective_scan``; "reference" and "torch" are the same here.
+    backend and cu_seqlens as in ``selective_scan``; "reference", "torch" and "exported" are the same here.
     """
     _check_inputs(x, weight, bias)
-    backend = _choose_automatically(x) if backend == "auto" else backend
+    backend = choose_backend("causal_conv_silu", x) if backend == "auto" else backend
     if cu_seqlens is not None:
         check_one_row("x", x)
     if cu_seqlens is not None and backend != "triton":
@@ -46,11 +44,11 @@ def causal_conv_silu(
 
             packed = None if cu_seqlens is None else on_device(cu_seqlens, x)
             return causal_conv_silu_triton(x, weight, bias, reverse, packed)
-        case "torch" | "reference":
+        case "torch" | "reference" | "exported":
             return causal_conv_silu_torch(x, weight, bias, reverse)
         case _:
             raise ValueError(
-                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton'."
+                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton', 'exported'."
             )
 
 
@@ -75,14 +73,6 @@ def causal_conv_silu_torch(
 def causal_conv_flops(batch: int, length: int, channels: int, width: int) -> int:
     """Operations of one forward convolution: 2 B L D K. SiLU's 4 B L D are left out, as is usual."""
     return 2 * batch * length * channels * width
-
-
-def _choose_automatically(x: Tensor) -> Literal["torch", "cpu", "triton"]:
-    if torch.compiler.is_exporting() or not (x.is_cpu or x.is_cuda):
-        return "torch"
-    if x.is_cuda:
-        return "triton" if triton_runtime.is_available() else "torch"
-    return "cpu" if native_library.is_available() else "torch"
 
 
 def _check_inputs(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

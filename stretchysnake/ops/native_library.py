@@ -76,6 +76,7 @@ def refuse_double_backward(name: str, backend: str = "cpu") -> None:
         )
 
 
+@constant_when_compiled
 def unavailable_reason() -> str | None:
     """Why the native kernels cannot be used, or None where they can."""
     return _open()[1]

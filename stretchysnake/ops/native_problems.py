@@ -58,7 +58,7 @@ class NormProblem(ctypes.Structure):
 
 _PLACES = {
     kind: {name: place for place, (name, _) in enumerate(kind._fields_)}
-    for kind in (ScanProblem, ConvProblem)
+    for kind in (ScanProblem, ConvProblem, NormProblem)
 }
 
 
@@ -74,25 +74,14 @@ def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> Co
 
 def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> NormProblem:
     """A norm over the last axis of x; dense tensors by name, absent ones None."""
-    width = x.shape[-1]
-    problem = NormProblem(rows=x.numel() // max(1, width), width=width, eps=eps)
-    problem.is_double = x.dtype == torch.float64
-    problem.num_threads = torch.get_num_threads()
-    problem.tensors = tensors = {
-        "x": x,
-        **tensors,
-    }  # the pointers hold as long as the problem lives
-    for name, tensor in tensors.items():
-        if tensor is not None:
-            assert tensor.is_contiguous() and tensor.dtype == x.dtype, name
-            setattr(problem, name, tensor.data_ptr())
-    return problem
+    return _filled(NormProblem, x[None].flatten(0, -2), x=x, eps=eps, **tensors)
 
 
-def _filled(kind: type, sequence: Tensor, **values: Tensor | int | None):
+def _filled(kind: type, sequence: Tensor, **values: Tensor | float | None):
+    """The problem whose first fields are the sequence's extent; sequences by row, other tensors dense."""
     places = _PLACES[kind]
     numbers = [0] * len(kind._fields_)
-    numbers[0], numbers[1], numbers[2] = sequence.shape
+    numbers[: sequence.dim()] = sequence.shape
     numbers[places["is_double"]] = sequence.dtype == torch.float64
     numbers[places["num_threads"]] = torch.get_num_threads()
     for name, value in values.items():
@@ -104,7 +93,7 @@ def _filled(kind: type, sequence: Tensor, **values: Tensor | int | None):
             continue
         assert value.dtype == sequence.dtype, (name, value.dtype, sequence.dtype)
         numbers[place] = value.data_ptr()
-        if name in _ROWS:
+        if f"{name}_row_stride" in places:
             numbers[place + 1], numbers[place + 2], last = value.stride()
             assert last == 1 or value.shape[-1] == 1, name
         else:

@@ -1,22 +1,14 @@
-"""The selective scan: its public function, the check of its inputs, the choice of a backend.
+"""The selective scan: its public function and the check of its inputs.
 
 Symbols: B batch, L tokens, D inner channels, N state size.
 """
 
-import logging
 from collections.abc import Callable
-from typing import Literal
 
-import torch
 from torch import Tensor
 
-from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.backend import Backend, choose_backend
 from stretchysnake.ops.packing import check_one_row, on_device, scan_packed
-
-logger = logging.getLogger(__name__)
-
-Backend = Literal["auto", "reference", "torch", "cpu", "triton", "exported"]
-_announced: set[str] = set()
 
 
 def selective_scan(
@@ -66,7 +58,7 @@ def selective_scan(
     """
     num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
     _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, num_states)
-    backend = choose_automatically(u) if backend == "auto" else backend
+    backend = choose_backend("selective_scan", u) if backend == "auto" else backend
     scan = _backend(backend)
     rest = {"A": A, "D": D, "delta_bias": delta_bias}
     rest |= {"delta_softplus": delta_softplus, "reverse": reverse}
@@ -126,28 +118,6 @@ def selective_scan_backward_flops(batch: int, length: int, channels: int, state:
     the gradient. Small terms: 12 B L D for the skip, the gate and softplus.
     """
     return 23 * batch * length * channels * state + 12 * batch * length * channels
-
-
-def choose_automatically(u: Tensor) -> str:
-    """The backend that "auto" takes for tensors like u; said once in the log."""
-    if torch.compiler.is_exporting():
-        return "exported"  # plain operations: the program runs where this package is not installed
-    if torch.compiler.is_compiling():
-        if u.is_cuda:
-            return "triton" if triton_runtime.is_available() else "torch"
-        return "cpu" if u.is_cpu and native_library.is_available() else "torch"
-    if u.is_cuda:
-        missing = triton_runtime.unavailable_reason()
-        choice, reason = ("torch", missing) if missing else ("triton", "Triton kernels")
-    elif not u.is_cpu:
-        choice, reason = "torch", f"no native kernel for {u.device.type} tensors"
-    else:
-        missing = native_library.unavailable_reason()
-        choice, reason = ("torch", missing) if missing else ("cpu", "native kernel loaded")
-    if choice not in _announced:
-        _announced.add(choice)
-        logger.info("selective_scan uses backend %r: %s", choice, reason)
-    return choice
 
 
 def _check_inputs(

@@ -48,6 +48,7 @@ def _interpreter_fault() -> str | None:
     )
 
 
+@constant_when_compiled
 def unavailable_reason() -> str | None:
     """Why the Triton kernels cannot be used, or None where they can."""
     return _found()[1]

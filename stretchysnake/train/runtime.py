@@ -6,7 +6,7 @@ ranks x b clips make the same step. Weights are whole on every rank (DDP) or sli
 A rank that dies closes its connections, and the others end with an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,6 +132,12 @@ def is_lost_rank(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and ("gloo" in text or "Connection closed by peer" in text or "Connection reset" in text)
     )
+
+
+def torchrun_ranks(environment: Mapping[str, str]) -> dict[str, int]:
+    """rank, world_size and local_rank as torchrun says them in the environment; one process without it."""
+    alone = {"rank": 0, "world_size": 1, "local_rank": 0}
+    return {name: int(environment.get(name.upper(), number)) for name, number in alone.items()}
 
 
 @contextmanager

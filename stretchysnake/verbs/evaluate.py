@@ -46,10 +46,9 @@ def run(argv: list[str]) -> int:
             f"rows ({asked.rows}) say which cell is best for a budget; give --budget too"
         )
     run = EvaluateRun(**values)
-    ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
-    from stretchysnake.train.runtime import open_runtime
+    from stretchysnake.train.runtime import open_runtime, torchrun_ranks
 
-    with open_runtime(world_size=int(os.environ.get("WORLD_SIZE", 1)), **ranks) as runtime:
+    with open_runtime(**torchrun_ranks(os.environ)) as runtime:
         rows = evaluate(run, progress=progress if runtime.is_first else None, runtime=runtime)
         progress.close()
         if not runtime.is_first:

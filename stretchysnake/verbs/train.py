@@ -37,11 +37,10 @@ def run(argv: list[str]) -> int:
 
             defaults = recipe_named(argv.pop(0))
         run, _ = parsed("train", TrainRun, EXAMPLES, argv, defaults=defaults)
-    ranks = {name: int(os.environ.get(name.upper(), 0)) for name in ("rank", "local_rank")}
-    from stretchysnake.train.runtime import open_runtime
+    from stretchysnake.train.runtime import open_runtime, torchrun_ranks
 
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    with open_runtime(world_size=world_size, longest_wait=run.rank_timeout, **ranks) as runtime:
+    ranks = torchrun_ranks(os.environ)
+    with open_runtime(**ranks, longest_wait=run.rank_timeout) as runtime:
         if dry:
             from stretchysnake.recipes.dry_run import dry_run
 

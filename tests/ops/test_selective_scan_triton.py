@@ -23,6 +23,7 @@ from stretchysnake.ops import (
     triton_runtime,
 )
 from stretchysnake.ops import selective_scan_triton_plan as plan
+from stretchysnake.ops.backend import choose_backend
 from stretchysnake.ops.selective_scan import selective_scan
 
 HERE = Path(__file__)
@@ -446,8 +447,7 @@ def test_tensors_elsewhere_are_refused(monkeypatch):
 def test_cuda_tensors_take_triton_where_it_is(missing, chosen, monkeypatch):
     monkeypatch.setattr(triton_runtime, "_found", lambda: (False, missing))
     tensor = SimpleNamespace(is_cpu=False, is_cuda=True)
-    assert selective_scan.__globals__["choose_automatically"](tensor) == chosen
-    assert causal_conv_silu.__globals__["_choose_automatically"](tensor) == chosen
+    assert choose_backend("selective_scan", tensor) == chosen
 
 
 def test_double_backward_message_names_the_cpu_backend_by_default():
