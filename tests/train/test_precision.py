@@ -4,37 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_run import SCALE, state_of, tiny_run, weights
 
-from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.loader import Batch
-from stretchysnake.flexibility import Scale, ScaleSets
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoint import checkpoints_in, read_state
 from stretchysnake.train.loop import fit
 from stretchysnake.train.loss_scale import FIRST_SCALE, STEPS_TO_GROW, after_overflow, after_step
 from stretchysnake.train.outputs import RunLog
-from stretchysnake.train.run import NonFiniteConfig, TrainRun
+from stretchysnake.train.run import NonFiniteConfig
 from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.state import new_state, restore_state
+from stretchysnake.train.state import restore_state
 
-SCALE = Scale(num_frames=2, size=16, patch_size=8)
-RUN = TrainRun(
-    data="-",
-    out="-",
-    variant="vanilla",
-    sets=ScaleSets(native=SCALE, sizes=(16,), frames=(2,), flex_all_patches=(4, 8)),
-    model=VideoMambaConfig(
-        embed_dim=16, depth=2, patch_size=8, image_size=16, num_frames=2, num_classes=3
-    ),
-    steps=6,
-    precision="fp16",
-)
-
-
-def state_of(run):
-    torch.manual_seed(0)
-    return new_state(VideoMamba(run.model), run)
+RUN = tiny_run(depth=2, precision="fp16")
 
 
 def batches_from(start):
@@ -42,10 +25,6 @@ def batches_from(start):
         generator = torch.Generator().manual_seed(step)
         video = torch.randn(4, 3, 2, 16, 16, generator=generator)
         yield Batch(step, SCALE, video, torch.tensor([0, 1, 2, 0]))
-
-
-def weights(state):
-    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
 
 
 def test_fp16_trains_fp32_parameters_near_fp32():

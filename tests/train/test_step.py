@@ -4,37 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.loader import Batch, share_of
-from stretchysnake.flexibility import NANO, Scale, ScaleSets
+from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.train import checkpoint
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import parameter_groups
 from stretchysnake.train.outputs import RunLog
-from stretchysnake.train.run import NonFiniteConfig, OptimConfig, TrainRun
+from stretchysnake.train.run import NonFiniteConfig, OptimConfig
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.state import new_state
 from stretchysnake.train.step import parts_of
 
-SCALE = Scale(num_frames=2, size=16, patch_size=8)
-RUN = TrainRun(
-    data="-",
-    out="-",
-    variant="vanilla",
-    sets=ScaleSets(native=SCALE, sizes=(16,), frames=(2,), flex_all_patches=(4, 8)),
-    model=VideoMambaConfig(
-        embed_dim=16, depth=3, patch_size=8, image_size=16, num_frames=2, num_classes=3
-    ),
-    steps=6,
-    precision="fp64",
-)
-
-
-def state_of(run):
-    torch.manual_seed(0)
-    model = VideoMamba(run.model)
-    return new_state(model.double() if run.precision == "fp64" else model, run)
+RUN = tiny_run(depth=3, precision="fp64")
 
 
 def batches(run, *, bad=()):
@@ -53,10 +36,6 @@ def batches(run, *, bad=()):
 
 def files_of(step):
     return [f"{step}-{place}.mp4" for place in range(5)]
-
-
-def weights(state):
-    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
 
 
 def same(first, second):
