@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,10 @@ def map_in_processes(
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method))
     try:
-        yield from pool.map(function, tasks)
+        with warnings.catch_warnings():  # Python 3.12 warns of any fork beside a thread
+            warnings.simplefilter("ignore", DeprecationWarning)
+            results = pool.map(function, tasks)  # here it forks
+        yield from results
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process died (out of memory, or a crash in the decoder); try num_workers=1."

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stretchysnake.ops import native_library
 from stretchysnake.ops.native_problems import norm_problem, run
-from stretchysnake.ops.operation import operation
+from stretchysnake.ops.operation import is_exporting, operation
 
 
 def add_rms_norm(
@@ -36,7 +36,7 @@ def add_rms_norm(
         all(tensor.is_cpu and tensor.dtype == x.dtype for tensor in tensors)
         and x.dtype in (torch.float32, torch.float64)
         and x.shape == residual.shape
-        and not torch.compiler.is_exporting()
+        and not is_exporting()
     )
     if backend == "cpu" and not fits:
         raise ValueError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.operation import is_exporting
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def choose_backend(operation: str, tensor: Tensor) -> Backend:
     The native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA tensors where Triton is
     installed, "exported" while torch.export traces, else "torch".
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "exported"  # plain operations: the program runs where this package is not installed
     if tensor.is_cuda:
         missing, fast, why = triton_runtime.unavailable_reason(), "triton", "Triton kernels"

@@ -28,3 +28,9 @@ def constant_when_compiled(function: Callable) -> Callable:
     """
     function._dynamo_marked_constant = True
     return function
+
+
+@constant_when_compiled
+def is_exporting() -> bool:
+    """Whether torch.export traces; torch 2.11's Dynamo takes torch's own answer for true whenever it compiles."""
+    return torch.compiler.is_exporting()

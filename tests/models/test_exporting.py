@@ -13,6 +13,8 @@ from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
 from stretchysnake.models import exporting
 from stretchysnake.models.exporting import export_onnx, export_program
 
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11
+
 NATIVE = {"num_frames": 4, "size": 16, "patch_size": 8}
 
 
