@@ -144,18 +144,18 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(row, flush=True)
+                written = {
+                    "environment": environment(),
+                    "faiss": " ".join(answer[2:]),
+                    "threads": options.threads,
+                    "load_average": os.getloadavg(),
+                    "shape": [options.queries, options.gallery, options.width],
+                    "rows": rows,
+                }
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(written, indent=1) + "\n")
         worker.stdin.close()
         worker.wait()
-    written = {
-        "environment": environment(),
-        "faiss": " ".join(answer[2:]),
-        "threads": options.threads,
-        "load_average": os.getloadavg(),
-        "shape": [options.queries, options.gallery, options.width],
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":
