@@ -143,3 +143,22 @@ def test_wrong_arguments_are_named():
     own = torch.tensor([0, 0])
     with pytest.raises(ValueError, match=r"query 0 has 0 of 2 outside its own group"):
         nearest(vectors, vectors, exclude=(own, own))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_l2_of_rows_of_all_norms_is_the_fp64_ranking(seed):
+    """Blocks hold rows of nearly one norm: many norms, the last block not full, whole numbers that tie."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    num_queries, num_rows, width, chunk = drawn(1, 40), drawn(1, 400), drawn(1, 9), drawn(1, 30)
+    query = 3 * torch.randn(num_queries, width, generator=generator)
+    gallery = 10 * torch.rand(num_rows, 1, generator=generator)
+    gallery = gallery * torch.randn(num_rows, width, generator=generator)
+    if seed % 2:
+        query, gallery = query.round(), gallery.round()
+    k = min(num_rows, 5)
+    found = nearest(query, gallery, k=k, similarity="l2", chunk=chunk)
+    assert torch.equal(found, ranked(query, gallery, k, "l2"))
