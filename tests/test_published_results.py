@@ -1,0 +1,57 @@
+"""docs/results: what is published follows from the rows published with it, and no cell of the study is missing."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from stretchysnake.recipes.study_plan import StudyRun
+from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
+from stretchysnake.report.context import read_context
+from stretchysnake.report.tables import further_tables
+from stretchysnake.results import read_rows, select
+
+STUDY = Path(__file__).parents[1] / "docs" / "results" / "motion-digits"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_rows(STUDY / "rows.jsonl")
+
+
+@pytest.fixture(scope="module")
+def context():
+    return read_context(STUDY / "context.json")
+
+
+def test_every_method_seed_suite_and_cell_was_measured(rows, context):
+    run = StudyRun(seeds=tuple(context.seeds))
+    measured = {
+        (row.model, row.seed, row.dataset, row.num_frames, row.size)
+        for row in select(rows, protocol="retrieval", metric="top1", status="ok")
+    }
+    suites = [f"motion-digits/{suite}" for suite in run.suites]
+    wanted = product(run.variants, run.seeds, suites, run.frames, run.sizes)
+    assert {place for place in wanted if place not in measured} == set()
+    assert all(row.num_queries == row.num_expected == run.query_clips for row in measured_on(rows))
+
+
+def measured_on(rows):
+    return [row for row in rows if row.metric != "gallery_top1"]
+
+
+def test_tables_and_verdicts_follow_from_the_rows(rows):
+    grid = claims_grid(rows)
+    assert grid.to_markdown() in (STUDY / "README.md").read_text(encoding="utf-8")
+    for table in [grid, *tables_of_claims(rows), *further_tables(rows)]:
+        written = (STUDY / "tables" / f"{table.file_name}.csv").read_text(encoding="utf-8")
+        assert written == table.to_csv(), table.file_name
+
+
+def test_nothing_names_a_folder_of_the_machine_it_was_made_on(context):
+    assert len(context.training) == 8 * len(context.seeds)
+    assert context.commands[0].startswith("stretchysnake study motion-digits")
+    for path in STUDY.rglob("*"):
+        if path.suffix in {".md", ".csv", ".json", ".jsonl", ".html", ".svg"}:
+            text = path.read_text(encoding="utf-8")
+            assert not any(folder in text for folder in ("/tmp/", "/root/", "/home/")), path.name
