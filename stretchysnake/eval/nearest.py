@@ -51,7 +51,7 @@ def nearest(
         squares = None
     else:  # 2 q·g - |g|²: the largest is the nearest
         left, right = 2 * query, gallery
-        squares = gallery.square().sum(1)
+        squares = torch.linalg.vector_norm(gallery, dim=1).square()
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
     tiled, layout, highest, spread = right, None, 0.0, 0.0
