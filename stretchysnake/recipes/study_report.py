@@ -46,7 +46,7 @@ def write_study(
         notes=notes(run),
         pictures=_pictures(run, suites, trained, out / "pictures"),
     )
-    written = [path.name for path in write_tables(out / "tables", rows, context)]
+    write_tables(out / "tables", rows, context)
     write_overview_png(out / "overview.png", retrieval, dataset=PREFIX + run.suites[0])
     write_page(out / "report.html", rows, context)
     write_context(out / "context.json", context)
@@ -58,8 +58,11 @@ def write_study(
         f"- Rows: {len(rows)} in rows.jsonl; seeds {', '.join(map(str, run.seeds))}.",
         "",
     ]
-    lines += ["Command:", "", f"    {command_of(run)}", "", "Tables:", ""]
-    lines += [f"- [{name}](tables/{name})" for name in written if name.endswith(".md")]
+    lines += ["Command:", "", f"    {command_of(run)}", ""]
+    lines += [
+        "Every table and figure: [tables/README.md](tables/README.md), each also as a file beside it;"
+    ]
+    lines += ["[report.html](report.html) holds them all and opens offline.", ""]
     write_whole(out / "summary.md", "\n".join(lines) + "\n")
     watch.lap("write the report")
     return str(out / "report.html"), words
