@@ -1,5 +1,6 @@
 """docs/results: what is published follows from the rows published with it, and no cell of the study is missing."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from stretchysnake.report.context import read_context
 from stretchysnake.report.tables import further_tables
 from stretchysnake.results import read_rows, select
 
+ABSOLUTE_PATH = re.compile(r"""(?:^|["'\s(=,])/[a-z]+/\w""", re.MULTILINE)
 STUDY = Path(__file__).parents[1] / "docs" / "results" / "motion-digits"
 
 
@@ -54,4 +56,4 @@ def test_nothing_names_a_folder_of_the_machine_it_was_made_on(context):
     for path in STUDY.rglob("*"):
         if path.suffix in {".md", ".csv", ".json", ".jsonl", ".html", ".svg"}:
             text = path.read_text(encoding="utf-8")
-            assert not any(folder in text for folder in ("/tmp/", "/root/", "/home/")), path.name
+            assert ABSOLUTE_PATH.search(text) is None, path.name

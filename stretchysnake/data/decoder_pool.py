@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.workers import no_fork_warning
 
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
@@ -42,8 +42,7 @@ class _Worker:
         collects = gc.isenabled()
         gc.disable()  # see _serve
         try:
-            with warnings.catch_warnings():  # Python 3.12 warns of any fork beside a thread
-                warnings.simplefilter("ignore", DeprecationWarning)
+            with no_fork_warning():
                 self.process.start()
         finally:
             if collects:

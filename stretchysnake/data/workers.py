@@ -7,10 +7,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def no_fork_warning() -> Iterator[None]:
+    """Python 3.12 warns of any fork beside a thread, torch's own among them; ours use no lock of theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def map_in_processes(
@@ -25,8 +34,7 @@ def map_in_processes(
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method))
     try:
-        with warnings.catch_warnings():  # Python 3.12 warns of any fork beside a thread
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with no_fork_warning():
             results = pool.map(function, tasks)  # here it forks
         yield from results
     except BrokenProcessPool as error:

@@ -54,10 +54,11 @@ def nearest(
         squares = torch.linalg.vector_norm(gallery, dim=1).square()
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
-    tiled, layout, highest, spread = right, None, 0.0, 0.0
+    tiled, tiled_ids, spread = right, None if exclude is None else exclude[1], 0.0
     if squares is not None:
         rows, layout = _by_norm(rows, squares)
         tiled = right[layout]
+        tiled_ids = None if exclude is None else exclude[1][layout]
         of_blocks = squares[rows]
         highest = of_blocks.masked_fill(rows < 0, -torch.inf).amax(1, keepdim=True)
         spread = highest - of_blocks.masked_fill(rows < 0, torch.inf).amin(1, keepdim=True)
@@ -68,8 +69,9 @@ def nearest(
         here = slice(start, start + chunk)
         ids = None if exclude is None else (exclude[0][here], exclude[1])
         bound = _rounding_bound(query[here], squares)
-        tiled_ids = ids if ids is None or layout is None else (ids[0], ids[1][layout])
-        maxima = _block_maxima(left[here], tiled, len(rows), part, tiled_ids, tile)
+        maxima = _block_maxima(
+            left[here], tiled, len(rows), part, ids and (ids[0], tiled_ids), tile
+        )
         if squares is not None:
             maxima -= highest
         block, place = _within(maxima, k, bound, spread).nonzero(as_tuple=True)

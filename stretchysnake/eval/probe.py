@@ -64,8 +64,11 @@ def fit(features: Tensor, labels: Tensor, *, strength: float) -> LinearProbe:
             "give training videos of two classes or more"
         )
     x = (features.double() - mean) / scale
-    weight, bias = _optimum(x, targets, len(classes), strength)
-    return LinearProbe(classes, weight, bias, mean, scale, strength)
+    axes, spread = _principal_axes(x)
+    columns = _columns(x, axes)
+    start = x.new_zeros(columns.shape[1], len(classes))
+    w = _optimum(columns, spread, targets, strength, start=start, accuracy=1e-3)
+    return LinearProbe(classes, (axes @ w[:-1]).T, w[-1], mean, scale, strength)
 
 
 def choose_strength(
@@ -85,12 +88,12 @@ def choose_strength(
     mean, scale = _standardisation(gallery.features[~held])
     x = (gallery.features.double() - mean) / scale
     classes, targets = gallery.labels.unique(return_inverse=True)
-    best, start = (strengths[0], -1.0), None
+    axes, spread = _principal_axes(x[~held])
+    columns = _columns(x, axes)
+    best, w = (strengths[0], -1.0), x.new_zeros(columns.shape[1], len(classes))
     for strength in sorted(strengths):
-        start = _optimum(
-            x[~held], targets[~held], len(classes), strength, start=start, accuracy=1e-1
-        )
-        right = (x[held] @ start[0].T + start[1]).argmax(1) == targets[held]
+        w = _optimum(columns[~held], spread, targets[~held], strength, start=w, accuracy=1e-1)
+        right = (columns[held] @ w).argmax(1) == targets[held]
         accuracy = right.double().mean().item()
         if accuracy > best[1]:
             best = (strength, accuracy)
@@ -137,24 +140,38 @@ def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(0), torch.where(scale > 1e-12 * features.abs().amax(0), scale, 1.0)
 
 
+def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(axes (C, C), one a column; variance along each (C,)) of standardised features (n, C)."""
+    spread, axes = torch.linalg.eigh(x.T @ x / len(x))
+    return axes, spread.clamp(min=0)
+
+
+def _columns(x: Tensor, axes: Tensor) -> Tensor:
+    """(n, C + 1): the features along the axes, and a column of ones for the bias."""
+    return torch.cat([x @ axes, x.new_ones(len(x), 1)], 1)
+
+
 def _optimum(
-    x: Tensor, targets: Tensor, num_classes: int, strength: float, *, start=None, accuracy=1e-3
-):
-    """(weight, bias) by Newton's method, each step solved by conjugate gradients, from `start` or zero.
+    columns: Tensor,
+    spread: Tensor,
+    targets: Tensor,
+    strength: float,
+    *,
+    start: Tensor,
+    accuracy: float,
+) -> Tensor:
+    """Weights (C + 1, K) of the columns by Newton's method from `start`, each step by conjugate gradients.
 
     The penalty makes the objective strongly convex in the weight with modulus 1 / (strength · n), so a gradient
     below accuracy times that leaves each weight within about `accuracy` of the optimum. In the basis of the
     features' principal axes, to which the penalty is blind, the diagonal alone is a good preconditioner.
     """
-    n, penalty = len(x), 1 / (strength * len(x))
+    n, penalty = len(columns), 1 / (strength * len(columns))
     tolerance = min(1e-5, max(1e-11, accuracy * penalty))
-    spread, axes = torch.linalg.eigh(x.T @ x / n)
-    columns = torch.cat([x @ axes, x.new_ones(n, 1)], 1)  # the last one is the bias
     spread = torch.cat([spread, spread.new_ones(1)])[:, None]
     decay = torch.full_like(spread, penalty)
     decay[-1] = 0
-    weight, bias = start or (x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes))
-    w = torch.cat([axes.T @ weight.T, bias[None]])  # (C + 1, K)
+    w = start
     loss, probability = _loss(columns, targets, w, decay)
     for _ in range(MAX_STEPS):
         error = probability.clone()
@@ -163,7 +180,7 @@ def _optimum(
         if gradient.norm() <= tolerance:
             break
         curvature = (probability * (1 - probability)).mean(0)
-        diagonal = spread.clamp(min=0) * curvature + decay
+        diagonal = spread * curvature + decay
         step = _newton_step(columns, probability, decay, gradient, diagonal.clamp(min=1e-12))
         slope, length = (step * gradient).sum().item(), 1.0
         while length > 1e-10:
@@ -174,7 +191,7 @@ def _optimum(
         else:
             break  # as near as fp64 gets
         w, loss, probability = w + length * step, moved, probability_there
-    return (axes @ w[:-1]).T, w[-1]
+    return w
 
 
 def _loss(columns: Tensor, targets: Tensor, w: Tensor, decay: Tensor) -> tuple[float, Tensor]:

@@ -6,7 +6,6 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, open_suites
@@ -20,18 +19,6 @@ from stretchysnake.recipes.study_plan import (
     transfers,
 )
 from stretchysnake.recipes.study_report import write_study
-
-
-@dataclass(kw_only=True)
-class Done:
-    """What a study has trained and measured so far."""
-
-    trained: list
-    """(Training, TrainResult)"""
-    main: list
-    """Rows of the methods trained at vanilla's own T."""
-    other: list
-    """Rows of vanilla trained at another T, in the cells of that T (Table A3)."""
 
 
 def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tuple[str, list[str]]:
@@ -52,18 +39,17 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     watch.lap("make the videos")
     suites = open_suites(data, lists, run.suites, progress=progress)
     watch.lap("decode them once")
-    done = Done(trained=[], main=[], other=[])
+    trained, rows = [], []
     for training in trainings(run, data=str(lists["source"][0]), cache=suites.cache):
         result = train(training.run, progress=progress)
-        done.trained.append((training, result))
+        trained.append((training, result))
         watch.lap("train")
-        rows = _measured(run, suites, training, result.weights, progress=progress)
-        (done.main if training.is_main else done.other).extend(rows)
+        rows += _measured(run, suites, training, result.weights, progress=progress)
         watch.lap("measure")
         if training.is_main:
-            done.main += _transferred(run, suites, training, result.weights, progress=progress)
+            rows += _transferred(run, suites, training, result.weights, progress=progress)
             watch.lap("fine-tune and test")
-    return write_study(run, suites, done.trained, done.main, done.other, watch)
+    return write_study(run, suites, trained, rows, watch)
 
 
 def _measured(run: StudyRun, suites: Suites, training: Training, weights: str, *, progress) -> list:

@@ -9,12 +9,10 @@ from stretchysnake.recipes.study_plan import TRANSFERRED, StudyRun
 
 
 def write_study(
-    run: StudyRun, suites: Suites, trained: list, main: list, other: list, watch: Stopwatch
+    run: StudyRun, suites: Suites, trained: list, rows: list, watch: Stopwatch
 ) -> tuple[str, list[str]]:
-    """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines).
-
-    `main` are the rows of all methods, `other` those of vanilla trained at another T.
-    """
+    """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
+    from stretchysnake.report.cells import main_rows
     from stretchysnake.report.claims import claims, claims_in_words
     from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.context import ReportContext, write_context
@@ -25,8 +23,7 @@ def write_study(
     from stretchysnake.whole_file import write_whole
 
     out = Path(run.out)
-    rows = [*main, *other]
-    retrieval = select(main, protocol="retrieval", metric="top1")
+    retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
     words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
     training = [
         training_info(
