@@ -101,6 +101,7 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
     for suite in suites.clips:
         info, sheet = motion_digits.info(suite), out / f"{suite}.png"
         labels = motion_digits.contact_sheet(suites.folder, suite, sheet)
+        samples = read_records(suites.lists[suite][1])[:6]
         infos.append(
             SuiteInfo(
                 name=suite,
@@ -110,7 +111,8 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
                 chance=info["chance"],
                 contact_sheet_png=sheet,
                 labels=labels,
-                sample_clips=[record.path for record in read_records(suites.lists[suite][1])[:6]],
+                sample_clips=[record.path for record in samples],
+                sample_labels=[record.class_name for record in samples],
             )
         )
     return infos

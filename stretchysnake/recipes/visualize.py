@@ -79,6 +79,16 @@ def named_subjects(weights: Sequence[str], names: Sequence[str] = ()) -> dict[st
     return dict(zip(found, map(str, weights), strict=True))
 
 
+def told_apart(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """The files' names, each behind as many of its folders as it takes to tell them apart."""
+    paths = [Path(path) for path in paths]
+    for depth in range(1, 1 + max((len(path.parts) for path in paths), default=1)):
+        shown = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(shown)) == len(set(paths)):
+            break
+    return shown
+
+
 def write_activation_maps(
     out: str | os.PathLike,
     subjects: dict[str, str | os.PathLike],
@@ -107,11 +117,10 @@ def write_activation_maps(
     paths, listed, failed = [], [], []
     found = activation_maps(models, videos, sizes=sizes, num_frames=num_frames, progress=progress)
     names = _file_names(videos)
-    for name, seen in zip(names, found, strict=True):
+    for name, title, seen in zip(names, told_apart(videos), found, strict=True):
         if isinstance(seen, DecodeError):
             failed.append(str(seen))
             continue
-        title = Path(seen.path).name
         if seen.total < num_frames:
             title += f" ({seen.total} frames, repeated)"
         picture = activation_picture(

@@ -26,8 +26,11 @@ class SuiteInfo:
     """Accuracy of guessing, a fraction."""
     contact_sheet_png: str | Path | None = None
     labels: Sequence[str] = ()
+    """The class each row of the contact sheet shows, from the top."""
     sample_clips: Sequence[str | Path] = ()
     """mp4 files; the first six below 200 kB are embedded."""
+    sample_labels: Sequence[str] = ()
+    """The class of each sample clip; none: their file names stand alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

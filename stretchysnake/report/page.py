@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from stretchysnake.comparison import wilson_interval
@@ -183,10 +184,11 @@ def _suite(rows: Sequence[Row], dataset: str, info: SuiteInfo | None, embedded: 
 def _clips(info: SuiteInfo | None, embedded: _Embedded) -> tuple[list[dict], int]:
     clips = []
     paths = [Path(path) for path in info.sample_clips] if info else []
-    for path in paths:
+    labels = info.sample_labels if info else ()
+    for path, shown in zip_longest(paths, labels[: len(paths)]):
         if len(clips) < MAX_CLIPS and path.is_file() and path.stat().st_size < MAX_CLIP_BYTES:
             url = embedded.url(path)
-            clips += [{"name": path.stem, "url": url}] if url else []
+            clips += [{"name": path.stem, "label": shown, "url": url}] if url else []
     return clips, len(paths) - len(clips)
 
 

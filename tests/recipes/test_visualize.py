@@ -23,6 +23,7 @@ from stretchysnake.models.videomamba import Tokens, VideoMamba
 from stretchysnake.recipes.visualize import (
     default_sizes,
     named_subjects,
+    told_apart,
     write_activation_maps,
     write_feature_maps,
 )
@@ -179,6 +180,20 @@ def test_models_are_named_by_their_variant_and_must_differ(trained):
     assert list(named_subjects([weights])) == [read_subject(weights)[1].name]
     with pytest.raises(ValueError, match=r"must differ; give --names \[a,b\]"):
         named_subjects([weights, weights])
+
+
+@pytest.mark.parametrize(
+    "paths, shown",
+    [
+        (["a/x.mp4", "b/y.mp4"], ["x.mp4", "y.mp4"]),
+        (["d/a/t/x.mp4", "d/b/t/x.mp4"], ["a/t/x.mp4", "b/t/x.mp4"]),
+        (["x.mp4", "a/x.mp4"], ["x.mp4", "a/x.mp4"]),
+        (["x.mp4", "./x.mp4"], ["x.mp4", "x.mp4"]),
+        ([], []),
+    ],
+)
+def test_videos_of_one_name_are_told_apart_by_their_folders(paths, shown):
+    assert told_apart(paths) == shown
 
 
 def test_t_sne_needs_five_videos(trained, clip_folder, tmp_path):

@@ -61,6 +61,7 @@ def context(tmp_path_factory):
         contact_sheet_png=folder / "sheet.png",
         labels=[HOSTILE, "digit 1"],
         sample_clips=[folder / "clip <1>.mp4", folder / "large.mp4", folder / "gone.mp4"],
+        sample_labels=[f"three {HOSTILE}", "four", "five"],
     )
     training = TrainingInfo(
         model="static_tokens",
@@ -123,6 +124,12 @@ def test_page_ids_are_unique_and_every_inner_link_arrives(page):
 def test_page_embeds_small_clips_and_counts_the_others(page):
     assert parse(page).tags.count("video") == 1
     assert "2 further sample clips not embedded." in page
+
+
+def test_page_says_what_the_rows_of_the_sheet_and_the_clips_show(page):
+    text = parse(page).text
+    assert f"one clip a row. From the top: {HOSTILE}; digit 1." in text
+    assert f"clip <1>: three {HOSTILE}" in text and "four" not in text
 
 
 def test_page_counts_queries_and_names_its_limits(page):
