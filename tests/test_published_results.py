@@ -13,7 +13,8 @@ from stretchysnake.report.tables import further_tables
 from stretchysnake.results import read_rows, select
 
 ABSOLUTE_PATH = re.compile(r"""(?:^|["'\s(=,])/[a-z]+/\w""", re.MULTILINE)
-STUDY = Path(__file__).parents[1] / "docs" / "results" / "motion-digits"
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "docs" / "results" / "motion-digits"
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,17 @@ def words_of(path):
     """The text of a published file; of rows without the packed bits in ``correct``: base64 has slashes of its own."""
     text = path.read_text(encoding="utf-8")
     return re.sub(r'"correct": "[^"]*"', "", text) if path.suffix == ".jsonl" else text
+
+
+def test_the_readme_quotes_the_study_as_it_was_measured(rows):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    grid = {row[0]: row[2:] for row in claims_grid(rows).rows}
+    away = grid["(i) static tokens beats vanilla away from its scale"][0]
+    native = grid["(ii) static tokens ≥ vanilla at its own scale"][0]
+    tuned = grid["finetune: static tokens beats vanilla away from it"]
+    for cell in [away, native, *tuned]:
+        difference, low, high = re.match(r"\+?(\S+) \[(\S+), (\S+)\]", cell).groups()
+        assert re.search(
+            rf"{re.escape(difference)}(?: points)? \({re.escape(low)} to {re.escape(high)}\)",
+            readme,
+        ), cell
