@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from stretchysnake.allocator import keep_freed_memory
@@ -60,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         "OMP_WAIT_POLICY", "passive"
     )  # spinning OpenMP pools cost milliseconds a call
     keep_freed_memory()
+    as_before = warnings.formatwarning
+    if not os.environ.get("STRETCHYSNAKE_TRACEBACK"):
+        warnings.formatwarning = _one_line
     try:
         return import_module(f"stretchysnake.verbs.{verb}").run(rest)
     except KeyboardInterrupt:
@@ -81,8 +85,22 @@ def main(argv: list[str] | None = None) -> int:
         expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
         if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_said(error)}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = as_before
+
+
+def _one_line(message, category, filename, lineno, line=None) -> str:
+    """A warning without the line of ours that it came from."""
+    return f"warning: {message}\n"
+
+
+def _said(error: Exception) -> str:
+    """An error in words; the operating system's name the file first and leave its number out."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"file ({error.filename}): {error.strerror.lower()}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,12 @@ def _close_last_line(file, path: Path) -> None:
 
 def read_rows(path: str | Path) -> list[Row]:
     """Reads every row; a torn last line is skipped with a warning, other bad lines are errors."""
-    text = Path(path).read_bytes().decode(errors="replace")
+    try:
+        text = Path(path).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        raise ValueError(
+            f"rows ({path}) must be a file; `stretchysnake evaluate`, `quickstart` and `study` write one"
+        ) from None
     lines = text.split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -1,9 +1,11 @@
 """The command line as a user types it: examples, mistakes, exit codes."""
 
 import functools
+import json
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 
 import pytest
@@ -85,7 +87,11 @@ def test_configuration_goes_out_and_in_as_yaml(clip_folder, tmp_path, capsys):
             "did you mean static_tokens?",
         ),
         (["embed", "absent.mp4", "--weights", "w", "--out", "x"], "absent.mp4"),
-        (["report", "absent.jsonl"], "absent.jsonl"),
+        (
+            ["report", "absent.jsonl"],
+            "rows (absent.jsonl) must be a file; `stretchysnake evaluate`",
+        ),
+        (["report", "."], "file (.): is a directory"),
         (["visualize", "absent.mp4", "--weights", "w.pth", "--out", "x"], "w.pth"),
         (
             ["evaluate", "--weights", "w.pth", "--gallery", "x", "--queries", "x", "--out", "x"],
@@ -100,6 +106,25 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, text, capsys, tmp_path
     assert text in printed
     assert len(printed.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_name_no_line_of_ours(tmp_path, capsys, recwarn):
+    row = {"run_id": "a", "protocol": "retrieval"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row)[:-1], encoding="utf-8")
+    before = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = _shown_on_stderr
+        run("report", tmp_path / "rows.jsonl")
+    printed = capsys.readouterr().err
+    assert f"warning: {tmp_path / 'rows.jsonl'}, line 1: torn last line skipped." in printed
+    assert ".py" not in printed
+    assert warnings.formatwarning is before
+
+
+def _shown_on_stderr(message, category, filename, lineno, file=None, line=None):
+    """What Python does with a warning where no test records it."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def test_folder_without_videos_says_what_it_looked_for(tmp_path, capsys):

@@ -57,8 +57,9 @@ def check_file(path: str) -> bytes:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its name."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What went wrong: FFmpeg's and the system's words without number and path, else the first line or the name."""
+    words = getattr(error, "strerror", None) or str(error)
+    return (words.splitlines() or [type(error).__name__])[0]
 
 
 def unopened_file(path: str, error: Exception) -> DecodeError:

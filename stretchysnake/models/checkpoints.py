@@ -90,11 +90,21 @@ def _loaded_safely(path: Path):
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"checkpoint ({path}) cannot be read safely: {reason[:200]}. "
-            "It is damaged or holds objects other than weights; save its state dict alone as .safetensors"
+            f"checkpoint ({path}) cannot be read safely: {_reason(error)}; "
+            "save its state dict alone as .safetensors"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, without its advice to load whatever the file holds."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error)):
+        return f"it holds objects of {found[1]} beside weights, and reading them could run code"
+    if isinstance(error, RuntimeError):
+        return f"it is damaged ({str(error).strip().splitlines()[0][:80]})"
+    return "it is no file of torch.save, damaged, or holds objects other than weights"
 
 
 def _refuse_inflating(path: Path) -> None:

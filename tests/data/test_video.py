@@ -134,7 +134,12 @@ def _audio_only(path):
 DAMAGED = {
     "missing": ("v.mp4", lambda path: None, "missing", "no such file"),
     "zero-bytes": ("v.mp4", lambda path: path.write_bytes(b""), "empty", "0 bytes"),
-    "text": ("v.mp4", lambda path: path.write_text("hello " * 99), "unreadable", "not a video"),
+    "text": (
+        "v.mp4",
+        lambda path: path.write_text("hello " * 99),
+        "unreadable",
+        r"not a video file \(Invalid data found when processing input\)\.",
+    ),
     "text-named-txt": ("v.txt", lambda path: path.write_text("hi " * 99), "unreadable", "video"),
     "zeros": ("v.avi", lambda path: path.write_bytes(bytes(5000)), "unreadable", "not a video"),
     "folder": ("v.mp4", lambda path: path.mkdir(), "unreadable", "folder"),

@@ -123,8 +123,13 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is damaged or not safetensors"):
         read_checkpoint(tmp_path / "cut.safetensors")
-    with pytest.raises(ValueError, match="cannot be read safely"):
+    with pytest.raises(ValueError, match=r"cannot be read safely: it is damaged \("):
         read_checkpoint(tmp_path / "cut.pth")
+    (tmp_path / "text.pth").write_text("# no weights", encoding="utf-8")
+    (tmp_path / "empty.pth").touch()
+    for name in ["text.pth", "empty.pth"]:
+        with pytest.raises(ValueError, match=r"safely: it is no file of torch\.save, damaged, or"):
+            read_checkpoint(tmp_path / name)
     with pytest.raises(ValueError, match="must be an existing file"):
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match=r"not VideoMamba weights: patch_embed\.proj\.weight"):
@@ -237,7 +242,10 @@ def hostile(kind, state, folder):
     [
         ("sparse", "norm_f.weight is torch.sparse_coo, not a dense tensor"),
         ("absurd shape", "head.weight claims shape .* more than the file holds"),
-        ("code among the weights", "cannot be read safely"),
+        (
+            "code among the weights",
+            r"cannot be read safely: it holds objects of \w+\.system beside weights",
+        ),
         ("code deep inside", "cannot be read safely"),
         ("code in place of weights", "cannot be read safely"),
         ("code by its name alone", "cannot be read safely"),
