@@ -46,19 +46,16 @@ def nearest(
     """
     _check(query, gallery, k, similarity, exclude)
     query, gallery = query.float(), gallery.float()
-    if similarity == "cosine":
-        left, right = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
-        squares = None
-    else:  # 2 q·g - |g|²: the largest is the nearest
-        left, right = 2 * query, gallery
-        squares = torch.linalg.vector_norm(gallery, dim=1).square()
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
-    tiled, tiled_ids, spread = right, None if exclude is None else exclude[1], 0.0
-    if squares is not None:
-        rows, layout = _by_norm(rows, squares)
-        tiled = right[layout]
-        tiled_ids = None if exclude is None else exclude[1][layout]
+    if similarity == "cosine":
+        left, right = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+        layout, squares, spread = None, None, 0.0
+    else:  # 2 q·g - |g|²: the largest is the nearest; from here to the ranking, gallery rows stand as in layout
+        squares = torch.linalg.vector_norm(gallery, dim=1).square()
+        layout = _by_norm(rows, squares)
+        left, right, squares = 2 * query, gallery[layout], squares[layout]
+        exclude = None if exclude is None else (exclude[0], exclude[1][layout])
         of_blocks = squares[rows]
         highest = of_blocks.masked_fill(rows < 0, -torch.inf).amax(1, keepdim=True)
         spread = highest - of_blocks.masked_fill(rows < 0, torch.inf).amin(1, keepdim=True)
@@ -69,9 +66,7 @@ def nearest(
         here = slice(start, start + chunk)
         ids = None if exclude is None else (exclude[0][here], exclude[1])
         bound = _rounding_bound(query[here], squares)
-        maxima = _block_maxima(
-            left[here], tiled, len(rows), part, ids and (ids[0], tiled_ids), tile
-        )
+        maxima = _block_maxima(left[here], right, len(rows), part, ids, tile)
         if squares is not None:
             maxima -= highest
         block, place = _within(maxima, k, bound, spread).nonzero(as_tuple=True)
@@ -84,10 +79,11 @@ def nearest(
             few = slice(first, first + step)
             these = slice(ends[first], ends[min(first + step, len(bound))])
             own = None if ids is None else (ids[0][few], ids[1])
-            pairs = _row_pairs(
+            score, row, owner = _row_pairs(
                 left[here][few], right, squares, rows, block[these], place[these] - first, own
             )
-            best = _nearly_best(*pairs, k=k, bound=bound[few])
+            row = row if layout is None else layout[row]
+            best = _nearly_best(score, row, owner, k=k, bound=bound[few])
             found.append(_ranked(query[here][few], gallery, *best, k=k, similarity=similarity))
     return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64)
 
@@ -116,11 +112,11 @@ def _rows_of_blocks(count: int, part: int) -> Tensor:
     return torch.cat(tables)
 
 
-def _by_norm(rows: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """(the rows of each block when neighbours in norm share one, the order of rows that makes it so)."""
-    layout, taken = rows.new_empty(len(squares)), rows >= 0
-    layout[rows[taken]] = squares.argsort()
-    return torch.where(taken, layout[rows.clamp(min=0)], -1), layout
+def _by_norm(rows: Tensor, squares: Tensor) -> Tensor:
+    """(G,): the gallery row to stand at each place, so that those of a block are neighbours in norm."""
+    layout = rows.new_empty(len(squares))
+    layout[rows[rows >= 0]] = squares.argsort()
+    return layout
 
 
 def _block_maxima(query, gallery, blocks: int, part: int, ids, tile) -> Tensor:
