@@ -56,7 +56,7 @@ def check_file(path: str) -> bytes:
     return head
 
 
-def first_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What went wrong: FFmpeg's and the system's words without number and path, else the first line or the name."""
     words = getattr(error, "strerror", None) or str(error)
     return (words.splitlines() or [type(error).__name__])[0]
@@ -67,9 +67,9 @@ def unopened_file(path: str, error: Exception) -> DecodeError:
     if missing := missing_bytes(path):
         return DecodeError("truncated", path, f"{_cut_off(missing)}; fetch it again.")
     if is_container(path):
-        reason = f"its header is damaged ({first_line(error)}); fetch it again."
+        reason = f"its header is damaged ({reason_of(error)}); fetch it again."
         return DecodeError("corrupt", path, reason)
-    return DecodeError("unreadable", path, f"not a video file ({first_line(error)}).")
+    return DecodeError("unreadable", path, f"not a video file ({reason_of(error)}).")
 
 
 def damaged_file(path: str, reason: str) -> DecodeError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stretchysnake.data.decode_error import damaged_file, first_line
+from stretchysnake.data.decode_error import damaged_file, reason_of
 
 
 class SeekMissed(Exception):
@@ -83,7 +83,7 @@ def frames_in_order(
             if not remaining:
                 return
     except av.FFmpegError as error:
-        reason = f"decoding fails after {count} frames ({first_line(error)}); fetch the file again or leave it out."
+        reason = f"decoding fails after {count} frames ({reason_of(error)}); fetch the file again or leave it out."
         raise damaged_file(path, reason) from error
     if remaining:
         place = f"frame {min(remaining)} of {len(index.stamps)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stretchysnake.data.decode_error import DecodeError, damaged_file, first_line
+from stretchysnake.data.decode_error import DecodeError, damaged_file, reason_of
 from stretchysnake.data.packet_index import PacketIndex
 
 
@@ -19,7 +19,7 @@ def torchcodec_frames(
         from torchcodec.decoders import VideoDecoder
     except (ImportError, OSError, RuntimeError) as error:
         raise RuntimeError(
-            f"decoder='torchcodec' is not available ({first_line(error)}): pip install 'stretchysnake[torchcodec]', "
+            f"decoder='torchcodec' is not available ({reason_of(error)}): pip install 'stretchysnake[torchcodec]', "
             "and FFmpeg 4 to 8 as shared libraries (Debian: apt install ffmpeg); or use decoder='pyav'."
         ) from None
     if not wanted:
@@ -35,7 +35,7 @@ def torchcodec_frames(
         )
         batch = decoder.get_frames_at(wanted)
     except (RuntimeError, ValueError, IndexError) as error:
-        reason = f"torchcodec cannot decode it ({first_line(error)}); try decoder='pyav'."
+        reason = f"torchcodec cannot decode it ({reason_of(error)}); try decoder='pyav'."
         raise damaged_file(path, reason) from error
     begin = decoder.metadata.begin_stream_seconds or 0.0
     tolerance = 0.5 * float(index.time_base) + 1e-6

@@ -26,7 +26,7 @@ from stretchysnake.data.decode_error import (
     DecodeError,
     check_file,
     damaged_file,
-    first_line,
+    reason_of,
     unopened_file,
 )
 from stretchysnake.data.packet_index import PacketIndex, index_packets
@@ -129,7 +129,7 @@ def _index(path: str, container, stream) -> PacketIndex:
     try:
         return index_packets(path, container.demux(stream), stream, promised_seconds=promised)
     except av.FFmpegError as error:
-        reason = f"its packets cannot be read to the end ({first_line(error)}); fetch it again."
+        reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
         raise damaged_file(path, reason) from error
 
 

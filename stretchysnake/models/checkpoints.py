@@ -100,10 +100,12 @@ def _reason(error: Exception) -> str:
     """Why torch refused a file, without its advice to load whatever the file holds."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error)):
+    text = str(error).strip()
+    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
         return f"it holds objects of {found[1]} beside weights, and reading them could run code"
     if isinstance(error, RuntimeError):
-        return f"it is damaged ({str(error).strip().splitlines()[0][:80]})"
+        first, _, _ = text.partition("\n")
+        return f"it is damaged ({first[:80]})"
     return "it is no file of torch.save, damaged, or holds objects other than weights"
 
 
