@@ -100,12 +100,11 @@ def _reason(error: Exception) -> str:
     """Why torch refused a file, without its advice to load whatever the file holds."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    text = str(error).strip()
+    text = " ".join(str(error).split())
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
         return f"it holds objects of {found[1]} beside weights, and reading them could run code"
     if isinstance(error, RuntimeError):
-        first, _, _ = text.partition("\n")
-        return f"it is damaged ({first[:80]})"
+        return f"it is damaged ({text[:80]})"
     return "it is no file of torch.save, damaged, or holds objects other than weights"
 
 
