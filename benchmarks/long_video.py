@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, save_model
-from stretchysnake.comparison import wilson_interval
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.records import read_records
 from stretchysnake.data.transforms import normalise
@@ -30,6 +29,7 @@ from stretchysnake.eval.long_video import window_spans
 from stretchysnake.eval.nearest import nearest
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.long_sequence import exact_features, window_features
 from stretchysnake.results import environment
 from stretchysnake.whole_file import write_whole

@@ -22,11 +22,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from stretchysnake.comparison import unpack_correct, wilson_interval
+from stretchysnake.comparison import unpack_correct
 from stretchysnake.eval import cost
 from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.results import environment, latest, read_rows, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import Budget

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
-import random
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from stretchysnake.intervals import Interval, mean_interval, p_value
 from stretchysnake.results import Row, latest, native_cells, select
-
-
-class Interval(NamedTuple):
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,46 +23,17 @@ class Difference:
     mean_a: float
     mean_b: float
     interval: Interval | None
-    """95 % interval of `mean`; None when it cannot be given (no query counts)."""
+    """95 % interval of `mean`; None when it cannot be given (one seed, no query counts)."""
+    p_value: float | None
+    """Two-sided, of the same scatter as the interval; not corrected for other comparisons."""
     interval_over: str
-    """`seeds` (Student t) or `queries` (normal, one seed only; paired where the rows allow it)."""
+    """`seeds and queries` (intervals.mean_interval), `queries` (one seed) or `seeds` (the rows count no queries)."""
     seeds: tuple[int, ...]
     per_seed: tuple[float, ...]
     cells: tuple[tuple[int, int], ...]
     """(num_frames, size) of the cells averaged over."""
     num_cells_left_out: int
     """Cells that one of the two models, or one of the seeds, has no value for."""
-
-
-def wilson_interval(successes: float, n: int, z: float = 1.96) -> Interval:
-    """Wilson score interval of a proportion; stays in [0, 1] and is honest near 0 and 1."""
-    if n <= 0 or not 0 <= successes <= n:
-        raise ValueError(f"successes ({successes}) must lie in [0, n] and n ({n}) be positive.")
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-def bootstrap_interval(
-    values: Sequence[float], *, seed: int = 0, resamples: int = 2000
-) -> Interval:
-    """95 % percentile bootstrap of the mean of values: for means that are no shares, as mean average precision."""
-    if not values:
-        raise ValueError("values (none) must hold at least one number.")
-    rng, n = random.Random(seed), len(values)
-    means = sorted(statistics.fmean(rng.choices(values, k=n)) for _ in range(resamples))
-    return Interval(means[round(0.025 * (resamples - 1))], means[round(0.975 * (resamples - 1))])
-
-
-def seed_interval(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the mean over seeds, Student's t; None with fewer than two seeds."""
-    if len(values) < 2:
-        return None
-    times = _T_975[min(len(values) - 2, len(_T_975) - 1)]
-    half = times * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return Interval(mean - half, mean + half)
 
 
 def pack_correct(flags: Iterable[bool]) -> str:
@@ -158,10 +124,6 @@ def _ratio(number: int, power: int) -> float:
     return math.ldexp(float(number >> shift), shift - power)
 
 
-# 97.5 % quantiles of Student's t for 1 to 12 degrees of freedom; the last serves beyond.
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
-
-
 def mean_difference(
     rows: Sequence[Row],
     model_a: str,
@@ -176,10 +138,8 @@ def mean_difference(
 
     cells is `all`, `native` (vanilla's own training cell) or `away` (all but that one). A cell
     counts when both models have a value there in every shared seed, so that each seed averages
-    the same cells. With two or more seeds the interval is Student's t over them. With one it is
-    a normal interval over queries, blind to the spread between trainings: paired by query where
-    the rows hold which queries were right, else one that takes the cells as fully correlated (they
-    share their queries) and the models as independent, wider than the truth. None when no cell is shared.
+    the same cells. The interval holds the scatter of the seeds and that of the queries; with one seed
+    it is over queries alone, blind to the spread between trainings. None when no cell is shared.
     """
     if cells not in ("all", "native", "away"):
         raise ValueError(f"cells ({cells!r}) must be all, native or away.")
@@ -203,20 +163,19 @@ def mean_difference(
         return statistics.fmean(found[model][seed][cell].value for cell in shared)
 
     per_seed = tuple(mean(model_a, seed) - mean(model_b, seed) for seed in seeds)
-    average = statistics.fmean(per_seed)
-    interval = seed_interval(per_seed)
-    if interval is None:
-        pairs = [(found[model_a][seeds[0]][c], found[model_b][seeds[0]][c]) for c in shared]
-        half = _half_over_queries(pairs)
-        interval = None if half is None else Interval(average - half, average + half)
+    error = query_error(
+        [[found[model_a][seed][cell] for cell in shared] for seed in seeds],
+        [[found[model_b][seed][cell] for cell in shared] for seed in seeds],
+    )
     return Difference(
         model_a=model_a,
         model_b=model_b,
-        mean=average,
+        mean=statistics.fmean(per_seed),
         mean_a=statistics.fmean(mean(model_a, seed) for seed in seeds),
         mean_b=statistics.fmean(mean(model_b, seed) for seed in seeds),
-        interval=interval,
-        interval_over="seeds" if len(seeds) >= 2 else "queries",
+        interval=mean_interval(per_seed, error),
+        p_value=p_value(per_seed, error),
+        interval_over=scatter_of(len(seeds), error),
         seeds=tuple(seeds),
         per_seed=per_seed,
         cells=tuple(shared),
@@ -224,18 +183,43 @@ def mean_difference(
     )
 
 
-def _half_over_queries(pairs: Sequence[tuple[Row, Row]]) -> float | None:
-    """Half of a 95 % interval, over queries, of the mean over cells of the differences a - b."""
-    rows = [row for pair in pairs for row in pair]
+def scatter_of(num_seeds: int, error: float | None) -> str:
+    """What `mean_interval` rests on, in words."""
+    if error is None:
+        return "seeds"
+    return "seeds and queries" if num_seeds >= 2 else "queries"
+
+
+def query_error(
+    ours: Sequence[Sequence[Row]], theirs: Sequence[Sequence[Row]] = ()
+) -> float | None:
+    """Standard error over queries of the mean over seeds and cells of ours, less that of theirs where given.
+
+    Each side holds, for each seed, the rows of its cells. Where all rows hold which of the same queries were right,
+    each query has one number, its mean over seeds and cells, and the error is that of their mean: queries shared by
+    cells, seeds and models are taken as they are. Else cells and seeds are taken as fully correlated and the two
+    models as independent, wider than the truth. None where a row counts no queries.
+    """
+    mine, other = ([row for seed in side for row in seed] for side in (ours, theirs))
+    rows = [*mine, *other]
     if any(row.num_queries < 1 for row in rows):
         return None
     n = rows[0].num_queries
     if rows[0].queries and n > 1 and all(r.correct and r.queries == rows[0].queries for r in rows):
-        gains = [0] * n
-        for a, b in pairs:
-            right = zip(unpack_correct(a.correct, n), unpack_correct(b.correct, n), strict=True)
-            gains = [gain + mine - other for gain, (mine, other) in zip(gains, right, strict=True)]
-        return 1.96 * statistics.stdev(gain / len(pairs) for gain in gains) / math.sqrt(n)
-    return 1.96 * statistics.fmean(
-        math.sqrt(sum(r.value * (1 - r.value) / r.num_queries for r in pair)) for pair in pairs
-    )
+        sums = [0] * n
+        for side, sign in ((mine, 1), (other, -1)):
+            for row in side:
+                flags = unpack_correct(row.correct, n)
+                sums = [total + sign * flag for total, flag in zip(sums, flags, strict=True)]
+        return statistics.stdev(total / len(mine) for total in sums) / math.sqrt(n)
+    errors = [
+        statistics.fmean(math.sqrt(_spread(row) / row.num_queries) for row in side)
+        for side in (mine, other)
+        if side
+    ]
+    return math.hypot(*errors)
+
+
+def _spread(row: Row) -> float:
+    """The variance of one query's answer: of a share as it is, of another mean in [0, 1] at most that."""
+    return row.value * (1 - row.value)

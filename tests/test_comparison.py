@@ -1,31 +1,22 @@
-"""Intervals, paired tests and differences on rows made by hand."""
+"""Paired tests and differences on rows made by hand."""
 
 import math
-import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_results import row
 
 from stretchysnake.comparison import (
-    bootstrap_interval,
     mcnemar_p,
     mean_difference,
     pack_correct,
     paired_test,
-    seed_interval,
+    query_error,
     unpack_correct,
-    wilson_interval,
 )
-
-
-def test_wilson_interval_matches_the_textbook_and_stays_inside():
-    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson_interval(0, 20)[0] == 0
-    assert wilson_interval(20, 20)[1] == 1
-    with pytest.raises(ValueError, match="n \\(0\\)"):
-        wilson_interval(0, 0)
 
 
 def pair(size, vanilla, static, *, seed=0, native=False):
@@ -49,18 +40,56 @@ def test_mean_difference_tells_native_from_away():
     assert difference([], "all") is None
 
 
-def test_mean_difference_over_seeds_is_students_t():
+def test_mean_difference_over_seeds_holds_seeds_and_queries():
     rows = [r for seed, d in enumerate((0.1, 0.2, 0.3)) for r in pair(16, 0.2, 0.2 + d, seed=seed)]
     found = difference(rows, "all")
     assert found.per_seed == pytest.approx((0.1, 0.2, 0.3))
-    half = 4.303 * 0.1 / math.sqrt(3)  # by hand
+    over_seeds = (
+        4.302653 * 0.1 / math.sqrt(3)
+    )  # by hand; the queries as if independent, 100 of them
+    theirs = [math.sqrt(p * (1 - p) / 100) for p in (0.3, 0.4, 0.5)]
+    over_queries = 1.959964 * math.hypot(math.sqrt(0.2 * 0.8 / 100), sum(theirs) / 3)
+    half = math.hypot(over_seeds, over_queries)
+    assert found.interval == pytest.approx((0.2 - half, 0.2 + half))
+    assert found.interval_over == "seeds and queries"
+
+
+def test_rows_that_count_no_queries_speak_of_seeds_alone():
+    rows = [r for seed, d in enumerate((0.1, 0.2, 0.3)) for r in pair(16, 0.2, 0.2 + d, seed=seed)]
+    found = difference([replace(r, num_queries=0) for r in rows], "all")
+    half = 4.302653 * 0.1 / math.sqrt(3)
     assert found.interval == pytest.approx((0.2 - half, 0.2 + half))
     assert found.interval_over == "seeds"
+    single = difference([replace(r, num_queries=0) for r in rows if r.seed == 0], "all")
+    assert single.interval is None and single.p_value is None
+
+
+def test_three_seeds_that_agree_by_chance_still_leave_the_queries():
+    """The bits of 3 seeds × 2 cells: each query's own gain, averaged, then its spread over queries, in numpy."""
+    rng = np.random.default_rng(0)
+    base, gained = rng.random((2, 200)) < 0.3, rng.random((3, 2, 200)) < 0.2
+    rows, gains = [], []
+    for seed in range(3):
+        for cell, size in enumerate((16, 64)):
+            a, b = base[cell] | gained[seed, cell], base[cell]
+            rows += [judged(b, size=size, seed=seed)]
+            rows += [judged(a, size=size, seed=seed, model="static_tokens")]
+            gains.append(a.astype(float) - b)
+    per_query = np.mean(gains, 0)
+    error = per_query.std(ddof=1) / np.sqrt(200)
+    found = difference(rows, "all")
+    over_seeds = 4.302653 * np.std(found.per_seed, ddof=1) / np.sqrt(3)
+    assert found.mean == pytest.approx(per_query.mean())
+    half = np.hypot(over_seeds, 1.959964 * error)
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half))
+    sides = [[[r for r in rows if (r.seed, r.model) == (s, m)] for s in range(3)]
+             for m in ("static_tokens", "vanilla")]  # fmt: skip
+    assert query_error(*sides) == pytest.approx(error)
 
 
 def test_mean_difference_of_one_seed_speaks_of_queries():
     found = difference(pair(16, 0.5, 0.5), "all")
-    half = 1.96 * math.sqrt(2 * 0.25 / 100)
+    half = 1.959964 * math.sqrt(2 * 0.25 / 100)
     assert (found.interval_over, found.interval) == ("queries", pytest.approx((-half, half)))
 
 
@@ -87,22 +116,6 @@ def test_damaged_flags_are_named():
         unpack_correct(pack_correct([True] * 8), 9)
     with pytest.raises(ValueError, match="the row is damaged"):
         unpack_correct("§", 3)
-
-
-def test_bootstrap_agrees_with_the_normal_interval_of_a_mean():
-    values = [random.Random(i).gauss(0.5, 0.1) for i in range(400)]
-    mean = sum(values) / 400
-    half = 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / 399 / 400)
-    assert bootstrap_interval(values) == pytest.approx((mean - half, mean + half), abs=0.002)
-    assert bootstrap_interval([0.25]) == (0.25, 0.25)
-    with pytest.raises(ValueError, match="at least one number"):
-        bootstrap_interval([])
-
-
-def test_seed_interval_is_students_t():
-    assert seed_interval([0.5]) is None
-    half = 12.706 * math.sqrt(0.02) / math.sqrt(2)  # by hand
-    assert seed_interval([0.4, 0.6]) == pytest.approx((0.5 - half, 0.5 + half))
 
 
 def judged(flags, **changes):
@@ -144,7 +157,7 @@ def test_mean_difference_of_one_seed_is_paired_where_rows_hold_the_queries():
     rows = [judged(flags), judged(better, model="static_tokens")]
     found = difference(rows, "all")
     assert found.mean == pytest.approx(0.05)
-    half = 1.96 * math.sqrt(0.05 * 0.95 * 100 / 99 / 100)  # by hand: a 0/1 gain of each query
+    half = 1.959964 * math.sqrt(0.05 * 0.95 * 100 / 99 / 100)  # by hand: a 0/1 gain of each query
     assert found.interval == pytest.approx((0.05 - half, 0.05 + half))
     unpaired = difference(
         [judged(flags, queries="a"), judged(better, model="static_tokens")], "all"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from stretchysnake.comparison import wilson_interval
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.results import Row
 
 ON_ERROR = ("report", "exclude", "wrong")

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from stretchysnake.comparison import bootstrap_interval, pack_correct, wilson_interval
+from stretchysnake.comparison import pack_correct
 from stretchysnake.eval.classify import Answers
 from stretchysnake.eval.features import FeatureSet
 from stretchysnake.eval.nearest import SIMILARITIES
 from stretchysnake.eval.probe import probe
 from stretchysnake.eval.retrieval import check_metrics, retrieve
+from stretchysnake.intervals import bootstrap_interval, wilson_interval
 
 HEADS = ("finetune", "probe-sgd")
 KINDS = ("retrieval", "probe", *HEADS)

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.comparison import Interval, wilson_interval
 from stretchysnake.data.loader import DecodedClips
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.eval.classifier import KINDS, WEIGHTS, Classifier, save_classifier
@@ -16,6 +15,7 @@ from stretchysnake.eval.features import FeatureSet, extract
 from stretchysnake.eval.probe import choose_strength, fit, held_out
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
+from stretchysnake.intervals import Interval, wilson_interval
 from stretchysnake.models.checkpoints import save_model
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun

@@ -1,6 +1,7 @@
 """What a study leaves behind: tables, figures, one HTML page, and a summary that says what holds and what does not."""
 
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, suite_infos, training_info
@@ -12,19 +13,10 @@ def write_study(
     run: StudyRun, suites: Suites, trained: list, rows: list, watch: Stopwatch
 ) -> tuple[str, list[str]]:
     """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
-    from stretchysnake.report.cells import main_rows
-    from stretchysnake.report.claims import claims, claims_in_words
-    from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.context import ReportContext, write_context
-    from stretchysnake.report.export import write_tables
-    from stretchysnake.report.headlines import claim, headlines
-    from stretchysnake.report.page import write_overview_png, write_page
-    from stretchysnake.results import environment, select
-    from stretchysnake.whole_file import write_whole
+    from stretchysnake.results import environment
 
     out = Path(run.out)
-    retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
-    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
     training = [
         training_info(
             t.run, result, model=t.method if t.is_main else f"{t.method} T={t.num_frames}"
@@ -43,26 +35,66 @@ def write_study(
         notes=notes(run),
         pictures=_pictures(run, suites, trained, out / "pictures"),
     )
-    write_tables(out / "tables", rows, context)
-    write_overview_png(out / "overview.png", retrieval, dataset=PREFIX + run.suites[0])
-    write_page(out / "report.html", rows, context)
+    words = write_pages(out, rows, context)
     write_context(out / "context.json", context)
+    watch.lap("write the report")
+    return str(out / "report.html"), words
+
+
+def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md") -> list[str]:
+    """Write tables/, overview.png, report.html and the summary into the folder; returns the summary's first lines.
+
+    Everything follows from rows and context, so a study measured once can be told anew:
+    `python -m stretchysnake.recipes.study_report FOLDER` (a published folder, whose summary is README.md).
+    """
+    from stretchysnake.report.cells import main_rows
+    from stretchysnake.report.claims import claims, claims_in_words
+    from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
+    from stretchysnake.report.export import write_tables
+    from stretchysnake.report.headlines import claim, headlines
+    from stretchysnake.report.page import write_overview_png, write_page
+    from stretchysnake.results import select
+    from stretchysnake.whole_file import write_whole
+
+    retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
+    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
+    write_tables(folder / "tables", rows, context)
+    first = PREFIX + context.settings["suites"][0]
+    write_overview_png(folder / "overview.png", retrieval, dataset=first)
+    write_page(folder / "report.html", rows, context)
     lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
     tables = [claims_grid(rows), *tables_of_claims(rows)]
     lines += [table.to_markdown() for table in tables if table]
-    lines += ["## What this rests on", "", *(f"- {note}" for note in notes(run)), ""]
-    lines += [
-        f"- Rows: {len(rows)} in rows.jsonl; seeds {', '.join(map(str, run.seeds))}.",
-        "",
-    ]
-    lines += ["Command:", "", f"    {command_of(run)}", ""]
+    lines += ["## What this rests on", "", *(f"- {note}" for note in context.notes), ""]
+    seeds = ", ".join(map(str, context.seeds))
+    lines += [f"- Rows: {len(rows)} in rows.jsonl; seeds {seeds}.", ""]
+    lines += ["Command:", "", *(f"    {command}" for command in context.commands), ""]
     lines += [
         "Every table and figure: [tables/README.md](tables/README.md), each also as a file beside it;"
     ]
     lines += ["[report.html](report.html) holds them all and opens offline.", ""]
-    write_whole(out / "summary.md", "\n".join(lines) + "\n")
-    watch.lap("write the report")
-    return str(out / "report.html"), words
+    write_whole(folder / summary, "\n".join(lines) + "\n")
+    return words
+
+
+def tell_anew(folder: Path) -> list[str]:
+    """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
+    to the folder; nothing is measured."""
+    from stretchysnake.report.context import read_context
+    from stretchysnake.results import read_rows
+
+    context = read_context(folder / "context.json")
+    suites = [
+        replace(
+            suite,
+            contact_sheet_png=folder / suite.contact_sheet_png,
+            sample_clips=[folder / clip for clip in suite.sample_clips],
+        )
+        for suite in context.suites
+    ]
+    pictures = [replace(picture, path=folder / picture.path) for picture in context.pictures]
+    context = replace(context, suites=suites, pictures=pictures)
+    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
 
 
 def notes(run: StudyRun) -> list[str]:
@@ -122,3 +154,8 @@ def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> lis
         videos.append(queries.records[0].path)
     write_activation_maps(folder, subjects, videos)
     return read_pictures(folder)
+
+
+if __name__ == "__main__":
+    for line in tell_anew(Path(sys.argv[1])):
+        print(line)

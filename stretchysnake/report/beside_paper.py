@@ -196,7 +196,7 @@ def _note(ours: dict[Place, Cell], counted: set, dataset: str, *, in_paper: bool
         parts.append(f"{answered} of {expected} queries in every measured cell.")
     seeds = max((cell.num_seeds for cell in ours.values()), default=0)
     if seeds > 1:
-        parts.append(f"Means over {seeds} seeds; brackets: 95 % interval over seeds (Student's t).")
+        parts.append(f"Means over {seeds} seeds; brackets: 95 % interval over seeds and queries.")
     elif seeds:
         parts.append("One seed; brackets: 95 % interval over queries.")
     parts.append(

@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.comparison import Interval, seed_interval, wilson_interval
+from stretchysnake.comparison import query_error
+from stretchysnake.intervals import Interval, mean_interval, wilson_interval
 from stretchysnake.report.cells import label, models_of, percent, points
 from stretchysnake.report.paper import paper_numbers
 from stretchysnake.report.plain_table import PlainTable
@@ -56,8 +57,9 @@ def best_cell(
     if not picked:
         return None
     values = [row.value for row in picked]
-    interval = seed_interval(values)
-    if interval is None:
+    if len(picked) > 1:
+        interval = mean_interval(values, query_error([[row] for row in picked]))
+    else:
         (row,) = picked
         interval = wilson_interval(row.value * row.num_queries, row.num_queries)
     return BestCell(

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.comparison import seed_interval, wilson_interval
+from stretchysnake.comparison import query_error
+from stretchysnake.intervals import mean_interval, wilson_interval
 from stretchysnake.results import Row, latest, native_cells, select
 
 MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
@@ -98,13 +99,13 @@ def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bo
 def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
     """95 % interval of the mean of one cell's rows, one row per seed; None where nothing gives one.
 
-    Two seeds or more: Student's t over seeds, cut to [0, 1]. One seed: the row's own interval, else
+    Two seeds or more: over seeds and queries, cut to [0, 1]. One seed: the row's own interval, else
     Wilson's over its queries where the metric is a share of queries.
     """
     known = [row for row in rows if row.value is not None]
-    over_seeds = seed_interval([row.value for row in known])
-    if over_seeds is not None:
-        return max(0.0, over_seeds.low), min(1.0, over_seeds.high)
+    if len(known) > 1:
+        both = mean_interval([row.value for row in known], query_error([[row] for row in known]))
+        return max(0.0, both.low), min(1.0, both.high)
     if not known:
         return None
     (row,) = known

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stretchysnake.comparison import Difference, mean_difference
+from stretchysnake.intervals import holm
 from stretchysnake.report.cells import datasets_of, label, main_rows, models_of
 from stretchysnake.results import Row, select
 
@@ -30,6 +31,8 @@ class Claim:
     num_expected: int = 0
     reason: str = ""
     """Why there is no difference."""
+    p_together: float | None = None
+    """The difference's p-value corrected by Holm for all claims that the rows measure."""
 
     @property
     def verdict(self) -> str:
@@ -38,6 +41,12 @@ class Claim:
             return "not measured"
         low, high = self.difference.interval
         return "holds" if low > 0 else "does not hold" if high < 0 else "not settled"
+
+    @property
+    def verdict_together(self) -> str:
+        """`verdict` where it stands among all claims at once (`p_together` at most 0.05), else `not settled`."""
+        settled = self.p_together is not None and self.p_together <= 0.05
+        return self.verdict if settled or self.verdict == "not measured" else "not settled"
 
 
 def claims(
@@ -103,17 +112,32 @@ def claims(
         at = {row.num_frames for row in own}
         pair = [*own, *(row for row in select(main, model=model) if row.num_frames in at)]
         add(f"{names[0]} beats {names[1]} trained at the tested T", "Table A3", pair, baseline)
-    return found
+    return _together(found)
+
+
+def _together(found: list[Claim]) -> list[Claim]:
+    """The claims with Holm's correction over all that were measured."""
+    measured = [claim for claim in found if claim.verdict != "not measured"]
+    corrected = holm([claim.difference.p_value for claim in measured])
+    by_place = {id(claim): p for claim, p in zip(measured, corrected, strict=True)}
+    return [replace(claim, p_together=by_place.get(id(claim))) for claim in found]
 
 
 def claims_in_words(found: Sequence[Claim]) -> list[str]:
-    """One sentence for each claim: on how many data sets it holds, does not hold, or is not settled."""
+    """One sentence for each claim: on how many data sets it holds, does not hold, or is not settled.
+
+    A star marks what holds, or not, taken alone, and is not settled among all claims at once.
+    """
     lines = []
     for name in dict.fromkeys(claim.name for claim in found):
         here = [claim for claim in found if claim.name == name]
         parts = []
         for verdict in VERDICTS:
-            of = [claim.dataset.split("/")[-1] for claim in here if claim.verdict == verdict]
+            of = [
+                claim.dataset.split("/")[-1] + "*" * (claim.verdict_together != verdict)
+                for claim in here
+                if claim.verdict == verdict
+            ]
             if of:
                 parts.append(f"{verdict} on {', '.join(of)}")
         lines.append(f"{name} ({here[0].source}): {'; '.join(parts)} ({len(here)} data sets).")

@@ -136,7 +136,8 @@ def _difference_tile(difference: Difference | None, meaning: str, found: Headlin
     interval = "no interval"
     if difference.interval is not None:
         low, high = difference.interval
-        over = f"{seeds} seeds" if difference.interval_over == "seeds" else "queries, one seed"
+        over = difference.interval_over.replace("seeds", f"{seeds} seeds")
+        over += ", one seed" if seeds == 1 else ""
         interval = f"95 % interval {points(low)} to {points(high)} over {over}"
     cells = len(difference.cells)
     detail = (

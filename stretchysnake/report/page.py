@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from stretchysnake.comparison import wilson_interval
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.report import figures
 from stretchysnake.report.cells import label, main_rows, percent, points
 from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
@@ -241,8 +241,8 @@ def _limits(rows: Sequence[Row], context: ReportContext, main: str) -> list[str]
         )
     else:
         limits.append(
-            f"{len(seeds)} training seeds: intervals are Student's t with {len(seeds) - 1} degree"
-            f"{'s' if len(seeds) > 2 else ''} of freedom."
+            f"{len(seeds)} training seeds: intervals hold their scatter (Student's t, {len(seeds) - 1} degree"
+            f"{'s' if len(seeds) > 2 else ''} of freedom) and that of the queries."
         )
     answered = [row for row in select(rows, dataset=main, status="ok") if row.num_queries]
     if answered:

@@ -167,6 +167,6 @@ def protocol_table(rows: Sequence[Row]) -> PlainTable | None:
         title="Retrieval, linear probe and fine-tuning, top1, percent (paper Fig. 4)",
         head=("data set", "protocol", "model", "T, S", "ours", "queries", "seeds"),
         rows=tuple(sorted(lines, key=lambda line: datasets.index(line[0]))),
-        note="Brackets: 95 % interval, over seeds where there are two or more, else over queries. The paper's Figure 4 "
+        note="Brackets: 95 % interval, over seeds and queries, of one seed over queries alone. The paper's Figure 4 "
         "prints no numbers, so there is no difference to give.",
     )

@@ -73,7 +73,7 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
         "top1": "chosen on the test queries, as the paper's Table 2 does, and so a little flattered",
     }[chosen_by]
     seeds = max(len(best.seeds) for best in found.values())
-    over = f"over {seeds} seeds (Student's t)" if seeds > 1 else "over queries (Wilson), one seed"
+    over = f"over {seeds} seeds and the queries" if seeds > 1 else "over queries (Wilson), one seed"
     return Picture(
         name="summary",
         alt=f"{protocol} top1 of {names_of(models)} on {', '.join(datasets)}, one number each with its interval.",

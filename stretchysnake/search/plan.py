@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.comparison import wilson_interval
 from stretchysnake.eval.cost import (
     available_memory,
     count_flops,
@@ -24,6 +23,7 @@ from stretchysnake.eval.cost import (
 )
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.results import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated

@@ -1,5 +1,7 @@
 """The study, shrunk: every part from generated videos to the summary, interrupted and resumed."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import stretchysnake.eval.resumed_sweep as resumed_sweep
 from stretchysnake.recipes.study import study
 from stretchysnake.recipes.study_cost import study_cost
 from stretchysnake.recipes.study_plan import StudyRun, quick_study, trainings
-from stretchysnake.recipes.study_report import command_of
+from stretchysnake.recipes.study_report import command_of, tell_anew
 from stretchysnake.results import append_rows, read_rows, select
 
 SHRUNK = StudyRun(
@@ -97,6 +99,27 @@ def test_second_call_repeats_nothing(shrunk):
     before = Path(run.out, "rows.jsonl").read_text()
     assert study(run) == first
     assert Path(run.out, "rows.jsonl").read_text() == before
+
+
+def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path):
+    run, _ = shrunk
+    copy = tmp_path / "published"
+    shutil.copytree(run.out, copy, ignore=shutil.ignore_patterns("motion-digits", "cache", "*.pt"))
+    context = json.loads((copy / "context.json").read_text())
+    for suite in context["suites"]:
+        suite["contact_sheet_png"] = Path(suite["contact_sheet_png"]).name
+        suite["sample_clips"] = []
+    for picture in context["pictures"]:
+        picture["path"] = f"pictures/{Path(picture['path']).name}"
+    (copy / "context.json").write_text(json.dumps(context))
+    pictures = (copy / "report.html").read_text().count("data:image")
+    (copy / "report.html").unlink()
+    shutil.rmtree(copy / "tables")
+    tell_anew(copy)
+    assert (copy / "README.md").read_text() == (copy / "summary.md").read_text()
+    assert (copy / "report.html").read_text().count("data:image") == pictures > 0
+    for path in Path(run.out, "tables").glob("*.csv"):
+        assert (copy / "tables" / path.name).read_text() == path.read_text()
 
 
 def test_command_names_what_differs():

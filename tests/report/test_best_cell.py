@@ -3,7 +3,7 @@
 import pytest
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.comparison import wilson_interval
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.report.best_cell import best_cell, best_cell_table
 
 
