@@ -48,8 +48,8 @@ def mean_interval(
 
     Adding half-widths rather than variances is Howe's approximation (W. G. Howe, JASA 69, 1974; the MOVER of G. Y.
     Zou and A. Donner, Stat. Med. 27, 2008). It is on the wide side: query_error holds a share of the scatter of seed
-    and query together, which s holds too. Its coverage is simulated in `benchmarks/interval_coverage.py`; with
-    Satterthwaite's degrees of freedom for the sum it would fall below what is said when three seeds agree by chance.
+    and query together, which s holds too. Simulated coverage of 95 % (`benchmarks/interval_coverage.py`): 94 to 99.7 %;
+    seeds alone fall to 61 %, the sum of variances with Satterthwaite's degrees of freedom to 86 % (two seeds).
     """
     half = _half_width(per_seed, query_error, 1 - level)
     if half is None:

@@ -8,6 +8,10 @@ Q queries, G gallery rows, C width, B gallery rows of one block.
 2. The rows of the other blocks (about k of G/16 on real features) are scored one by one, and held to the same bound.
 3. Where more than one is left, fp64 ranks them.
 
+A query to which 1 leaves more than a share of the gallery (features collapsed to one direction; for L2 one row that
+dwarfs the others) has all of it scored by `exhaustive.py` instead: a pair scored by itself in 2 and 3 costs some two
+hundred pairs of a product.
+
 If |computed - exact| ≤ b, k rows lie at or above the k-th largest computed score m, so the k-th largest exact score is
 at least m - b, and a row of the k nearest has a computed score of at least m - 2b: none is lost in 1 or 2. So the
 result is the fp64 ranking whatever the chunk, the device or torch's matrix product precision:
@@ -23,10 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stretchysnake.eval.exhaustive import Exhaustive
+
 SIMILARITIES = ("cosine", "l2")
 BLOCK = 16
 _RESCORED = 2**22
 """Numbers gathered, and pairs kept, at a time when rows are scored again (16 MiB in fp32, 32 MiB in fp64)."""
+_PLAIN_SHARE = 1 / 64
+"""Share of the gallery that may be left to a query after 1; with more, every pair of it is scored in fp64."""
 
 
 def nearest(
@@ -45,47 +53,59 @@ def nearest(
     ValueError when fewer than k gallery rows are left for some query, and for non-finite features.
     """
     _check(query, gallery, k, similarity, exclude)
+    if not len(query):
+        return torch.empty(0, k, dtype=torch.int64)
     query, gallery = query.float(), gallery.float()
+    if k * BLOCK > _PLAIN_SHARE * len(gallery):  # at least k blocks are left to each
+        return Exhaustive(gallery, similarity).nearest(query, k=k, exclude=exclude)
     part = max(BLOCK, 4 * chunk // BLOCK * BLOCK)
     rows = _rows_of_blocks(len(gallery), part).to(gallery.device)
     if similarity == "cosine":
         left, right = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
-        layout, squares, spread = None, None, 0.0
+        layout, squares, spread, placed = None, None, 0.0, exclude
     else:  # 2 q·g - |g|²: the largest is the nearest; from here to the ranking, gallery rows stand as in layout
         squares = torch.linalg.vector_norm(gallery, dim=1).square()
         layout = _by_norm(rows, squares)
         left, right, squares = 2 * query, gallery[layout], squares[layout]
-        exclude = None if exclude is None else (exclude[0], exclude[1][layout])
+        placed = None if exclude is None else (exclude[0], exclude[1][layout])
         of_blocks = squares[rows]
         highest = of_blocks.masked_fill(rows < 0, -torch.inf).amax(1, keepdim=True)
         spread = highest - of_blocks.masked_fill(rows < 0, torch.inf).amin(1, keepdim=True)
     size = min(part, len(gallery) + BLOCK), min(chunk, len(query))
     tile = right.new_empty(size[0] * size[1])
-    found = []
+    found = torch.empty(len(query), k, dtype=torch.int64, device=gallery.device)
+    crowded = torch.zeros(len(query), dtype=torch.bool, device=gallery.device)
     for start in range(0, len(query), chunk):
         here = slice(start, start + chunk)
-        ids = None if exclude is None else (exclude[0][here], exclude[1])
-        bound = _rounding_bound(query[here], squares)
+        ids = None if placed is None else (placed[0][here], placed[1])
         maxima = _block_maxima(left[here], right, len(rows), part, ids, tile)
         if squares is not None:
             maxima -= highest
-        block, place = _within(maxima, k, bound, spread).nonzero(as_tuple=True)
+        possible = _within(maxima, k, _rounding_bound(query[here], squares), spread)
+        crowded[here] = possible.sum(0) * BLOCK > _PLAIN_SHARE * len(gallery)
+        asked = start + (~crowded[here]).nonzero()[:, 0]
+        block, place = possible[:, ~crowded[here]].nonzero(as_tuple=True)
         order = place.argsort(stable=True)
         block, place = block[order], place[order]
-        counts = place.bincount(minlength=len(bound))
+        counts = place.bincount(minlength=len(asked))
         ends = [0, *counts.cumsum(0).tolist()]
-        step = max(1, _RESCORED // (int(counts.max()) * BLOCK))
-        for first in range(0, len(bound), step):
-            few = slice(first, first + step)
-            these = slice(ends[first], ends[min(first + step, len(bound))])
-            own = None if ids is None else (ids[0][few], ids[1])
+        step = max(1, _RESCORED // (int(counts.max()) * BLOCK)) if len(asked) else 1
+        for first in range(0, len(asked), step):
+            few = asked[first : first + step]
+            these = slice(ends[first], ends[min(first + step, len(asked))])
+            ids = None if placed is None else (placed[0][few], placed[1])
             score, row, owner = _row_pairs(
-                left[here][few], right, squares, rows, block[these], place[these] - first, own
+                left[few], right, squares, rows, block[these], place[these] - first, ids
             )
             row = row if layout is None else layout[row]
-            best = _nearly_best(score, row, owner, k=k, bound=bound[few])
-            found.append(_ranked(query[here][few], gallery, *best, k=k, similarity=similarity))
-    return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64)
+            bound = _rounding_bound(query[few], squares)
+            best = _nearly_best(score, row, owner, k=k, bound=bound)
+            found[few] = _ranked(query[few], gallery, *best, k=k, similarity=similarity)
+    if crowded.any():
+        ids = None if exclude is None else (exclude[0][crowded], exclude[1])
+        search = Exhaustive(gallery, similarity)
+        found[crowded] = search.nearest(query[crowded], k=k, exclude=ids)
+    return found
 
 
 def scores(query: Tensor, gallery: Tensor, *, similarity: str = "cosine") -> Tensor:
