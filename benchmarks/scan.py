@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.ops import native_library
-from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_flops
+from stretchysnake.ops.selective_scan import selective_scan
 from stretchysnake.results import environment
 
 SHAPES = {

@@ -7,8 +7,9 @@ import torch
 
 from stretchysnake.ops import native_library, triton_runtime
 from stretchysnake.ops.add_rms_norm import add_rms_norm
-from stretchysnake.ops.bidirectional_scan import Direction, bidirectional_scan
+from stretchysnake.ops.bidirectional_scan import bidirectional_scan
 from stretchysnake.ops.causal_conv import causal_conv_silu
+from stretchysnake.ops.direction import Direction
 from stretchysnake.ops.selective_scan import selective_scan
 
 EXTRAS = {

@@ -15,7 +15,7 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops import native_library
-from stretchysnake.ops.selective_scan import selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_flops
 
 
 def count_flops(config: VideoMambaConfig, scale: Scale) -> int:

@@ -24,8 +24,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from stretchysnake.models.mixer import Block, Carry
+from stretchysnake.models.mixer import Block
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.ops.direction import Carry
 
 
 def window_features(

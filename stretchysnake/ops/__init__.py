@@ -12,7 +12,8 @@ from stretchysnake.ops import (  # noqa: F401
 from stretchysnake.ops.add_rms_norm import add_rms_norm
 from stretchysnake.ops.bidirectional_scan import bidirectional_scan
 from stretchysnake.ops.causal_conv import causal_conv_silu
-from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_flops
+from stretchysnake.ops.selective_scan import selective_scan
 
 __all__ = [
     "add_rms_norm",

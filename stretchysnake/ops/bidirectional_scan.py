@@ -3,8 +3,6 @@
 Symbols: B batch, L tokens, Di inner channels, K convolution width, N state size, R rank of delta.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,35 +10,8 @@ from torch import Tensor
 from stretchysnake.ops import native_library
 from stretchysnake.ops.backend import Backend, choose_backend
 from stretchysnake.ops.causal_conv import causal_conv_silu
+from stretchysnake.ops.direction import Carry, Direction
 from stretchysnake.ops.selective_scan import selective_scan
-
-
-class Direction(NamedTuple):
-    """The parameters of one direction."""
-
-    conv_weight: Tensor
-    """(Di, K)"""
-    conv_bias: Tensor
-    """(Di,)"""
-    x_proj: Tensor
-    """(R + 2N, Di): from the convolved input to dt, B and C."""
-    dt_proj: Tensor
-    """(Di, R): from dt to delta."""
-    dt_bias: Tensor
-    """(Di,)"""
-    A_log: Tensor
-    """(Di, N), A = -exp(A_log)"""
-    D: Tensor
-    """(Di,)"""
-
-
-class Carry(NamedTuple):
-    """What one direction takes from the tokens it has read to those it reads next."""
-
-    state: Tensor
-    """(B, Di, N) of the scan, at least fp32."""
-    recent: Tensor
-    """(B, K - 1, Di), the convolution's last inputs in sequence order."""
 
 
 def bidirectional_scan(

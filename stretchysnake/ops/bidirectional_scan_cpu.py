@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
-from stretchysnake.ops.bidirectional_scan import Direction
-from stretchysnake.ops.causal_conv import causal_conv_flops
+from stretchysnake.ops.direction import Direction
+from stretchysnake.ops.flops import (
+    causal_conv_flops,
+    selective_scan_backward_flops,
+    selective_scan_flops,
+)
 from stretchysnake.ops.native_problems import conv_problem, new_checkpoints, run, scan_problem
 from stretchysnake.ops.operation import operation
-from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
 
 def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) -> Tensor:

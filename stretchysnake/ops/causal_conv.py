@@ -70,11 +70,6 @@ def causal_conv_silu_torch(
     return F.silu(y).transpose(1, 2).to(x.dtype)  # (B, L, D)
 
 
-def causal_conv_flops(batch: int, length: int, channels: int, width: int) -> int:
-    """Operations of one forward convolution: 2 B L D K. SiLU's 4 B L D are left out, as is usual."""
-    return 2 * batch * length * channels * width
-
-
 def _check_inputs(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if x.dim() != 3:
         raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
-from stretchysnake.ops.causal_conv import causal_conv_flops
+from stretchysnake.ops.flops import causal_conv_flops
 from stretchysnake.ops.native_problems import conv_problem, dense, rows_in_place, run
 from stretchysnake.ops.operation import operation
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library, triton_runtime
-from stretchysnake.ops.causal_conv import causal_conv_flops
+from stretchysnake.ops.flops import causal_conv_flops
 from stretchysnake.ops.selective_scan_triton_plan import power_of_two
 
 TOKENS, CHANNELS, SPAN_TOKENS = 16, 64, 256  # of a tile; of a program in the backward

@@ -103,23 +103,6 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             )
 
 
-def selective_scan_flops(batch: int, length: int, channels: int, state: int) -> int:
-    """Operations of one forward scan: 9 B L D N, and B L D each for the D skip and the z gate.
-
-    Source: state-spaces/mamba, issue 110.
-    """
-    return 9 * batch * length * channels * state + 2 * batch * length * channels
-
-
-def selective_scan_backward_flops(batch: int, length: int, channels: int, state: int) -> int:
-    """Operations of its backward: the states again, 9 B L D N, and 14 more for each on the way back.
-
-    Those are the sums into dB, dC, dA, d(delta) and d(delta u), the adjoint's decay, and C times
-    the gradient. Small terms: 12 B L D for the skip, the gate and softplus.
-    """
-    return 23 * batch * length * channels * state + 12 * batch * length * channels
-
-
 def _check_inputs(
     u: Tensor,
     delta: Tensor,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library
+from stretchysnake.ops.flops import selective_scan_backward_flops, selective_scan_flops
 from stretchysnake.ops.native_library import is_available, unavailable_reason
 from stretchysnake.ops.native_problems import (
     dense,
@@ -21,7 +22,6 @@ from stretchysnake.ops.native_problems import (
     scan_problem,
 )
 from stretchysnake.ops.operation import operation
-from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
 
 __all__ = ["is_available", "selective_scan_cpu", "unavailable_reason"]
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops import native_library, triton_runtime
 from stretchysnake.ops import selective_scan_triton_plan as plan
-from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_backward_flops, selective_scan_flops
 
 
 def selective_scan_triton(

@@ -16,7 +16,7 @@ from stretchysnake.eval.cost import (
     measure_peak_bytes,
 )
 from stretchysnake.ops import native_library
-from stretchysnake.ops.selective_scan import selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_flops
 
 CONFIG = VideoMambaConfig(
     embed_dim=32, depth=3, patch_size=8, image_size=32, num_frames=4, num_classes=0

@@ -6,7 +6,7 @@ from scan_problems import relative_rms
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.ops import bidirectional_scan, native_library
-from stretchysnake.ops.bidirectional_scan import Direction
+from stretchysnake.ops.direction import Direction
 
 needs_native = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"

@@ -9,8 +9,11 @@ from scan_problems import make_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.ops import causal_conv_silu, native_library, selective_scan
-from stretchysnake.ops.causal_conv import causal_conv_flops
-from stretchysnake.ops.selective_scan import selective_scan_backward_flops, selective_scan_flops
+from stretchysnake.ops.flops import (
+    causal_conv_flops,
+    selective_scan_backward_flops,
+    selective_scan_flops,
+)
 
 pytestmark = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"

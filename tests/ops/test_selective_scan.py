@@ -8,7 +8,8 @@ from scan_problems import NAMES, expected, make_inputs, relative_rms, run_with_g
 
 from stretchysnake.ops import backend as backend_module
 from stretchysnake.ops import selective_scan as public_selective_scan
-from stretchysnake.ops.selective_scan import selective_scan, selective_scan_flops
+from stretchysnake.ops.flops import selective_scan_flops
+from stretchysnake.ops.selective_scan import selective_scan
 from stretchysnake.ops.selective_scan_cpu import is_available
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")
