@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from stretchysnake.data.container_length import missing_bytes
 from stretchysnake.data.decode_error import DecodeError
@@ -22,6 +23,8 @@ class PacketIndex:
     """Time stamps are missing or repeated: frames can only be counted while decoding from the start."""
     time_base: Fraction
     fps: float
+    last_seconds: float | None = None
+    """How long the last frame is shown, where its packet says so; otherwise it is taken to be 1 / fps."""
 
     def seconds(self, i: int) -> float:
         """When frame `i` is shown, counted from the first frame; by the frame rate where time stamps are no use."""
@@ -31,14 +34,15 @@ class PacketIndex:
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame to the end of the last one."""
-        return self.seconds(len(self.stamps) - 1) + 1 / self.fps
+        """Seconds from the first frame to the end of the last one, which may be held."""
+        held = 1 / self.fps if self.last_seconds is None else self.last_seconds
+        return self.seconds(len(self.stamps) - 1) + held
 
     def shown_at(self, time: float) -> int:
-        """The frame on screen at this second, counted from the first frame."""
+        """The frame on screen at this second, counted from the first frame; O(log frames)."""
         return max(0, bisect_right(self._times, time + 1e-6) - 1)
 
-    @property
+    @cached_property
     def _times(self) -> list[float]:
         return [self.seconds(i) for i in range(len(self.stamps))]
 
@@ -52,8 +56,8 @@ class PacketIndex:
         times = self._times
         first = 0 if start is None else max(0, bisect_right(times, start + 1e-6) - 1)
         last = len(times) if end is None else bisect_left(times, end - 1e-6)
-        if last <= first or (start is not None and start > times[-1] + 1):
-            reason = f"no frame between {start} s and {end} s (it lasts {times[-1]:.2f} s); fix the list."
+        if last <= first or (start is not None and start > max(times[-1] + 1, self.duration)):
+            reason = f"no frame between {start} s and {end} s (it lasts {self.duration:.2f} s); fix the list."
             raise DecodeError("empty", path, reason)
         return first, last
 
@@ -66,6 +70,7 @@ def index_packets(
     `promised_seconds` is a length that the container's header states; None when it states none of its own.
     """
     stamps, keyframes, num_packets, ordinal = [], [], 0, False
+    last, last_duration = None, 0
     for packet in packets:
         if packet.size == 0:  # the end marker
             continue
@@ -77,6 +82,8 @@ def index_packets(
             stamps.append(packet.dts if packet.dts is not None else num_packets)
             continue
         stamps.append(packet.pts)
+        if last is None or packet.pts > last:
+            last, last_duration = packet.pts, packet.duration or 0
         if packet.is_keyframe:
             keyframes.append(packet.pts)
     missing = missing_bytes(path) if not stream.frames or stream.codec_context.name == "gif" else 0
@@ -101,6 +108,7 @@ def index_packets(
         ordinal=ordinal or len(set(stamps)) < len(stamps),
         time_base=stream.time_base,
         fps=float(stream.average_rate or stream.guessed_rate or 30),
+        last_seconds=float(last_duration * stream.time_base) if last_duration > 0 else None,
     )
 
 

@@ -138,7 +138,7 @@ def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
     return VideoInfo(
         num_frames=len(index.stamps),
         fps=fps,
-        duration_seconds=index.seconds(len(index.stamps) - 1) + 1 / fps,
+        duration_seconds=index.duration,
         width=width,
         height=height,
         codec=stream.codec_context.name,
