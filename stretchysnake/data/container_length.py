@@ -186,7 +186,11 @@ def _last_byte_at(file: BinaryIO, size: int, packet: int) -> bytes:
 
 
 def ends_inside_packet(path: str, stream_id: int) -> str | None:
-    """What the packet is of that a transport stream ends inside: "picture" (of this stream) or "other"; else None."""
+    """What a transport stream that ends inside a packet was cut in; None where it does not.
+
+    "picture": a frame of this stream that had begun before, of which a part is there. "other": something else, so that
+    all frames before it are whole.
+    """
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         if not _transport_stream(file, size):
@@ -194,8 +198,9 @@ def ends_inside_packet(path: str, stream_id: int) -> str | None:
         packet = _packet_bytes(file)
         file.seek(size - size % packet + packet - 188)
         head = file.read(3)
+    begins = len(head) > 1 and head[1] & 64  # this packet is the first of what it carries
     other = len(head) == 3 and (head[1] & 31) << 8 | head[2] != stream_id
-    return "other" if other else "picture"
+    return "other" if begins or other else "picture"
 
 
 def _flv(file: BinaryIO, size: int) -> int:
@@ -212,6 +217,19 @@ def _flv(file: BinaryIO, size: int) -> int:
     return place - size
 
 
+def _ivf(file: BinaryIO, size: int) -> int:
+    """A header, then frames of a 12-byte header and as many bytes as its first four say."""
+    file.seek(6)
+    place = int.from_bytes(file.read(2), "little")
+    while place < size:
+        file.seek(place)
+        header = file.read(12)
+        if len(header) < 12:
+            return 12 - len(header)
+        place += 12 + int.from_bytes(header[:4], "little")
+    return place - size
+
+
 _BOXES = (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"skip", b"wide")
 _MEASURES = (
     (lambda head: head[4:8] in _BOXES, _mp4),
@@ -219,6 +237,7 @@ _MEASURES = (
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska),
     (lambda head: head[:4] == b"GIF8", _gif),
     (lambda head: head[:3] == b"FLV", _flv),
+    (lambda head: head[:4] == b"DKIF", _ivf),
     (lambda head: b"\x47" in (head[:1], head[4:5]), _transport_stream),
 )
 

@@ -140,7 +140,7 @@ def index_packets(
     complete = check_count(path, stream, container, num_packets, len(stamps))
     note = ""
     if cut := ends_inside_packet(path, stream.id) if "mpegts" in container else None:
-        note = "it ends inside a packet, as a recording does that was stopped by hand"
+        note = "it ends inside a packet, as a recording does that was stopped by hand: its end is missing"
         if cut == "picture" and len(stamps) > 1:
             note += "; its last frame is not whole and is left out"
             for column in (stamps, decoding, keys, durations):
@@ -179,7 +179,9 @@ def index_packets(
     )
     parts = clock_stretches(stamps, decoding, keys, container, stream.time_base)
     if len(parts) > 1:
-        note = f"its clock starts anew, as in joined recordings: {len(parts)} of them, read one after the other"
+        note = ""
+        if "mp4" not in container:  # there it is an edit list that shows pieces
+            note = f"its clock starts anew, as in joined recordings: {len(parts)} are read one after the other"
         placed = on_one_clock(stamps, parts, container, round(1 / (fps * stream.time_base)))
         return replace(index, stamps=placed, ordinal=True, note=_joined_notes(index.note, note))
     reorders = has_b or (types_of is None and stream.codec_context.has_b_frames)
