@@ -165,18 +165,12 @@ def index_packets(
         num_silent=num_silent,
         uncounted_before=inf if num_silent or not usable else None,
     )
-    if not usable or len(set(stamps)) < 0.9 * len(stamps):
+    if not usable:
         return _by_rate(index, len(stamps))
     last = max(range(len(stamps)), key=stamps.__getitem__)
     index = replace(index, last_seconds=_held(stamps, last, durations, stream, complete))
-    check_duration(
-        path,
-        stream,
-        float(stamps[last] * stream.time_base),
-        float(durations[last] * stream.time_base),
-        promised_seconds,
-        sound_seconds,
-    )
+    ends = [float(ticks * stream.time_base) for ticks in (stamps[last], durations[last])]
+    check_duration(path, stream, *ends, promised_seconds, sound_seconds)
     parts = clock_stretches(stamps, decoding, keys, container, stream.time_base)
     if len(parts) > 1:
         note = ""
@@ -184,6 +178,8 @@ def index_packets(
             note = f"its clock starts anew, as in joined recordings: {len(parts)} are read one after the other"
         placed = on_one_clock(stamps, parts, container, round(1 / (fps * stream.time_base)))
         return replace(index, stamps=placed, ordinal=True, note=_joined_notes(index.note, note))
+    if len(set(stamps)) < 0.9 * len(stamps):
+        return _by_rate(index, len(stamps))
     reorders = has_b or (types_of is None and stream.codec_context.has_b_frames)
     ascends = all(a < b for a, b in pairwise(stamps))
     if reorders and len(stamps) > 1 and (ascends or container == "avi"):
