@@ -145,9 +145,11 @@ def index_packets(
             note += "; its last frame is not whole and is left out"
             for column in (stamps, decoding, keys, durations):
                 column.pop()
-    elif not complete:
+    else:
         missing = missing_bytes(path)
-        if missing or not stamps:
+        if complete and missing and stamps:
+            note = f"it is {missing} bytes shorter than its structure says; all frames that its header counts are there"
+        elif missing or not stamps:
             there = f"its end is missing (at least {missing} bytes), {num_packets} frames are there"
             there = there if stamps else "has a video stream without any frame"
             raise DecodeError(
