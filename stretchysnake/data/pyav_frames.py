@@ -78,18 +78,23 @@ def frames_by_stamp(
         raise SeekMissed from error
 
 
+_MOST_REORDERED = 16
+"""Frames that a decoder may hold back to put them in order (H.264 and HEVC allow 16)."""
+
+
 def frames_in_order(
     path, container, stream, index, wanted: Sequence[int], pixels_of
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Decode from the first frame and count, or match time stamps where they can be trusted.
 
-    Raises TimesGoBack before the first frame whose stamp is not after the one before it.
+    Where a stamp is passed over, frames are held until it is clear that it is missing and not late. Raises TimesGoBack
+    when it is late; what was yielded before is right.
     """
     import av
 
     known = range(len(index.stamps)) if index.ordinal else index.stamps
     places = {stamp: i for i, stamp in enumerate(known)}
-    remaining, count, last = set(wanted), 0, -1
+    remaining, count, last, held, in_doubt = set(wanted), 0, -1, [], 0
     try:
         for frame in container.decode(stream):
             i = places.get(count if index.ordinal else frame.pts, -1)
@@ -99,16 +104,20 @@ def frames_in_order(
                 raise damaged_file(path, reason)
             if 0 <= i <= last:
                 raise TimesGoBack
+            in_doubt = _MOST_REORDERED if i > last + 1 else in_doubt - 1
             last = max(last, i)
-            if i not in remaining:
-                continue
-            yield i, pixels_of(frame)
-            remaining.discard(i)
-            if not remaining:
-                return
+            if i in remaining:
+                held.append((i, pixels_of(frame)))
+                remaining.discard(i)
+            if in_doubt <= 0:
+                yield from held
+                held.clear()
+                if not remaining:
+                    return
     except av.FFmpegError as error:
         reason = f"decoding fails after {count} frames ({reason_of(error)}); fetch the file again or leave it out."
         raise damaged_file(path, reason) from error
+    yield from held
     if remaining:
         place = f"frame {min(remaining)} of {len(index.stamps)}"
         reason = f"{place} cannot be decoded; fetch the file again or leave it out."

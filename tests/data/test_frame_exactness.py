@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,15 @@ from numbered_video import numbered_frames, read_numbers, turn_header
 from odd_videos import ODD
 from odd_videos import painted as painted_pictures
 
-from stretchysnake.data.video import probe, read_frames, read_frames_at, stream_frames, verify
+from stretchysnake.data.file_index import decoded_in_order, file_index
+from stretchysnake.data.video import (
+    _opened,
+    probe,
+    read_frames,
+    read_frames_at,
+    stream_frames,
+    verify,
+)
 
 av = pytest.importorskip("av")
 
@@ -240,6 +249,19 @@ def second_of(kind, tmp_path):
 )
 def test_a_video_lasts_as_long_as_its_pictures(tmp_path, kind, seconds):
     assert second_of(kind, tmp_path) == pytest.approx(seconds, abs=0.01)
+
+
+def test_frames_whose_times_turn_out_to_go_back_are_counted(tmp_path):
+    path, shown, _ = ODD["h264-no-ctts-mp4"](tmp_path)
+    with _opened(str(path)) as (container, stream):
+        index = file_index(str(path), container, stream, _opened)
+    assert index.ordinal  # an index that had not noticed:
+    believing = replace(index, ordinal=False)
+    found = decoded_in_order(
+        str(path), _opened, believing, range(60), lambda f: f.to_ndarray(format="rgb24")
+    )
+    places, frames = zip(*found, strict=True)
+    assert list(places) == list(shown) == read_numbers(np.stack(frames))
 
 
 def test_a_gap_in_an_mp4_is_time_that_passed(tmp_path):

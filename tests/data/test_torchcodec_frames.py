@@ -75,7 +75,7 @@ def test_what_only_counting_finds_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
     path, _, _ = ODD[kind](tmp_path)
-    with pytest.raises(DecodeError, match="found by counting alone.*use decoder='pyav'"):
+    with pytest.raises(DecodeError, match=r"found by counting alone.*use decoder='pyav'"):
         read_frames(path, [0, 3], decoder="torchcodec")
 
 
