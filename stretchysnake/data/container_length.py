@@ -31,7 +31,7 @@ _MP4_BOXES = frozenset(
 
 def _mp4(file: BinaryIO, size: int) -> int:
     """Boxes in a row: 4 bytes of length, 4 of type; length 1 means 8 bytes follow, 0 means to the end."""
-    place, index_seen, ended = 0, False, False
+    place, index_seen, ended, fragmented, more_may_come = 0, False, False, False, True
     while place < size:
         file.seek(place)
         header = file.read(16)
@@ -41,7 +41,8 @@ def _mp4(file: BinaryIO, size: int) -> int:
         if ended and kind != b"moof":  # whatever follows the index of fragments is no part of it
             return 0
         if len(header) < 8:
-            return 8 - len(header) if _begins_box(header) or not index_seen else 0
+            cut = _begins_box(header) and more_may_come
+            return 8 - len(header) if cut or not index_seen else 0
         if length == 0:
             return 0
         if length < 8 or not all(32 <= byte < 127 or byte == 169 for byte in kind):
@@ -50,6 +51,8 @@ def _mp4(file: BinaryIO, size: int) -> int:
             return 0  # text or a signature behind the end, whose letters read like a box
         index_seen |= kind == b"moov"
         ended = kind == b"mfra"
+        fragmented |= kind == b"moof"
+        more_may_come = fragmented or (more_may_come and kind != b"mdat")
         place += length
     return (
         place - size if place > size or index_seen else 1

@@ -139,7 +139,7 @@ def index_packets(
         durations.append(packet.duration or 0)
     complete = check_count(path, stream, container, num_packets, len(stamps))
     note = ""
-    if cut := ends_inside_packet(path, stream.id) if "mpegts" in container else None:
+    if cut := stamps and "mpegts" in container and ends_inside_packet(path, stream.id):
         note = "it ends inside a packet, as a recording does that was stopped by hand: its end is missing"
         if cut == "picture" and len(stamps) > 1:
             note += "; its last frame is not whole and is left out"
