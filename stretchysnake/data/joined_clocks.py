@@ -67,6 +67,18 @@ def on_one_clock(
     return placed
 
 
+def frames_before_keys(
+    stamps: Sequence[int], keys: Sequence[bool], parts: Sequence[tuple[int, int]]
+) -> int:
+    """How many packets may show nothing because their stretch begins between key frames: sent, or shown, before one."""
+    late = 0
+    for start, stop in parts:
+        key = next((place for place in range(start, stop) if keys[place]), stop)
+        late += key - start
+        late += sum(stamps[place] < stamps[key] for place in range(key + 1, stop))
+    return late
+
+
 def _is_mpeg(container: str) -> bool:
     return container in ("mpegts", "mpeg")
 

@@ -16,7 +16,7 @@ from math import inf
 
 from stretchysnake.data.container_length import ends_inside_packet, missing_bytes
 from stretchysnake.data.decode_error import DecodeError, damaged_file
-from stretchysnake.data.joined_clocks import clock_stretches, on_one_clock
+from stretchysnake.data.joined_clocks import clock_stretches, frames_before_keys, on_one_clock
 from stretchysnake.data.picture_types import picture_types
 from stretchysnake.data.promised_length import check_count, check_duration
 
@@ -39,6 +39,8 @@ class PacketIndex:
     """Packets up to this stamp may show no frame: only decoding tells (`counted`); inf: all of them."""
     num_silent: int = 0
     """How many packets may rightly show no frame."""
+    num_clocks: int = 1
+    """Recordings joined in the file, or pieces of an edit list that go back, each with a clock of its own."""
 
     def seconds(self, i: int) -> float:
         """When frame `i` is shown, counted from the first frame."""
@@ -94,7 +96,7 @@ class PacketIndex:
             raise damaged_file(path, reason)
         if not lost:
             return replace(self, uncounted_before=None)
-        if None not in shown and len(set(shown)) == len(shown):
+        if self.num_clocks == 1 and None not in shown and len(set(shown)) == len(shown):
             return replace(self, stamps=sorted(shown), uncounted_before=None)
         return replace(_by_rate(self, len(shown)), uncounted_before=None)
 
@@ -179,7 +181,16 @@ def index_packets(
         if "mp4" not in container:  # there it is an edit list that shows pieces
             note = f"its clock starts anew, as in joined recordings: {len(parts)} are read one after the other"
         placed = on_one_clock(stamps, parts, container, round(1 / (fps * stream.time_base)))
-        return replace(index, stamps=placed, ordinal=True, note=_joined_notes(index.note, note))
+        late = frames_before_keys(stamps, keys, parts)
+        return replace(
+            index,
+            stamps=placed,
+            ordinal=True,
+            note=_joined_notes(index.note, note),
+            num_clocks=len(parts),
+            num_silent=num_silent + late,
+            uncounted_before=inf if late else index.uncounted_before,
+        )
     if len(set(stamps)) < 0.9 * len(stamps):
         return _by_rate(index, len(stamps))
     reorders = has_b or (types_of is None and stream.codec_context.has_b_frames)

@@ -222,6 +222,15 @@ def _late_start(settings):
     return make
 
 
+def _joined_late(folder):
+    """A recording received from its middle on, and then a whole one."""
+    late, _, _ = _late_start({"options": REORDERED})(folder)
+    whole = encode(folder / "whole.ts", range(60), options=REORDERED)
+    path = folder / "joined.ts"
+    path.write_bytes(late.read_bytes() + whole.read_bytes())
+    return path, [*range(16, 60), *range(60)], "its clock starts anew"
+
+
 def _stopped(folder):
     """Stopped by hand in the second packet of a frame whose first is there; with B-frames the file's order differs."""
     path = encode(folder / "v.ts", range(60), codec="mpeg2video", options={"b": "4M", "bf": "0"})
@@ -319,6 +328,7 @@ ODD = {
     "joined-ahead-100-ts": lambda folder: joined(folder, "v.ts", second=100),
     "joined-back-10-ts": lambda folder: joined(folder, "v.ts", first=10),
     "joined-back-100-ts": lambda folder: joined(folder, "v.ts", first=100),
+    "joined-late-start-ts": _joined_late,
     "joined-mpg": lambda folder: joined(folder, "v.mpg", settings=MPEG2),
     "clock-wraps-ts": _moved("v.ts", 2**33 / 90000 - 2.5),
 }
