@@ -24,26 +24,47 @@ def missing_bytes(path: str) -> int:
     return 0
 
 
+_MP4_BOXES = frozenset(
+    b"ftyp moov moof mdat mfra free skip wide uuid sidx ssix styp emsg prft meta pdin pnot udta junk".split()
+)
+
+
 def _mp4(file: BinaryIO, size: int) -> int:
     """Boxes in a row: 4 bytes of length, 4 of type; length 1 means 8 bytes follow, 0 means to the end."""
-    place, index_seen = 0, False
+    place, index_seen, ended, fragmented, more_may_come = 0, False, False, False, True
     while place < size:
         file.seek(place)
         header = file.read(16)
         length, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
+        if ended and kind != b"moof":  # whatever follows the index of fragments is no part of it
+            return 0
         if len(header) < 8:
-            return 8 - len(header)
+            cut = _begins_box(header) and more_may_come
+            return 8 - len(header) if cut or not index_seen else 0
         if length == 0:
             return 0
         if length < 8 or not all(32 <= byte < 127 or byte == 169 for byte in kind):
             return 0  # not a box: damaged, not cut
+        if place + length > size and index_seen and kind not in _MP4_BOXES:
+            return 0  # text or a signature behind the end, whose letters read like a box
         index_seen |= kind == b"moov"
+        ended = kind == b"mfra"
+        fragmented |= kind == b"moof"
+        more_may_come = fragmented or (more_may_come and kind != b"mdat")
         place += length
     return (
         place - size if place > size or index_seen else 1
     )  # without its index it was never finished
+
+
+def _begins_box(rest: bytes) -> bool:
+    """Whether fewer than 8 bytes may be the beginning of a box that was cut: a small length, a known type."""
+    if len(rest) < 4:
+        return rest[:1] == b"\0"
+    known = any(kind.startswith(rest[4:]) for kind in _MP4_BOXES)
+    return rest[:1] == b"\0" and int.from_bytes(rest[:4], "big") >= 8 and known
 
 
 def _riff(file: BinaryIO, size: int) -> int:
@@ -57,6 +78,34 @@ def _riff(file: BinaryIO, size: int) -> int:
         place += 8 + int.from_bytes(header[4:8], "little")
         place += place % 2
     return place - size if place - size > 1 else 0
+
+
+def avi_places(path: str, stream: int) -> int | None:
+    """How many pictures an AVI file has room for, empty chunks (dropped: the one before is held) included.
+
+    None where a chunk runs beyond the end, or the index that follows the chunks is missing.
+    """
+    places, lists = 0, (b"RIFF", b"LIST")
+    name, indexed = b"%02d" % stream, False
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        place = 0
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(12)
+            length = int.from_bytes(head[4:8], "little")
+            if head[:4] in lists:
+                if head[:4] == b"LIST" and head[8:12] not in (b"movi", b"rec "):
+                    place += 8 + length + length % 2
+                else:
+                    place += 12
+                continue
+            places += head[:2] == name and head[2:4] in (b"dc", b"db", b"DC", b"DB")
+            indexed |= head[:4] == b"idx1"
+            place += 8 + length + length % 2
+            if place - length % 2 > size:
+                return None
+    return places if indexed and not missing_bytes(path) else None
 
 
 def _ebml_number(file: BinaryIO, *, keep_marker: bool) -> tuple[int, bool]:
@@ -95,15 +144,66 @@ def _matroska(file: BinaryIO, size: int) -> int:
 
 
 def _gif(file: BinaryIO, size: int) -> int:
-    """A GIF ends with a semicolon; some programs pad after it."""
-    file.seek(max(0, size - 512))
-    return 0 if file.read().rstrip(b"\0\r\n ").endswith(b";") else 1
+    """A header, then blocks until a semicolon: an image (,) or an extension (!), each ending in counted pieces."""
+
+    def colours(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+    file.seek(0)
+    head = file.read(13)
+    file.seek(colours(head[10]) if len(head) == 13 else 0, os.SEEK_CUR)
+    while kind := file.read(1):
+        if kind == b";":
+            return 0
+        if kind == b",":
+            place = file.read(9)
+            file.seek(1 + (colours(place[8]) if len(place) == 9 else 0), os.SEEK_CUR)
+        elif kind == b"!":
+            file.seek(1, os.SEEK_CUR)
+        else:
+            return 0  # not a block: damaged, not cut
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return 1
 
 
 def _transport_stream(file: BinaryIO, size: int) -> int:
-    """Packets of 188 bytes, each beginning with 0x47."""
-    file.seek(188)
-    return -size % 188 if file.read(1) == b"\x47" else 0
+    """Packets of 188 bytes, each beginning with 0x47; a camera's have 4 bytes of time before them."""
+    packet = _packet_bytes(file)
+    return -size % packet if packet and _last_byte_at(file, size, packet) == b"\x47" else 0
+
+
+def _packet_bytes(file: BinaryIO) -> int:
+    for packet in (188, 192):
+        places = (packet - 188, 2 * packet - 188)
+        if all(file.seek(place) >= 0 and file.read(1) == b"\x47" for place in places):
+            return packet
+    return 0
+
+
+def _last_byte_at(file: BinaryIO, size: int, packet: int) -> bytes:
+    """The first byte of the packet that the file ends in; 0x47 also where too little of it is left to tell."""
+    place = size - size % packet + packet - 188
+    file.seek(place)
+    return file.read(1) or b"\x47"
+
+
+def ends_inside_packet(path: str, stream_id: int) -> str | None:
+    """What a transport stream that ends inside a packet was cut in; None where it does not.
+
+    "picture": a frame of this stream that had begun before, of which a part is there. "other": something else, so that
+    all frames before it are whole.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not _transport_stream(file, size):
+            return None
+        packet = _packet_bytes(file)
+        file.seek(size - size % packet + packet - 188)
+        head = file.read(3)
+    begins = len(head) > 1 and head[1] & 64  # this packet is the first of what it carries
+    other = len(head) == 3 and (head[1] & 31) << 8 | head[2] != stream_id
+    return "other" if begins or other else "picture"
 
 
 def _flv(file: BinaryIO, size: int) -> int:
@@ -120,6 +220,19 @@ def _flv(file: BinaryIO, size: int) -> int:
     return place - size
 
 
+def _ivf(file: BinaryIO, size: int) -> int:
+    """A header, then frames of a 12-byte header and as many bytes as its first four say."""
+    file.seek(6)
+    place = int.from_bytes(file.read(2), "little")
+    while place < size:
+        file.seek(place)
+        header = file.read(12)
+        if len(header) < 12:
+            return 12 - len(header)
+        place += 12 + int.from_bytes(header[:4], "little")
+    return place - size
+
+
 _BOXES = (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"skip", b"wide")
 _MEASURES = (
     (lambda head: head[4:8] in _BOXES, _mp4),
@@ -127,7 +240,8 @@ _MEASURES = (
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska),
     (lambda head: head[:4] == b"GIF8", _gif),
     (lambda head: head[:3] == b"FLV", _flv),
-    (lambda head: head[:1] == b"\x47", _transport_stream),
+    (lambda head: head[:4] == b"DKIF", _ivf),
+    (lambda head: b"\x47" in (head[:1], head[4:5]), _transport_stream),
 )
 
 

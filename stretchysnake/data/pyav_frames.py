@@ -17,6 +17,21 @@ class SeekMissed(Exception):
     """Seeking did not go as it should; what was yielded before it is right."""
 
 
+class TimesGoBack(Exception):
+    """Frames come in another order than their time stamps say: only counting finds them."""
+
+
+def packets_of(path: str, container, stream) -> Iterator:
+    """The packets of a stream, undecoded; raises DecodeError."""
+    import av
+
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
+        raise damaged_file(path, reason) from error
+
+
 def frames_by_stamp(
     container, stream, index, wanted: Sequence[int], pixels_of
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -49,6 +64,8 @@ def frames_by_stamp(
             for frame in decoded:
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= clean_from):
                     raise SeekMissed
+                if position is not None and clean_from <= frame.pts < position:
+                    raise SeekMissed  # time goes back
                 position = frame.pts
                 if position >= target:
                     break
@@ -61,31 +78,83 @@ def frames_by_stamp(
         raise SeekMissed from error
 
 
+_MOST_REORDERED = 16
+"""Frames that a decoder may hold back to put them in order (H.264 and HEVC allow 16)."""
+
+
 def frames_in_order(
     path, container, stream, index, wanted: Sequence[int], pixels_of
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode from the first frame and count, or match time stamps where they can be trusted."""
+    """Decode from the first frame and count, or match time stamps where they can be trusted.
+
+    Where a stamp is passed over, frames are held until it is clear that it is missing and not late. Raises TimesGoBack
+    when it is late; what was yielded before is right.
+    """
     import av
 
-    places = {stamp: i for i, stamp in enumerate(index.stamps)}
-    remaining, count = set(wanted), 0
+    known = range(len(index.stamps)) if index.ordinal else index.stamps
+    places = {stamp: i for i, stamp in enumerate(known)}
+    remaining, count, last, held, in_doubt = set(wanted), 0, -1, [], 0
     try:
         for frame in container.decode(stream):
-            i = count if index.ordinal else places.get(frame.pts, -1)
+            i = places.get(count if index.ordinal else frame.pts, -1)
             count += 1
             if frame.is_corrupt and i >= 0:
                 reason = f"frame {i} is damaged; fetch the file again or leave it out."
                 raise damaged_file(path, reason)
-            if i not in remaining:
-                continue
-            yield i, pixels_of(frame)
-            remaining.discard(i)
-            if not remaining:
-                return
+            if 0 <= i <= last:
+                raise TimesGoBack
+            in_doubt = _MOST_REORDERED if i > last + 1 else in_doubt - 1
+            last = max(last, i)
+            if i in remaining:
+                held.append((i, pixels_of(frame)))
+                remaining.discard(i)
+            if in_doubt <= 0:
+                yield from held
+                held.clear()
+                if not remaining:
+                    return
     except av.FFmpegError as error:
         reason = f"decoding fails after {count} frames ({reason_of(error)}); fetch the file again or leave it out."
         raise damaged_file(path, reason) from error
+    yield from held
     if remaining:
         place = f"frame {min(remaining)} of {len(index.stamps)}"
         reason = f"{place} cannot be decoded; fetch the file again or leave it out."
         raise damaged_file(path, reason)
+
+
+def shown_stamps(path: str, container, stream, before: float) -> tuple[tuple[int | None, ...], int]:
+    """(time stamps of the frames that are shown, in order, how many of these are interlaced), until one is at `before`.
+
+    Raises DecodeError for damage behind the first key frame.
+    """
+    import av
+
+    stamps, num_interlaced = [], 0
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt and not stamps:  # before the first whole picture
+                continue
+            if frame.is_corrupt:
+                reason = f"frame {len(stamps)} is damaged; fetch the file again or leave it out."
+                raise damaged_file(path, reason)
+            if frame.pts is not None and frame.pts >= before:
+                break
+            stamps.append(frame.pts)
+            num_interlaced += frame.interlaced_frame
+    except av.FFmpegError as error:
+        reason = f"decoding fails after {len(stamps)} frames ({reason_of(error)})"
+        raise damaged_file(path, f"{reason}; fetch the file again or leave it out.") from error
+    return tuple(stamps), num_interlaced
+
+
+def sound_seconds(container) -> float:
+    """When the last of the sound ends, read from its packets; 0 without sound."""
+    end = 0.0
+    if container.streams.audio:
+        for packet in container.demux(container.streams.audio):
+            if packet.size and packet.pts is not None:
+                stop = (packet.pts + (packet.duration or 0)) * packet.time_base
+                end = max(end, float(stop))
+    return end

@@ -25,9 +25,7 @@ def torchcodec_frames(
     if not wanted:
         return {}
     if index.ordinal:
-        reason = (
-            "its frames have no usable time stamps, which torchcodec needs; use decoder='pyav'."
-        )
+        reason = "its frames are found by counting alone, and torchcodec goes by time stamps; use decoder='pyav'."
         raise DecodeError("corrupt", path, reason)
     try:
         decoder = VideoDecoder(

@@ -24,6 +24,8 @@ class Verdict:
     width: int = 0
     height: int = 0
     codec: str = ""
+    note: str = ""
+    """What is odd about a good file: frames left out because a recording was stopped, clocks that go back."""
     digest: str = ""
     """SHA-1 of the file's bytes; equal ones are copies."""
     num_bytes: int = 0
@@ -117,6 +119,12 @@ def render_audit(audit: Audit, *, most: int = 50) -> str:
     if len(audit.bad) > most:
         lines.append(f"... and {len(audit.bad) - most} more; the report lists them all")
     lines += [f"{record.path}: {reason}" for record, reason in audit.bad_records[:most]]
+    odd = [verdict for verdict in audit.verdicts if verdict.note]
+    lines += [f"{v.path}: read, but {v.note}" for v in odd[:most]]
+    if len(odd) > most:
+        lines.append(
+            f"... and {len(odd) - most} more are read with a note; the report lists them all"
+        )
     if audit.copies:
         groups = len(audit.copies)
         lines.append(

@@ -26,11 +26,11 @@ from stretchysnake.data.decode_error import (
     DecodeError,
     check_file,
     damaged_file,
-    reason_of,
     unopened_file,
 )
-from stretchysnake.data.packet_index import PacketIndex, index_packets
-from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp, frames_in_order
+from stretchysnake.data.file_index import decoded_in_order, file_index
+from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
 from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 
@@ -61,6 +61,8 @@ class VideoInfo:
     width: int
     height: int
     codec: str
+    note: str = ""
+    """What is odd about the file although all that it names can be read; "" where nothing is."""
 
 
 def _open(path: str):
@@ -122,26 +124,16 @@ def _rotation(frame) -> int:
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
-def _index(path: str, container, stream) -> PacketIndex:
-    import av
-
-    promised = container.duration / 1e6 if "flv" in container.format.name else None
-    try:
-        return index_packets(path, container.demux(stream), stream, promised_seconds=promised)
-    except av.FFmpegError as error:
-        reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
-        raise damaged_file(path, reason) from error
-
-
 def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
     fps = float(stream.average_rate or stream.guessed_rate or 30)
     return VideoInfo(
         num_frames=len(index.stamps),
         fps=fps,
-        duration_seconds=index.seconds(len(index.stamps) - 1) + 1 / fps,
+        duration_seconds=index.duration,
         width=width,
         height=height,
         codec=stream.codec_context.name,
+        note=index.note,
     )
 
 
@@ -150,7 +142,7 @@ def probe(path: str | os.PathLike, *, decoder: str = "pyav") -> VideoInfo:
     path = os.fspath(path)
     _, height, width, _ = read_frames(path, [0], decoder=decoder).shape
     with _opened(path) as (container, stream):
-        return _info(_index(path, container, stream), stream, height, width)
+        return _info(file_index(path, container, stream, _opened), stream, height, width)
 
 
 def verify(path: str | os.PathLike) -> VideoInfo:
@@ -161,10 +153,9 @@ def verify(path: str | os.PathLike) -> VideoInfo:
     path = os.fspath(path)
     shapes: dict[int, tuple[int, int]] = {}
     with _opened(path) as (container, stream):
-        index = _index(path, container, stream)
+        index = file_index(path, container, stream, _opened)
         everything = range(len(index.stamps))
-    with _opened(path) as (container, stream):
-        shapes = dict(frames_in_order(path, container, stream, index, everything, _upright_size))
+        shapes = dict(decoded_in_order(path, _opened, index, everything, _upright_size))
         _one_size(path, set(shapes.values()))
         return _info(index, stream, *shapes[0])
 
@@ -229,7 +220,7 @@ def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: st
     if decoder not in DECODERS:
         raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
     with _opened(path) as (container, stream):
-        index = _index(path, container, stream)
+        index = file_index(path, container, stream, _opened)
         chosen = choose(index)
         wanted = sorted(set(chosen))
         frames = None
@@ -239,8 +230,7 @@ def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: st
             with suppress(SeekMissed):
                 frames = dict(frames_by_stamp(container, stream, index, wanted, _to_pixels(size)))
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
-        with _opened(path) as (container, stream):
-            frames = dict(frames_in_order(path, container, stream, index, wanted, _to_pixels(size)))
+        frames = dict(decoded_in_order(path, _opened, index, wanted, _to_pixels(size)))
     _one_size(path, {frame.shape for frame in frames.values()})
     if not chosen:
         return np.empty((0, 0, 0, 3), np.uint8)
@@ -258,7 +248,7 @@ def stream_frames(
     path = os.fspath(path)
     pixels_of = _to_pixels(size)
     with _opened(path) as (container, stream):
-        index = _index(path, container, stream)
+        index = file_index(path, container, stream, _opened)
     repeats, done = Counter(indices), 0
     wanted = sorted(repeats)
     if not 0 <= wanted[0] <= wanted[-1] < len(index.stamps):
@@ -271,10 +261,8 @@ def stream_frames(
                 done += 1
                 yield from repeat(pixels, repeats[i])
     if done < len(wanted):
-        with _opened(path) as (container, stream):
-            rest = wanted[done:]
-            for i, pixels in frames_in_order(path, container, stream, index, rest, pixels_of):
-                yield from repeat(pixels, repeats[i])
+        for i, pixels in decoded_in_order(path, _opened, index, wanted[done:], pixels_of):
+            yield from repeat(pixels, repeats[i])
 
 
 def _one_size(path: str, sizes: set) -> None:

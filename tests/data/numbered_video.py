@@ -7,11 +7,11 @@ from stretchysnake.data.video import write_video
 BITS = 8
 
 
-def numbered_frames(num_frames, *, height=64, width=64):
-    """Frames (T, H, W, 3): frame t shows the bits of t as black and white columns."""
+def numbered_frames(num_frames, *, height=64, width=64, colours=((0, 0, 0), (255, 255, 255))):
+    """Frames (T, H, W, 3): frame t shows the bits of t as columns in two colours, black and white unless given."""
     bits = (np.arange(num_frames)[:, None] >> np.arange(BITS)) & 1
-    columns = bits[:, np.arange(width) * BITS // width].astype(np.uint8) * 255  # (T, W)
-    return np.broadcast_to(columns[:, None, :, None], (num_frames, height, width, 3)).copy()
+    columns = np.array(colours, np.uint8)[bits[:, np.arange(width) * BITS // width]]  # (T, W, 3)
+    return np.repeat(columns[:, None], height, 1)
 
 
 def read_numbers(frames):

@@ -1,12 +1,26 @@
 """Frames returned against frames painted with their number, over every kind of container people have."""
 
+import random
+import shutil
+import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from numbered_video import numbered_frames, read_numbers, turn_header
+from odd_videos import ODD
+from odd_videos import painted as painted_pictures
 
-from stretchysnake.data.video import probe, read_frames, read_frames_at, verify
+from stretchysnake.data.file_index import decoded_in_order, file_index
+from stretchysnake.data.video import (
+    _opened,
+    probe,
+    read_frames,
+    read_frames_at,
+    stream_frames,
+    verify,
+)
 
 av = pytest.importorskip("av")
 
@@ -115,6 +129,157 @@ def test_frames_are_found_by_the_second_they_are_shown(painted):
 def test_verify_agrees_with_probe(painted):
     path, _ = painted
     assert verify(path) == probe(path)
+
+
+@pytest.fixture(scope="module", params=ODD.values(), ids=ODD)
+def odd(request, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("odd"))
+
+
+def test_odd_files_show_the_frames_painted_and_say_what_is_odd(odd):
+    path, shown, note = odd
+    info = verify(path)
+    frames = read_frames(path, range(info.num_frames))
+    numbers = read_numbers(frames)
+    if shown is None:  # begins where it was received: a key frame and all after it
+        assert 30 <= len(numbers) < 60
+        shown = range(60 - len(numbers), 60)
+    assert numbers == list(shown)
+    assert probe(path) == info
+    assert note in info.note and bool(note) == bool(info.note)
+    if frames.shape[1:3] == (48, 96):
+        error = np.abs(frames.astype(int) - painted_pictures(shown)).mean((1, 2, 3))
+        assert error.max() < (25 if path.suffix == ".gif" else 5)  # a GIF has eight reds
+
+
+def test_odd_files_read_sparsely_are_those_read_whole(odd):
+    path, _, _ = odd
+    total, size = probe(path).num_frames, (48, 96)
+    whole, draw = read_frames(path, range(total), size=size), random.Random(0)
+    for asked in ([0], [total - 1], *(draw.sample(range(total), n) for n in (1, 1, 2, 4))):
+        assert np.array_equal(read_frames(path, asked, size=size), whole[asked])
+    assert np.array_equal(
+        np.stack(list(stream_frames(path, range(1, total, 3), size=size))), whole[1::3]
+    )
+
+
+def test_odd_files_give_times_in_ascending_order_that_find_each_frame(odd):
+    path, _, _ = odd
+    info = probe(path)
+    times = np.linspace(0, info.duration_seconds, 40, endpoint=False)
+    seen = read_frames_at(path, times, size=(48, 96))
+    whole = read_frames(path, range(info.num_frames), size=(48, 96))
+    places = [int(np.abs(whole.astype(int) - frame).sum((1, 2, 3)).argmin()) for frame in seen]
+    assert np.array_equal(whole[places], seen)
+    half = info.duration_seconds / 2
+    window = read_frames(path, range, start_seconds=half, size=(48, 96))
+    assert np.array_equal(window, whole[len(whole) - len(window) :])
+    before = read_frames(path, range, end_seconds=half, size=(48, 96))
+    assert np.array_equal(before, whole[: len(before)])
+    assert 0 <= len(before) + len(window) - len(whole) <= 1  # the frame on screen at half time
+
+
+def frames_of_ffmpeg(path, height, width):
+    """All frames that the program shows, in its order; skips where it is not installed or too old."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
+    command = [
+        "ffmpeg",
+        "-v",
+        "quiet",
+        "-i",
+        str(path),
+        "-map",
+        "0:v:0",
+        "-fps_mode",
+        "passthrough",
+    ]
+    found = subprocess.run(
+        [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True
+    )
+    if not found.stdout:
+        pytest.skip("this ffmpeg shows nothing: it is too old, or lacks the decoder")
+    return np.frombuffer(found.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+def test_frames_are_those_ffmpeg_shows_in_its_order(odd):
+    path, _, _ = odd
+    info = probe(path)
+    theirs = frames_of_ffmpeg(path, info.height, info.width)
+    ours = read_frames(path, range(info.num_frames))
+    if "inside a packet" in info.note:  # the last frame is not whole, and is not read
+        theirs = theirs[: len(ours)]
+    assert len(ours) == len(theirs)
+    assert np.abs(ours.astype(int) - theirs).mean((1, 2, 3)).max() < 4
+
+
+def test_common_files_show_what_ffmpeg_shows(painted):
+    path, _ = painted
+    info = probe(path)
+    theirs = frames_of_ffmpeg(path, info.height, info.width)
+    ours = read_frames(path, range(info.num_frames))
+    assert len(ours) == len(theirs)
+    assert np.abs(ours.astype(int) - theirs).mean((1, 2, 3)).max() < 8
+
+
+def test_at_least_45_kinds_are_read_exactly():
+    assert len(KINDS) + len(ODD) >= 45
+
+
+def second_of(kind, tmp_path):
+    return probe(ODD[kind](tmp_path)[0]).duration_seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        ("joined-same-clock-ts", 70 / 30),
+        ("joined-overlap-ts", 70 / 30),
+        ("joined-ahead-100-ts", 70 / 30),
+        ("joined-back-10-ts", 70 / 30),
+        ("joined-back-100-ts", 70 / 30),
+        ("joined-mpg", 70 / 30),
+        ("clock-wraps-ts", 2),
+        ("dropped-mpeg4-avi", 46 / 30),
+        ("last-held-mkv", 59 / 30 + 4),
+        ("sound-longer-flv", 2),
+        ("edit-tail-cut", 1),
+        ("h264-pts-is-dts-mkv", 2),
+    ],
+)
+def test_a_video_lasts_as_long_as_its_pictures(tmp_path, kind, seconds):
+    assert second_of(kind, tmp_path) == pytest.approx(seconds, abs=0.01)
+
+
+def test_frames_whose_times_turn_out_to_go_back_are_counted(tmp_path):
+    path, shown, _ = ODD["h264-no-ctts-mp4"](tmp_path)
+    with _opened(str(path)) as (container, stream):
+        index = file_index(str(path), container, stream, _opened)
+    assert index.ordinal  # an index that had not noticed:
+    believing = replace(index, ordinal=False)
+    found = decoded_in_order(
+        str(path), _opened, believing, range(60), lambda f: f.to_ndarray(format="rgb24")
+    )
+    places, frames = zip(*found, strict=True)
+    assert list(places) == list(shown) == read_numbers(np.stack(frames))
+
+
+def test_a_gap_in_an_mp4_is_time_that_passed(tmp_path):
+    write(
+        tmp_path / "v.mp4",
+        codec="libx264",
+        options={"bf": "0"},
+        stamps=lambda t: steady(t) + 60_000 * (t > 29),
+    )
+    info = probe(tmp_path / "v.mp4")
+    assert info.duration_seconds == pytest.approx(62, abs=0.05) and not info.note
+    assert read_numbers(read_frames_at(tmp_path / "v.mp4", [30.0, 61.5])) == [29, 45]
+
+
+def test_dropped_frames_are_shown_late(tmp_path):
+    path, _, _ = ODD["dropped-mpeg4-avi"](tmp_path)
+    seconds = [9.5 / 30, 10.5 / 30, 11.5 / 30, 22.5 / 30]
+    assert read_numbers(read_frames_at(path, seconds)) == [9, 9, 10, 19]
 
 
 @pytest.mark.parametrize("second", [-0.1, 2.1, 1e9, float("nan")], ids=str)

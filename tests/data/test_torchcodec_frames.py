@@ -1,10 +1,12 @@
 """torchcodec behind the same functions: the same frames, or an error that says what to install."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
 from numbered_video import turn_header, write_numbered
+from odd_videos import ODD
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.video import probe, read_frames, read_frames_at
@@ -62,6 +64,19 @@ def test_a_cut_file_is_named_before_it_is_decoded(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DecodeError, match="truncated"):
         read_frames(path, [0], decoder="torchcodec")
+
+
+@pytest.mark.parametrize(
+    "kind", ["h264-no-ctts-mp4", "packed-xvid-avi", "joined-overlap-ts", "edit-pieces"]
+)
+def test_what_only_counting_finds_is_refused(tmp_path, monkeypatch, kind):
+    module = types.ModuleType("torchcodec.decoders")
+    module.VideoDecoder = None  # never asked
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    path, _, _ = ODD[kind](tmp_path)
+    with pytest.raises(DecodeError, match=r"found by counting alone.*use decoder='pyav'"):
+        read_frames(path, [0, 3], decoder="torchcodec")
 
 
 def test_where_it_is_missing_the_error_says_what_to_install(tmp_path, monkeypatch):

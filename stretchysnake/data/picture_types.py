@@ -1,0 +1,45 @@
+"""Which pictures a packet holds, read from its start codes: for codecs whose packets and frames may not be one to one.
+
+b"... 00 00 01 b6 ..." -> "P"; two pictures packed into one packet -> "PB"; a placeholder -> "N"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_MOST_PLACEHOLDER_BYTES = 19
+"""A packet of MPEG-4 no longer than this may say "no picture here", and the decoder takes it so after a packed one."""
+
+
+def picture_types(codec: str) -> Callable | None:
+    """A function from a packet to its pictures' types, IPBS, N (perhaps none), "" (hidden); None where each has one."""
+    return {
+        "mpeg4": _mpeg4,
+        "mpeg1video": _mpeg2,
+        "mpeg2video": _mpeg2,
+        "vp8": _vp8,
+    }.get(codec)
+
+
+def _mpeg4(packet) -> str:
+    content = bytes(packet)
+    types = "".join("IPBS"[content[at] >> 6] for at in _after(content, b"\0\0\1\xb6"))
+    return "N" if len(types) == 1 and len(content) <= _MOST_PLACEHOLDER_BYTES else types or "N"
+
+
+def _mpeg2(packet) -> str:
+    """Two fields of one frame may share a packet, so only one type is told."""
+    content = bytes(packet)
+    found = {content[at + 1] >> 3 & 7 for at in _after(content, b"\0\0\1\0", 2)}
+    return "B" if 3 in found else "P"
+
+
+def _vp8(packet) -> str:
+    return "P" if bytes(packet)[0] & 16 else ""
+
+
+def _after(content: bytes, code: bytes, room: int = 1):
+    at = content.find(code)
+    while 0 <= at < len(content) - len(code) - room + 1:
+        yield at + len(code)
+        at = content.find(code, at + len(code))
