@@ -93,16 +93,17 @@ def test_rows_are_filtered_by_their_metadata(filled):
 
 
 @needs_lancedb
-def test_other_settings_and_empty_stores_are_refused(filled, trained, tmp_path):
-    from stretchysnake.search.lance_store import sync
-
-    videos, _, store, update = filled
-    with pytest.raises(ValueError, match="holds no index; make it with: stretchysnake embed"):
-        search(store, videos / "class0/0.mp4")
-    update()
-    embed_into(tmp_path / "other", videos, weights=trained[1].weights, num_frames=8, num_workers=0)
-    with pytest.raises(ValueError, match=r"holds an index of other settings .*choose another URI"):
-        sync(store.removeprefix("lancedb:"), read_index(tmp_path / "other"))
+def test_empty_stores_and_files_are_refused_and_not_made(filled, trained, tmp_path):
+    videos, _, store, _ = filled
+    for uri in (store, f"lancedb:{tmp_path}"):
+        with pytest.raises(ValueError, match="holds no index; make it with: stretchysnake embed"):
+            search(uri, videos / "class0/0.mp4")
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(ValueError, match=r"list.csv\) must be a folder, and is a file"):
+        (tmp_path / "list.csv").touch()
+        search(f"lancedb:{tmp_path / 'list.csv'}", videos / "class0/0.mp4")
+    with pytest.raises(ValueError, match=r"store \(lancedb:s4://a/b\) cannot be opened: "):
+        search("lancedb:s4://a/b", videos / "class0/0.mp4")
 
 
 @needs_lancedb
