@@ -73,10 +73,10 @@ def test_the_program_runs_without_this_package(program, tmp_path):
     assert done.stdout.strip() == "torch.Size([1, 16])", done.stderr
 
 
+@pytest.mark.extra("export")
 def test_onnx_holds_scan_nodes_and_agrees(model, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    import onnx
+
     path = tmp_path / "model.onnx"
     found = export_onnx(path, model, num_frames=5, size=24, patch_size=8)
     assert found.shapes == [(1, 3, 5, 24, 24)]

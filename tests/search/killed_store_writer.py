@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 from hand_made_index import hand_made, numbered
@@ -36,14 +37,18 @@ def dies_at(uri: str, folder: str, point: str) -> None:
     lance_store.sync(uri, read_index(folder))
 
 
+def import_before_forking() -> None:
+    """LanceDB takes two seconds to import; it makes its threads anew in a fork, and says that this is an experiment."""
+    warnings.simplefilter("ignore")
+    import lancedb  # noqa: F401
+
+
 def in_a_child(work, kill_after: float | None = None):
     """What work returns, done in a process of its own; None where it was killed that long after it was ready."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         try:
-            import lancedb  # noqa: F401 threads of its own: never in the process that forks
-
             os.write(writing, b"r")
             os.write(writing, json.dumps(work()).encode())
         except BaseException:
@@ -78,6 +83,7 @@ def stored(uri: str) -> dict[str, list]:
 
 def killed_often(folder: Path, rounds: int, seed: int) -> None:
     """Prints how many writers were killed in their work; AssertionError for a row lost, double or foreign."""
+    import_before_forking()
     chance, uri, killed = random.Random(seed), str(folder / "store"), 0
     before = {name: {} for name in "abc"}
     for round_ in range(rounds + 1):

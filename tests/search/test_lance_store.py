@@ -13,13 +13,6 @@ from stretchysnake.search.embed import embed_into
 from stretchysnake.search.index import read_index
 from stretchysnake.search.query import search
 
-try:
-    import lancedb
-except ImportError:
-    lancedb = None
-needs_lancedb = pytest.mark.skipif(
-    lancedb is None, reason="lancedb is not installed: pip install 'stretchysnake[lancedb]'"
-)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,7 +42,7 @@ def told(result):
     return [(hit.row, hit.marks, hit.query_start) for hit in result.hits]
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_the_neighbours_are_those_of_the_folder(filled):
     videos, out, store, update = filled
     assert update() == (24, 0)
@@ -61,7 +54,7 @@ def test_the_neighbours_are_those_of_the_folder(filled):
         )
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_only_what_changed_is_written_and_what_is_gone_is_deleted(filled):
     videos, out, store, update = filled
     update()
@@ -74,7 +67,7 @@ def test_only_what_changed_is_written_and_what_is_gone_is_deleted(filled):
     assert search(store, query).num_rows == 22
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_rows_are_filtered_by_their_metadata(filled):
     videos, _, store, update = filled
     update()
@@ -92,7 +85,7 @@ def test_rows_are_filtered_by_their_metadata(filled):
         search(store, videos / "class0/0.mp4", where="klass = 1")
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_empty_stores_and_files_are_refused_and_not_made(filled, trained, tmp_path):
     videos, _, store, _ = filled
     for uri in (store, f"lancedb:{tmp_path}"):
@@ -106,7 +99,7 @@ def test_empty_stores_and_files_are_refused_and_not_made(filled, trained, tmp_pa
         search("lancedb:s4://a/b", videos / "class0/0.mp4")
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_readers_see_whole_states_while_a_writer_works(filled):
     """A reader process asks on and on while rows come and go: every answer is one of the two states."""
     videos, _, store, update = filled
@@ -137,7 +130,7 @@ def test_readers_see_whole_states_while_a_writer_works(filled):
     assert states == {24, 30} and seen <= states
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_the_verbs_fill_and_search_a_store(trained, clip_folder, tmp_path):
     """In a process of its own, as users do: decoding forks before LanceDB starts its threads."""
     store = f"lancedb:{tmp_path / 'store'}"

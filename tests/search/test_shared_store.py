@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from hand_made_index import WIDTH, hand_made, numbered
 
+from stretchysnake.search import lance_store
 from stretchysnake.search.index import FORMAT, read_index
+from stretchysnake.search.lance_collection import LanceCollection
+from stretchysnake.search.lance_store import sync
+from stretchysnake.search.lance_tables import connect, held_indexes
 
-lancedb = pytest.importorskip(
-    "lancedb", reason="lancedb is not installed: pip install 'stretchysnake[lancedb]'"
-)
-from stretchysnake.search import lance_store  # noqa: E402 after the skip
-from stretchysnake.search.lance_collection import LanceCollection  # noqa: E402
-from stretchysnake.search.lance_store import sync  # noqa: E402
-from stretchysnake.search.lance_tables import connect, held_indexes  # noqa: E402
+pytestmark = pytest.mark.extra("lancedb")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
