@@ -16,7 +16,9 @@ MARK = "patch_embed.proj.weight"
 """A name that every VideoMamba has once."""
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, at any place."""
-_AVERAGE = re.compile(r"(^|[/._])(model_)?(ema|averaged?|swa|shadow|teacher)", re.IGNORECASE)
+_AVERAGE = re.compile(
+    r"(^|[/._])(model_)?(ema|averaged?|swa|shadow|teacher)(?![a-z])", re.IGNORECASE
+)
 _COUNTER = re.compile(r"(^|\.)(total_ops|total_params|n_averaged|num_updates)$")
 _TRAINERS = re.compile(r"(criterion|loss|loss_fn|loss_func|metrics?)\.")
 """First parts of names that are no part of a model."""

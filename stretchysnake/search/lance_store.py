@@ -67,10 +67,12 @@ def sync(
     if name in ("", UNNAMED):
         raise ValueError(f"index_name ({name!r}) must be a name, and not {UNNAMED!r}")
     for text in (name, *(row.file.path for row in index.rows)):
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
             raise ValueError(
                 f"path ({os.fsencode(text)!r}) is not UTF-8, and LanceDB holds no other text; rename it"
-            )
+            ) from None
     with _writer_of(index.folder) as writer:
         database = connect(uri)
         held = {one.name: one for one in held_indexes(uri, database)}
@@ -88,12 +90,10 @@ def sync(
                 mode = "create" if own is None else "overwrite"
                 database.create_table(table_name(name), rows, mode=mode)
                 done = len(ids), 0 if own is None else own.num_rows
-            if (
-                unnamed is not None
-                and (said := _renewed(database, unnamed, index, set(ids)))
-                and note
-            ):
-                note(said)
+            if unnamed is not None:
+                said = _renewed(database, unnamed, index, set(ids))
+                if note is not None:
+                    note(said)
     return done
 
 
@@ -137,8 +137,8 @@ def _renewed(database, unnamed: HeldIndex, index: Index, ids: set[str]) -> str:
         database.drop_table(TABLE)
         return f"{what} are all of this index and stand under its name now"
     return (
-        f"{what} stay (--index_name {UNNAMED}), for they are not all of this index; to leave them behind, embed "
-        "every index into a store of another URI"
+        f"{what} stay (--index_name {UNNAMED}), for they are not all of this index at its settings; to leave them "
+        "behind, embed every index into a store of another URI"
     )
 
 

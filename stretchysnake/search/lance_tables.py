@@ -1,6 +1,7 @@
 """The tables of a LanceDB store that hold our indexes: which there are, and what each is of."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -36,11 +37,9 @@ class HeldIndex:
         if self.settings is None:
             return f"{self.name} ({self.num_rows} rows, {self.held_by})"
         scale, window = self.settings.scale, self.settings.window_seconds
-        cut = (
-            ""
-            if window is None
-            else f" windows of {window:g} s every {self.settings.stride_seconds:g} s,"
-        )
+        cut = ""
+        if window is not None:
+            cut = f" windows of {window:g} s every {self.settings.stride_seconds:g} s,"
         return (
             f"{self.name} ({self.num_rows} rows,{cut} T={scale.num_frames} S={scale.size} P={scale.patch_size}, "
             f"weights {self.settings.weights_sha256[:12]})"
@@ -51,22 +50,22 @@ def held_indexes(uri: str, database) -> list[HeldIndex]:
     """The indexes of a store, by name; tables that are not ours, or not finished, are passed over."""
     found = []
     with told(uri, "cannot be opened"):
-        for table_name in _table_names(database):
-            if table_name != TABLE and not table_name.startswith(f"{TABLE}-"):
+        for held_as in _table_names(database):
+            if held_as != TABLE and not held_as.startswith(f"{TABLE}-"):
                 continue
             try:
-                table = database.open_table(table_name)
+                table = database.open_table(held_as)
             except (ValueError, FileNotFoundError) as error:
                 if "not found" in str(error):  # killed while its first rows were written
                     continue
                 raise
-            found.append(_held(table_name, table))
+            found.append(_held(held_as, table))
     return sorted(found, key=lambda one: one.name)
 
 
-def _held(table_name: str, table) -> HeldIndex:
+def _held(held_as: str, table) -> HeldIndex:
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    name = metadata.get("name", UNNAMED if table_name == TABLE else table_name)
+    name = metadata.get("name", UNNAMED if held_as == TABLE else held_as)
     count = table.count_rows()
     if (form := metadata.get("format", "none")) != FORMAT:
         reason = f"of format {form}, this version reads {FORMAT}: embed its videos again"
@@ -93,16 +92,10 @@ def connect(uri: str, *, create: bool = True):
         raise ValueError(
             "store (lancedb:) must name a place, e.g. lancedb:videos.lance or lancedb:s3://bucket/videos"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of its own dependencies, at import
-            import lancedb
-    except ImportError:
-        raise RuntimeError(
-            "lancedb is not installed; lancedb: stores need it: pip install 'stretchysnake[lancedb]'"
-        ) from None
+    refuse_if_missing()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its own dependencies, at import
+        import lancedb
     if "://" not in uri and not Path(uri).is_dir():
         if Path(uri).exists():
             raise ValueError(f"store (lancedb:{uri}) must be a folder, and is a file")
@@ -110,6 +103,14 @@ def connect(uri: str, *, create: bool = True):
             raise ValueError(holds_none(uri))
     with told(uri, "cannot be opened"):
         return lancedb.connect(uri)
+
+
+def refuse_if_missing() -> None:
+    """RuntimeError with the command to run where LanceDB is not installed; imports nothing."""
+    if importlib.util.find_spec("lancedb") is None:
+        raise RuntimeError(
+            "lancedb is not installed; lancedb: stores need it: pip install 'stretchysnake[lancedb]'"
+        )
 
 
 def holds_none(uri: str) -> str:

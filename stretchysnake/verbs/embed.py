@@ -1,5 +1,6 @@
 """`stretchysnake embed`: features of any videos, in an index on disk."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -57,6 +58,11 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             "index_name and replace_index say what an index is in a store; give --store lancedb:URI too"
         )
+    if run.store is not None:  # before hours of work
+        from stretchysnake.search.lance_tables import refuse_if_missing
+
+        refuse_if_missing()
+        os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
     progress = Progress()
     frames, size = run.frames, run.size
     if run.budget is not None:

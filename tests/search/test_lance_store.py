@@ -160,5 +160,7 @@ def test_the_verbs_fill_and_search_a_store(trained, clip_folder, tmp_path):
 
 def test_a_missing_lancedb_names_the_command(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lancedb", None)
-    assert cli.main(["search", "lancedb:somewhere", "query.mp4"]) == 2
-    assert "pip install 'stretchysnake[lancedb]'" in capsys.readouterr().err
+    words = ["-o", "index", "--weights", "absent.safetensors", "--store", "lancedb:somewhere"]
+    for command in (["search", "lancedb:somewhere", "query.mp4"], ["embed", "videos", *words]):
+        assert cli.main(command) == 2
+        assert "pip install 'stretchysnake[lancedb]'" in capsys.readouterr().err
