@@ -3,6 +3,7 @@ PYTHON ?= python3
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+EXTRAS_ENV := .venv-extras
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 	$(wildcard stretchysnake/ops/native/*.cpp stretchysnake/ops/native/*.h)
 
@@ -10,11 +11,12 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format hooks clean
+.PHONY: help quickstart test test-extras lint format hooks clean
 
 help:
 	@echo 'make quickstart   make the data, train two models, measure them over every scale, write the report'
 	@echo 'make test         lint, format check and the fast tests'
+	@echo 'make test-extras  the tests of what is optional, with all of it installed: before a release'
 	@echo 'make lint | format | hooks | clean'
 
 $(BIN)/python:
@@ -33,6 +35,17 @@ quickstart: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS)
 
+# An environment of its own, so that `make test` sees what a user without the extras has. The tests of torchcodec also
+# need FFmpeg's shared libraries (Debian and Ubuntu: apt install ffmpeg).
+$(EXTRAS_ENV)/.installed: $(BUILD_INPUTS)
+	$(PYTHON) -m venv $(EXTRAS_ENV)
+	$(EXTRAS_ENV)/bin/python -m pip install -c constraints.txt \
+	  -e '.[all,dev,export,faiss,lancedb,tensorboard,torchcodec]'
+	@touch $@
+
+test-extras: $(EXTRAS_ENV)/.installed
+	$(EXTRAS_ENV)/bin/python -m pytest -m "extra and not gpu" --every-extra $(PYTEST_FLAGS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,5 +58,5 @@ hooks: $(INSTALLED)
 	$(BIN)/prek install
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(EXTRAS_ENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find stretchysnake/ops/native -name '*.so' -delete

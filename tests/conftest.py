@@ -1,5 +1,10 @@
-"""What every test shares: fixed seeds, and `gpu` tests skipped where there is no CUDA device."""
+"""What every test shares: fixed seeds, and tests left out where there is no CUDA device or an extra is not installed.
 
+With --every-extra (`make test-extras`) nothing is left out: a skipped test, for whatever reason, is a failed one.
+"""
+
+import importlib
+import importlib.util
 import random
 
 import numpy as np
@@ -12,6 +17,65 @@ def fixed_seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+EXTRAS = {
+    "probe": ["sklearn"],
+    "report": ["matplotlib", "jinja2"],
+    "torchcodec": ["torchcodec"],
+    "progress": ["rich"],
+    "tensorboard": ["tensorboard"],
+    "faiss": ["faiss"],
+    "lancedb": ["lancedb", "pyarrow"],
+    "export": ["onnx", "onnxscript", "onnxruntime"],
+}
+"""Extra of pyproject.toml -> the packages that tests marked `extra("NAME")` need."""
+
+
+def why_not(extra: str) -> str | None:
+    """Why tests of an extra cannot run here; None where they can."""
+    for module in EXTRAS[extra]:
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed: pip install 'stretchysnake[{extra}]'"
+    if extra == "torchcodec":  # there, and useless without FFmpeg's libraries
+        try:
+            importlib.import_module("torchcodec.decoders")
+        except (ImportError, OSError, RuntimeError) as error:
+            return f"torchcodec is not usable here: {str(error).splitlines()[0]}"
+    return None
+
+
+def pytest_addoption(parser):
+    parser.addoption("--every-extra", action="store_true", help="a skipped test is a failed one")
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures are made for a test that cannot run
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("extra"):
+        if reason := why_not(*marker.args):
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    return failed_if_skipped(report, item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    return failed_if_skipped(report, collector.config)
+
+
+def failed_if_skipped(report, config):
+    """The report; under --every-extra, of a failure where it was of a skip."""
+    if config.getoption("--every-extra") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = (
+            "failed",
+            f"skipped under --every-extra: {report.longrepr}",
+        )
+    return report
 
 
 def pytest_collection_modifyitems(items):

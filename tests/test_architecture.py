@@ -72,7 +72,7 @@ ONLY_HOME = {
     },
     "matplotlib": {"report/picture.py"},
     "faiss": {"search/collection.py"},
-    "lancedb": {"search/lance_store.py"},
+    "lancedb": {"search/lance_tables.py"},
     "pyarrow": {"search/lance_store.py"},
     "jinja2": {"report/template.py"},
     "jsonargparse": {"command_line.py"},

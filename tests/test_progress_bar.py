@@ -40,8 +40,8 @@ def test_without_rich_a_terminal_gets_a_line(monkeypatch):
     assert not bar_is_possible()
 
 
+@pytest.mark.extra("progress")
 def test_bar_shows_all_numbers(monkeypatch):
-    pytest.importorskip("rich")
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")

@@ -1,6 +1,7 @@
 """The model under test, read from its weights file together with how it was trained."""
 
 import os
+import warnings
 
 from stretchysnake.flexibility import Scale, ScaleSets, Variant, variant_named
 from stretchysnake.models.checkpoints import load_model, read_checkpoint
@@ -11,10 +12,12 @@ def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]
     """(model in eval mode, its variant bound to its scale sets, the training metadata) of a weights file.
 
     Our own files name their variant. Others (official checkpoints) are taken as vanilla with the grid
-    their shapes show.
+    their shapes show. A warning for each thing that was changed or left out on reading.
     """
     metadata = read_checkpoint(weights)[1].get("run", {})
-    model, _ = load_model(weights)
+    model, notes = load_model(weights)
+    for note in notes:
+        warnings.warn(f"weights ({weights}): {note}", stacklevel=2)
     if "variant" in metadata:
         sets = ScaleSets.from_dict(metadata["sets"])
         return model, variant_named(metadata["variant"]).using(sets), metadata

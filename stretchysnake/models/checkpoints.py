@@ -7,12 +7,10 @@ Our files are safetensors with the config inside. Official files are pickles; th
 torch's restricted unpickler and never with the unrestricted one: a file that needs more is refused.
 """
 
-import argparse
 import json
 import math
 import os
 import re
-import zipfile
 from pathlib import Path
 
 import torch
@@ -20,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stretchysnake.models.checkpoint_file import loaded_safely
+from stretchysnake.models.checkpoint_layout import FoundWeights, weights_in
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.resample import (
     inflate_patch_kernel,
@@ -53,20 +53,30 @@ def save_weights(
         save_file(state, part, metadata=header)
 
 
-def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+def read_checkpoint(
+    path: str | os.PathLike, *, part: str | None = None
+) -> tuple[dict[str, Tensor], dict]:
     """The flat state dict in a file and its metadata ("config" as a dict and "run", where there).
 
-    .safetensors or a torch file (.pth, .pt, .bin); weights nested under `model`, `module`, `state_dict`
-    or prefixed `module.` / `model.` are found. ValueError when the file is damaged or holds no weights.
+    .safetensors or a torch file (.pth, .pt, .bin); weights are found however they are nested and prefixed
+    (checkpoint_layout.py), and `part` chooses where a file holds several. ValueError when the file is damaged or holds
+    no weights.
     """
+    found, metadata = find_weights(path, part=part)
+    return found.state, metadata
+
+
+def find_weights(path: str | os.PathLike, *, part: str | None = None) -> tuple[FoundWeights, dict]:
+    """As `read_checkpoint`, with which part of the file the weights are and what lies beside them."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint ({path}) must be an existing file; check the path")
+    metadata = {}
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"checkpoint ({path}) is damaged or not safetensors: {error}"
@@ -74,54 +84,11 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         metadata = {
             key: _json(header[key], path, key) for key in ("config", "run") if key in header
         }
-        return _flat(state, path), metadata
-    return _flat(_unnested(_loaded_safely(path), path)[0], path), {}
-
-
-def left_out_of(path: str | os.PathLike) -> list[str]:
-    """Names of what a torch file holds beside the weights that `read_checkpoint` takes; none for safetensors."""
-    path = Path(path)
-    return [] if path.suffix == ".safetensors" else _unnested(_loaded_safely(path), path)[1]
-
-
-def _loaded_safely(path: Path):
-    _refuse_inflating(path)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"checkpoint ({path}) cannot be read safely: {_reason(error)}; "
-            "save its state dict alone as .safetensors"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refused a file, without its advice to load whatever the file holds."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    text = " ".join(str(error).split())
-    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
-        return f"it holds objects of {found[1]} beside weights, and reading them could run code"
-    if isinstance(error, RuntimeError):
-        return f"it is damaged ({text[:80]})"
-    return "it is no file of torch.save, damaged, or holds objects other than weights"
-
-
-def _refuse_inflating(path: Path) -> None:
-    """ValueError for a zip file that is larger unpacked than it is, or repeats a name: torch writes neither."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return  # the older format, or damage: what reads it next will say
-    names = [entry.filename for entry in entries]
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > path.stat().st_size or len(set(names)) < len(names):
-        raise ValueError(
-            f"checkpoint ({path}) cannot be read safely: its entries are compressed or repeated "
-            f"({unpacked} bytes unpacked), which torch never writes"
-        )
+    else:
+        loaded = loaded_safely(path)
+    found = weights_in(loaded, path, part=part)
+    _checked(found.state, path)
+    return found, metadata
 
 
 def config_of(state: dict[str, Tensor], **changes) -> VideoMambaConfig:
@@ -152,23 +119,44 @@ def config_of(state: dict[str, Tensor], **changes) -> VideoMambaConfig:
     return VideoMambaConfig.from_dict({**found, **changes})
 
 
-def load_model(path: str | os.PathLike, **changes) -> tuple[VideoMamba, list[str]]:
-    """A VideoMamba in eval mode with a file's weights, and one note for each tensor that was changed.
+def load_model(
+    path: str | os.PathLike, *, part: str | None = None, **changes
+) -> tuple[VideoMamba, list[str]]:
+    """A VideoMamba in eval mode with a file's weights, and one note for each thing that was changed or left out.
 
     The config comes from the file; `changes` overrides fields of it (num_frames=64, num_classes=101, …),
     and weights are then resized or, for the head alone, left at their initialisation: both are noted.
     """
-    state, metadata = read_checkpoint(path)
+    found, metadata = find_weights(path, part=part)
+    state = found.state
     if "config" in metadata:
         config = _trusted_config(metadata["config"], state, path)
         config = VideoMambaConfig.from_dict({**config.to_dict(), **changes})
     else:
-        config = config_of(state, **changes)
+        try:
+            config = config_of(state, **changes)
+        except ValueError as error:
+            raise ValueError(f"checkpoint ({path}): {error}{_if_a_shard(path)}") from None
     with torch.random.fork_rng(
         devices=[]
     ):  # a fresh head is drawn without moving the caller's generator
         model = VideoMamba(config)
-    return model.eval(), load_weights(model, state)
+    try:
+        return model.eval(), [*found.notes, *load_weights(model, state)]
+    except ValueError as error:
+        if hint := _if_a_shard(path):
+            raise ValueError(f"{error}{hint}") from None
+        raise
+
+
+def _if_a_shard(path: str | os.PathLike) -> str:
+    """Advice where a file's name says that it is one of several."""
+    named = re.search(r"\d+-of-0*(\d+)\b|mp_rank_\d+|rank_?\d+", Path(path).name)
+    return (
+        "; by its name it is a part of the weights: join all parts into one file first"
+        if named
+        else ""
+    )
 
 
 def _trusted_config(
@@ -206,6 +194,7 @@ def load_weights(model: VideoMamba, state: dict[str, Tensor]) -> list[str]:
     _fit_patch_kernel(state, own["patch_embed.proj.weight"], model.config, notes)
     _fit_positions(state, own, notes)
     _fit_head(state, own, notes)
+    _fit_dtype(state, own, notes)
     problems = [f"missing {name}" for name in own if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in own]
     problems += [
@@ -283,34 +272,8 @@ def _fit_head(state: dict, own: dict, notes: list[str]) -> None:
         state["head.weight"], state["head.bias"] = wanted, own["head.bias"]
 
 
-def _unnested(loaded, path: Path) -> tuple[dict, list[str]]:
-    """The dict that holds the weights, and the names beside it that are none."""
-    left_out = []
-    for _ in range(3):
-        if isinstance(loaded, dict):
-            inner = next(
-                (k for k in ("model", "module", "state_dict") if isinstance(loaded.get(k), dict)),
-                None,
-            )
-            if inner is None:
-                break
-            left_out += [str(name) for name in loaded if name != inner]
-            loaded = loaded[inner]
-    if not isinstance(loaded, dict) or not any(
-        isinstance(value, Tensor) for value in loaded.values()
-    ):
-        raise ValueError(
-            f"checkpoint ({path}) holds no weights; a state dict or one under 'model' is needed"
-        )
-    left_out += [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    return loaded, left_out
-
-
-def _flat(state: dict, path: Path) -> dict[str, Tensor]:
-    state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    for prefix in ("module.", "model.", "backbone."):
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def _checked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state, once every tensor is dense and no larger than what the file holds."""
     if not state:
         raise ValueError(f"checkpoint ({path}) holds no weights")
     for name, tensor in state.items():
@@ -321,6 +284,28 @@ def _flat(state: dict, path: Path) -> dict[str, Tensor]:
                 f"checkpoint ({path}): {name} claims shape {tuple(tensor.shape)}, more than the file holds"
             )
     return state
+
+
+def _fit_dtype(state: dict, own: dict, notes: list[str]) -> None:
+    """Convert to the model's dtype, and say of each other dtype what that changed."""
+    changes: dict[tuple, list[float]] = {}
+    for name, tensor in state.items():
+        wanted = own.get(name)
+        if wanted is None or tensor.layout != torch.strided or not tensor.is_floating_point():
+            continue  # named by whoever checks
+        if tensor.dtype != wanted.dtype:
+            state[name] = tensor.to(wanted.dtype)
+            change = (state[name].double() - tensor.double()).abs()
+            changes.setdefault((tensor.dtype, wanted.dtype), []).append(
+                float(change.max()) if change.numel() else 0.0
+            )
+    for (before, after), largest in changes.items():
+        words = f"{len(largest)} tensors of {before} ".replace("torch.", "")
+        to = str(after).removeprefix("torch.")
+        if max(largest) == 0:
+            notes.append(f"{words}held as {to}: no value changed")
+        else:
+            notes.append(f"{words}rounded to {to}: largest change {max(largest):.1e}")
 
 
 def _json(text: str, path: Path, key: str) -> dict:

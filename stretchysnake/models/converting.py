@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stretchysnake.models.checkpoints import (
-    left_out_of,
+    find_weights,
     load_model,
     read_checkpoint,
     save_model,
@@ -27,20 +27,23 @@ def convert(
     *,
     source: str | None = None,
     licence: str | None = None,
+    part: str | None = None,
     **changes,
 ) -> dict:
     """Write the weights of a checkpoint to `out` (.safetensors) and return its card, which is also inside.
 
-    The card: source, licence, file name, sha256 of the file read, config, every resize (`changes`) and
-    what of the file is no weight (`left_out`). `changes` sets fields of the config, as in `load_model`. A tensor that
-    the model does not know, or lacks, is a ValueError. What is written is read again and compared bit for bit.
+    The card: source, licence, file name, sha256 of the file read, which `part` of it, config, every resize and
+    rounding (`changes`) and what of the file was not taken (`left_out`). `part` chooses where a file holds several
+    models; `changes` sets fields of the config, as in `load_model`. A tensor that the model does not know, or lacks,
+    is a ValueError. What is written is read again and compared bit for bit.
     """
     path, out = Path(path), Path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"out ({out}) must end in .safetensors")
     if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"out ({out}) must not be the checkpoint itself; choose another name")
-    model, notes = load_model(path, **changes)
+    found = find_weights(path, part=part)[0]
+    model, notes = load_model(path, part=part, **changes)
     if source is None:
         known = PUBLISHED.fullmatch(path.name)
         source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if known else NOT_STATED
@@ -49,9 +52,10 @@ def convert(
         "licence": licence or NOT_STATED,
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "part": found.part,
         "config": model.config.to_dict(),
-        "changes": notes,
-        "left_out": left_out_of(path),
+        "changes": [note for note in notes if note not in found.notes],
+        "left_out": found.left_out,
     }
     save_model(out, model, card=card)
     written = read_checkpoint(out)[0]

@@ -23,7 +23,17 @@ TOLERANCE = 1e-4
 """Largest difference of features and logits from the model's own that a written program may show."""
 INSTALL_ONNX = "pip install 'stretchysnake[export]'"
 _LARGEST = {"tokens": 4096, "grid": 64}
-"""Temporal tokens and patches per side that a dynamic program may be given."""
+"""Temporal tokens and patches per side that a dynamic program may be given; the least is 2 of each, for torch.export
+makes a size of 1 a program of its own."""
+
+
+def dynamic_ranges(tubelet_size: int, patch_size: int) -> str:
+    """What a program of `export_program` takes, in words."""
+    steps = "" if tubelet_size == 1 else f" in steps of {tubelet_size}"
+    return (
+        f"1 video of T from {2 * tubelet_size} to {_LARGEST['tokens'] * tubelet_size}{steps}, H and W from "
+        f"{2 * patch_size} to {_LARGEST['grid'] * patch_size} in steps of {patch_size}"
+    )
 
 
 class Checked(NamedTuple):
@@ -52,13 +62,18 @@ class _Outputs(nn.Module):
 def export_program(
     path: str | os.PathLike, model: VideoMamba, *, num_frames: int, size: int, patch_size: int
 ) -> Checked:
-    """Write a torch.export program (.pt2) for videos (1, 3, T, H, W) of any T, H and W that fit the patch.
+    """Write a torch.export program (.pt2) for a video (1, 3, T, H, W) of any T, H and W in `dynamic_ranges`.
 
     num_frames and size are those of the example it is traced with. The patch is fixed; positions are resized inside.
     Load with torch.export.load(path).module(). RuntimeError, and no file, where it cannot be traced or where
     what was written differs from the model by more than 1e-4 on the example and two other shapes.
     """
     tubelet = model.config.tubelet_size
+    if size > _LARGEST["grid"] * patch_size or num_frames > _LARGEST["tokens"] * tubelet:
+        raise ValueError(
+            f"frames ({num_frames}) and size ({size}) are those of the example; the program takes "
+            f"{dynamic_ranges(tubelet, patch_size)}"
+        )
     whole = _Outputs(model.eval(), patch_size)
     Dim = torch.export.Dim
     dims = {

@@ -4,6 +4,7 @@ Every collection answers `nearest(query, count)` with candidates; query.py score
 the same neighbours.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -90,21 +91,31 @@ class FaissCollection(FolderCollection):
         return self._flat.search(_of_length_one(query), count)[1].tolist()
 
 
-def open_collection(name: str, *, backend: str = "torch", where: str | None = None) -> Collection:
-    """The collection of a folder, or of lancedb:URI; `where` is a LanceDB filter, e.g. "class_name = 'run'"."""
+def open_collection(
+    name: str,
+    *,
+    backend: str = "torch",
+    where: str | None = None,
+    index_name: str | Sequence[str] | None = None,
+) -> Collection:
+    """The collection of a folder, or of lancedb:URI.
+
+    For a store: `where` is a LanceDB filter, e.g. "class_name = 'run'"; index_name chooses among its indexes.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend ({backend!r}) must be one of: {', '.join(BACKENDS)}")
     if name.startswith("lancedb:"):
-        from stretchysnake.search.lance_store import LanceCollection
+        from stretchysnake.search.lance_collection import LanceCollection
 
         if backend != "torch":
             raise ValueError(f"backend ({backend}) is for index folders; {name} searches by itself")
-        return LanceCollection(name.removeprefix("lancedb:"), where=where)
-    if where is not None:
-        raise ValueError(
-            f"where ({where}) needs a LanceDB store, {name} is a folder; put the index there with "
-            "stretchysnake embed ... --store lancedb:URI"
-        )
+        return LanceCollection(name.removeprefix("lancedb:"), where=where, index_name=index_name)
+    for option, value in (("where", where), ("index_name", index_name)):
+        if value is not None:
+            raise ValueError(
+                f"{option} ({value}) needs a LanceDB store, {name} is a folder; put the index there with "
+                "stretchysnake embed ... --store lancedb:URI"
+            )
     return (FaissCollection if backend == "faiss" else FolderCollection)(name)
 
 

@@ -49,7 +49,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         self._refuse_other_folders()
         self.place.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.place / "lock")
+        self._lock = locked(self.place / "lock", f"out ({self.folder}) is being written")
         try:
             if (self.place / MANIFEST).is_file():  # killed while the finished files were moved
                 self._move()
@@ -194,9 +194,12 @@ def _entry(line: bytes) -> dict | None:
     return entry if isinstance(entry, dict) and {"path", "digest", "rows"} <= entry.keys() else None
 
 
-def _locked(path: Path):
-    """The open lock file, held until it is closed or this process ends; forked processes do not inherit it."""
-    file = open(path, "a")  # noqa: SIM115 held open
+def locked(path: Path, what: str):
+    """The open lock file, held until it is closed or this process ends; forked processes do not inherit it.
+
+    ValueError, "`what` by another process", where another one holds it.
+    """
+    file = open(path, "a+")  # noqa: SIM115 held open
     try:
         import fcntl
     except ImportError:  # Windows: two writers at once are not noticed
@@ -205,7 +208,5 @@ def _locked(path: Path):
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ValueError(
-            f"out ({path.parents[1]}) is being written by another process; wait for it to end"
-        ) from None
+        raise ValueError(f"{what} by another process; wait for it to end") from None
     return file

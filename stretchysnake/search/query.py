@@ -57,18 +57,22 @@ def search(
     hide_same: bool = False,
     backend: str = "torch",
     where: str | None = None,
+    index_name: str | Sequence[str] | None = None,
 ) -> SearchResult:
     """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
 
     A video with several rows counts with its best one; so does a query that is cut into windows. The ranking is that
     of fp64 arithmetic; equal scores go in the order of the indexes given, path and time. Hits that are the query
-    itself, or of its group, are marked; hide_same leaves them out. ValueError for an index of other weights, of
-    another scale than the first one's, of an older format, or damaged.
+    itself, or of its group, are marked; hide_same leaves them out. Of a store that holds several indexes, index_name
+    chooses one or several; without it all are searched, if they can be compared. ValueError for an index of other
+    weights, of another scale than the first one's, of an older format, or damaged.
     """
     if k < 1:
         raise ValueError(f"k ({k}) must be at least 1")
     names = [indexes] if isinstance(indexes, str) else list(indexes)
-    collections = [open_collection(name, backend=backend, where=where) for name in names]
+    collections = [
+        open_collection(name, backend=backend, where=where, index_name=index_name) for name in names
+    ]
     first = collections[0]
     for other in collections[1:]:
         if difference := first.settings.differences(other.settings):

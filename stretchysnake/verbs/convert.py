@@ -20,6 +20,8 @@ class ConvertRun:
     """Where the file is from; known for files under their published names."""
     licence: str | None = None
     """Licence of the weights; null means not stated."""
+    part: str | None = None
+    """Which weights of a file that holds several, e.g. model_ema; null: the model rather than its average."""
     frames: int | None = None
     """Frames to store E_temp for; null means those of the file."""
     size: int | None = None
@@ -40,10 +42,13 @@ def run(argv: list[str]) -> int:
         run.out,
         source=run.source,
         licence=run.licence,
+        part=run.part,
         **{name: value for name, value in changes.items() if value is not None},
     )
     for name in ("source", "licence", "file", "sha256"):
         print(f"{name}: {card[name]}")
+    if card["part"]:
+        print(f"taken from it: {card['part']}")
     config = card["config"]
     print(
         f"config: C={config['embed_dim']}, {config['depth']} layers, T={config['num_frames']}, "

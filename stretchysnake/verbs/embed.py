@@ -1,5 +1,6 @@
 """`stretchysnake embed`: features of any videos, in an index on disk."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -37,7 +38,12 @@ class EmbedRun:
     stride: float | None = None
     """Seconds from one window's start to the next's; null means no overlap and no gap."""
     store: str | None = None
-    """lancedb:URI puts the same index into LanceDB too (a local folder, s3://, gs://, az://), kept up to date."""
+    """lancedb:URI puts the same index into LanceDB too (a local folder, s3://, gs://, az://), kept up to date; a store
+    holds any number of indexes."""
+    index_name: str | None = None
+    """What the index is called in the store; null: the absolute path of out."""
+    replace_index: bool = False
+    """Put it in the place of an index of that name which another folder wrote, or which has other settings."""
     num_workers: int = 2
     """Processes that decode."""
 
@@ -48,6 +54,15 @@ def run(argv: list[str]) -> int:
 
     if run.store is not None and not run.store.startswith("lancedb:"):
         raise ValueError(f"store ({run.store}) must be lancedb:URI, e.g. lancedb:videos.lance")
+    if run.store is None and (run.index_name is not None or run.replace_index):
+        raise ValueError(
+            "index_name and replace_index say what an index is in a store; give --store lancedb:URI too"
+        )
+    if run.store is not None:  # before hours of work
+        from stretchysnake.search.lance_tables import refuse_if_missing
+
+        refuse_if_missing()
+        os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
     progress = Progress()
     frames, size = run.frames, run.size
     if run.budget is not None:
@@ -84,6 +99,12 @@ def run(argv: list[str]) -> int:
         from stretchysnake.search.index import read_index
         from stretchysnake.search.lance_store import sync
 
-        written, deleted = sync(run.store.removeprefix("lancedb:"), read_index(run.out))
+        written, deleted = sync(
+            run.store.removeprefix("lancedb:"),
+            read_index(run.out),
+            name=run.index_name,
+            replace=run.replace_index,
+            note=lambda text: print(f"{run.store}: {text}", file=sys.stderr),
+        )
         print(f"{run.store}: {written} rows written, {deleted} deleted")
     return 0 if not done.failures else 1

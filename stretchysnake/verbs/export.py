@@ -12,8 +12,10 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRun:
-    """A program of its own: .pt2 (torch.export, any T, H and W) or .onnx (one scale); kept only if its outputs are
-    the model's to 1e-4."""
+    """A program of its own, kept only if its outputs are the model's to 1e-4.
+
+    .pt2 is of torch.export and takes any T, H and W of two tokens or more; .onnx takes one scale.
+    """
 
     out: str
     """File to write; .pt2 or .onnx."""
@@ -31,7 +33,12 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
     from stretchysnake.eval.subject import read_subject
     from stretchysnake.flexibility import eval_scale
-    from stretchysnake.models.exporting import TOLERANCE, export_onnx, export_program
+    from stretchysnake.models.exporting import (
+        TOLERANCE,
+        dynamic_ranges,
+        export_onnx,
+        export_program,
+    )
 
     model, variant, _ = read_subject(paths[0])
     native = variant.sets.native
@@ -42,9 +49,9 @@ def run(argv: list[str]) -> int:
     found = export(
         run.out, model, num_frames=scale.num_frames, size=scale.size, patch_size=scale.patch_size
     )
-    takes = f"T={scale.num_frames} S={scale.size}"
+    takes = f"1 video of T={scale.num_frames} S={scale.size}"
     if export is export_program:
-        takes = f"any T, H and W that are multiples of {model.config.tubelet_size} and {scale.patch_size}"
+        takes = dynamic_ranges(model.config.tubelet_size, scale.patch_size)
     shapes = ", ".join("x".join(map(str, shape[2:])) for shape in found.shapes)
     print(
         f"{run.out}: patch {scale.patch_size}, takes {takes}; largest difference from the model "

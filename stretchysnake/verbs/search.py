@@ -32,6 +32,8 @@ class SearchRun:
     """"torch", or "faiss" where it is installed; the neighbours are the same."""
     where: str | None = None
     """Filter of a LanceDB store, in SQL, e.g. "class_name = 'run' AND start_seconds < 60"."""
+    index_name: list[str] | str | None = None
+    """One or several of the indexes that a LanceDB store holds; null: all of them."""
 
 
 def run(argv: list[str]) -> int:
@@ -52,6 +54,7 @@ def run(argv: list[str]) -> int:
         hide_same=run.hide_same,
         backend=run.backend,
         where=run.where,
+        index_name=run.index_name,
     )
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers)

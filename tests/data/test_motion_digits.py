@@ -15,7 +15,7 @@ from stretchysnake.data.motion_digits import (
 from stretchysnake.data.records import read_records
 from stretchysnake.data.video import probe
 
-pytest.importorskip("sklearn")
+pytestmark = pytest.mark.extra("probe")
 SIZES = MotionDigitsSizes(source=8, source_test=4, gallery=6, query=4)
 
 

@@ -11,16 +11,8 @@ from odd_videos import ODD
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.video import probe, read_frames, read_frames_at
 
-try:
-    import torchcodec.decoders  # noqa: F401
 
-    missing = None
-except (ImportError, OSError, RuntimeError) as error:
-    missing = f"torchcodec is not usable here: {str(error).splitlines()[0]}"
-needs_torchcodec = pytest.mark.skipif(missing is not None, reason=missing or "")
-
-
-@needs_torchcodec
+@pytest.mark.extra("torchcodec")
 @pytest.mark.parametrize(
     ("suffix", "codec", "turn"),
     [
@@ -45,7 +37,7 @@ def test_frames_are_those_pyav_gives(tmp_path, suffix, codec, turn):
     assert np.abs(ours.astype(int) - other).max() > 20  # neighbours could be told apart
 
 
-@needs_torchcodec
+@pytest.mark.extra("torchcodec")
 def test_seconds_sizes_and_what_it_holds_agree_with_pyav(tmp_path):
     path = tmp_path / "v.mp4"
     write_numbered(path, 40)
@@ -57,7 +49,7 @@ def test_seconds_sizes_and_what_it_holds_agree_with_pyav(tmp_path):
     assert probe(path) == probe(path, decoder="torchcodec")
 
 
-@needs_torchcodec
+@pytest.mark.extra("torchcodec")
 def test_a_cut_file_is_named_before_it_is_decoded(tmp_path):
     path = tmp_path / "v.mkv"
     write_numbered(path, 60)

@@ -46,7 +46,8 @@ def program(model, tmp_path_factory):
 
 def test_one_program_takes_any_frames_and_sizes(model, program):
     path, printed = program
-    assert "takes any T, H and W that are multiples of 1 and 8; largest difference" in printed
+    takes = "takes 1 video of T from 2 to 4096, H and W from 16 to 512 in steps of 8; largest"
+    assert takes in printed
     assert printed.rstrip().endswith("on 4x16x16, 2x24x16, 5x16x32")
     written = torch.export.load(path)
     assert "stretchysnake" not in str(written.graph)
@@ -61,6 +62,23 @@ def test_one_program_takes_any_frames_and_sizes(model, program):
                 torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 3, 1, 16, 16), (1, 3, 4, 8, 16), (1, 3, 4, 16, 17), (1, 3, 4, 16, 520), (2, 3, 4, 16, 16)],
+    ids=["one frame", "one patch", "no multiple", "too wide", "two videos"],
+)
+def test_what_the_printed_ranges_leave_out_is_refused_not_answered(program, shape):
+    loaded = torch.export.load(program[0]).module()
+    with pytest.raises((AssertionError, RuntimeError), match=r"Guard failed|assertion failed"):
+        loaded(torch.zeros(shape))
+
+
+def test_an_example_outside_the_ranges_is_named_before_tracing(model, tmp_path):
+    text = r"size \(520\) are those of the example; .* H and W from 16 to 512 in steps of 8"
+    with pytest.raises(ValueError, match=text):
+        export_program(tmp_path / "m.pt2", model, num_frames=4, size=520, patch_size=8)
+
+
 @pytest.mark.slow
 def test_the_program_runs_without_this_package(program, tmp_path):
     script = (
@@ -73,10 +91,10 @@ def test_the_program_runs_without_this_package(program, tmp_path):
     assert done.stdout.strip() == "torch.Size([1, 16])", done.stderr
 
 
+@pytest.mark.extra("export")
 def test_onnx_holds_scan_nodes_and_agrees(model, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    import onnx
+
     path = tmp_path / "model.onnx"
     found = export_onnx(path, model, num_frames=5, size=24, patch_size=8)
     assert found.shapes == [(1, 3, 5, 24, 24)]

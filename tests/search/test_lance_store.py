@@ -13,13 +13,6 @@ from stretchysnake.search.embed import embed_into
 from stretchysnake.search.index import read_index
 from stretchysnake.search.query import search
 
-try:
-    import lancedb
-except ImportError:
-    lancedb = None
-needs_lancedb = pytest.mark.skipif(
-    lancedb is None, reason="lancedb is not installed: pip install 'stretchysnake[lancedb]'"
-)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,7 +42,7 @@ def told(result):
     return [(hit.row, hit.marks, hit.query_start) for hit in result.hits]
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_the_neighbours_are_those_of_the_folder(filled):
     videos, out, store, update = filled
     assert update() == (24, 0)
@@ -61,7 +54,7 @@ def test_the_neighbours_are_those_of_the_folder(filled):
         )
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_only_what_changed_is_written_and_what_is_gone_is_deleted(filled):
     videos, out, store, update = filled
     update()
@@ -74,7 +67,7 @@ def test_only_what_changed_is_written_and_what_is_gone_is_deleted(filled):
     assert search(store, query).num_rows == 22
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_rows_are_filtered_by_their_metadata(filled):
     videos, _, store, update = filled
     update()
@@ -92,20 +85,21 @@ def test_rows_are_filtered_by_their_metadata(filled):
         search(store, videos / "class0/0.mp4", where="klass = 1")
 
 
-@needs_lancedb
-def test_other_settings_and_empty_stores_are_refused(filled, trained, tmp_path):
-    from stretchysnake.search.lance_store import sync
+@pytest.mark.extra("lancedb")
+def test_empty_stores_and_files_are_refused_and_not_made(filled, trained, tmp_path):
+    videos, _, store, _ = filled
+    for uri in (store, f"lancedb:{tmp_path}"):
+        with pytest.raises(ValueError, match="holds no index; make it with: stretchysnake embed"):
+            search(uri, videos / "class0/0.mp4")
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(ValueError, match=r"list.csv\) must be a folder, and is a file"):
+        (tmp_path / "list.csv").touch()
+        search(f"lancedb:{tmp_path / 'list.csv'}", videos / "class0/0.mp4")
+    with pytest.raises(ValueError, match=r"store \(lancedb:s4://a/b\) cannot be opened: "):
+        search("lancedb:s4://a/b", videos / "class0/0.mp4")
 
-    videos, _, store, update = filled
-    with pytest.raises(ValueError, match="holds no index; make it with: stretchysnake embed"):
-        search(store, videos / "class0/0.mp4")
-    update()
-    embed_into(tmp_path / "other", videos, weights=trained[1].weights, num_frames=8, num_workers=0)
-    with pytest.raises(ValueError, match=r"holds an index of other settings .*choose another URI"):
-        sync(store.removeprefix("lancedb:"), read_index(tmp_path / "other"))
 
-
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_readers_see_whole_states_while_a_writer_works(filled):
     """A reader process asks on and on while rows come and go: every answer is one of the two states."""
     videos, _, store, update = filled
@@ -136,7 +130,7 @@ def test_readers_see_whole_states_while_a_writer_works(filled):
     assert states == {24, 30} and seen <= states
 
 
-@needs_lancedb
+@pytest.mark.extra("lancedb")
 def test_the_verbs_fill_and_search_a_store(trained, clip_folder, tmp_path):
     """In a process of its own, as users do: decoding forks before LanceDB starts its threads."""
     store = f"lancedb:{tmp_path / 'store'}"
@@ -166,5 +160,7 @@ def test_the_verbs_fill_and_search_a_store(trained, clip_folder, tmp_path):
 
 def test_a_missing_lancedb_names_the_command(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lancedb", None)
-    assert cli.main(["search", "lancedb:somewhere", "query.mp4"]) == 2
-    assert "pip install 'stretchysnake[lancedb]'" in capsys.readouterr().err
+    words = ["-o", "index", "--weights", "absent.safetensors", "--store", "lancedb:somewhere"]
+    for command in (["search", "lancedb:somewhere", "query.mp4"], ["embed", "videos", *words]):
+        assert cli.main(command) == 2
+        assert "pip install 'stretchysnake[lancedb]'" in capsys.readouterr().err

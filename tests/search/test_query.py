@@ -154,10 +154,8 @@ def test_candidates_are_asked_for_until_enough_videos_are_sure(indexed, trained,
     assert Path(found.hits[0].row.file.path).stem == "still" and len(found.hits) == 2
 
 
+@pytest.mark.extra("faiss")
 def test_faiss_gives_the_same_hits(indexed):
-    pytest.importorskip(
-        "faiss", reason="faiss is not installed: pip install 'stretchysnake[faiss]'"
-    )
     videos, folder = indexed
     for query in sorted(videos.rglob("*.mp4")):
         assert search(folder, query, k=12, backend="faiss") == search(folder, query, k=12)

@@ -157,9 +157,9 @@ def test_missing_tensorboard_is_said_before_anything_is_done(clip_folder, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.extra("tensorboard")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own
 def test_tensorboard_gets_the_numbers(clip_folder, tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = TrainRun(data=str(clip_folder), out=str(tmp_path / "run"), tensorboard=True, steps=2)
