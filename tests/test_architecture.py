@@ -59,7 +59,12 @@ MODELS_TAKE_FROM_FLEXIBILITY = {"size_message"}
 
 # Which file alone may import an outside package.
 ONLY_HOME = {
-    "av": {"data/video.py", "data/pyav_frames.py", "data/video_writing.py"},
+    "av": {
+        "data/video.py",
+        "data/video_track.py",
+        "data/pyav_frames.py",
+        "data/video_writing.py",
+    },
     "torchcodec": {"data/torchcodec_frames.py"},
     "triton": {
         "ops/triton_runtime.py",

@@ -24,6 +24,8 @@ class Verdict:
     width: int = 0
     height: int = 0
     codec: str = ""
+    note: str = ""
+    """Of a good file: which of several video tracks is read, a picture that changes its size."""
     digest: str = ""
     """SHA-1 of the file's bytes; equal ones are copies."""
     num_bytes: int = 0
@@ -117,6 +119,7 @@ def render_audit(audit: Audit, *, most: int = 50) -> str:
     if len(audit.bad) > most:
         lines.append(f"... and {len(audit.bad) - most} more; the report lists them all")
     lines += [f"{record.path}: {reason}" for record, reason in audit.bad_records[:most]]
+    lines += [f"{v.path}: note: {v.note}" for v in audit.verdicts if v.note][:most]
     if audit.copies:
         groups = len(audit.copies)
         lines.append(

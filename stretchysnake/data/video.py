@@ -16,22 +16,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 
-from stretchysnake.data.decode_error import (
-    DecodeError,
-    check_file,
-    damaged_file,
-    reason_of,
-    unopened_file,
-)
+from stretchysnake.data.decode_error import DecodeError, damaged_file, reason_of
 from stretchysnake.data.packet_index import PacketIndex, index_packets
+from stretchysnake.data.picture import Size, orientation_of, pixel_aspect, resized, shown_size
 from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp, frames_in_order
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
+from stretchysnake.data.video_track import expected_sizes, opened, to_pixels, track_note
 from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 
 __all__ = [
@@ -53,7 +49,7 @@ DECODERS = ("pyav", "torchcodec")
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a video file holds; `width` and `height` are as displayed, after the rotation flag."""
+    """What a video file holds; `width` and `height` are as displayed: upright, with square pixels."""
 
     num_frames: int
     fps: float
@@ -61,65 +57,8 @@ class VideoInfo:
     width: int
     height: int
     codec: str
-
-
-def _open(path: str):
-    import av
-
-    check_file(path)
-    try:
-        # "file:" keeps names such as "a:b.mp4" from being read as a protocol; a file that names others (a playlist)
-        # must not make the decoder fetch them
-        options = {"protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise unopened_file(path, error) from error
-    names = set(container.format.name.split(","))
-    if names & {"tty", "image2", "hls", "concat", "dash"} or any(
-        n.endswith("_pipe") for n in names
-    ):
-        container.close()
-        raise DecodeError(
-            "unreadable", path, "holds text or an image, not a video; give a video file."
-        )
-    if not any(map(_has_pictures, container.streams.video)):
-        num_streams = len(container.streams)
-        container.close()
-        if not num_streams:
-            raise damaged_file(path, "its header lists neither pictures nor sound; fetch it again.")
-        raise DecodeError(
-            "no_video", path, "has no video stream (audio only?); give a file with pictures."
-        )
-    return container
-
-
-def _has_pictures(stream) -> bool:
-    """Whether a stream is a video, not the cover of a piece of music."""
-    from av.stream import Disposition
-
-    return not stream.disposition & Disposition.attached_pic
-
-
-@contextmanager
-def _opened(path: str):
-    container = _open(path)
-    try:
-        stream = next(filter(_has_pictures, container.streams.video))
-        if stream.codec_context is None:
-            raise DecodeError(
-                "unreadable", path, "its codec is not known to this decoder; convert it to h264."
-            )
-        stream.codec_context.thread_count = (
-            1  # parallelism is one process per file, never threads inside one
-        )
-        yield container, stream
-    finally:
-        container.close()
-
-
-def _rotation(frame) -> int:
-    """Quarter turns counter-clockwise that show the frame upright."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
+    note: str = ""
+    """What is worth knowing of a good file: which of several tracks is read, a picture that changes its size."""
 
 
 def _index(path: str, container, stream) -> PacketIndex:
@@ -133,7 +72,7 @@ def _index(path: str, container, stream) -> PacketIndex:
         raise damaged_file(path, reason) from error
 
 
-def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
+def _info(index: PacketIndex, stream, height: int, width: int, note: str) -> VideoInfo:
     fps = float(stream.average_rate or stream.guessed_rate or 30)
     return VideoInfo(
         num_frames=len(index.stamps),
@@ -142,6 +81,7 @@ def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
         width=width,
         height=height,
         codec=stream.codec_context.name,
+        note=note.strip(),
     )
 
 
@@ -149,8 +89,9 @@ def probe(path: str | os.PathLike, *, decoder: str = "pyav") -> VideoInfo:
     """Return what the video holds; the frame count is counted, not read from the header."""
     path = os.fspath(path)
     _, height, width, _ = read_frames(path, [0], decoder=decoder).shape
-    with _opened(path) as (container, stream):
-        return _info(_index(path, container, stream), stream, height, width)
+    with opened(path) as (container, stream):
+        note = track_note(container, stream)
+        return _info(_index(path, container, stream), stream, height, width, note)
 
 
 def verify(path: str | os.PathLike) -> VideoInfo:
@@ -160,20 +101,27 @@ def verify(path: str | os.PathLike) -> VideoInfo:
     """
     path = os.fspath(path)
     shapes: dict[int, tuple[int, int]] = {}
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         index = _index(path, container, stream)
         everything = range(len(index.stamps))
-    with _opened(path) as (container, stream):
-        shapes = dict(frames_in_order(path, container, stream, index, everything, _upright_size))
-        _one_size(path, set(shapes.values()))
-        return _info(index, stream, *shapes[0])
+    with opened(path) as (container, stream):
+        aspect, note = pixel_aspect(stream), track_note(container, stream)
+
+        def size_of(frame) -> tuple[int, int]:
+            return shown_size(frame.height, frame.width, orientation_of(frame), aspect)
+
+        shapes = dict(frames_in_order(path, container, stream, index, everything, size_of))
+        if len(sizes := dict.fromkeys(shapes[i] for i in everything)) > 1:
+            names = ", ".join(f"{width}x{height}" for height, width in list(sizes)[:4])
+            note += f"its picture changes size ({names}); frames get the first one's. "
+        return _info(index, stream, *shapes[0], note)
 
 
 def read_frames(
     path: str | os.PathLike,
     indices: Sequence[int] | Callable[[int], Sequence[int]],
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     decoder: str = "pyav",
@@ -182,8 +130,10 @@ def read_frames(
 
     `indices` may be a function of the number of frames, so that a caller who samples needs no `probe` first. With
     `start_seconds`/`end_seconds` only frames shown in [start, end) exist, and index 0 is the first of them.
-    `size` = (height, width) resizes with area averaging; the aspect ratio is the caller's business. `decoder` is "pyav"
-    or "torchcodec": the same frames, whose pixels may differ by the rounding of the colour conversion.
+    Without `size` frames are as displayed: upright, with square pixels, all of the first frame's size. `size` =
+    (height, width) squashes them to it, bilinear with antialiasing; a function makes it of the (height, width)
+    displayed, where the aspect matters. `decoder` is "pyav" or "torchcodec": the same frames, whose pixels may differ
+    by the rounding of the colour conversion.
     """
     path = os.fspath(path)
 
@@ -203,7 +153,7 @@ def read_frames_at(
     path: str | os.PathLike,
     seconds: Sequence[float] | Callable[[float], Sequence[float]],
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
     decoder: str = "pyav",
 ) -> np.ndarray:
     """Return the frames (T, H, W, 3) uint8 RGB on screen at these seconds, in the order asked; 0 is the first frame.
@@ -225,26 +175,42 @@ def read_frames_at(
     return _read(path, choose, size, decoder)
 
 
-def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: str) -> np.ndarray:
+def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
     if decoder not in DECODERS:
         raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
+        pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
         index = _index(path, container, stream)
         chosen = choose(index)
         wanted = sorted(set(chosen))
         frames = None
         if decoder == "torchcodec":
-            frames = torchcodec_frames(path, index, wanted, size)
+            number, aspect = stream.index, pixel_aspect(stream)
         elif not index.ordinal:
             with suppress(SeekMissed):
-                frames = dict(frames_by_stamp(container, stream, index, wanted, _to_pixels(size)))
+                frames = dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
+    if decoder == "torchcodec" and wanted:
+        orientation = _first(path, index, orientation_of)
+        options = {"stream_index": number, "orientation": orientation, "aspect": aspect}
+        frames = torchcodec_frames(path, index, wanted, size, **options)
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
-        with _opened(path) as (container, stream):
-            frames = dict(frames_in_order(path, container, stream, index, wanted, _to_pixels(size)))
-    _one_size(path, {frame.shape for frame in frames.values()})
+        with opened(path) as (container, stream):
+            frames = dict(frames_in_order(path, container, stream, index, wanted, pixels_of))
     if not chosen:
         return np.empty((0, 0, 0, 3), np.uint8)
+    sizes = {frame.shape[:2] for frame in frames.values()}
+    if (
+        len(sizes) > 1 or not sizes <= expected
+    ):  # the picture changes its size: the first frame's is kept
+        first = frames[0] if 0 in frames else _first(path, index, pixels_of)
+        frames = {i: resized(frame, first.shape[:2]) for i, frame in frames.items()}
     return np.stack([frames[i] for i in chosen])
+
+
+def _first(path: str, index: PacketIndex, what_of: Callable):
+    """`what_of` the first frame."""
+    with opened(path) as (container, stream):
+        return dict(frames_in_order(path, container, stream, index, [0], what_of))[0]
 
 
 def stream_frames(
@@ -256,8 +222,8 @@ def stream_frames(
     frames before it.
     """
     path = os.fspath(path)
-    pixels_of = _to_pixels(size)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
+        pixels_of = to_pixels(size, stream)
         index = _index(path, container, stream)
     repeats, done = Counter(indices), 0
     wanted = sorted(repeats)
@@ -266,43 +232,12 @@ def stream_frames(
             f"indices ({wanted[0]} to {wanted[-1]}) must lie in {path}, which has frames 0 to {len(index.stamps) - 1}."
         )
     if not index.ordinal:
-        with _opened(path) as (container, stream), suppress(SeekMissed):
+        with opened(path) as (container, stream), suppress(SeekMissed):
             for i, pixels in frames_by_stamp(container, stream, index, wanted, pixels_of):
                 done += 1
                 yield from repeat(pixels, repeats[i])
     if done < len(wanted):
-        with _opened(path) as (container, stream):
+        with opened(path) as (container, stream):
             rest = wanted[done:]
             for i, pixels in frames_in_order(path, container, stream, index, rest, pixels_of):
                 yield from repeat(pixels, repeats[i])
-
-
-def _one_size(path: str, sizes: set) -> None:
-    if len(sizes) > 1:
-        raise DecodeError(
-            "corrupt", path, "the picture size changes inside the file; give size= or convert it."
-        )
-
-
-def _upright_size(frame) -> tuple[int, int]:
-    return (frame.width, frame.height) if _rotation(frame) % 2 else (frame.height, frame.width)
-
-
-def _to_pixels(size: tuple[int, int] | None) -> Callable:
-    """Return a function from a decoded frame to upright uint8 RGB (H, W, 3)."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = (
-        VideoReformatter()
-    )  # keeps its tables; frame.reformat would build them for every frame
-
-    def pixels_of(frame) -> np.ndarray:
-        turns = _rotation(frame)
-        height, width = (frame.height, frame.width) if size is None else size
-        if size is not None and turns % 2:
-            height, width = width, height
-        frame = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
-        pixels = frame.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-    return pixels_of
