@@ -33,7 +33,7 @@ MAY_IMPORT = {
         "whole_file",
     },  # figures are redrawn from rows on any laptop
     "recipes": {"search", "eval", "train", "data", "models", "report"} | LEAVES,
-    "doctor": {"ops"},
+    "doctor": {"ops", "data"},  # data for one frame decoded
     "allocator": set(),
     "command_line": set(),
     "progress_bar": set(),

@@ -2,8 +2,8 @@
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that turns out bad
-on the way is in bad_clips.py; an evaluation never puts another in its place.
+clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
 from __future__ import annotations

@@ -28,7 +28,11 @@ _ABSURD = 10
 
 def pictures_of(streams: Sequence) -> list:
     """The video tracks of a file that are videos, not the cover of a piece of music."""
-    return [stream for stream in streams if not int(stream.disposition) & _ATTACHED_PICTURE]
+    return [stream for stream in streams if not _flags(stream) & _ATTACHED_PICTURE]
+
+
+def _flags(stream) -> int:
+    return int(getattr(stream.disposition, "value", stream.disposition))  # PyAV 17 has a Flag here
 
 
 def shown_track(tracks: Sequence):
@@ -37,7 +41,7 @@ def shown_track(tracks: Sequence):
     for keep in (
         lambda track: track.codec_context is not None,
         lambda track: track.frames > 0,
-        lambda track: int(track.disposition) & _DEFAULT,
+        lambda track: _flags(track) & _DEFAULT,
     ):
         tracks = [track for track in tracks if keep(track)] or tracks
     return max(tracks, key=lambda track: track.width * track.height if track.codec_context else 0)

@@ -1,5 +1,6 @@
 """`stretchysnake search`: the videos of an index that are nearest to a video."""
 
+import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import parsed
@@ -53,6 +54,8 @@ def run(argv: list[str]) -> int:
         backend=run.backend,
         where=run.where,
     )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers)
     print(*text_lines(hits), sep="\n")
