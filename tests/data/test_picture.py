@@ -59,15 +59,18 @@ def test_every_orientation_is_shown_as_its_matrix_says(tmp_path, suffix, matrix,
 def test_an_orientation_told_by_the_codec_is_honoured(tmp_path, container):
     """H.264's display orientation message, by which cameras say it in streams that hold no matrix."""
     plain, path = write_painted(tmp_path / "plain.mp4", quarters()), tmp_path / f"v.{container}"
+    bits = (
+        "010" + 16 * "0" + "01001"
+    )  # not cancelled, mirrored, not flipped, no turn, for all that follow
+    told = bytes([6, 47, 3, *int(bits, 2).to_bytes(3, "big"), 0x80])
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream)
-        told = av.BitStreamFilterContext(
-            "h264_metadata=display_orientation=insert:flip=horizontal", stream, copy
-        )
         for packet in source.demux(stream):
-            for turned in told.filter(packet if packet.size else None):
-                turned.stream = copy
+            if packet.size:
+                turned = av.Packet(len(told).to_bytes(4, "big") + told + bytes(packet))
+                turned.pts, turned.dts, turned.time_base = packet.pts, packet.dts, packet.time_base
+                turned.is_keyframe, turned.stream = packet.is_keyframe, copy
                 out.mux(turned)
     shown = read_frames(path, [1])[0]
     assert colours_of(shown) == "GRWB"
@@ -84,7 +87,7 @@ def test_what_is_no_quarter_turn_is_turned_inside_the_frame(tmp_path):
     # a point 30 px right of the middle, on the border of green and white, goes 30 degrees down: now green lies above
     assert shown[48 + 12, 48 + 28].tolist()[1] > 200 and shown[48 + 12, 48 + 28].tolist()[0] < 60
     if (theirs := ffmpeg_frames(path)) is not None:
-        assert close(shown, theirs[0])
+        assert close(shown, theirs[0], mean=8)  # they turn chroma at half its size
 
 
 def test_a_matrix_of_zeros_is_none():
