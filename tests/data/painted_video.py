@@ -79,7 +79,7 @@ def write_painted(path, frames, *, codec="libx264", aspect=None, default=None, m
             if aspect is not None:
                 stream.codec_context.sample_aspect_ratio = aspect
             if default is not None:
-                stream.disposition = av.stream.Disposition(int(len(streams) in default))
+                stream.disposition = int(len(streams) in default)
             streams.append(stream)
         for stream, pixels in zip(streams, tracks, strict=True):
             for picture in pixels:
