@@ -40,13 +40,13 @@ def torchcodec_frames(
     try:
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
         decoder = VideoDecoder(path, stream_index=stream_index, **options)
-        batch = decoder.get_frames_at(wanted)
+        frames, seconds = _decoded(decoder, wanted)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = f"torchcodec cannot decode it ({reason_of(error)}); try decoder='pyav'."
         raise damaged_file(path, reason) from error
     begin = decoder.metadata.begin_stream_seconds or 0.0
     tolerance = 0.5 * float(index.time_base) + 1e-6
-    for i, found in zip(wanted, batch.pts_seconds.tolist(), strict=True):
+    for i, found in zip(wanted, seconds, strict=True):
         if abs(found - begin - index.seconds(i)) > tolerance:
             reason = (
                 f"torchcodec gives the frame of {found:.3f} s as frame {i}; use decoder='pyav'."
@@ -61,4 +61,13 @@ def torchcodec_frames(
         shown = shown_size(*stored.shape[:2], orientation, aspect)
         return resized(upright(stored, orientation), size_asked(size, shown))
 
-    return {i: pixels_of(frame.numpy()) for i, frame in zip(wanted, batch.data, strict=True)}
+    return {i: pixels_of(frame.numpy()) for i, frame in zip(wanted, frames, strict=True)}
+
+
+def _decoded(decoder, wanted: list[int]) -> tuple[list, list[float]]:
+    try:
+        batch = decoder.get_frames_at(wanted)
+        return list(batch.data), batch.pts_seconds.tolist()
+    except RuntimeError:  # a picture that changes its size fits into no batch
+        frames = [decoder.get_frame_at(i) for i in wanted]
+        return [frame.data for frame in frames], [frame.pts_seconds for frame in frames]
