@@ -182,6 +182,8 @@ def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
         pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
         index = _index(path, container, stream)
         chosen = choose(index)
+        if not chosen:
+            return np.empty((0, 0, 0, 3), np.uint8)
         wanted = sorted(set(chosen))
         frames = None
         if decoder == "torchcodec":
@@ -189,19 +191,15 @@ def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
         elif not index.ordinal:
             with suppress(SeekMissed):
                 frames = dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
-    if decoder == "torchcodec" and wanted:
+    if decoder == "torchcodec":
         orientation = _first(path, index, orientation_of)
         options = {"stream_index": number, "orientation": orientation, "aspect": aspect}
         frames = torchcodec_frames(path, index, wanted, size, **options)
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
         with opened(path) as (container, stream):
             frames = dict(frames_in_order(path, container, stream, index, wanted, pixels_of))
-    if not chosen:
-        return np.empty((0, 0, 0, 3), np.uint8)
     sizes = {frame.shape[:2] for frame in frames.values()}
-    if (
-        len(sizes) > 1 or not sizes <= expected
-    ):  # the picture changes its size: the first frame's is kept
+    if len(sizes) > 1 or not sizes <= expected:  # the picture changes size; the first one's stays
         first = frames[0] if 0 in frames else _first(path, index, pixels_of)
         frames = {i: resized(frame, first.shape[:2]) for i, frame in frames.items()}
     return np.stack([frames[i] for i in chosen])
