@@ -4,6 +4,7 @@ PYTEST_FLAGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS_ENV := .venv-extras
+LOWEST_ENV := .venv-lowest
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 	$(wildcard stretchysnake/ops/native/*.cpp stretchysnake/ops/native/*.h)
 
@@ -11,12 +12,13 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-extras lint format hooks clean
+.PHONY: help quickstart test test-extras test-lowest lint format hooks clean
 
 help:
 	@echo 'make quickstart   make the data, train two models, measure them over every scale, write the report'
 	@echo 'make test         lint, format check and the fast tests'
 	@echo 'make test-extras  the tests of what is optional, with all of it installed: before a release'
+	@echo 'make test-lowest  the tests of decoding with the oldest PyAV that pyproject.toml allows'
 	@echo 'make lint | format | hooks | clean'
 
 $(BIN)/python:
@@ -46,6 +48,19 @@ $(EXTRAS_ENV)/.installed: $(BUILD_INPUTS)
 test-extras: $(EXTRAS_ENV)/.installed
 	$(EXTRAS_ENV)/bin/python -m pytest -m "extra and not gpu" --every-extra $(PYTEST_FLAGS)
 
+# Only PyAV is installed; everything else is taken from .venv.
+$(LOWEST_ENV)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(LOWEST_ENV)
+	$(LOWEST_ENV)/bin/python -m pip install -q --no-deps \
+	  'av==17.0.*; python_version >= "3.11"' 'av==17.1.*; python_version < "3.11"'
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > "$$($(LOWEST_ENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	@touch $@
+
+test-lowest: $(LOWEST_ENV)/.installed
+	$(LOWEST_ENV)/bin/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS) tests/data/test_picture.py \
+	  tests/data/test_seen_picture.py tests/data/test_colour_check.py tests/data/test_video.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,5 +73,5 @@ hooks: $(INSTALLED)
 	$(BIN)/prek install
 
 clean:
-	rm -rf .venv $(EXTRAS_ENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(EXTRAS_ENV) $(LOWEST_ENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find stretchysnake/ops/native -name '*.so' -delete

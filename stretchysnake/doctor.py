@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from importlib import metadata
 
 import torch
 
@@ -69,7 +70,25 @@ def doctor() -> tuple[bool, list[str]]:
         there = importlib.util.find_spec(module) is not None
         command = f"pip install 'stretchysnake[{extra}]'" if extra else f"pip install {module}"
         lines.append(f"{module}: {'yes' if there else 'no, ' + command}")
-    return sound, lines
+    good, line = decoding()
+    return sound and good, [*lines, line]
+
+
+def decoding() -> tuple[bool, str]:
+    """Whether PyAV gives a BT.709 frame, as nearly all HD video is coded, in its colours; and the line that says so."""
+    if importlib.util.find_spec("av") is None:
+        return False, "no video can be read without av"
+    from stretchysnake.data.colour_check import SHOWN, decoded_colour
+    from stretchysnake.data.decode_error import DecodeError
+
+    began = f"av {metadata.version('av')}, check of a BT.709 frame: "
+    try:
+        found = decoded_colour()
+    except (RuntimeError, DecodeError) as error:
+        return False, f"{began}WRONG, {error}"
+    if max(abs(a - b) for a, b in zip(found, SHOWN, strict=True)) <= 3:
+        return True, f"{began}{found} for {SHOWN}, good"
+    return False, f"{began}{found} for {SHOWN}, WRONG colours: pip install --upgrade av"
 
 
 def worst_error(backend: str) -> tuple[str, float]:

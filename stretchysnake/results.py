@@ -68,6 +68,10 @@ class Row:
     """Hash of the queries answered, in their order: rows with the same one can be paired."""
     peak_mib: float | None = None
     """Most MiB that the tensors of one clip's forward pass hold at once, beside the weights."""
+    picture: str = ""
+    """What was seen of each frame: `whole` squashed to a square, or `centre`; "" in rows of earlier versions."""
+    sampling: str = ""
+    """Which frames: `uniform`, `videomamba`, `strided-4`; "" in rows of earlier versions, which are uniform."""
     note: str = ""
     commit: str = ""
     device: str = ""

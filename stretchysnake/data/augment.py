@@ -8,6 +8,7 @@ from torch import Tensor
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.rand_augment import rand_augment
 from stretchysnake.data.transforms import (
+    Box,
     MixedClips,
     crop_resize,
     cutmix,
@@ -30,6 +31,8 @@ def augmented(
     box = random_box(
         height, width, generator, scale=augmentation.crop_scale, ratio=augmentation.crop_ratio
     )
+    if not augmentation.crops:  # the four numbers are drawn all the same
+        box = Box(0, 0, height, width)
     frames = crop_resize(frames, box, scale.size)
     if augmentation.flip and torch.rand((), generator=generator) < 0.5:
         frames = flip_frames(frames)

@@ -12,7 +12,7 @@ class Augmentation:
     jitter: bool = True
     """One random frame of each segment instead of its centre."""
     crop_scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the picture's area that a random crop keeps; (1, 1) keeps it all."""
+    """Share of the picture's area that a random crop keeps; (1, 1) crops nothing: the whole picture, as at test."""
     crop_ratio: tuple[float, float] = (0.8, 1.25)
     flip: bool = False
     """Mirror half of the clips; wrong wherever left and right are part of the label (SSV2, MotionDigits fine)."""
@@ -47,6 +47,11 @@ class Augmentation:
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0 (0 is off)")
+
+    @property
+    def crops(self) -> bool:
+        """Whether a part of the picture is drawn; else all of it is squashed to the clip's square."""
+        return tuple(self.crop_scale) != (1, 1)
 
     @property
     def mixes(self) -> bool:

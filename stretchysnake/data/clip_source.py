@@ -2,8 +2,8 @@
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the whole picture), the same every time. What a training does about a file that turns out bad
-on the way is in bad_clips.py; an evaluation never puts another in its place.
+clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from stretchysnake.data.decoder_pool import (
 )
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import resize_frames, resize_short_side, three_crops
+from stretchysnake.data.seen_picture import checked_picture, seen_crops
+from stretchysnake.data.transforms import resize_frames
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
 
@@ -86,7 +87,7 @@ class CachedClips:
         augmentation: Augmentation | None = None,
         bad: BadClips | None = None,
     ):
-        self.cache = cache
+        self.cache, self.sampling, self.picture = cache, Sampling(), "whole"
         self.augmentation = augmentation or Augmentation()
         self.records: list[VideoRecord] = cache.records
         self.failures = cache.failures
@@ -156,11 +157,12 @@ class DecodedClips:
         failures: Sequence[tuple[VideoRecord, DecodeError]] = (),
         augmentation: Augmentation | None = None,
         sampling: Sampling | None = None,
+        picture: str | None = None,
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
-        self.sampling = sampling or Sampling()
+        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -172,16 +174,14 @@ class DecodedClips:
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
         """Return uint8 frames (T, S, S, 3)."""
         record = self.records[index]
+        options = {"augmentation": self.augmentation, "sampling": self.sampling}
+        indices = partial(_indices, scale=scale, generator=generator, **options)
+        if generator is None:
+            return seen_crops(record, indices, scale.size, picture=self.picture or "whole")[0]
         frames = read_frames(
             record.path,
-            partial(
-                _indices,
-                scale=scale,
-                augmentation=self.augmentation,
-                sampling=self.sampling,
-                generator=generator,
-            ),
-            size=(scale.size, scale.size) if generator is None else None,
+            indices,
+            size=None if self.augmentation.crops else (scale.size, scale.size),
             start_seconds=record.start,
             end_seconds=record.end,
         )
@@ -189,9 +189,8 @@ class DecodedClips:
 
     def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
         """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
-        each 1 (middle) or 3 crops of the picture at a short side of S. Their predictions are averaged at test."""
-        if num_crops not in (1, 3):
-            raise ValueError(f"num_crops ({num_crops}) must be 1 or 3.")
+        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
+        Their predictions are averaged at test."""
         record, count = self.records[index], scale.num_frames
 
         def indices(total: int) -> list[int]:
@@ -201,11 +200,8 @@ class DecodedClips:
             )
             return [i for view in views for i in view]
 
-        times = {"start_seconds": record.start, "end_seconds": record.end}
-        frames = read_frames(record.path, indices, **times)
-        frames = resize_short_side(torch.from_numpy(frames), scale.size)
-        crops = three_crops(frames, scale.size)
-        crops = crops if num_crops == 3 else crops[1:2]
+        seen = {"picture": self.picture or "centre", "num_crops": num_crops}
+        crops = seen_crops(record, indices, scale.size, **seen)
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
@@ -278,6 +274,7 @@ def open_clips(
     size: int = 64,
     augmentation: Augmentation | None = None,
     sampling: Sampling | None = None,
+    picture: str | None = None,
     on_error: str = "replace",
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
@@ -294,6 +291,7 @@ def open_clips(
         raise ValueError(
             f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
         )
+    checked_picture(picture, cache=cache)
     if cache is not None:
         held = FrameCache.build(
             records, cache, num_frames=num_frames, size=size, progress=progress, **settings
@@ -315,6 +313,7 @@ def open_clips(
             failures=failures,
             augmentation=augmentation,
             sampling=sampling,
+            picture=picture,
             limits=limits,
             bad=bad,
         )

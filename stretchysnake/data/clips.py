@@ -197,6 +197,12 @@ class Sampling:
                 )
             _check_short(self.short, choices)
 
+    @property
+    def name(self) -> str:
+        """The rule with what sets it apart: `uniform`, `videomamba`, `strided-4`, `uniform-loop`."""
+        settings = [self.rule, str(self.stride) if self.rule == "strided" else "", self.short or ""]
+        return "-".join(filter(None, settings))
+
     def indices(
         self,
         total: int,

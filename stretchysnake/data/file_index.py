@@ -1,7 +1,4 @@
-"""The index of a video file, and its frames in the decoder's order; a decoder is asked where packets cannot say.
-
-`opened(path)` is a context manager that gives the container and its video stream, as data/video.py opens them.
-"""
+"""The index of a video file, and its frames in the decoder's order; a decoder is asked where packets cannot say."""
 
 from __future__ import annotations
 
@@ -20,12 +17,13 @@ from stretchysnake.data.pyav_frames import (
     shown_stamps,
     sound_seconds,
 )
+from stretchysnake.data.video_track import opened
 
 _TIMES_GO_BACK: set[tuple[str, int, int]] = set()
 """Files whose frames were found, in this process, to come in another order than their time stamps say."""
 
 
-def file_index(path: str, container, stream, opened: Callable) -> PacketIndex:
+def file_index(path: str, container, stream) -> PacketIndex:
     """The index of an opened file; raises DecodeError when less is there than its header promises."""
 
     def sound_of_file() -> float:
@@ -42,12 +40,12 @@ def file_index(path: str, container, stream, opened: Callable) -> PacketIndex:
         sound_seconds=sound_of_file,
     )
     if index.uncounted_before is not None:
-        index = index.counted(path, *_shown(*_version(path), index.uncounted_before, opened))
+        index = index.counted(path, *_shown(*_version(path), index.uncounted_before))
     return replace(index, ordinal=True) if _version(path) in _TIMES_GO_BACK else index
 
 
 def decoded_in_order(
-    path: str, opened: Callable, index: PacketIndex, wanted: Sequence[int], pixels_of: Callable
+    path: str, index: PacketIndex, wanted: Sequence[int], pixels_of: Callable
 ) -> Iterator[tuple[int, np.ndarray]]:
     """`frames_in_order` of the file opened anew; by counting alone where times turn out to go back."""
     done = 0
@@ -59,7 +57,7 @@ def decoded_in_order(
     except TimesGoBack:
         _TIMES_GO_BACK.add(_version(path))
         counting = replace(index, ordinal=True)
-        yield from decoded_in_order(path, opened, counting, wanted[done:], pixels_of)
+        yield from decoded_in_order(path, counting, wanted[done:], pixels_of)
 
 
 def _version(path: str) -> tuple[str, int, int]:
@@ -68,7 +66,7 @@ def _version(path: str) -> tuple[str, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _shown(path: str, size: int, modified_ns: int, before: float, opened: Callable):
+def _shown(path: str, size: int, modified_ns: int, before: float):
     """`shown_stamps` of one version of a file: the only pass over all frames, so it is kept."""
     with opened(path) as (container, stream):
         return shown_stamps(path, container, stream, before)

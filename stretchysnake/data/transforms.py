@@ -27,6 +27,10 @@ class Box(NamedTuple):
     width: int
 
 
+RESAMPLER = "bilinear, antialiased"
+"""What `resize_frames` does, of training and test alike; it is written beside what was measured."""
+
+
 def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Return uint8 frames (..., H, W, 3) resized to `size` (one int: a square), bilinear with antialiasing."""
     height, width = (size, size) if isinstance(size, int) else size
@@ -86,10 +90,14 @@ def crop_resize(frames: Tensor, box: Box, size: int | tuple[int, int]) -> Tensor
 
 def resize_short_side(frames: Tensor, size: int) -> Tensor:
     """Return uint8 frames (..., H, W, 3) with the shorter side at `size`, the longer in proportion (rounded down)."""
-    height, width = frames.shape[-3:-1]
+    return resize_frames(frames, short_side_size(*frames.shape[-3:-1], size=size))
+
+
+def short_side_size(height: int, width: int, *, size: int) -> tuple[int, int]:
+    """The (height, width) with the shorter side at `size`, the longer in proportion (rounded down)."""
     if height <= width:
-        return resize_frames(frames, (size, size * width // height))
-    return resize_frames(frames, (size * height // width, size))
+        return size, size * width // height
+    return size * height // width, size
 
 
 def center_crop(frames: Tensor, size: int) -> Tensor:

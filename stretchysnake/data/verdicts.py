@@ -25,7 +25,8 @@ class Verdict:
     height: int = 0
     codec: str = ""
     note: str = ""
-    """What is odd about a good file: frames left out because a recording was stopped, clocks that go back."""
+    """What is odd about a good file: frames left out because a recording was stopped, clocks that go back, which of
+    several tracks is read, a picture that changes its size."""
     digest: str = ""
     """SHA-1 of the file's bytes; equal ones are copies."""
     num_bytes: int = 0

@@ -16,22 +16,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 
-from stretchysnake.data.decode_error import (
-    DecodeError,
-    check_file,
-    damaged_file,
-    unopened_file,
-)
+from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.file_index import decoded_in_order, file_index
 from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.data.picture import Size, orientation_of, pixel_aspect, resized, shown_size
 from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
+from stretchysnake.data.video_track import expected_sizes, opened, to_pixels, track_note
 from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 
 __all__ = [
@@ -53,7 +50,7 @@ DECODERS = ("pyav", "torchcodec")
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a video file holds; `width` and `height` are as displayed, after the rotation flag."""
+    """What a video file holds; `width` and `height` are as displayed: upright, with square pixels."""
 
     num_frames: int
     fps: float
@@ -62,69 +59,11 @@ class VideoInfo:
     height: int
     codec: str
     note: str = ""
-    """What is odd about the file although all that it names can be read; "" where nothing is."""
+    """What is odd about the file although all that it names can be read: frames left out because a recording was
+    stopped, which of several tracks is read, a picture that changes its size; "" where nothing is."""
 
 
-def _open(path: str):
-    import av
-
-    check_file(path)
-    try:
-        # "file:" keeps names such as "a:b.mp4" from being read as a protocol; a file that names others (a playlist)
-        # must not make the decoder fetch them
-        options = {"protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise unopened_file(path, error) from error
-    names = set(container.format.name.split(","))
-    if names & {"tty", "image2", "hls", "concat", "dash"} or any(
-        n.endswith("_pipe") for n in names
-    ):
-        container.close()
-        raise DecodeError(
-            "unreadable", path, "holds text or an image, not a video; give a video file."
-        )
-    if not any(map(_has_pictures, container.streams.video)):
-        num_streams = len(container.streams)
-        container.close()
-        if not num_streams:
-            raise damaged_file(path, "its header lists neither pictures nor sound; fetch it again.")
-        raise DecodeError(
-            "no_video", path, "has no video stream (audio only?); give a file with pictures."
-        )
-    return container
-
-
-def _has_pictures(stream) -> bool:
-    """Whether a stream is a video, not the cover of a piece of music."""
-    from av.stream import Disposition
-
-    return not stream.disposition & Disposition.attached_pic
-
-
-@contextmanager
-def _opened(path: str):
-    container = _open(path)
-    try:
-        stream = next(filter(_has_pictures, container.streams.video))
-        if stream.codec_context is None:
-            raise DecodeError(
-                "unreadable", path, "its codec is not known to this decoder; convert it to h264."
-            )
-        stream.codec_context.thread_count = (
-            1  # parallelism is one process per file, never threads inside one
-        )
-        yield container, stream
-    finally:
-        container.close()
-
-
-def _rotation(frame) -> int:
-    """Quarter turns counter-clockwise that show the frame upright."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
-
-
-def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
+def _info(index: PacketIndex, stream, height: int, width: int, note: str) -> VideoInfo:
     fps = float(stream.average_rate or stream.guessed_rate or 30)
     return VideoInfo(
         num_frames=len(index.stamps),
@@ -133,7 +72,7 @@ def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
         width=width,
         height=height,
         codec=stream.codec_context.name,
-        note=index.note,
+        note="; ".join(filter(None, (index.note, note))),
     )
 
 
@@ -141,8 +80,9 @@ def probe(path: str | os.PathLike, *, decoder: str = "pyav") -> VideoInfo:
     """Return what the video holds; the frame count is counted, not read from the header."""
     path = os.fspath(path)
     _, height, width, _ = read_frames(path, [0], decoder=decoder).shape
-    with _opened(path) as (container, stream):
-        return _info(file_index(path, container, stream, _opened), stream, height, width)
+    with opened(path) as (container, stream):
+        index, note = file_index(path, container, stream), track_note(container, stream)
+        return _info(index, stream, height, width, note)
 
 
 def verify(path: str | os.PathLike) -> VideoInfo:
@@ -152,19 +92,27 @@ def verify(path: str | os.PathLike) -> VideoInfo:
     """
     path = os.fspath(path)
     shapes: dict[int, tuple[int, int]] = {}
-    with _opened(path) as (container, stream):
-        index = file_index(path, container, stream, _opened)
+    with opened(path) as (container, stream):
+        index = file_index(path, container, stream)
+        aspect, note = pixel_aspect(stream), track_note(container, stream)
+
+        def size_of(frame) -> tuple[int, int]:
+            return shown_size(frame.height, frame.width, orientation_of(frame), aspect)
+
         everything = range(len(index.stamps))
-        shapes = dict(decoded_in_order(path, _opened, index, everything, _upright_size))
-        _one_size(path, set(shapes.values()))
-        return _info(index, stream, *shapes[0])
+        shapes = dict(decoded_in_order(path, index, everything, size_of))
+        if len(sizes := dict.fromkeys(shapes[i] for i in everything)) > 1:
+            names = ", ".join(f"{width}x{height}" for height, width in list(sizes)[:4])
+            changes = f"its picture changes size ({names}); frames get the first one's"
+            note = "; ".join(filter(None, (note, changes)))
+        return _info(index, stream, *shapes[0], note)
 
 
 def read_frames(
     path: str | os.PathLike,
     indices: Sequence[int] | Callable[[int], Sequence[int]],
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     decoder: str = "pyav",
@@ -173,8 +121,10 @@ def read_frames(
 
     `indices` may be a function of the number of frames, so that a caller who samples needs no `probe` first. With
     `start_seconds`/`end_seconds` only frames shown in [start, end) exist, and index 0 is the first of them.
-    `size` = (height, width) resizes with area averaging; the aspect ratio is the caller's business. `decoder` is "pyav"
-    or "torchcodec": the same frames, whose pixels may differ by the rounding of the colour conversion.
+    Without `size` frames are as displayed: upright, with square pixels, all of the first frame's size. `size` =
+    (height, width) squashes them to it, bilinear with antialiasing; a function makes it of the (height, width)
+    displayed, where the aspect matters. `decoder` is "pyav" or "torchcodec": the same frames, whose pixels may differ
+    by the rounding of the colour conversion.
     """
     path = os.fspath(path)
 
@@ -194,7 +144,7 @@ def read_frames_at(
     path: str | os.PathLike,
     seconds: Sequence[float] | Callable[[float], Sequence[float]],
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
     decoder: str = "pyav",
 ) -> np.ndarray:
     """Return the frames (T, H, W, 3) uint8 RGB on screen at these seconds, in the order asked; 0 is the first frame.
@@ -216,25 +166,38 @@ def read_frames_at(
     return _read(path, choose, size, decoder)
 
 
-def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: str) -> np.ndarray:
+def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
     if decoder not in DECODERS:
         raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
-    with _opened(path) as (container, stream):
-        index = file_index(path, container, stream, _opened)
+    with opened(path) as (container, stream):
+        pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
+        index = file_index(path, container, stream)
         chosen = choose(index)
+        if not chosen:
+            return np.empty((0, 0, 0, 3), np.uint8)
         wanted = sorted(set(chosen))
         frames = None
         if decoder == "torchcodec":
-            frames = torchcodec_frames(path, index, wanted, size)
+            number, aspect = stream.index, pixel_aspect(stream)
         elif not index.ordinal:
             with suppress(SeekMissed):
-                frames = dict(frames_by_stamp(container, stream, index, wanted, _to_pixels(size)))
+                frames = dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
+    if decoder == "torchcodec":
+        orientation = _first(path, index, orientation_of)
+        options = {"stream_index": number, "orientation": orientation, "aspect": aspect}
+        frames = torchcodec_frames(path, index, wanted, size, **options)
     if frames is None:  # no usable time stamps, or a seek that missed: go through in order
-        frames = dict(decoded_in_order(path, _opened, index, wanted, _to_pixels(size)))
-    _one_size(path, {frame.shape for frame in frames.values()})
-    if not chosen:
-        return np.empty((0, 0, 0, 3), np.uint8)
+        frames = dict(decoded_in_order(path, index, wanted, pixels_of))
+    sizes = {frame.shape[:2] for frame in frames.values()}
+    if len(sizes) > 1 or not sizes <= expected:  # the picture changes size; the first one's stays
+        first = frames[0] if 0 in frames else _first(path, index, pixels_of)
+        frames = {i: resized(frame, first.shape[:2]) for i, frame in frames.items()}
     return np.stack([frames[i] for i in chosen])
+
+
+def _first(path: str, index: PacketIndex, what_of: Callable):
+    """`what_of` the first frame."""
+    return dict(decoded_in_order(path, index, [0], what_of))[0]
 
 
 def stream_frames(
@@ -246,9 +209,9 @@ def stream_frames(
     frames before it.
     """
     path = os.fspath(path)
-    pixels_of = _to_pixels(size)
-    with _opened(path) as (container, stream):
-        index = file_index(path, container, stream, _opened)
+    with opened(path) as (container, stream):
+        pixels_of = to_pixels(size, stream)
+        index = file_index(path, container, stream)
     repeats, done = Counter(indices), 0
     wanted = sorted(repeats)
     if not 0 <= wanted[0] <= wanted[-1] < len(index.stamps):
@@ -256,41 +219,10 @@ def stream_frames(
             f"indices ({wanted[0]} to {wanted[-1]}) must lie in {path}, which has frames 0 to {len(index.stamps) - 1}."
         )
     if not index.ordinal:
-        with _opened(path) as (container, stream), suppress(SeekMissed):
+        with opened(path) as (container, stream), suppress(SeekMissed):
             for i, pixels in frames_by_stamp(container, stream, index, wanted, pixels_of):
                 done += 1
                 yield from repeat(pixels, repeats[i])
     if done < len(wanted):
-        for i, pixels in decoded_in_order(path, _opened, index, wanted[done:], pixels_of):
+        for i, pixels in decoded_in_order(path, index, wanted[done:], pixels_of):
             yield from repeat(pixels, repeats[i])
-
-
-def _one_size(path: str, sizes: set) -> None:
-    if len(sizes) > 1:
-        raise DecodeError(
-            "corrupt", path, "the picture size changes inside the file; give size= or convert it."
-        )
-
-
-def _upright_size(frame) -> tuple[int, int]:
-    return (frame.width, frame.height) if _rotation(frame) % 2 else (frame.height, frame.width)
-
-
-def _to_pixels(size: tuple[int, int] | None) -> Callable:
-    """Return a function from a decoded frame to upright uint8 RGB (H, W, 3)."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = (
-        VideoReformatter()
-    )  # keeps its tables; frame.reformat would build them for every frame
-
-    def pixels_of(frame) -> np.ndarray:
-        turns = _rotation(frame)
-        height, width = (frame.height, frame.width) if size is None else size
-        if size is not None and turns % 2:
-            height, width = width, height
-        frame = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
-        pixels = frame.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-    return pixels_of

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stretchysnake.data.clips import Sampling
 from stretchysnake.data.loader import open_clips
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
+from stretchysnake.data.seen_picture import checked_picture
+from stretchysnake.data.transforms import RESAMPLER
 from stretchysnake.eval.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features import check_labels
 from stretchysnake.eval.protocols import HEADS, KINDS, Protocol
@@ -46,7 +49,10 @@ def evaluate(
             check_metrics(protocol.metrics, num_gallery=len(lists[0]))
     listed = [[(record.path, record.label, record.group) for record in one] for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
-    choices = [listed, frames]
+    sampling = Sampling(rule=run.sampling, stride=run.stride)
+    choices = [listed, frames, RESAMPLER]  # earlier versions resized otherwise at test
+    if run.picture is not None or sampling != Sampling():
+        choices.append([run.picture, sampling.name])
     if (run.num_views, run.num_crops) != (1, 1):
         choices.append([run.num_views, run.num_crops])
     if run.on_error == "wrong":  # the other policies measure the same number
@@ -74,6 +80,8 @@ def evaluate(
                         cache=run.cache,
                         num_frames=run.cache_frames,
                         size=run.cache_size,
+                        sampling=sampling,
+                        picture=run.picture,
                         progress=progress,
                     )
                     for records in lists
@@ -108,6 +116,15 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
     """The protocols a run asks for; ValueError names what is unknown, twice there or without effect."""
     if not run.protocols:
         raise ValueError(f"protocols (none) must name at least one of: {', '.join(KINDS)}")
+    seen = {
+        "picture": checked_picture(run.picture, num_crops=run.num_crops, cache=run.cache),
+        "sampling": Sampling(rule=run.sampling, stride=run.stride).name,
+    }
+    if run.cache is not None and run.sampling != "uniform":
+        raise ValueError(
+            f"sampling ({run.sampling}) needs the whole video, and cache ({run.cache}) holds uniform frames; "
+            "leave the cache out, or use sampling uniform"
+        )
     protocols = []
     for kind in run.protocols:
         settings = {}
@@ -119,7 +136,7 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
             }
         if kind in HEADS:
             settings = {"num_views": run.num_views, "num_crops": run.num_crops}
-        protocols.append(Protocol(kind=kind, **settings))
+        protocols.append(Protocol(kind=kind, **settings, **seen))
     if (run.num_views, run.num_crops) != (1, 1) and not set(HEADS) & set(run.protocols):
         raise ValueError(
             f"num_views and num_crops belong to {' and '.join(HEADS)}, and protocols ({', '.join(run.protocols)}) "

@@ -20,9 +20,10 @@ from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.whole_file import write_whole
 
-VERSION = 1
-"""Raise it when the same weights and clips would give other features."""
-VIEWS = "1 view: segment centres, whole frame"
+VERSION = 2
+"""Raise it when the same weights and clips would give other features. 2: resized as in training; entries of 1 are
+made anew under another name, and can be deleted."""
+VIEWS = "1 view"
 
 
 class DamagedFeatures(ValueError):
@@ -134,7 +135,7 @@ def cached_features(
 
 
 def features_key(weights: str, clips, scale: Scale) -> str:
-    """32 hex digits for (weights, clips, scale, views).
+    """32 hex digits for (weights, clips, scale, views, and what these see of the videos).
 
     Clips of a frame cache are named by its key, a hash of their bytes; others by path, size and time of
     change, so that an edited or replaced video is not mistaken for the old one.
@@ -148,6 +149,8 @@ def features_key(weights: str, clips, scale: Scale) -> str:
         "version": VERSION,
         "weights": weights,
         "views": VIEWS,
+        "picture": clips.picture or "whole",
+        "sampling": clips.sampling.name,
         "scale": asdict(scale),
         "cache": cache.key if cache is not None else None,
         "failures": len(clips.failures),

@@ -36,6 +36,10 @@ class Protocol:
     """Clips of each video whose class probabilities are averaged; of HEADS."""
     num_crops: int = 1
     """1 (middle) or 3 squares of each picture; of HEADS."""
+    picture: str | None = None
+    """"whole" or "centre", where it was asked for; None is the kind's own (see clip_source.DecodedClips)."""
+    sampling: str = "uniform"
+    """The name of the rule that chose the frames."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -68,7 +72,15 @@ class Protocol:
     def name(self) -> str:
         """The row's protocol: the kind, and every setting without which two numbers cannot be compared."""
         settings = ["l2"] if self.similarity == "l2" else []
-        return "-".join([self.kind, *settings, *(["group-safe"] if self.group_safe else [])])
+        settings += ["group-safe"] if self.group_safe else []
+        usual = "centre" if self.kind in HEADS else "whole"
+        settings += [self.picture] if self.picture not in (None, usual) else []
+        settings += [self.sampling] if self.sampling != "uniform" else []
+        return "-".join([self.kind, *settings])
+
+    def shown_picture(self, clips) -> str:
+        """What this protocol sees of the frames of a clip source."""
+        return clips.picture or ("centre" if self.kind in HEADS else "whole")
 
     def only(self, metrics) -> "Protocol":
         """The same protocol with some of its metrics."""

@@ -34,6 +34,13 @@ class EvaluateRun:
     """Clips of each query whose class probabilities are averaged; of finetune and probe-sgd."""
     num_crops: int = 1
     """1 (middle) or 3 squares of each picture; of finetune and probe-sgd. Above 1 needs cache null."""
+    picture: str | None = None
+    """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
+    tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
+    sampling: str = "uniform"
+    """Which frames make a clip: "uniform" (segment centres), "videomamba" (the official code's) or "strided"."""
+    stride: int = 1
+    """Frames from one to the next; of sampling strided."""
     patch_from: str | None = None
     """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
     batch_size: int = 32

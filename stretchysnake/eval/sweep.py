@@ -126,8 +126,8 @@ def sweep(
                 error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
             for protocol in protocols if runtime.is_first else ():
                 for metric in protocol.metrics:
-                    place = {"protocol": protocol_name(protocol, patch_from), "metric": metric}
-                    yield Row(**known, **place, **_absent(queries, str(error)))
+                    place = _seen(protocol, patch_from, queries)
+                    yield Row(**known, **place, metric=metric, **_absent(queries, str(error)))
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
@@ -141,7 +141,7 @@ def sweep(
                 asked = stored if metric == "gallery_top1" else answers.get(protocol, found)
                 yield Row(
                     **known,
-                    protocol=protocol_name(protocol, patch_from),
+                    **_seen(protocol, patch_from, queries),
                     metric=metric,
                     **measured_fields(values, asked),
                     note="; ".join(filter(None, [*notes, note])),
@@ -156,6 +156,15 @@ class _DoesNotFit(RuntimeError):
 def protocol_name(protocol: Protocol, patch_from: str | None) -> str:
     """The row's protocol; borrowed patches (paper Table A2) are another one."""
     return protocol.name + (f"-{patch_from}-patches" if patch_from else "")
+
+
+def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
+    """The fields of a Row that say by which protocol, and what it sees of the videos."""
+    return {
+        "protocol": protocol_name(protocol, patch_from),
+        "picture": protocol.shown_picture(clips),
+        "sampling": clips.sampling.name,
+    }
 
 
 def seen_in_training(variant: Variant, scale: Scale) -> bool:

@@ -51,6 +51,12 @@ def cells_of(
         raise ValueError(
             f"rows of {dataset} mix protocols ({', '.join(mixed)}); choose one with select(rows, protocol=...)"
         )
+    seen = {f"{row.picture}, {row.sampling}" for row in rows if row.picture}
+    if len(seen) > 1:
+        raise ValueError(
+            f"rows of {dataset} saw videos differently ({'; '.join(sorted(seen))}), so their numbers cannot stand in "
+            "one table; keep those of one picture and sampling in the file"
+        )
     native = native_cells(rows)
     measured: dict[tuple[str, int, int], list[Row]] = {}
     for row in rows:

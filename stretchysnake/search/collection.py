@@ -46,6 +46,7 @@ class FolderCollection:
         self.index: Index = read_index(folder)
         self.name, self.settings = folder, self.index.settings
         self.weights, self.num_rows = self.index.weights, len(self.index.rows)
+        self.av = self.index.av
 
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
         count = min(count, self.num_rows)

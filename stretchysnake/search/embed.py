@@ -11,7 +11,7 @@ import torch
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import find_videos, read_records
-from stretchysnake.data.transforms import normalise
+from stretchysnake.data.transforms import RESAMPLER, normalise
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
@@ -76,6 +76,7 @@ def open_weights(
         scale=scale,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
+        resampler=RESAMPLER,
     )
     return model, settings
 

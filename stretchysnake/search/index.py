@@ -18,12 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+from stretchysnake.data.transforms import RESAMPLER
+from stretchysnake.data.video_track import OLDEST_AV
 from stretchysnake.flexibility import Scale
 from stretchysnake.train.checkpoint import sha256_of
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 FORMAT = "stretchysnake-index-1"
 FEATURES, META, MANIFEST = "features.npy", "meta.jsonl", "manifest.json"
+AREA = "area"
 SAMPLING = "uniform segments, frames repeated when the part is shorter than T"
 
 
@@ -41,6 +44,8 @@ class IndexSettings:
     """From the start of one window to the start of the next."""
     sampling: str = SAMPLING
     decoder: str = "pyav"
+    resampler: str = AREA
+    """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
 
     def __post_init__(self):
         for name in ("window_seconds", "stride_seconds"):
@@ -117,6 +122,8 @@ class Index:
     rows: list[IndexRow]
     failures: list[tuple[str, str]]
     """(path, reason) of each video that could not be read."""
+    av: str = ""
+    """The version of PyAV that decoded; "" where it is not known."""
 
 
 class IndexDamaged(ValueError):
@@ -156,6 +163,7 @@ def read_index(folder: str | os.PathLike) -> Index:
         settings = IndexSettings.from_dict(manifest["settings"])
         failures = [(one["path"], one["reason"]) for one in manifest["failures"]]
         weights = str(manifest["weights"])
+        av = str(manifest.get("versions", {}).get("av", ""))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise IndexDamaged(
             f"index ({folder}) cannot be read ({type(error).__name__}: {error}); {again}"
@@ -171,7 +179,18 @@ def read_index(folder: str | os.PathLike) -> Index:
         features=features,
         rows=rows,
         failures=failures,
+        av=av,
     )
+
+
+def made_otherwise(settings: IndexSettings, av: str = "") -> str:
+    """What an index of an earlier version has in other pixels than a query of this one gets; "" when nothing."""
+    found = []
+    if settings.resampler != RESAMPLER:
+        found.append(f"frames were resized by {settings.resampler}, now {RESAMPLER}")
+    if av[:3].rstrip(".").isdigit() and int(av.split(".")[0]) < OLDEST_AV:
+        found.append(f"av {av} read HD videos in other colours")
+    return "; ".join(found)
 
 
 def write_parts(

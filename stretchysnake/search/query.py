@@ -1,7 +1,7 @@
 """Search by example: the videos of one or several collections that are nearest to a video."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.search.collection import Collection, open_collection
 from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of, group_of
-from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
+from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.train.checkpoint import sha256_of
 
 _FP32 = 1e-4
@@ -45,6 +45,8 @@ class SearchResult:
     settings: IndexSettings
     num_rows: int
     """Rows searched, over all collections."""
+    notes: tuple[str, ...] = ()
+    """Indexes of earlier versions, whose frames had other pixels than the query's."""
 
 
 def search(
@@ -91,7 +93,17 @@ def search(
         hits=hits,
         settings=first.settings,
         num_rows=sum(collection.num_rows for collection in collections),
+        notes=tuple(_notes(collections)),
     )
+
+
+def _notes(collections: Sequence[Collection]) -> Iterator[str]:
+    for collection in collections:
+        if said := made_otherwise(collection.settings, getattr(collection, "av", "")):
+            yield (
+                f"index ({collection.name}) is an earlier version's ({said}), so equal videos score less than 1; "
+                "to renew it, embed the videos again into a new folder"
+            )
 
 
 def decoding_workers(indexes: Sequence[str]) -> int:

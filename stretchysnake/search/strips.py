@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoder_pool import map_decoding
-from stretchysnake.data.transforms import resize_frames
 from stretchysnake.data.video import png_bytes, read_frames_at
 from stretchysnake.search.windows import frame_times
 
@@ -22,6 +20,10 @@ def strips(
     return list(map_decoding(_strip, tasks, num_workers=num_workers))
 
 
+def _strip_size(height: int, width: int) -> tuple[int, int]:
+    return HEIGHT, max(1, round(HEIGHT * width / height))
+
+
 def _strip(part: tuple[str, float, float | None]) -> bytes:
     path, start, end = part
 
@@ -31,10 +33,7 @@ def _strip(part: tuple[str, float, float | None]) -> bytes:
             raise DecodeError("corrupt", path, f"is now shorter than {start:g} s.")
         return frame_times(start, last, NUM_FRAMES)
 
-    frames = read_frames_at(path, times)
-    _, height, width, _ = frames.shape
-    wide = max(1, round(HEIGHT * width / height))
-    small = resize_frames(torch.from_numpy(frames), (HEIGHT, wide)).numpy()
+    small = read_frames_at(path, times, size=_strip_size)
     gap = np.full((HEIGHT, GAP, 3), 127, np.uint8)
     pieces = [piece for frame in small for piece in (frame, gap)][:-1]
     return png_bytes(np.concatenate(pieces, axis=1))

@@ -1,5 +1,6 @@
 """`stretchysnake search`: the videos of an index that are nearest to a video."""
 
+import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import parsed
@@ -56,6 +57,8 @@ def run(argv: list[str]) -> int:
         where=run.where,
         index_name=run.index_name,
     )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers)
     print(*text_lines(hits), sep="\n")

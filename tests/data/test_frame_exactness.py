@@ -14,13 +14,13 @@ from odd_videos import painted as painted_pictures
 
 from stretchysnake.data.file_index import decoded_in_order, file_index
 from stretchysnake.data.video import (
-    _opened,
     probe,
     read_frames,
     read_frames_at,
     stream_frames,
     verify,
 )
+from stretchysnake.data.video_track import opened
 
 av = pytest.importorskip("av")
 
@@ -253,12 +253,12 @@ def test_a_video_lasts_as_long_as_its_pictures(tmp_path, kind, seconds):
 
 def test_frames_whose_times_turn_out_to_go_back_are_counted(tmp_path):
     path, shown, _ = ODD["h264-no-ctts-mp4"](tmp_path)
-    with _opened(str(path)) as (container, stream):
-        index = file_index(str(path), container, stream, _opened)
+    with opened(str(path)) as (container, stream):
+        index = file_index(str(path), container, stream)
     assert index.ordinal  # an index that had not noticed:
     believing = replace(index, ordinal=False)
     found = decoded_in_order(
-        str(path), _opened, believing, range(60), lambda f: f.to_ndarray(format="rgb24")
+        str(path), believing, range(60), lambda f: f.to_ndarray(format="rgb24")
     )
     places, frames = zip(*found, strict=True)
     assert list(places) == list(shown) == read_numbers(np.stack(frames))

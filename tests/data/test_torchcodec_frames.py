@@ -2,11 +2,13 @@
 
 import sys
 import types
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from numbered_video import turn_header, write_numbered
 from odd_videos import ODD
+from painted_video import colours_of, quarters, write_changing, write_painted
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.video import probe, read_frames, read_frames_at
@@ -84,3 +86,21 @@ def test_unknown_decoder_lists_the_known_ones(tmp_path):
     write_numbered(tmp_path / "v.mp4", 5)
     with pytest.raises(ValueError, match=r"decoder \('decord'\) must be one of: pyav, torchcodec"):
         read_frames(tmp_path / "v.mp4", [0], decoder="decord")
+
+
+@pytest.mark.extra("torchcodec")
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+def test_mirrored_pictures_of_the_default_track_stand_as_pyav_shows_them(tmp_path, matrix):
+    path = write_painted(tmp_path / "v.mp4", quarters(), matrix=matrix, aspect=Fraction(3, 2))
+    ours, theirs = (read_frames(path, [1], decoder=d) for d in ("pyav", "torchcodec"))
+    assert ours.shape == theirs.shape and colours_of(ours[0]) == colours_of(theirs[0])
+    tracks = [quarters(), quarters(width=64, colours="WBGR")]
+    path = write_painted(tmp_path / "two.mkv", tracks, default={1})
+    assert colours_of(read_frames(path, [1], decoder="torchcodec")[0]) == "WBGR"
+
+
+@pytest.mark.extra("torchcodec")
+def test_a_picture_that_changes_its_size_gets_the_first_ones(tmp_path):
+    path = write_changing(tmp_path / "v.webm", quarters(3), quarters(3, height=96, width=128))
+    frames = read_frames(path, [4, 1], decoder="torchcodec")
+    assert frames.shape == (2, 64, 96, 3) and [colours_of(f) for f in frames] == ["RGBW"] * 2

@@ -1,5 +1,6 @@
 """Search by example: right neighbours, marks, refusals, the same from every store."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -219,3 +220,23 @@ def test_a_page_says_which_video_is_gone(indexed, tmp_path, trained, capsys):
     assert cli.main(["search", str(tmp_path / "index"), query, "-k", "12", "-o", str(page)]) == 0
     assert page.read_text().count("No frames: ") == 4
     assert "missing: no such file" in page.read_text()
+
+
+def test_an_index_of_an_earlier_version_is_searched_with_a_note_and_not_extended(
+    trained, clip_folder, tmp_path, capsys
+):
+    folder, query = tmp_path / "old", str(clip_folder / "class0" / "0.mp4")
+    weights = str(trained[1].weights)
+    embed_into(folder, [query], weights=weights, num_workers=0)
+    assert search(str(folder), query, k=1, weights=weights).notes == ()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["settings"]["resampler"]  # as earlier versions wrote it
+    manifest["versions"]["av"] = "16.1.0"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = search(str(folder), query, k=1, weights=weights)
+    assert len(found.hits) == 1
+    (note,) = found.notes
+    assert "resized by area, now bilinear, antialiased; av 16.1.0 read HD videos" in note
+    assert "embed the videos again into a new folder" in note
+    with pytest.raises(ValueError, match=r"other settings \(resampler area against bilinear"):
+        embed_into(folder, [query], weights=weights, num_workers=0)

@@ -1,0 +1,75 @@
+"""evaluate on videos that are no squares, whose right answer is another file; what it saw stands in the rows."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from painted_video import write_painted
+
+from stretchysnake.data.records import VideoRecord, write_records
+from stretchysnake.eval.evaluate import evaluate
+from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.report.cells import cells_of
+
+
+def bands(colour, *, shift):
+    """64 x 128: the colour left and right, where a centre crop does not see it; the middle is grey, with noise."""
+    frames = np.random.default_rng(shift).integers(90, 110, (4, 64, 128, 3), dtype=np.uint8)
+    frames[:, :, : 24 + shift] = frames[:, :, 104 - shift :] = colour
+    return frames
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Two classes that differ at the sides alone; queries are none of the gallery's files."""
+    lists = {"gallery": [], "queries": []}
+    for label, colour in enumerate([(255, 255, 255), (0, 0, 0)]):
+        for shift in range(4):
+            path = write_painted(tmp_path / f"{label}-{shift}.mp4", bands(colour, shift=shift))
+            record = VideoRecord(path=str(path), label=label, class_name=f"class{label}")
+            lists["queries" if shift == 1 else "gallery"].append(record)
+    for name, records in lists.items():
+        write_records(tmp_path / f"{name}.csv", records)
+    return EvaluateRun(
+        weights=trained[1].weights,
+        gallery=str(tmp_path / "gallery.csv"),
+        queries=str(tmp_path / "queries.csv"),
+        out=str(tmp_path / "rows.jsonl"),
+        frames=[2],
+        sizes=[32],
+        feature_cache=str(tmp_path / "features"),
+    )
+
+
+def test_the_picture_decides_what_is_found_and_is_told(run):
+    (whole,) = evaluate(run)
+    assert whole.value == 1.0 and (whole.picture, whole.sampling) == ("whole", "uniform")
+    (centre,) = evaluate(replace(run, picture="centre", sampling="videomamba"))
+    assert (centre.picture, centre.sampling) == ("centre", "videomamba")
+    assert (whole.protocol, centre.protocol) == ("retrieval", "retrieval-centre-videomamba")
+    assert whole.run_id != centre.run_id
+    assert len(list((Path(run.feature_cache)).glob("*.safetensors"))) == 4  # none of them shared
+    with pytest.raises(ValueError, match="mix protocols"):
+        cells_of([whole, centre], dataset="queries")
+    with pytest.raises(ValueError, match=r"differently \(centre, uniform; whole, uniform\)"):
+        cells_of([whole, replace(whole, picture="centre", size=16)], dataset="queries")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"picture": "center"}, r"picture \('center'\) must be one of"),
+        ({"picture": "centre", "cache": "c"}, r"cache \(c\) holds squares; leave the cache out"),
+        ({"sampling": "videomamba", "cache": "c"}, r"sampling \(videomamba\) needs the whole video"),
+        ({"sampling": "official"}, r"rule \('official'\) must be one of: uniform"),
+        ({"stride": 4}, r"stride \(4\) must be"),
+        ({"picture": "whole", "num_crops": 3, "protocols": ["finetune"]}, r"num_crops \(3\) cuts"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_seen_is_refused_before_any_work(run, change, text):
+    with pytest.raises(ValueError, match=text):
+        evaluate(replace(run, **change))
