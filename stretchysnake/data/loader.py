@@ -24,6 +24,14 @@ from stretchysnake.data.clip_source import (
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.prefetch import made_ahead
+from stretchysnake.data.seeds import (
+    AUGMENTATION,
+    MIXTURE,
+    ORDER,
+    REPLACEMENT,
+    generator_of,
+    seed_of,
+)
 from stretchysnake.data.transforms import normalise
 from stretchysnake.flexibility import Scale, scale_at
 
@@ -62,20 +70,6 @@ class Batch(NamedTuple):
     """int64 (B,): labels of the clips mixed in, where clips are mixed."""
     share: float = 1.0
     """What each clip has of its mixture."""
-
-
-def _seed(seed: int, *place: int) -> int:
-    """A seed that depends on all of its numbers: 64-bit mixing (splitmix64), so neighbours share nothing."""
-    state = seed & (2**64 - 1)
-    for number in place:
-        state = (state ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-        state ^= state >> 31
-    return state
-
-
-def _generator(seed: int, *place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, *place))
 
 
 def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
@@ -131,7 +125,9 @@ def training_steps(
         if epoch not in order:
             for past in [e for e in order if e < epoch - 1]:
                 del order[past]
-            order[epoch] = torch.randperm(num_clips, generator=_generator(seed, 0, epoch)).tolist()
+            order[epoch] = torch.randperm(
+                num_clips, generator=generator_of(seed, ORDER, epoch)
+            ).tolist()
         return order[epoch][place]
 
     position = 0
@@ -186,7 +182,9 @@ def training_batches(
             )
 
     def request_of(step: TrainingStep, place: int) -> ClipRequest:
-        return ClipRequest(step.indices[place], step.scale, _seed(seed, 1, step.step, place))
+        return ClipRequest(
+            step.indices[place], step.scale, seed_of(seed, AUGMENTATION, step.step, place)
+        )
 
     def batches() -> Iterator[Batch]:
         ahead, here = tee(shares())
@@ -197,7 +195,7 @@ def training_batches(
                 for place in places:
                     clip = next(drawn)
                     if isinstance(clip, DecodeError):
-                        order = _generator(seed, 2, step.step, place)
+                        order = generator_of(seed, REPLACEMENT, step.step, place)
                         request = request_of(step, place)
                         clip = clips.bad.resolve(
                             clips, request, clip, step=step.step, generator=order
@@ -218,7 +216,7 @@ def training_batches(
         if not augmentation.mixes or not kept:
             return whole
         partners = partners_of(kept)
-        video, share = mixed(video, partners, augmentation, _generator(seed, 3, step.step))
+        video, share = mixed(video, partners, augmentation, generator_of(seed, MIXTURE, step.step))
         return whole._replace(video=video, others=labels[partners], share=share)
 
     return made_ahead(batches, prefetch)

@@ -1,10 +1,9 @@
 """Everything a run changes while it trains, and its way into a checkpoint and back, bit for bit.
 
-Random numbers need no place in it: the scale, the samples, their augmentation and the model's own draws (drop path)
-depend on (seed, step), the last also on the rank, so any step can be drawn again at any time.
+Random numbers need no place in it: the scale, the samples, their augmentation and drop path depend on (seed, step)
+and the place of a clip in it, so any step can be drawn again at any time.
 """
 
-import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,11 +106,6 @@ def plain_model(state: TrainState) -> VideoMamba:
     for parameter, own in zip(copy.parameters(), model.parameters(), strict=True):
         parameter.grad = None if own.grad is None else whole(own.grad)
     return copy
-
-
-def draw_again(seed: int, step: int, rank: int) -> None:
-    """Set torch's generators to what they are at this step on this rank."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{rank}").getrandbits(63))
 
 
 @torch.no_grad()

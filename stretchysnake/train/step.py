@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.data.loader import Batch, share_of
+from stretchysnake.data.seeds import DROP_PATH, uniforms
 from stretchysnake.flexibility import Scale
 from stretchysnake.train.loss_scale import after_overflow, after_step
 from stretchysnake.train.optim import set_lr
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.sharding import is_sharded, whole
-from stretchysnake.train.state import TrainState, draw_again, update_average
+from stretchysnake.train.state import TrainState, update_average
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -75,11 +76,25 @@ def parts_of(
     return [range(a, b) for a, b in pairwise(cuts)]
 
 
-def compute_logits(model: nn.Module, video: Tensor, scale: Scale, run: TrainRun) -> Tensor:
+def drop_draws_of(batch: Batch, run: TrainRun, depth: int) -> Tensor | None:
+    """(B, depth): the numbers that decide drop path, of (run seed, step, place in the whole step, layer) alone.
+
+    So a batch cut into parts or shared out over ranks drops what the whole drops. None where nothing is dropped.
+    """
+    if not run.model.drop_path:
+        return None
+    places = range(len(batch.labels)) if batch.places is None else batch.places
+    found = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=depth)
+    return torch.from_numpy(found).float()
+
+
+def compute_logits(
+    model: nn.Module, video: Tensor, scale: Scale, run: TrainRun, drop_draws: Tensor | None = None
+) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
     dtype = AUTOCAST.get(run.precision)
     with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
-        logits = model(video, scale.patch_size, grid="floor")
+        logits = model(video, scale.patch_size, grid="floor", drop_draws=drop_draws)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -112,7 +127,7 @@ def take_step(
     and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
-    draw_again(run.seed, batch.step, runtime.rank)
+    draws = drop_draws_of(batch, run, len(state.model.layers))
     state.optimizer.zero_grad(set_to_none=True)
     clips = len(batch.labels)
     asked = clips if batch.asked is None else batch.asked
@@ -125,7 +140,9 @@ def take_step(
         with torch.enable_grad(), nullcontext() if last else runtime.unsynchronised(model):
             if part:
                 rows = slice(part.start, part.stop)
-                logits = compute_logits(model, batch.video[rows].to(device), batch.scale, run)
+                drawn = None if draws is None else draws[rows]
+                video = batch.video[rows].to(device)
+                logits = compute_logits(model, video, batch.scale, run, drawn)
                 loss = loss_of(logits, batch, rows, run)
             else:  # one black clip, of no weight, so that this rank takes part
                 video = torch.zeros(1, *batch.video.shape[1:], device=device)

@@ -11,6 +11,7 @@ from stretchysnake.data.clip_source import DecodedClips, DecodingLimits, open_cl
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.loader import evaluation_batches, training_batches
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.seeds import AUGMENTATION, generator_of
 from stretchysnake.data.transforms import normalise
 from stretchysnake.data.video import write_video
 from stretchysnake.flexibility import Scale
@@ -68,7 +69,7 @@ def test_a_replacement_is_the_clip_of_the_file_it_names(records):
         (index,) = [i for i, record in enumerate(records) if record.path == event.replaced_by]
         shown = []
         for place in range(3):
-            generator = torch.Generator().manual_seed(loader._seed(5, 1, event.step, place))
+            generator = generator_of(5, AUGMENTATION, event.step, place)
             expected = normalise(clips.clip(index, batch.scale, generator=generator))
             shown.append(torch.equal(batch.video[place], expected) and batch.labels[place] == 1)
         assert any(shown)

@@ -41,7 +41,9 @@ def run_in(folder, data, **changes):
             "data": str(data),
             "out": str(folder / "out"),
             "variant": "static_tokens",
-            "model": VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0),
+            "model": VideoMambaConfig.named(
+                "nano", embed_dim=16, depth=2, num_classes=0, drop_path=0.3
+            ),
             "steps": 4,
             "batch_size": 5,  # not divisible by two: shares of two and three
             "precision": "fp64",
