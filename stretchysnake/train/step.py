@@ -93,8 +93,9 @@ def compute_logits(
 ) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
     dtype = AUTOCAST.get(run.precision)
+    options = {} if drop_draws is None else {"drop_draws": drop_draws}
     with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
-        logits = model(video, scale.patch_size, grid="floor", drop_draws=drop_draws)
+        logits = model(video, scale.patch_size, grid="floor", **options)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

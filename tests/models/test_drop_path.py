@@ -1,4 +1,4 @@
-"""Drop path by hand: which clips go without which layer, what the others are multiplied by, and where draws come from."""
+"""Drop path by hand: which clips go without which layer, what the others are multiplied by, whence the draws."""
 
 import pytest
 import torch
@@ -21,12 +21,12 @@ def model():
             num_frames=2,
             num_classes=3,
             drop_path=0.3,
-        )  # fmt: skip
+        )
     ).double()
 
 
 def features_by_hand(model, video, kept):
-    """The features of a clip (1, 3, T, H, W) where branch i is multiplied by kept[i]: the residual stream written out."""
+    """The features of a clip (1, 3, T, H, W) where branch i is multiplied by kept[i]: the stream written out."""
     x, stream = model.embed_part(video), 0.0
     for i, block in enumerate(model.layers):
         stream = stream + (x if i == 0 else x * kept[i - 1])
