@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stretchysnake.data.augment import mixed, partners_of
 from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.bad_clips import BadDraw, BadFile
 from stretchysnake.data.clip_source import (
     CachedClips,
     ClipRequest,
@@ -70,6 +71,10 @@ class Batch(NamedTuple):
     """int64 (B,): labels of the clips mixed in, where clips are mixed."""
     share: float = 1.0
     """What each clip has of its mixture."""
+    bad: tuple[BadDraw, ...] = ()
+    """Clips asked for here that could not be had."""
+    news: tuple[BadFile, ...] = ()
+    """What is new about files since the batch before."""
 
 
 def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
@@ -157,8 +162,8 @@ def training_batches(
 
     So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on, and the shares of
     several ranks together are the batch of one; no rank reads more than its share.
-    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and listed there; where
-    no clip is left the step is left out, but among several ranks it comes as a batch of none: steps stay equal.
+    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
+    at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -191,7 +196,7 @@ def training_batches(
         requests = (request_of(step, place) for step, places in ahead for place in places)
         with closing(clips), closing(clips.draw(requests)) as drawn:
             for step, places in here:
-                kept, found = [], []
+                kept, found, before = [], [], len(clips.bad.events)
                 for place in places:
                     clip = next(drawn)
                     if isinstance(clip, DecodeError):
@@ -203,8 +208,8 @@ def training_batches(
                     if clip is not None:
                         kept.append(place)
                         found.append(clip)
-                if kept or world_size > 1:
-                    yield batch_of(step, kept, found)
+                bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
+                yield batch_of(step, kept, found)._replace(bad=bad, news=news)
 
     def batch_of(step: TrainingStep, kept: list[int], found: list[Tensor]) -> Batch:
         # a replacement has the same label

@@ -32,6 +32,11 @@ class StepOutcome(NamedTuple):
     """Before clipping."""
     clips: int
     """Over all ranks; 0 where every clip of the step was bad, and then nothing is done."""
+    replaced: int = 0
+    """Clips that could not be had and whose place another took, over all ranks."""
+    left_out: int = 0
+    news: bool = False
+    """Whether some rank has news of a file."""
     stop: bool = False
     """Whether some rank was asked to stop."""
     save: bool = False
@@ -135,7 +140,8 @@ def take_step(
     parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
         parts = [part for part in parts if part] or parts[:1]
-    local = torch.zeros(4, dtype=torch.float64)  # sum of losses, clips, stop, save
+    # sum of losses; clips, replaced, left out; news, stop, save
+    local = torch.zeros(7, dtype=torch.float64)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
         with torch.enable_grad(), nullcontext() if last else runtime.unsynchronised(model):
@@ -152,12 +158,15 @@ def take_step(
             (loss * (weight * runtime.world_size * state.loss_scale)).backward()
         if part:
             local[0] += loss.item() * weight
-    local[1] = clips
-    local[2:] = torch.tensor(ask())
+    replaced = sum(draw.replaced_by is not None for draw in batch.bad)
+    local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
+    local[4:] = torch.tensor([bool(batch.news), *ask()])
     total = runtime.sum(local).tolist()
-    found, stop, save = round(total[1]), total[2] > 0, total[3] > 0
+    found, replaced, left_out = (round(count) for count in total[1:4])
+    told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:]), strict=True))
+    told |= {"replaced": replaced, "left_out": left_out}
     if not found:
-        return StepOutcome(0.0, 0.0, 0, stop, save)
+        return StepOutcome(0.0, 0.0, 0, **told)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]
     # bad clips that were left out make the batch smaller than was asked for
@@ -165,7 +174,7 @@ def take_step(
     if factor != 1.0:
         torch._foreach_mul_(gradients, factor)
     norm = whole(torch.nn.utils.get_total_norm(gradients))
-    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, stop, save)
+    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, **told)
     if not outcome.is_finite:
         if math.isfinite(outcome.loss) and state.loss_scale > 1:
             state.loss_scale, state.loss_scale_age = after_overflow(state.loss_scale), 0
