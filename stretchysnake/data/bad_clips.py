@@ -26,6 +26,9 @@ ON_ERROR = ("replace", "skip", "stop")
 TRIES = 3
 """Draws after which a file that may only be out of reach (DecodeError.transient) is bad for the rest of a training."""
 
+MOST_CANDIDATES = 32
+"""Videos of the class that may take a place, the first of the order drawn: where all are bad, so is the list."""
+
 
 class BadDraw(NamedTuple):
     """A clip that a training step asked for and could not get."""
@@ -148,7 +151,7 @@ class BadClips:
         others = torch.nonzero(clips.labels == label).flatten().tolist()
         order = [others[i] for i in torch.randperm(len(others), generator=generator).tolist()]
         left = self.tries
-        for index in order:
+        for index in order[:MOST_CANDIDATES]:
             if index in self.quarantine or index == request.index:
                 continue
             answer = clips.draw_one(request._replace(index=index))

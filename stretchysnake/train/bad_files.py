@@ -88,12 +88,19 @@ class BadFileWatch:
             if not self.runtime.is_first:
                 continue
             taken = places.get(file.path)
-            what = {"out": "not tried again", "again": "tried again when drawn next"}
             if file.outlook == "back":
                 text = f"bad file {file.path}: could be read again"
             else:
-                instead = f"; {taken} takes its place in step {batch.step}" if taken else ""
-                text = f"bad file {file.path}: {file.kind}: {file.reason} ({what[file.outlook]}){instead}"
+                again = (
+                    "not tried again" if file.outlook == "out" else "tried again when drawn next"
+                )
+                text = f"bad file {file.path}: {file.kind}: {file.reason} ({again}); "
+                if taken:
+                    text += f"{taken} takes its place in step {batch.step}"
+                elif file.path in places or self.run.on_error == "skip":
+                    text += f"left out of step {batch.step}"
+                else:  # not drawn yet
+                    text += "another of its class takes its place when it is drawn"
             if file.outlook != "back" or known:
                 print(text, file=sys.stderr, flush=True)
             if self.log:

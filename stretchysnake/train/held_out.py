@@ -111,7 +111,8 @@ class HeldOut:
                     return
                 state.held_out.append(score)
                 is_best = runtime.from_first("yes" if self._is_best(score) else "")
-                weights = whole_weights(state.model.state_dict()) if is_best else {}
+                held = whole_weights(state.model.state_dict()) if is_best else {}
+                weights = {name: tensor.clone() for name, tensor in held.items()}
         finally:
             state.model.train(training)
         if not runtime.is_first:
