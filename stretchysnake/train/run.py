@@ -43,6 +43,18 @@ class OptimConfig:
             )
 
 
+def lr_for(num_clips: int, *, per_256: float) -> float:
+    """The learning rate of steps of num_clips clips, where `per_256` is that for 256 (VideoMamba's own rule).
+
+    Its script multiplies the rate by the clips of a step over all GPUs, each video counted as often as it is drawn
+    into the step (`num_sample`), and divides by 256 (video_sm/run_class_finetuning.py).
+
+    >>> lr_for(128, per_256=1e-3)
+    0.0005
+    """
+    return per_256 * num_clips / 256
+
+
 @dataclass(frozen=True, kw_only=True)
 class NonFiniteConfig:
     """What follows a step whose loss or gradient is not finite; that step itself never touches the weights."""
