@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stretchysnake import VideoMambaConfig
+from stretchysnake import VideoMambaConfig, cli
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.models.checkpoints import read_checkpoint
@@ -269,6 +269,16 @@ def test_rank_that_hangs_is_an_error_after_the_time_allowed(clip_folder, tmp_pat
     hung = torchrun([{"run": asdict(run), "hang": [1, 3]}], tmp_path)
     assert hung.returncode != 0
     assert "rank 0: another rank ended, or did not answer within rank_timeout (5 s)" in hung.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate", "--weights", "w", "--gallery", "g", "--queries", "q"], ["train", "--data", "d"]],
+    ids=lambda words: words[0],
+)
+def test_limit_of_waiting_is_a_field_of_both_verbs(words, capsys):
+    assert cli.main([*words, "--out", "o", "--rank_timeout", "0"]) == 2
+    assert "rank_timeout (0.0) must be positive seconds" in capsys.readouterr().err
 
 
 def test_one_process_needs_no_connection():
