@@ -65,7 +65,7 @@ class CachedClips:
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
         self.failures = [] if keep_places else cache.failures
         for row, error in cache.holes.items() if keep_places else ():
-            self.bad.failed(row, DecodeError(error.kind, error.path, error.reason), for_good=True)
+            self.bad.failed(row, error, for_good=True)
         self.labels = torch.tensor([record.label for record in self.records])
 
     def __len__(self) -> int:

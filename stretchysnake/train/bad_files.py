@@ -27,7 +27,7 @@ class TooManyBadFiles(RuntimeError):
 
 
 class BadFileWatch:
-    """Call it after every step: it counts into the state, tells what is new, and raises TooManyBadFiles."""
+    """Call it after every step: it counts into the state, tells what is new, and knows when it is too much."""
 
     def __init__(self, state: TrainState, run: TrainRun, *, log: RunLog | None, runtime: Runtime):
         self.state, self.run, self.log, self.runtime = state, run, log, runtime
@@ -80,7 +80,7 @@ class BadFileWatch:
             files, taken = json.loads(text)
             news += [bad_file_of(values) for values in files]
             places |= taken
-        for file in sorted(set(news), key=lambda file: (file.index, file.outlook == "out")):
+        for file in sorted(dict.fromkeys(news), key=lambda file: file.index):
             if file.outlook == "back":
                 known = self.state.bad_files.pop(file.index, None)
             else:
