@@ -36,7 +36,8 @@ class ProgressBar:
             lr=f"{report.lr:.1e}",
             scale=f"T={scale.num_frames} S={scale.size} P={scale.patch_size}",
             speed=f"{report.clips_per_second:.0f}",
-            wait=f"{report.data_wait:.0%}",
+            wait=f"{report.data_wait:.0%}"
+            + (f", {report.bad_share:.1%} bad" if report.bad_share else ""),
             memory=f"{report.memory / 2**30:.1f} GiB",
             left=f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
         )

@@ -1,25 +1,33 @@
-"""What a training does about a file that turns out bad on the way, and the list of all of them.
+"""What a training does about a clip that cannot be decoded, and which files are tried again.
 
 | `on_error` | a clip that cannot be decoded                                                     |
 |------------|-----------------------------------------------------------------------------------|
 | `replace`  | another video of the same class takes its place in the batch (default)            |
-| `skip`     | the batch is one clip smaller; a batch that would be empty is left out            |
+| `skip`     | the batch is one clip smaller, at worst empty                                     |
 | `stop`     | the error is raised                                                               |
 
-Every case is counted and listed in `events`. A replacement is drawn from (seed, step, place) alone, so that a resumed
-run replaces alike. Evaluation knows no replacement at all: it leaves the clip out, and says n of N.
+Every case is listed in `events`, every change of a file's standing in `news`. A replacement is drawn from (seed, step,
+place) alone, and a file known to be bad is passed over just as if it failed now: so a resumed run replaces alike, and
+what is bad changes no other place of any batch. Evaluation knows no replacement at all: it leaves the clip out, and
+says n of N.
 """
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError
 
 ON_ERROR = ("replace", "skip", "stop")
+TRIES = 3
+"""Draws after which a file that may only be out of reach (DecodeError.transient) is bad for the rest of a training."""
+
+MOST_CANDIDATES = 32
+"""Videos of the class that may take a place, the first of the order drawn: where all are bad, so is the list."""
 
 
 class BadDraw(NamedTuple):
@@ -33,15 +41,84 @@ class BadDraw(NamedTuple):
     """Path of the video of the same class that took its place; None when the batch got smaller."""
 
 
-class BadClips:
-    """The bad files met so far (`quarantine`: index -> DecodeError) and what was done each time (`events`)."""
+class BadFile(NamedTuple):
+    """How a file of the list stands; `index` is its place there."""
 
-    def __init__(self, on_error: str = "replace"):
+    index: int
+    path: str
+    kind: str
+    reason: str
+    stamp: tuple[int, int] | None
+    """Size and time of change when it was found bad; None where there is no such file."""
+    outlook: str = "out"
+    """"out": not tried again; "again": tried again when it is drawn next; "back": it could be read after all."""
+
+    @property
+    def error(self) -> DecodeError:
+        return DecodeError(self.kind, self.path, self.reason)
+
+
+def bad_file_of(values: object) -> BadFile:
+    """The BadFile that JSON made these values from; ValueError for anything else."""
+    match values:
+        case [int(index), str(path), str(kind), str(reason), stamp, str(outlook)] if (
+            index >= 0 and kind in ("", *ERROR_KINDS)
+        ):
+            match stamp:
+                case None | [int(), int()]:
+                    return BadFile(index, path, kind, reason, stamp and tuple(stamp), outlook)
+    raise ValueError(f"{values!r:.80} tells of no bad file")
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+class BadClips:
+    """The files known to be bad (`quarantine`: index -> DecodeError) and what was done each time (`events`).
+
+    A file whose trouble may pass is given up after `tries` draws; until then it is in `failing`.
+    """
+
+    def __init__(self, on_error: str = "replace", *, tries: int = 1):
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error ({on_error!r}) must be one of: {', '.join(ON_ERROR)}.")
-        self.on_error = on_error
+        self.on_error, self.tries = on_error, tries
         self.quarantine: dict[int, DecodeError] = {}
+        self.failing: dict[int, int] = {}
+        """How often each was tried in vain so far."""
         self.events: list[BadDraw] = []
+        self.news: list[BadFile] = []
+        """What is new about files and was not taken yet (`take_news`)."""
+
+    def failed(self, index: int, error: DecodeError, *, for_good: bool = False) -> None:
+        """Note that this record could not be decoded just now, or `for_good`."""
+        if index in self.quarantine:
+            return
+        count = self.failing.pop(index, 0) + 1
+        out = for_good or count >= self.tries or not error.transient
+        if out:
+            self.quarantine[index] = error
+        else:
+            self.failing[index] = count
+        if out or count == 1:
+            stamp, outlook = stamp_of(error.path), "out" if out else "again"
+            self.news.append(BadFile(index, error.path, error.kind, error.reason, stamp, outlook))
+
+    def was_read(self, index: int, path: str) -> None:
+        """Note that this record could be decoded."""
+        if self.failing.pop(index, 0):
+            self.news.append(BadFile(index, path, "", "", None, "back"))
+
+    def take_news(self) -> tuple[BadFile, ...]:
+        """What is new about files since the last call."""
+        news, self.news = self.news, []
+        return tuple(news)
 
     def resolve(
         self, clips, request, error: DecodeError, *, step: int, generator: torch.Generator
@@ -55,7 +132,7 @@ class BadClips:
         index, found = None, None
         if self.on_error == "replace":
             index, found = self._replacement(clips, request, generator)
-        if len(self.quarantine) == len(clips):
+        if len(self.quarantine) + len(self.failing) == len(clips):
             raise ValueError(
                 f"none of the {len(clips)} videos can be decoded; the last: {error} "
                 "Try stretchysnake data check on the list."
@@ -65,16 +142,24 @@ class BadClips:
         return found
 
     def _replacement(self, clips, request, generator) -> tuple[int | None, Tensor | None]:
-        """Another video of the same class, in an order drawn by the generator alone: a file known to be bad is
-        passed over just as if it failed now."""
+        """Another video of the same class, in an order drawn by the generator alone.
+
+        After as many time-outs as a file has tries, the clip is left out: with a storage that hangs, a whole class
+        would have to time out one by one.
+        """
         label = clips.labels[request.index]
         others = torch.nonzero(clips.labels == label).flatten().tolist()
         order = [others[i] for i in torch.randperm(len(others), generator=generator).tolist()]
-        for index in order:
-            if index not in self.quarantine:
-                answer = clips.draw_one(request._replace(index=index))
-                if not isinstance(answer, DecodeError):
-                    return index, answer
+        left = self.tries
+        for index in order[:MOST_CANDIDATES]:
+            if index in self.quarantine or index == request.index:
+                continue
+            answer = clips.draw_one(request._replace(index=index))
+            if not isinstance(answer, DecodeError):
+                return index, answer
+            left -= answer.kind == "timeout"
+            if not left:
+                break
         return None, None
 
     @property
@@ -87,13 +172,3 @@ class BadClips:
             "skipped": len(self.events) - replaced,
             "files": sorted({str(error) for error in self.quarantine.values()}),
         }
-
-
-def joined_summaries(summaries: list[dict]) -> dict:
-    """One summary of those of several ranks, each of which met other clips."""
-    return {
-        "on_error": summaries[0]["on_error"],
-        "replaced": sum(summary["replaced"] for summary in summaries),
-        "skipped": sum(summary["skipped"] for summary in summaries),
-        "files": sorted({file for summary in summaries for file in summary["files"]}),
-    }

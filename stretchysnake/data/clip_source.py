@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +21,10 @@ from torch import Tensor
 from stretchysnake.data.augment import augmented
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.bad_clips import BadClips
+from stretchysnake.data.clip_request import IN_THIS_PROCESS, ClipRequest, DecodingLimits
 from stretchysnake.data.clips import Sampling, uniform_view_indices
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import DecodeError, reason_of
 from stretchysnake.data.decoder_pool import (
-    MEMORY_GIB,
-    TIMEOUT_SECONDS,
     DecoderPool,
     map_decoding,
 )
@@ -36,33 +34,6 @@ from stretchysnake.data.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.transforms import resize_frames
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
-
-
-class ClipRequest(NamedTuple):
-    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
-
-    index: int
-    scale: Scale
-    seed: int | None = None
-
-    @property
-    def generator(self) -> torch.Generator | None:
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingLimits:
-    """How decoding is done and contained."""
-
-    num_workers: int = 2
-    """Processes that decode, one thread each; 0 decodes in this process, without the limits below."""
-    timeout_seconds: float = TIMEOUT_SECONDS
-    """Wall-clock time for one clip; a file that takes longer is left out as `timeout`."""
-    memory_gib: float = MEMORY_GIB
-    """Memory that decoding one clip may take; a file that needs more is left out."""
-
-
-IN_THIS_PROCESS = DecodingLimits(num_workers=0)
 
 
 def _indices(
@@ -86,13 +57,18 @@ class CachedClips:
         *,
         augmentation: Augmentation | None = None,
         bad: BadClips | None = None,
+        keep_places: bool = False,
     ):
-        self.cache, self.sampling, self.picture = cache, Sampling(), "whole"
+        """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
+        self.cache, self.bad = cache, bad or BadClips()
+        self.sampling, self.picture = Sampling(), "whole"
         self.augmentation = augmentation or Augmentation()
-        self.records: list[VideoRecord] = cache.records
-        self.failures = cache.failures
-        self.labels = torch.tensor([record.label for record in cache.records])
-        self.bad = bad or BadClips()
+        self._rows = range(len(cache.listed)) if keep_places else cache.rows
+        self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
+        self.failures = [] if keep_places else cache.failures
+        for row, error in cache.holes.items() if keep_places else ():
+            self.bad.failed(row, error, for_good=True)
+        self.labels = torch.tensor([record.label for record in self.records])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -107,7 +83,12 @@ class CachedClips:
     def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
         """Yield the clip of each request, in order."""
         for request in requests:
-            yield self.clip(request.index, request.scale, generator=request.generator)
+            yield self.draw_one(request)
+
+    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+        """The clip of one request, or why there is none."""
+        known = self.bad.quarantine.get(request.index)
+        return known or self.clip(request.index, request.scale, generator=request.generator)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -127,7 +108,7 @@ class CachedClips:
             yield resize_frames(torch.from_numpy(stored[views]), scale.size)
 
     def _stored(self, index: int, scale: Scale) -> np.ndarray:
-        stored = self.cache.frames[self.cache.rows[index]]
+        stored = self.cache.frames[self._rows[index]]
         for name, asked, held in (
             ("num_frames", scale.num_frames, stored.shape[0]),
             ("size", scale.size, stored.shape[1]),
@@ -248,8 +229,11 @@ class DecodedClips:
 
     def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
         if isinstance(answer, DecodeError):
-            self.bad.quarantine.setdefault(request.index, answer)
+            self.bad.failed(request.index, answer)
             return answer
+        if request.index in self.bad.quarantine:  # given up while this was decoded ahead
+            return self.bad.quarantine[request.index]
+        self.bad.was_read(request.index, self.records[request.index].path)
         return torch.from_numpy(answer)
 
     def _views(self, task: int | DecodeError, **options):
@@ -260,7 +244,12 @@ class DecodedClips:
     def _frames(self, task: ClipRequest | DecodeError):
         if isinstance(task, DecodeError):
             raise task
-        return self.clip(task.index, task.scale, generator=task.generator).numpy()
+        try:
+            return self.clip(task.index, task.scale, generator=task.generator).numpy()
+        except OSError as error:  # of its storage, where no other words were found for it
+            path = self.records[task.index].path
+            reason = f"cannot be read ({reason_of(error)}); check its storage."
+            raise DecodeError("unreadable", path, reason) from error
 
 
 Clips = CachedClips | DecodedClips
@@ -275,17 +264,15 @@ def open_clips(
     augmentation: Augmentation | None = None,
     sampling: Sampling | None = None,
     picture: str | None = None,
-    on_error: str = "replace",
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Clips:
-    """The clips of these records: from the frame cache in the folder `cache`, or decoded at every call.
+    """The clips of an evaluation: from the frame cache in the folder `cache`, or decoded at every call.
 
-    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced; with
-    `on_error="stop"` the first one is raised. Without a cache every file's index is read once, here. What is found bad
-    later, while training, is handled as `on_error` says (bad_clips.py). ValueError when no file can be read.
+    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced. Without a cache
+    every file's index is read once, here. ValueError when no file can be read. For a training: training_clips.py.
     """
-    limits, bad = limits or DecodingLimits(), BadClips(on_error)
+    limits = limits or DecodingLimits()
     settings = asdict(limits)
     if cache is not None and sampling not in (None, Sampling()):
         raise ValueError(
@@ -296,7 +283,7 @@ def open_clips(
         held = FrameCache.build(
             records, cache, num_frames=num_frames, size=size, progress=progress, **settings
         )
-        clips = CachedClips(held, augmentation=augmentation, bad=bad)
+        clips = CachedClips(held, augmentation=augmentation)
     else:
         readable, failures = [], []
         answers = map_decoding(probe, ((r.path, r.path) for r in records), **settings)
@@ -315,11 +302,8 @@ def open_clips(
             sampling=sampling,
             picture=picture,
             limits=limits,
-            bad=bad,
         )
     for _, error in clips.failures:
-        if on_error == "stop":
-            raise error
         print(f"skipped {error}", file=sys.stderr)
     if not clips.records:
         raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from stretchysnake.data.container_length import is_container, missing_bytes
 
 ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
+TRANSIENT_KINDS = ("missing", "timeout")
+TRANSIENT_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EIO", "ESTALE", "ENOENT", "ETIMEDOUT", "EAGAIN", "EINTR", "ENODEV", "ENXIO", "EREMOTEIO", "ENOLINK",
+        "ENOTCONN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
+        "ENETUNREACH", "EMFILE", "ENFILE", "ENOMEM",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Of the system, that say nothing about a file: its storage is out of reach, or something else is used up."""
 _IMAGE_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -22,13 +34,21 @@ class DecodeError(Exception):
     `kind` is one of `ERROR_KINDS`.
     """
 
-    def __init__(self, kind: str, path: str, reason: str):
+    def __init__(self, kind: str, path: str, reason: str, transient: bool = False):
         assert kind in ERROR_KINDS, kind
         super().__init__(f"{path}: {kind}: {reason}")
         self.kind, self.path, self.reason = kind, path, reason
+        self._transient = transient
 
-    def __reduce__(self):  # errors travel from worker processes
-        return DecodeError, (self.kind, self.path, self.reason)
+    @property
+    def transient(self) -> bool:
+        """Whether it may pass: too slow, not there, or an error of its storage (which its cause tells)."""
+        if self._transient or self.kind in TRANSIENT_KINDS:
+            return True
+        return getattr(self.__cause__, "errno", None) in TRANSIENT_ERRORS
+
+    def __reduce__(self):  # errors travel from worker processes, their causes do not
+        return DecodeError, (self.kind, self.path, self.reason, self.transient)
 
 
 def check_file(path: str) -> bytes:
@@ -42,8 +62,10 @@ def check_file(path: str) -> bytes:
         reason = "no such file; check the path in the list and its root folder."
         raise DecodeError("missing", path, reason) from None
     except OSError as error:
-        reason = f"cannot be read ({error.strerror}); check permissions."
-        raise DecodeError("unreadable", path, reason) from None
+        passes = error.errno in TRANSIENT_ERRORS
+        advice = "check its storage" if passes else "check permissions"
+        reason = f"cannot be read ({error.strerror}); {advice}."
+        raise DecodeError("unreadable", path, reason, passes) from None
     if not head:
         raise DecodeError("empty", path, "the file has 0 bytes; fetch it again.")
     image = next((name for sign, name in _IMAGE_SIGNATURES.items() if head.startswith(sign)), None)

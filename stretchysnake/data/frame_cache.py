@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stretchysnake.data.bad_clips import TRIES
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
@@ -35,14 +36,28 @@ VERSION = 3
 class FrameCache:
     """Frames (num_frames, size, size, 3) uint8 of every readable record.
 
-    `frames[rows[i]]` belongs to `records[i]`; `failures` are the records that are left out, each with the reason.
+    `frames[i]` belongs to `listed[i]`, unless `holes` says why there is none.
     """
 
-    records: list[VideoRecord]
-    failures: list[tuple[VideoRecord, DecodeError]]
+    listed: list[VideoRecord]
+    holes: dict[int, DecodeError]
     frames: np.ndarray
-    rows: np.ndarray
     key: str
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows of `frames` that hold a video; `frames[rows[i]]` belongs to `records[i]`."""
+        return np.array([row for row in range(len(self.listed)) if row not in self.holes])
+
+    @property
+    def records(self) -> list[VideoRecord]:
+        """The readable ones."""
+        return [self.listed[row] for row in self.rows]
+
+    @property
+    def failures(self) -> list[tuple[VideoRecord, DecodeError]]:
+        """The records that are left out, each with the reason."""
+        return [(self.listed[row], error) for row, error in self.holes.items()]
 
     @staticmethod
     def build(
@@ -79,23 +94,17 @@ class FrameCache:
             }
             note = _decode_all(records, array_path, shape, limits, progress)
             write_whole(note_path, json.dumps(note))
-        failed = {
+        holes = {
             row: DecodeError(kind, records[row].path, reason)
             for row, kind, reason in note["failures"]
         }
-        rows = [row for row in range(len(records)) if row not in failed]
-        if not rows:
-            raise ValueError(f"none of {len(records)} videos can be decoded; first: {failed[0]}")
-        return FrameCache(
-            records=[records[row] for row in rows],
-            failures=[(records[row], error) for row, error in failed.items()],
-            frames=np.load(array_path, mmap_mode="r"),
-            rows=np.array(rows),
-            key=key,
-        )
+        if len(holes) == len(records):
+            raise ValueError(f"none of {len(records)} videos can be decoded; first: {holes[0]}")
+        frames = np.load(array_path, mmap_mode="r")
+        return FrameCache(listed=records, holes=holes, frames=frames, key=key)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.listed) - len(self.holes)
 
 
 def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
@@ -144,17 +153,29 @@ def _checksum(array_path: Path) -> int:
 def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
     with unfinished_file(array_path) as unfinished:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-        failures, started = [], time.perf_counter()
+        started = time.perf_counter()
         decode = partial(_decode, num_frames=shape[1], size=shape[2])
-        tasks = [(record.path, record) for record in records]
-        for row, answer in enumerate(map_decoding(decode, tasks, **limits)):
-            if isinstance(answer, DecodeError):
-                failures.append((row, answer.kind, answer.reason))
-            else:
-                array[row] = answer
-            if progress:
-                rate = (row + 1) / max(1e-6, time.perf_counter() - started)
-                progress(f"frame cache: {row + 1} of {len(records)} videos decoded, {rate:.0f}/s")
+        failed: dict[int, DecodeError] = {}
+        left: Sequence[int] = range(len(records))
+        for number in range(TRIES):  # first all, then twice those whose trouble may have passed
+            tasks = [(records[row].path, records[row]) for row in left]
+            answers = map_decoding(decode, tasks, **limits)
+            for done, (row, answer) in enumerate(zip(left, answers, strict=True), 1):
+                if isinstance(answer, DecodeError):
+                    failed[row] = answer
+                else:
+                    failed.pop(row, None)
+                    array[row] = answer
+                if progress:
+                    rate = done / max(1e-6, time.perf_counter() - started)
+                    again = f" at try {number + 1}" if number else ""
+                    progress(
+                        f"frame cache: {done} of {len(left)} videos decoded{again}, {rate:.0f}/s"
+                    )
+            left = [row for row, error in failed.items() if error.transient]
+            if not left:
+                break
+        failures = [(row, failed[row].kind, failed[row].reason) for row in sorted(failed)]
         array.flush()
         del array
         checksum = _checksum(unfinished)

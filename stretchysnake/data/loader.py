@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stretchysnake.data.augment import mixed, partners_of
 from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.bad_clips import BadDraw, BadFile
 from stretchysnake.data.clip_source import (
     CachedClips,
     ClipRequest,
@@ -24,6 +25,14 @@ from stretchysnake.data.clip_source import (
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.prefetch import made_ahead
+from stretchysnake.data.seeds import (
+    AUGMENTATION,
+    MIXTURE,
+    ORDER,
+    REPLACEMENT,
+    generator_of,
+    seed_of,
+)
 from stretchysnake.data.transforms import normalise
 from stretchysnake.flexibility import Scale, scale_at
 
@@ -62,20 +71,10 @@ class Batch(NamedTuple):
     """int64 (B,): labels of the clips mixed in, where clips are mixed."""
     share: float = 1.0
     """What each clip has of its mixture."""
-
-
-def _seed(seed: int, *place: int) -> int:
-    """A seed that depends on all of its numbers: 64-bit mixing (splitmix64), so neighbours share nothing."""
-    state = seed & (2**64 - 1)
-    for number in place:
-        state = (state ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-        state ^= state >> 31
-    return state
-
-
-def _generator(seed: int, *place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, *place))
+    bad: tuple[BadDraw, ...] = ()
+    """Clips asked for here that could not be had."""
+    news: tuple[BadFile, ...] = ()
+    """What is new about files since the batch before."""
 
 
 def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
@@ -131,7 +130,9 @@ def training_steps(
         if epoch not in order:
             for past in [e for e in order if e < epoch - 1]:
                 del order[past]
-            order[epoch] = torch.randperm(num_clips, generator=_generator(seed, 0, epoch)).tolist()
+            order[epoch] = torch.randperm(
+                num_clips, generator=generator_of(seed, ORDER, epoch)
+            ).tolist()
         return order[epoch][place]
 
     position = 0
@@ -161,8 +162,8 @@ def training_batches(
 
     So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on, and the shares of
     several ranks together are the batch of one; no rank reads more than its share.
-    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and listed there; where
-    no clip is left the step is left out, but among several ranks it comes as a batch of none: steps stay equal.
+    A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
+    at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -186,18 +187,20 @@ def training_batches(
             )
 
     def request_of(step: TrainingStep, place: int) -> ClipRequest:
-        return ClipRequest(step.indices[place], step.scale, _seed(seed, 1, step.step, place))
+        return ClipRequest(
+            step.indices[place], step.scale, seed_of(seed, AUGMENTATION, step.step, place)
+        )
 
     def batches() -> Iterator[Batch]:
         ahead, here = tee(shares())
         requests = (request_of(step, place) for step, places in ahead for place in places)
         with closing(clips), closing(clips.draw(requests)) as drawn:
             for step, places in here:
-                kept, found = [], []
+                kept, found, before = [], [], len(clips.bad.events)
                 for place in places:
                     clip = next(drawn)
                     if isinstance(clip, DecodeError):
-                        order = _generator(seed, 2, step.step, place)
+                        order = generator_of(seed, REPLACEMENT, step.step, place)
                         request = request_of(step, place)
                         clip = clips.bad.resolve(
                             clips, request, clip, step=step.step, generator=order
@@ -205,8 +208,8 @@ def training_batches(
                     if clip is not None:
                         kept.append(place)
                         found.append(clip)
-                if kept or world_size > 1:
-                    yield batch_of(step, kept, found)
+                bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
+                yield batch_of(step, kept, found)._replace(bad=bad, news=news)
 
     def batch_of(step: TrainingStep, kept: list[int], found: list[Tensor]) -> Batch:
         # a replacement has the same label
@@ -218,7 +221,7 @@ def training_batches(
         if not augmentation.mixes or not kept:
             return whole
         partners = partners_of(kept)
-        video, share = mixed(video, partners, augmentation, _generator(seed, 3, step.step))
+        video, share = mixed(video, partners, augmentation, generator_of(seed, MIXTURE, step.step))
         return whole._replace(video=video, others=labels[partners], share=share)
 
     return made_ahead(batches, prefetch)

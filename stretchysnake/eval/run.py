@@ -52,5 +52,7 @@ class EvaluateRun:
     """Folder that keeps features, so that the same cell of the same weights is never computed twice."""
     on_error: str = "report"
     """Unreadable videos: "report" and "exclude" leave them out (n of N shown), "wrong" counts them as misses."""
+    rank_timeout: float = 600.0
+    """Seconds that a rank waits for the others' share of a cell; what rank 0 measures alone is waited for."""
     memory_limit_gib: float | None = None
     """A cell that needs more is written as OOM; null means what the machine has free."""

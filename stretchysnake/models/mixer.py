@@ -149,11 +149,14 @@ class Block(nn.Module):
         self.norm = RMSNorm(width)
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, residual: Tensor | None, draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """draws (B,): numbers of `drop_path` for x, the branch before; None takes torch's generator."""
         if residual is None:
             residual = x.to(torch.promote_types(x.dtype, torch.float32))
             return self.mixer(self.norm(residual)), residual
-        x = drop_path(x, self.drop_path, training=self.training)
+        x = drop_path(x, self.drop_path, training=self.training, draws=draws)
         normed, residual = add_rms_norm(x, residual, self.norm.weight, self.norm.eps)
         return self.mixer(normed), residual
 
@@ -167,9 +170,15 @@ class Block(nn.Module):
         return x, residual, carry
 
 
-def drop_path(x: Tensor, rate: float, *, training: bool) -> Tensor:
-    """Zero whole samples with probability `rate`, scaling the rest by 1 / (1 - rate); identity in eval."""
+def drop_path(x: Tensor, rate: float, *, training: bool, draws: Tensor | None = None) -> Tensor:
+    """Zero whole samples with probability `rate`, scaling the rest by 1 / (1 - rate); identity in eval.
+
+    A sample (row of x) is zeroed where its number in `draws` (B,), uniform in [0, 1), is below the rate. Without
+    draws they come from torch's generator, and a batch computed in parts gets others than the whole.
+    """
     if rate == 0.0 or not training:
         return x
-    keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
-    return x * keep.to(x.dtype) / (1.0 - rate)
+    if draws is None:
+        draws = torch.rand(x.shape[0], device=x.device)
+    keep = (draws >= rate).to(x.device, x.dtype)
+    return x * keep.view(-1, *[1] * (x.dim() - 1)) / (1.0 - rate)

@@ -86,16 +86,30 @@ class VideoMamba(nn.Module):
         self._initialise()
 
     def forward(
-        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
     ) -> Tensor:
-        """Class logits (B, num_classes) of the clips; arguments as in `tokens`."""
-        return self.head(self.features(video, patch_size, grid=grid))
+        """Class logits (B, num_classes) of the clips; arguments as in `features`."""
+        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
 
     def features(
-        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
     ) -> Tensor:
-        """The [CLS] token after the final norm, (B, C): the frozen feature of paper A.3."""
-        sequence, _ = self._encode(video, patch_size, grid)
+        """The [CLS] token after the final norm, (B, C): the frozen feature of paper A.3; arguments as in `tokens`.
+
+        drop_draws (B, depth), in [0, 1), decide drop path in training mode: clip b goes without layer i where
+        drop_draws[b, i] is below that layer's rate. Without them torch's generator decides.
+        """
+        sequence, _ = self._encode(video, patch_size, grid, drop_draws)
         return self.norm_f(sequence[:, 0])
 
     def tokens(
@@ -111,19 +125,26 @@ class VideoMamba(nn.Module):
         sequence = self.norm_f(sequence)
         return Tokens(sequence[:, 0], sequence[:, 1:].unflatten(1, shape))
 
-    def _encode(self, video: Tensor, patch_size: int | None, grid: str) -> tuple[Tensor, tuple]:
+    def _encode(
+        self, video: Tensor, patch_size: int | None, grid: str, drop_draws: Tensor | None = None
+    ) -> tuple[Tensor, tuple]:
         """The residual stream before the final norm, (B, L, C), and (t, h, w)."""
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = self._checked_grid(video, patch, grid)
         x = self._embed(video, patch, shape)
         residual = None
         again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
-        for layer in self.layers:
+        # A block drops the branch that it is handed, that of the layer before; the last one is dropped at the end.
+        drawn = [None] * (len(self.layers) + 1)
+        if drop_draws is not None:
+            drawn[1:] = drop_draws.to(x.device).unbind(1)
+        for layer, draws in zip(self.layers, drawn, strict=False):
             if again:
-                x, residual = checkpoint(layer, x, residual, use_reentrant=False)
+                x, residual = checkpoint(layer, x, residual, draws, use_reentrant=False)
             else:
-                x, residual = layer(x, residual)
-        return residual + drop_path(x, self.config.drop_path, training=self.training), shape
+                x, residual = layer(x, residual, draws)
+        x = drop_path(x, self.config.drop_path, training=self.training, draws=drawn[-1])
+        return residual + x, shape
 
     def embed_part(
         self,

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from stretchysnake.flexibility import NANO, PAPER
 from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.train.run import OptimConfig, TrainRun
+from stretchysnake.train.run import OptimConfig, TrainRun, lr_for
 
 DATASETS = {
     "ucf101": (101, 9_537),
@@ -33,6 +33,10 @@ DATASETS = {
     "diving48": (48, 15_027),
 }
 """Classes and training videos of each data set (first split where there are several)."""
+
+
+CLIPS = 64
+"""Of one step. Paper does not say."""
 
 
 def finetune(dataset: str) -> TrainRun:
@@ -47,10 +51,14 @@ def finetune(dataset: str) -> TrainRun:
         weights="runs/pretrain_static_tokens/weights.safetensors",
         # Paper does not say; we use VideoMamba's fine-tuning values (1e-4 for 256 clips, layer decay 0.8).
         optim=OptimConfig(
-            lr=1e-4, weight_decay=0.05, warmup=5 / 30, clip_norm=0.0, layer_decay=0.8
+            lr=lr_for(CLIPS, per_256=1e-4),
+            weight_decay=0.05,
+            warmup=5 / 30,
+            clip_norm=0.0,
+            layer_decay=0.8,
         ),
         epochs=30,
-        batch_size=64,
+        batch_size=CLIPS,
         tokens_per_pass=64 * 16 * 196,
         activation_checkpointing=True,
         precision="bf16",
@@ -66,8 +74,10 @@ def linear_probe(dataset: str) -> TrainRun:
         model=base.model.but(drop_path=0.0),
         trainable="head",
         activation_checkpointing=False,  # nothing is kept for a frozen backbone
-        # Paper does not say; we use the learning rate of §4.1 and no decay on so few weights.
-        optim=OptimConfig(lr=1e-3, weight_decay=0.0, warmup=0.0, clip_norm=0.0),
+        # Paper does not say; we use the learning rate of §4.1 (for 256 clips) and no decay on so few weights.
+        optim=OptimConfig(
+            lr=lr_for(CLIPS, per_256=1e-3), weight_decay=0.0, warmup=0.0, clip_norm=0.0
+        ),
     )
 
 

@@ -34,6 +34,9 @@ def write_training_log(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"folder ({folder}) holds no finished training: {error}") from None
     counts = Counter(event["event"] for event in events)
+    held_out = {
+        e["step"]: e["top1"] for e in events if e["event"] == "held_out"
+    }  # a step may be done twice
     rates = [(event["step"], event["lr"]) for event in events if event["event"] == "step"]
     marks = [
         (event["step"], event["event"])
@@ -53,6 +56,12 @@ def write_training_log(folder: Path) -> Path:
     rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in facts.items())
     body = f"<h1>{escape(folder.name or 'training')}</h1><table>{rows}</table>"
     body += "<h2>Loss</h2>" + _chart(losses, marks, name="loss")
+    if held_out:
+        told = finished.get("held_out", {})
+        name = f"Held out: top-1 ({told.get('weights', 'weights')}, native scale)"
+        body += f"<h2>{escape(name)}</h2>" + _chart(
+            sorted(held_out.items()), [], name="held-out top-1"
+        )
     if rates:
         body += "<h2>Learning rate</h2>" + _chart(rates, [], name="learning rate")
     body += (

@@ -195,18 +195,9 @@ def newest_good(
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Remove all but the last `keep` checkpoints and the one of lowest mean loss."""
-    paths = checkpoints_in(folder)
-    losses = {}
-    for path in paths:
-        try:
-            losses[path] = float(read_state(path)["mean_loss"])
-        except (CheckpointDamaged, KeyError, TypeError, ValueError):
-            continue  # damaged, or without a loss: never the best
-    best = min(losses, key=lambda path: losses[path], default=None)
-    for path in paths[:-keep]:
-        if path != best:
-            _remove(path)
+    """Remove all but the last `keep` checkpoints."""
+    for path in checkpoints_in(folder)[:-keep]:
+        _remove(path)
 
 
 def _slices_in(path: Path) -> list[str]:

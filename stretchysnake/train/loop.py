@@ -5,8 +5,6 @@ result = train(run)    # goes on from the last checkpoint in run.out, or starts;
 
 import hashlib
 import json
-import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,21 +13,19 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.data.bad_clips import joined_summaries
 from stretchysnake.data.loader import (
     Batch,
     Clips,
     DecodingLimits,
-    batch_size_at,
-    open_clips,
     training_batches,
     training_steps,
 )
 from stretchysnake.data.records import read_records
-from stretchysnake.flexibility import scale_at
+from stretchysnake.data.training_clips import open_training_clips
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.checkpoint import newest_good, read_state
+from stretchysnake.train.bad_files import BadFileWatch
+from stretchysnake.train.held_out import BEST, HeldOut, open_held_out
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
 from stretchysnake.train.meter import Meter, Progress
@@ -45,10 +41,12 @@ from stretchysnake.train.outputs import (
     write_finished,
     write_started,
 )
+from stretchysnake.train.restoring import go_back, restore_first
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.state import TrainState, new_state, restore_state, whole_weights
+from stretchysnake.train.schedule import total_steps
+from stretchysnake.train.state import TrainState, new_state, whole_weights
 from stretchysnake.train.step import take_step
 from stretchysnake.train.tensorboard import Board, open_board
 
@@ -66,12 +64,17 @@ def train(
     key = run_key(run, records)
     done = finished_run(out, key)
     if done is not None:
+        if run.held_out is not None and not (out / BEST).is_file():
+            runtime.say(
+                f"out ({out}) holds this run, finished without held_out ({run.held_out}): it was not measured; "
+                "measure its weights with stretchysnake evaluate"
+            )
         return done
     classes = _num_classes(run, 1 + max(record.label for record in records))
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
-        clips = open_clips(
+        clips = open_training_clips(
             records,
             cache=run.cache,
             num_frames=run.cache_frames,
@@ -81,21 +84,25 @@ def train(
             limits=DecodingLimits(num_workers=run.num_workers),
             progress=progress,
         )
+        held_out = open_held_out(run, records, progress=progress) if run.held_out else None
     _refuse_unequal_records(clips, runtime)
     torch.manual_seed(run.seed)
     model = VideoMamba(replace(run.model, num_classes=classes))
     if run.weights is not None:
         for note in load_weights(model, read_checkpoint(run.weights)[0]):
-            _say(f"{run.weights}: {note}", runtime)
+            runtime.say(f"{run.weights}: {note}")
     if run.precision == "fp64":
         model.double()
     state = new_state(model.to(device), run, runtime=runtime)
     if runtime.is_first:
         write_started(out, run, key)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
-    saver = Saver(out / "checkpoints", run, metadata=weights_metadata(run, key), key=key, log=log)
-    _restore_newest(state, saver, run, runtime=runtime)
-    steps = total_steps(run, len(clips))
+    metadata = weights_metadata(run, key)
+    saver = Saver(out / "checkpoints", run, metadata=metadata, key=key, log=log)
+    restore_first(state, saver, run, clips, runtime=runtime)
+    told = {"metadata": metadata, "log": log, "runtime": runtime}
+    measure = None if held_out is None else HeldOut(held_out, run, **told)
+    steps = total_steps(run, len(records))
     options = {
         "variant": run.bound_variant,
         "batch_size": run.batch_size,
@@ -118,6 +125,7 @@ def train(
             steps=steps,
             files_of=files_of,
             saver=saver,
+            held_out=measure,
             request=request,
             progress=progress,
             board=board,
@@ -125,16 +133,20 @@ def train(
         )
     weights = whole_weights(state.model.state_dict())
     average = None if state.average is None else whole_weights(state.average)
-    bad = joined_summaries(
-        [json.loads(text) for text in runtime.gather(json.dumps(clips.bad.summary))]
-    )
     if not runtime.is_first:
         return result_of(out, state)
     data = {
-        "num_records": len(clips.records),
+        "num_records": len(records) - len(state.bad_files),
         "num_records_listed": len(records),
-        "bad_files": {"left_out": [str(error) for _, error in clips.failures], **bad},
+        "bad_files": {
+            "on_error": run.on_error,
+            "replaced": state.replaced,
+            "skipped": state.left_out,
+            "files": sorted(str(file.error) for file in state.bad_files.values()),
+        },
     }
+    if measure is not None:
+        data["held_out"] = measure.summary(state)
     return write_finished(out, run, key, state, weights=weights, average=average, data=data)
 
 
@@ -146,6 +158,7 @@ def fit(
     steps: int | None = None,
     files_of: Callable[[int], Sequence[str]] = lambda step: (),
     saver: Saver | None = None,
+    held_out: HeldOut | None = None,
     request: StopRequest | None = None,
     progress: Progress | None = None,
     board: Board | None = None,
@@ -155,13 +168,16 @@ def fit(
 
     A step whose loss or gradient is not finite is skipped, and told with files, scale and layer; after
     `non_finite.patience` in a row the state returns to the last good checkpoint with a lower learning rate, or
-    RuntimeError ends the run, as configured.
+    RuntimeError ends the run, as configured. TooManyBadFiles ends it too, with a checkpoint written.
     """
     steps = run.steps if steps is None else steps
     state.model.train(run.trainable == "all")  # a probe's backbone draws no drop path
     state.model.checkpoint_activations = run.activation_checkpointing
     model = runtime.parallel(state.model, next(state.model.parameters()).device)
     meter = Meter(state, run, steps, progress, board=board)
+    watch = BadFileWatch(state, run, log=saver and saver.log, runtime=runtime)
+    if held_out is not None and held_out.is_due(state, steps):  # a stop came first
+        held_out(state)
 
     def ask(step: int) -> tuple[bool, bool]:
         due = saver is not None and runtime.is_first and saver.is_due(step)
@@ -190,11 +206,13 @@ def fit(
                 raise RuntimeError(message) from None
             state.step = batch.step + 1
             state.seconds += time.perf_counter() - waiting
+            watch(batch, outcome)
             if not outcome.clips:
-                _say(f"step {batch.step} left out: none of its clips can be decoded", runtime)
+                runtime.say(f"step {batch.step} left out: none of its clips can be decoded")
             elif outcome.is_finite:
                 state.bad_in_a_row = 0
-                meter(batch, outcome, lr=lr, waited=started - waiting, log=saver and saver.log)
+                told = {"waited": started - waiting, "bad_share": watch.share}
+                meter(batch, outcome, lr=lr, log=saver and saver.log, **told)
             elif outcome.overflow:
                 if saver:
                     saver.log("overflow", step=batch.step, loss_scale=state.loss_scale)
@@ -203,14 +221,20 @@ def fit(
                 files = files_of(batch.step)
                 trouble = describe(state, batch, outcome, run, runtime=runtime, files=files)
                 trouble = "; ".join(dict.fromkeys(runtime.gather(trouble)))
-                _say(f"skipped {trouble}; weights unchanged", runtime)
+                runtime.say(f"skipped {trouble}; weights unchanged")
                 if saver:
                     saver.log("skipped", step=batch.step, reason=trouble)
                 if state.bad_in_a_row >= run.non_finite.patience:
-                    _go_back(state, saver, run, trouble, runtime=runtime)
+                    go_back(state, saver, run, trouble, runtime=runtime)
                     break
+            stop = outcome.stop and state.step < steps
+            if held_out is not None and not stop and held_out.is_due(state, steps):
+                held_out(state)
+            if watch.is_too_much():
+                if saver and not state.bad_in_a_row:
+                    saver.save(state, runtime=runtime)
+                raise watch.error()
             if saver:
-                stop = outcome.stop and state.step < steps
                 if stop or (outcome.save and not state.bad_in_a_row):
                     saver.save(state, runtime=runtime)
                 if stop:
@@ -228,21 +252,6 @@ def _explain_compiling(error: BaseException, run: TrainRun) -> None:
             f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
             "Set compile to false to train without"
         ) from None
-
-
-def total_steps(run: TrainRun, num_clips: int) -> int:
-    """run.steps, or as many as run.epochs passes over the clips take at the batch sizes the run will draw."""
-    if run.epochs is None:
-        return run.steps
-    wanted = math.ceil(run.epochs * num_clips)
-    if run.token_budget is None:
-        return math.ceil(wanted / run.batch_size)
-    step = seen = 0
-    while seen < wanted:
-        scale = scale_at(run.bound_variant, seed=run.seed, step=step)
-        seen += batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
-        step += 1
-    return step
 
 
 def _num_classes(run: TrainRun, in_data: int) -> int:
@@ -266,49 +275,6 @@ def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:
         )
 
 
-def _restore_newest(
-    state: TrainState, saver: Saver, run: TrainRun, *, runtime: Runtime
-) -> Path | None:
-    path = None
-    if runtime.is_first:
-        path = newest_good(
-            saver.folder, on_damaged=run.on_damaged, say=lambda text: _say(text, runtime)
-        )
-    name = runtime.from_first(path.name if path else None)
-    if name is None:
-        return None
-    if (found := read_state(saver.folder / name).get("digest")) != saver.key:
-        raise ValueError(
-            f"checkpoint {name} in {saver.folder} is of another run (digest {found}, this one is {saver.key}); "
-            "choose another folder"
-        )
-    restore_state(state, saver.folder / name)
-    saver.restored(state)
-    _say(f"going on from {saver.folder / name}, step {state.step}", runtime)
-    saver.log("resumed", step=state.step)
-    return saver.folder / name
-
-
-def _go_back(
-    state: TrainState, saver: Saver | None, run: TrainRun, trouble: str, *, runtime: Runtime
-) -> None:
-    config, factor, rollbacks = run.non_finite, state.lr_factor, state.rollbacks
-    ending = (
-        f"{config.patience} steps in a row were not finite; the last: {trouble}. "
-        "Try a lower optim.lr or precision fp32, or look at the files named"
-    )
-    if config.then == "stop" or saver is None:
-        raise RuntimeError(ending)
-    if rollbacks >= config.max_rollbacks:
-        raise RuntimeError(f"{ending} (went back {rollbacks} times, non_finite.max_rollbacks)")
-    if _restore_newest(state, saver, run, runtime=runtime) is None:
-        raise RuntimeError(f"{ending} (there is no checkpoint yet to go back to)")
-    state.lr_factor, state.rollbacks = factor * config.lr_factor, rollbacks + 1
-    state.bad_in_a_row = 0
-    _say(f"learning rate times {state.lr_factor:g} from here on", runtime)
-    saver.log("rollback", step=state.step, lr_factor=state.lr_factor)
-
-
 def _interrupted(
     state: TrainState, run: TrainRun, steps: int, request: StopRequest | None
 ) -> TrainingInterrupted:
@@ -317,8 +283,3 @@ def _interrupted(
         f"Go on with the same command, or: stretchysnake train --resume {run.out}",
         (request.number if request else 0) or 15,
     )
-
-
-def _say(text: str, runtime: Runtime) -> None:
-    if runtime.is_first:
-        print(text, file=sys.stderr, flush=True)

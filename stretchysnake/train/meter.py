@@ -34,15 +34,22 @@ class StepReport(NamedTuple):
     memory: int
     """Most bytes held so far, by the process or on its GPU."""
     seconds_left: float
+    bad_share: float = 0.0
+    """Share of the clips asked for that could not be had (bad_files.py)."""
 
     def __str__(self) -> str:
         s = self.scale
         return (
             f"{self.name:13s} step {self.step:5d}/{self.steps} loss {self.loss:.3f} lr {self.lr:.1e} "
             f"T={s.num_frames:<3d} S={s.size:<3d} P={s.patch_size:<2d} "
-            f"{self.clips_per_second:5.0f} clips/s, waits {self.data_wait:.0%}, "
+            f"{self.clips_per_second:5.0f} clips/s, waits {self.data_wait:.0%}, {self.bad_words}"
             f"{self.memory / 2**30:.1f} GiB, {self.seconds_left / 60:.1f} min left"
         )
+
+    @property
+    def bad_words(self) -> str:
+        """ "1.2 % bad clips, " where there are any."""
+        return f"{self.bad_share:.1%} bad clips, " if self.bad_share else ""
 
 
 Progress = Callable[[str | StepReport], None]
@@ -66,7 +73,14 @@ class Meter:
         self.first_clip, self.first_step, self.waited = state.clips, state.step, 0.0
 
     def __call__(
-        self, batch: Batch, outcome: StepOutcome, *, lr: float, waited: float, log: RunLog | None
+        self,
+        batch: Batch,
+        outcome: StepOutcome,
+        *,
+        lr: float,
+        waited: float,
+        bad_share: float,
+        log: RunLog | None,
     ) -> None:
         self.waited += waited
         now = time.perf_counter()
@@ -86,6 +100,7 @@ class Meter:
                 scale=asdict(batch.scale),
                 clips_per_second=round(speed, 2),
                 data_wait=round(share, 4),
+                bad_share=round(bad_share, 4),
             )
         if self.board:
             self.board(
@@ -110,6 +125,7 @@ class Meter:
                 data_wait=share,
                 memory=_peak_memory(),
                 seconds_left=left,
+                bad_share=bad_share,
             )
             self.progress(report)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from stretchysnake.data.loader import Batch
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
-from stretchysnake.train.state import TrainState, draw_again, plain_model
-from stretchysnake.train.step import StepOutcome, compute_logits
+from stretchysnake.train.state import TrainState, plain_model
+from stretchysnake.train.step import StepOutcome, compute_logits, drop_draws_of
 
 
 def describe(
@@ -40,7 +40,6 @@ def describe(
     if rows_bad.any():
         return f"{where}: {what} not finite; non-finite pixels in {_listed(names, rows_bad)}"
     device = next(model.parameters()).device
-    draw_again(run.seed, batch.step, runtime.rank)
     layer, logits = _first_bad_layer(model, batch.video.to(device), batch, run)
     if layer:
         rows_bad = ~logits.isfinite().all(1).cpu()
@@ -73,7 +72,8 @@ def _first_bad_layer(
 
     handles = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
     try:
-        logits = compute_logits(model, video, batch.scale, run)
+        draws = drop_draws_of(batch, run, len(model.layers))
+        logits = compute_logits(model, video, batch.scale, run, draws)
     finally:
         for handle in handles:
             handle.remove()

@@ -43,6 +43,18 @@ class OptimConfig:
             )
 
 
+def lr_for(num_clips: int, *, per_256: float) -> float:
+    """The learning rate of steps of num_clips clips, where `per_256` is that for 256 (VideoMamba's own rule).
+
+    Its script multiplies the rate by the clips of a step over all GPUs, each video counted as often as it is drawn
+    into the step (`num_sample`), and divides by 256 (video_sm/run_class_finetuning.py).
+
+    >>> lr_for(128, per_256=1e-3)
+    0.0005
+    """
+    return per_256 * num_clips / 256
+
+
 @dataclass(frozen=True, kw_only=True)
 class NonFiniteConfig:
     """What follows a step whose loss or gradient is not finite; that step itself never touches the weights."""
@@ -78,6 +90,9 @@ NO_EFFECT_ON_WEIGHTS = (
     "parallel",
     "rank_timeout",
     "tensorboard",
+    "max_bad_share",
+    "held_out",
+    "held_out_every",
 )
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
@@ -130,7 +145,7 @@ class TrainRun:
     parallel: str = "ddp"
     """With several ranks: "ddp" (every rank holds all weights) or "fsdp" (weights and moments sliced over them)."""
     rank_timeout: float = 600.0
-    """Seconds that a rank waits for the others before it ends with an error."""
+    """Seconds that a rank waits for the others' step before it ends with an error; rank 0's own work is waited for."""
     device: str = "auto"
     """"cpu", "cuda", or "auto" for cuda where there is one."""
     seed: int = 0
@@ -139,14 +154,20 @@ class TrainRun:
     cache_frames: int = 16
     cache_size: int = 64
     on_error: str = "replace"
-    """A video that turns out bad while training: "replace" by another of its class, "skip" the clip, or "stop"."""
+    """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
+    max_bad_share: float = 0.01
+    """Share of bad clips among the last 10,000 that ends the run, where it is over 20 clips and over 3 files."""
     num_workers: int = 2
     """Processes that decode, where there is no cache or it has to be made; 0 decodes in the training process."""
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 goes by time: once a minute, less often where that would cost over 2 %."""
     keep_checkpoints: int = 2
-    """The last ones kept, beside the best (lowest mean loss since the one before)."""
+    """The last ones kept."""
+    held_out: str | None = None
+    """List or folder measured while training (top-1, loss; native scale); the best go to weights_best.safetensors."""
+    held_out_every: int = 1000
+    """Steps between measurements of `held_out`; the last step is always measured."""
     tensorboard: bool = False
     """Also write loss, learning rate and speed for TensorBoard, into out/tensorboard."""
     on_damaged: str = "previous"
@@ -161,6 +182,7 @@ class TrainRun:
             "cache_frames",
             "cache_size",
             "keep_checkpoints",
+            "held_out_every",
         )
         for name in counts:
             if getattr(self, name) < 1:
@@ -184,6 +206,10 @@ class TrainRun:
             if getattr(self, name) not in allowed:
                 words = ", ".join(f'"{word}"' for word in allowed)
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of: {words}")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(
+                f"max_bad_share ({self.max_bad_share}) must be between 0 and 1 (1 never ends a run)"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay ({self.ema_decay}) must be at least 0 and less than 1")
         if not 0 <= self.label_smoothing < 1:

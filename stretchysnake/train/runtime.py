@@ -6,6 +6,7 @@ ranks x b clips make the same step. Weights are whole on every rank (DDP) or sli
 A rank that dies closes its connections, and the others end with an error.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stretchysnake.train.sharding import is_sharded, shard
+
+PATIENCE = timedelta(days=7)
+"""Longest wait for work that one rank does alone, such as filling a cache: no limit in practice."""
 
 
 class RankLost(RuntimeError):
@@ -31,10 +35,17 @@ class Runtime:
     world_size: int = 1
     local_rank: int = 0
     """Rank on this machine: the number of its GPU."""
+    patient: dist.ProcessGroup | None = None
+    """All ranks, for waits that may take long; the end of a rank is noticed at once there too."""
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line on standard error, once for all ranks."""
+        if self.is_first:
+            print(text, file=sys.stderr, flush=True)
 
     def device(self, wanted: str) -> torch.device:
         """The device of this rank; `wanted` is "auto", "cpu" or "cuda"."""
@@ -90,27 +101,32 @@ class Runtime:
         return [part[:count] for part, count in zip(held, counts, strict=True)]
 
     def from_first(self, text: str | None) -> str | None:
-        """The text of rank 0, on every rank."""
+        """The text of rank 0, on every rank, however long rank 0 worked alone before it speaks."""
         if self.world_size == 1:
             return text
         holder = [text]
-        dist.broadcast_object_list(holder, src=0)
+        dist.broadcast_object_list(holder, src=0, group=self.patient)
         return holder[0]
+
+    def meet(self) -> None:
+        """Wait for all ranks, however long the slowest takes; RuntimeError soon after one has ended."""
+        if self.world_size > 1:
+            dist.barrier(group=self.patient)
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """Rank 0 runs the block alone, then the others; for filling the frame cache, however long that takes."""
-        if self.world_size == 1:
-            yield
-            return
-        patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        """Rank 0 runs the block alone, then the others; for filling the frame cache, however long that takes.
+
+        All leave it together: what rank 0 does next does not wait for the others' part under a limit.
+        """
         if not self.is_first:
-            dist.barrier(group=patient)
+            self.meet()
         try:
             yield
         finally:
             if self.is_first:
-                dist.barrier(group=patient)
+                self.meet()
+        self.meet()
 
 
 SINGLE = Runtime()
@@ -147,8 +163,11 @@ def open_runtime(
     """The runtime of this process; with several, within it they are connected (gloo on CPU, nccl on GPUs).
 
     Rendezvous is torch's own (`env://`): MASTER_ADDR and MASTER_PORT, which torchrun sets. A rank waits
-    `longest_wait` seconds for the others; then, or when one has ended, RankLost says so.
+    `longest_wait` seconds for the others where all work alike (steps, gather); then, or when one has ended, RankLost
+    says so. Where rank 0 works alone (from_first, meet, first_goes_first) only its end ends the wait.
     """
+    if not longest_wait > 0:
+        raise ValueError(f"rank_timeout ({longest_wait}) must be positive seconds")
     if world_size == 1:
         yield SINGLE
         return
@@ -161,8 +180,9 @@ def open_runtime(
     dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=wait)
     # Not in a `finally`: after an error the other ranks wait inside a collective, and only the end of this process
     # closes its connections and ends them too.
+    patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield Runtime(rank=rank, world_size=world_size, local_rank=local_rank)
+        yield Runtime(rank=rank, world_size=world_size, local_rank=local_rank, patient=patient)
     except RuntimeError as error:
         if not is_lost_rank(error):
             raise

@@ -21,7 +21,7 @@ class Saver:
 
     def __init__(self, folder: Path, run: TrainRun, *, metadata: dict, key: str, log: RunLog):
         self.folder, self.run, self.metadata, self.key, self.log = folder, run, metadata, key, log
-        self.last_time, self.last_took, self.last_losses = time.monotonic(), 0.0, 0
+        self.last_time, self.last_took = time.monotonic(), 0.0
 
     def is_due(self, step: int) -> bool:
         """Whether it is time for a checkpoint after this many steps."""
@@ -42,7 +42,6 @@ class Saver:
                 self.folder,
                 metadata=self.metadata,
                 extra={"digest": self.key, "run": asdict(self.run)},
-                since=self.last_losses,
                 runtime=runtime,
             )
         except CheckpointNotWritten as error:
@@ -51,17 +50,17 @@ class Saver:
             trouble = runtime.from_first(trouble)
         if trouble:
             raise CheckpointNotWritten(trouble)
+        runtime.meet()  # however long rank 0 wrote alone
         if not runtime.is_first:
             return
         if path is not None:
             prune(self.folder, keep=self.run.keep_checkpoints)
-            self.last_losses = len(state.losses)
         self.last_time = time.monotonic()
         self.last_took = self.last_time - started
         self.log(
             "checkpoint", step=state.step, seconds=round(self.last_took, 3), written=bool(path)
         )
 
-    def restored(self, state: TrainState) -> None:
+    def restored(self) -> None:
         """Note that the state now is that of a checkpoint."""
-        self.last_time, self.last_losses = time.monotonic(), len(state.losses)
+        self.last_time = time.monotonic()

@@ -1,25 +1,20 @@
-"""Everything a run changes while it trains, and its way into a checkpoint and back, bit for bit.
+"""Everything a run changes while it trains, and its way into a checkpoint; the way back is in restoring.py.
 
-Random numbers need no place in it: the scale, the samples, their augmentation and the model's own draws (drop path)
-depend on (seed, step), the last also on the rank, so any step can be drawn again at any time.
+Random numbers need no place in it: the scale, the samples, their augmentation and drop path depend on (seed, step)
+and the place of a clip in it, so any step can be drawn again at any time.
 """
 
-import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stretchysnake.data.bad_clips import BadFile
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.checkpoint import (
-    SLICES,
-    TRAINING,
-    WEIGHTS,
-    CheckpointDamaged,
-    read_state,
-    read_tensors,
     write_checkpoint,
 )
 from stretchysnake.train.loss_scale import FIRST_SCALE
@@ -28,11 +23,7 @@ from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.sharding import (
     is_sharded,
-    load_slices,
-    local,
     save_slices,
-    shared_out_like,
-    stored_slices,
     whole,
 )
 
@@ -40,7 +31,26 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 COUNTS = {
     "step": int, "clips": int, "tokens": int, "rollbacks": int, "bad_in_a_row": int,
     "seconds": float, "lr_factor": float, "loss_scale": float, "loss_scale_age": int,
+    "replaced": int, "left_out": int,
 }  # fmt: skip
+
+
+class HeldOutScore(NamedTuple):
+    """What the weights after `step` steps do on the held-out list (held_out.py)."""
+
+    step: int
+    top1: float
+    loss: float
+    num_clips: int
+    """That could be read."""
+
+    @classmethod
+    def of(cls, values: object) -> "HeldOutScore":
+        """The score that JSON made these values from; ValueError for anything else."""
+        match values:
+            case [int(), int() | float(), int() | float(), int()]:
+                return cls(*values)
+        raise ValueError(f"{values!r:.80} is no held-out score")
 
 
 @dataclass(kw_only=True)
@@ -65,6 +75,13 @@ class TrainState:
     """Factor on the loss in the backward pass (fp16); see loss_scale.py."""
     loss_scale_age: int = 0
     """Steps done since it changed."""
+    replaced: int = 0
+    """Clips that could not be had and whose place another took, over all ranks."""
+    left_out: int = 0
+    """Clips that could not be had and whose place stayed empty."""
+    held_out: list[HeldOutScore] = field(default_factory=list)
+    bad_files: dict[int, BadFile] = field(default_factory=dict)
+    """Files of the list found bad so far, by their place in it; the same on every rank."""
 
 
 def new_state(model: VideoMamba, run: TrainRun, *, runtime: Runtime = SINGLE) -> TrainState:
@@ -109,11 +126,6 @@ def plain_model(state: TrainState) -> VideoMamba:
     return copy
 
 
-def draw_again(seed: int, step: int, rank: int) -> None:
-    """Set torch's generators to what they are at this step on this rank."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{rank}").getrandbits(63))
-
-
 @torch.no_grad()
 def update_average(state: TrainState, decay: float) -> None:
     """Move the average towards the weights; early on faster, by (1 + n) / (10 + n) after n steps, as is usual."""
@@ -133,13 +145,11 @@ def save_state(
     *,
     metadata: dict,
     extra: dict,
-    since: int,
     runtime: Runtime = SINGLE,
 ) -> Path | None:
     """Write the state as a checkpoint; None, and nothing written, when a weight is not finite.
 
-    Rank 0 writes, and every rank its slices where there are any; all ranks call. `since` is the number of losses at
-    the checkpoint before; the mean of the later ones ranks this checkpoint.
+    Rank 0 writes, and every rank its slices where there are any; all ranks call.
     """
     weights, tensors, steps = _held(state)
     sliced = is_sharded(state.model)
@@ -156,9 +166,8 @@ def save_state(
     training = steps if sliced else {**steps, **tensors}
     training["losses.step"] = torch.tensor([step for step, _ in state.losses], dtype=torch.int64)
     training["losses.value"] = torch.tensor([v for _, v in state.losses], dtype=torch.float64)
-    recent = [value for _, value in state.losses[since:]]
     counts = {name: getattr(state, name) for name in COUNTS}
-    mean_loss = sum(recent) / len(recent) if recent else None
+    bad_files = [file for file in state.bad_files.values() if file.outlook == "out"]
     told = False
 
     def write_slices(path: Path) -> None:
@@ -175,7 +184,7 @@ def save_state(
             config=state.model.config,
             metadata=metadata,
             training=training,
-            state={**extra, **counts, "mean_loss": mean_loss},
+            state={**extra, **counts, "bad_files": bad_files, "held_out": state.held_out},
             write_slices=write_slices if sliced else None,
         )
     finally:
@@ -203,105 +212,3 @@ def _save_slices_along(tensors: dict[str, Tensor], runtime: Runtime) -> None:
     if folder:
         with suppress(OSError):
             save_slices(tensors, Path(folder))
-
-
-@torch.no_grad()
-def restore_state(state: TrainState, path: Path) -> None:
-    """Set the state to what a verified checkpoint holds; CheckpointDamaged, and nothing changed, if it does not fit.
-
-    A checkpoint of sliced weights serves a run of whole ones and the other way round, over any number of ranks.
-    """
-    weights, training, counts = (
-        read_tensors(path, WEIGHTS),
-        read_tensors(path, TRAINING),
-        {"loss_scale": 1.0, "loss_scale_age": 0, **read_state(path)},  # older ones have none
-    )
-    own = state.model.state_dict()
-    _check(path, WEIGHTS, weights, own)
-    series = {name: training.pop(name, torch.empty(0)) for name in ("losses.step", "losses.value")}
-    steps, values = series["losses.step"], series["losses.value"]
-    if steps.dtype != torch.int64 or values.dtype != torch.float64 or steps.shape != values.shape:
-        raise CheckpointDamaged(f"checkpoint {path.name}: the loss series has no valid form")
-    trained = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
-    wanted = {f"average.{name}": own[name] for name in state.average or {}}
-    if any(name.startswith("optimizer.") for name in training):
-        for name, parameter in trained.items():
-            wanted[f"optimizer.{name}.step"] = torch.zeros(())
-            wanted[f"optimizer.{name}.exp_avg"] = wanted[f"optimizer.{name}.exp_avg_sq"] = parameter
-    if (path / SLICES).is_dir():
-        held = {name: t for name, t in wanted.items() if not name.endswith(".step")}
-        _check(path, TRAINING, training, {n: t for n, t in wanted.items() if n not in held})
-        training |= _read_slices(path, held)
-    else:
-        _check(path, TRAINING, training, wanted)
-        training = {
-            name: shared_out_like(tensor, wanted[name]) for name, tensor in training.items()
-        }
-    for name, kind in COUNTS.items():
-        found = counts.get(name)
-        if isinstance(found, bool) or not isinstance(found, kind | int) or not 0 <= found < 2**62:
-            raise CheckpointDamaged(
-                f"checkpoint {path.name}: {name} ({found!r}) in state.json is not valid"
-            )
-
-    for name, tensor in own.items():
-        tensor.copy_(shared_out_like(weights[name], tensor))
-    for name in state.average or {}:
-        state.average[name].copy_(training[f"average.{name}"])
-    state.optimizer.state.clear()
-    for name, parameter in trained.items():
-        if f"optimizer.{name}.step" in training:
-            state.optimizer.state[parameter] = {
-                moment: training[f"optimizer.{name}.{moment}"] for moment in MOMENTS
-            }
-    state.losses = list(zip(steps.tolist(), values.tolist(), strict=True))
-    for name, kind in COUNTS.items():
-        setattr(state, name, kind(counts[name]))
-
-
-def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sliced tensors of a checkpoint, in the form of those wanted."""
-    try:
-        stored = stored_slices(path / SLICES)
-        _check_forms(path, SLICES, stored, wanted)
-        found = {name: torch.empty_like(pattern) for name, pattern in wanted.items()}
-        load_slices(found, path / SLICES)
-    except CheckpointDamaged:
-        raise
-    except Exception as error:  # whatever a file made on purpose sets off in there
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointDamaged(
-            f"checkpoint {path.name}: {SLICES} cannot be read ({reason[0][:200]})"
-        ) from None
-    _check_finite(path, SLICES, found)
-    return found
-
-
-def _check(path: Path, file: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
-    _check_forms(path, file, forms, wanted)
-    _check_finite(path, file, found)
-
-
-def _check_forms(path: Path, file: str, found: dict, wanted: dict[str, Tensor]) -> None:
-    """`found` holds shape and type by name."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is unexpected" for name in found if name not in wanted]
-    for name in found.keys() & wanted.keys():
-        (shape, dtype), pattern = found[name], wanted[name]
-        if (shape, dtype) != (pattern.shape, pattern.dtype):
-            problems.append(
-                f"{name} is {dtype} {tuple(shape)}, expected {pattern.dtype} {tuple(pattern.shape)}"
-            )
-    _refuse(path, file, problems)
-
-
-def _check_finite(path: Path, file: str, found: dict[str, Tensor]) -> None:
-    bad = [name for name, tensor in found.items() if not local(tensor).isfinite().all()]
-    _refuse(path, file, [f"{name} holds non-finite values" for name in bad])
-
-
-def _refuse(path: Path, file: str, problems: list[str]) -> None:
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointDamaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")

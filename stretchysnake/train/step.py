@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.data.loader import Batch, share_of
+from stretchysnake.data.seeds import DROP_PATH, uniforms
 from stretchysnake.flexibility import Scale
 from stretchysnake.train.loss_scale import after_overflow, after_step
 from stretchysnake.train.optim import set_lr
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.sharding import is_sharded, whole
-from stretchysnake.train.state import TrainState, draw_again, update_average
+from stretchysnake.train.state import TrainState, update_average
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,6 +32,11 @@ class StepOutcome(NamedTuple):
     """Before clipping."""
     clips: int
     """Over all ranks; 0 where every clip of the step was bad, and then nothing is done."""
+    replaced: int = 0
+    """Clips that could not be had and whose place another took, over all ranks."""
+    left_out: int = 0
+    news: bool = False
+    """Whether some rank has news of a file."""
     stop: bool = False
     """Whether some rank was asked to stop."""
     save: bool = False
@@ -75,11 +81,26 @@ def parts_of(
     return [range(a, b) for a, b in pairwise(cuts)]
 
 
-def compute_logits(model: nn.Module, video: Tensor, scale: Scale, run: TrainRun) -> Tensor:
+def drop_draws_of(batch: Batch, run: TrainRun, depth: int) -> Tensor | None:
+    """(B, depth): the numbers that decide drop path, of (run seed, step, place in the whole step, layer) alone.
+
+    So a batch cut into parts or shared out over ranks drops what the whole drops. None where nothing is dropped.
+    """
+    if not run.model.drop_path:
+        return None
+    places = range(len(batch.labels)) if batch.places is None else batch.places
+    found = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=depth)
+    return torch.from_numpy(found).float()
+
+
+def compute_logits(
+    model: nn.Module, video: Tensor, scale: Scale, run: TrainRun, drop_draws: Tensor | None = None
+) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
     dtype = AUTOCAST.get(run.precision)
+    options = {} if drop_draws is None else {"drop_draws": drop_draws}
     with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
-        logits = model(video, scale.patch_size, grid="floor")
+        logits = model(video, scale.patch_size, grid="floor", **options)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -112,20 +133,23 @@ def take_step(
     and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
-    draw_again(run.seed, batch.step, runtime.rank)
+    draws = drop_draws_of(batch, run, len(state.model.layers))
     state.optimizer.zero_grad(set_to_none=True)
     clips = len(batch.labels)
     asked = clips if batch.asked is None else batch.asked
     parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
         parts = [part for part in parts if part] or parts[:1]
-    local = torch.zeros(4, dtype=torch.float64)  # sum of losses, clips, stop, save
+    # sum of losses; clips, replaced, left out; news, stop, save
+    local = torch.zeros(7, dtype=torch.float64)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
         with torch.enable_grad(), nullcontext() if last else runtime.unsynchronised(model):
             if part:
                 rows = slice(part.start, part.stop)
-                logits = compute_logits(model, batch.video[rows].to(device), batch.scale, run)
+                drawn = None if draws is None else draws[rows]
+                video = batch.video[rows].to(device)
+                logits = compute_logits(model, video, batch.scale, run, drawn)
                 loss = loss_of(logits, batch, rows, run)
             else:  # one black clip, of no weight, so that this rank takes part
                 video = torch.zeros(1, *batch.video.shape[1:], device=device)
@@ -134,12 +158,15 @@ def take_step(
             (loss * (weight * runtime.world_size * state.loss_scale)).backward()
         if part:
             local[0] += loss.item() * weight
-    local[1] = clips
-    local[2:] = torch.tensor(ask())
+    replaced = sum(draw.replaced_by is not None for draw in batch.bad)
+    local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
+    local[4:] = torch.tensor([bool(batch.news), *ask()])
     total = runtime.sum(local).tolist()
-    found, stop, save = round(total[1]), total[2] > 0, total[3] > 0
+    found, replaced, left_out = (round(count) for count in total[1:4])
+    told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:]), strict=True))
+    told |= {"replaced": replaced, "left_out": left_out}
     if not found:
-        return StepOutcome(0.0, 0.0, 0, stop, save)
+        return StepOutcome(0.0, 0.0, 0, **told)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]
     # bad clips that were left out make the batch smaller than was asked for
@@ -147,7 +174,7 @@ def take_step(
     if factor != 1.0:
         torch._foreach_mul_(gradients, factor)
     norm = whole(torch.nn.utils.get_total_norm(gradients))
-    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, stop, save)
+    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, **told)
     if not outcome.is_finite:
         if math.isfinite(outcome.loss) and state.loss_scale > 1:
             state.loss_scale, state.loss_scale_age = after_overflow(state.loss_scale), 0

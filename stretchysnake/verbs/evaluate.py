@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     run = EvaluateRun(**values)
     from stretchysnake.train.runtime import open_runtime, torchrun_ranks
 
-    with open_runtime(**torchrun_ranks(os.environ)) as runtime:
+    with open_runtime(**torchrun_ranks(os.environ), longest_wait=run.rank_timeout) as runtime:
         rows = evaluate(run, progress=progress if runtime.is_first else None, runtime=runtime)
         progress.close()
         if not runtime.is_first:

@@ -84,7 +84,7 @@ def test_a_decoder_that_hangs_costs_one_video(records, tmp_path, monkeypatch):
         return read_frames(path, *arguments, **options)
 
     monkeypatch.setattr(frame_cache, "read_frames", hang_on)
-    cache = build(records, tmp_path, num_workers=2, timeout_seconds=4)
+    cache = build(records, tmp_path, num_workers=2, timeout_seconds=3)
     assert cache.records == [records[0], records[2]]
     assert [error.kind for _, error in cache.failures] == ["timeout"]
 

@@ -12,6 +12,7 @@ from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.recipes import pretrain, transfer
 from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
 from stretchysnake.recipes.named import RECIPES, recipe_named
+from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
@@ -62,7 +63,28 @@ def test_headers_state_the_computed_cost(module):
 def test_variants_differ_in_two_fields():
     first, second = recipe_named("pretrain_vanilla"), recipe_named("pretrain_static_tokens")
     assert replace(first, variant=second.variant, out=second.out) == second
-    assert (first.epochs, first.optim.lr, first.optim.weight_decay) == (50, 1e-3, 0.05)
+    # the script's defaults: 64 videos, each drawn twice, 1e-3 for 256 clips
+    assert (first.epochs, first.batch_size, first.optim.lr) == (2 * 50, 2 * 64, 5e-4)
+    assert first.optim.weight_decay == 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "lr"),
+    [
+        ("pretrain_flex_all", 128, 5e-4),
+        ("pretrain_official", 512, 2e-4),  # 16 GPUs x 16 videos x 2 draws, 1e-4 for 256
+        ("finetune_ucf101", 64, 2.5e-5),  # 1e-4 for 256
+        ("linear_probe_ssv2", 64, 2.5e-4),  # 1e-3 for 256
+    ],
+)
+def test_learning_rates_follow_the_clips_of_a_step(name, clips, lr):
+    run = recipe_named(name)
+    assert run.batch_size == clips and run.optim.lr == pytest.approx(lr, rel=1e-12)
+
+
+def test_rates_of_the_built_in_benchmark_are_their_own():
+    for trainable, lr in (("all", 1e-3), ("head", 4e-3)):
+        assert finetune_nano(weights="w", data="d", out="o", trainable=trainable).optim.lr == lr
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])

@@ -12,10 +12,10 @@ from stretchysnake.train.checkpoint import checkpoints_in, read_state
 from stretchysnake.train.loop import fit
 from stretchysnake.train.loss_scale import FIRST_SCALE, STEPS_TO_GROW, after_overflow, after_step
 from stretchysnake.train.outputs import RunLog
+from stretchysnake.train.restoring import restore_state
 from stretchysnake.train.run import NonFiniteConfig
 from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.state import restore_state
 
 RUN = tiny_run(depth=2, precision="fp16")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stretchysnake import VideoMambaConfig
+from stretchysnake import VideoMambaConfig, cli
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.models.checkpoints import read_checkpoint
@@ -25,9 +25,13 @@ PROGRAM = Path(__file__).with_name("two_ranks.py")
 
 def torchrun(jobs, folder, *, timeout=580):
     (folder / "jobs.json").write_text(json.dumps(jobs))
+    return two_ranks(str(PROGRAM), str(folder / "jobs.json"), timeout=timeout)
+
+
+def two_ranks(*words, timeout):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [sys.executable, *command, str(PROGRAM), str(folder / "jobs.json")],
+        [sys.executable, *command, *words],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -41,7 +45,9 @@ def run_in(folder, data, **changes):
             "data": str(data),
             "out": str(folder / "out"),
             "variant": "static_tokens",
-            "model": VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0),
+            "model": VideoMambaConfig.named(
+                "nano", embed_dim=16, depth=2, num_classes=0, drop_path=0.3
+            ),
             "steps": 4,
             "batch_size": 5,  # not divisible by two: shares of two and three
             "precision": "fp64",
@@ -61,6 +67,8 @@ def studied(clip_folder, tmp_path_factory):
     (folder / "rotten.mp4").write_bytes(rotten)
     records = [*read_records(clip_folder), VideoRecord(str(folder / "rotten.mp4"), 1)]
     write_records(folder / "bad.csv", records)
+    write_records(folder / "seen.csv", [r for r in records if "/0.mp4" not in r.path][:-1])
+    write_records(folder / "unseen.csv", [r for r in records if "/0.mp4" in r.path])  # two and one
     cache = {"cache": str(folder / "cache")}
     mixing = {
         "augmentation": Augmentation(mixup=0.8, cutmix=1.0, erase=0.5),
@@ -74,6 +82,13 @@ def studied(clip_folder, tmp_path_factory):
         "parts": replace(plain, tokens_per_pass=256, activation_checkpointing=True),
         "mixed": replace(plain, **mixing, accumulate=2),
         "probe": replace(plain, trainable="head"),
+        "held out": replace(
+            plain,
+            data=str(folder / "seen.csv"),
+            held_out=str(folder / "unseen.csv"),
+            held_out_every=2,
+            batch_size=4,
+        ),
         "skip": replace(bad, on_error="skip"),
         "replace": replace(bad, on_error="replace"),
     }
@@ -110,7 +125,9 @@ def assert_near(first, second, tolerance=1e-10):
         assert (tensor - second[name]).abs().max() <= tolerance, name
 
 
-@pytest.mark.parametrize("name", ["plain", "parts", "mixed", "probe", "skip", "replace"])
+@pytest.mark.parametrize(
+    "name", ["plain", "parts", "mixed", "probe", "held out", "skip", "replace"]
+)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_end_as_one(studied, parallel, name):
     _, said, folder = studied
@@ -131,6 +148,20 @@ def test_two_ranks_end_as_one(studied, parallel, name):
     first, second = (json.loads((out / "run.json").read_text()) for out in (one, two))
     assert first["bad_files"] == second["bad_files"]
     assert first["result"]["clips"] == second["result"]["clips"] == told[0]["clips"]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_measure_a_held_out_list_as_one(studied, parallel):
+    _, _, folder = studied
+    one, two = (folder / f"{name}-held out" for name in ("one", parallel))
+    first, second = (json.loads((out / "run.json").read_text())["held_out"] for out in (one, two))
+    assert [score["step"] for score in first["scores"]] == [2, 4]
+    for a, b in zip(first["scores"], second["scores"], strict=True):
+        assert (a["top1"], a["num_clips"]) == (b["top1"], b["num_clips"]) == (b["top1"], 3)
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-10)
+    assert first["best"]["step"] == second["best"]["step"]
+    best = [read_checkpoint(out / "weights_best.safetensors")[0] for out in (one, two)]
+    assert_near(*best)
 
 
 def test_nan_on_one_rank_skips_the_step_on_all_and_names_the_file(studied):
@@ -218,11 +249,36 @@ def test_killed_rank_is_an_error_and_one_rank_goes_on(clip_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_rank_0_does_alone_is_waited_for_beyond_the_limit(tmp_path):
+    done = two_ranks(
+        str(PROGRAM.with_name("patient_ranks.py")), "works", str(tmp_path), timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(done.stdout.splitlines()) == ["rank 0 is there", "rank 1 is there"]
+
+
+def test_end_of_rank_0_ends_a_patient_wait_at_once(tmp_path):
+    done = two_ranks(str(PROGRAM.with_name("patient_ranks.py")), "dies", str(tmp_path), timeout=240)
+    assert done.returncode != 0 and "is there" not in done.stdout
+    assert "rank 1: another rank ended" in done.stderr or "exitcode  : 3" in done.stderr
+
+
+@pytest.mark.slow
 def test_rank_that_hangs_is_an_error_after_the_time_allowed(clip_folder, tmp_path):
     run = run_in(tmp_path, clip_folder, cache=str(tmp_path / "cache"), rank_timeout=5.0)
     hung = torchrun([{"run": asdict(run), "hang": [1, 3]}], tmp_path)
     assert hung.returncode != 0
     assert "rank 0: another rank ended, or did not answer within rank_timeout (5 s)" in hung.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate", "--weights", "w", "--gallery", "g", "--queries", "q"], ["train", "--data", "d"]],
+    ids=lambda words: words[0],
+)
+def test_limit_of_waiting_is_a_field_of_both_verbs(words, capsys):
+    assert cli.main([*words, "--out", "o", "--rank_timeout", "0"]) == 2
+    assert "rank_timeout (0.0) must be positive seconds" in capsys.readouterr().err
 
 
 def test_one_process_needs_no_connection():

@@ -8,6 +8,7 @@ from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.loader import Batch, share_of
+from stretchysnake.data.seeds import DROP_PATH, seed_of
 from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.train import checkpoint
 from stretchysnake.train.loop import fit
@@ -15,7 +16,7 @@ from stretchysnake.train.optim import parameter_groups
 from stretchysnake.train.outputs import RunLog
 from stretchysnake.train.run import NonFiniteConfig, OptimConfig
 from stretchysnake.train.saving import Saver
-from stretchysnake.train.step import parts_of
+from stretchysnake.train.step import drop_draws_of, parts_of
 
 RUN = tiny_run(depth=3, precision="fp64")
 
@@ -49,6 +50,31 @@ def test_parts_make_the_same_step(change):
     fit(parts, batches(RUN), replace(RUN, **change))
     for name, tensor in weights(whole).items():
         assert (weights(parts)[name] - tensor).abs().max() < 1e-10, name
+
+
+@pytest.mark.parametrize("change", [{"accumulate": 2}, {"tokens_per_pass": 16}])
+def test_parts_make_the_same_step_with_drop_path(change):
+    run = replace(RUN, model=RUN.model.but(drop_path=0.1), steps=3)
+    whole, parts = state_of(run), state_of(run)
+    fit(whole, batches(run), run)
+    fit(parts, batches(run), replace(run, **change))
+    for name, tensor in weights(whole).items():
+        assert (weights(parts)[name] - tensor).abs().max() <= 1e-12, name
+    without = state_of(replace(RUN, steps=3))
+    fit(without, batches(run), replace(RUN, steps=3))
+    assert not same(weights(whole), weights(without))  # something was dropped
+
+
+def test_drop_path_is_drawn_from_seed_step_place_and_layer():
+    run = replace(RUN, model=RUN.model.but(drop_path=0.5), seed=7)
+    video, labels = torch.zeros(3, 3, 2, 16, 16), torch.zeros(3, dtype=torch.int64)
+    whole = drop_draws_of(Batch(4, SCALE, video, labels), run, 3)
+    assert whole[1, 2].item() == pytest.approx(seed_of(7, DROP_PATH, 4, 1, 2) / 2**64, abs=1e-7)
+    share = Batch(4, SCALE, video[:2], labels[:2], asked=3, places=[2, 1])
+    assert torch.equal(drop_draws_of(share, run, 3), whole[[2, 1]])
+    for other, of in ((Batch(5, SCALE, video, labels), run), (share, replace(run, seed=8))):
+        assert not torch.isin(drop_draws_of(other, of, 3), whole).any()
+    assert drop_draws_of(share, RUN, 3) is None
 
 
 def test_parts_and_shares_cover_every_clip_once():
