@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from stretchysnake.data.container_length import missing_bytes
 from stretchysnake.data.decode_error import DecodeError
@@ -38,7 +39,7 @@ class PacketIndex:
         """The frame on screen at this second, counted from the first frame."""
         return max(0, bisect_right(self._times, time + 1e-6) - 1)
 
-    @property
+    @cached_property
     def _times(self) -> list[float]:
         return [self.seconds(i) for i in range(len(self.stamps))]
 
