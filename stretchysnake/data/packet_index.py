@@ -28,7 +28,8 @@ class PacketIndex:
         """When frame `i` is shown, counted from the first frame; by the frame rate where time stamps are no use."""
         if self.ordinal:
             return i / self.fps
-        return float((self.stamps[i] - self.stamps[0]) * self.time_base)
+        ticks = self.stamps[i] - self.stamps[0]  # a Fraction per frame would take seconds an hour
+        return ticks * self.time_base.numerator / self.time_base.denominator
 
     @property
     def duration(self) -> float:
@@ -57,6 +58,10 @@ class PacketIndex:
             reason = f"no frame between {start} s and {end} s (it lasts {times[-1]:.2f} s); fix the list."
             raise DecodeError("empty", path, reason)
         return first, last
+
+    def begins_within(self, start: float, end: float) -> bool:
+        """Whether a frame is first shown in [start, end) seconds; otherwise the one before stands still."""
+        return self.seconds(self.shown_at(end - 2e-6)) > start - 1e-6
 
 
 def index_packets(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from stretchysnake.data.decode_error import damaged_file, reason_of
+from stretchysnake.data.watchdog import watched
 
 
 class SeekMissed(Exception):
@@ -30,7 +31,7 @@ def frames_by_stamp(
     target, decoded = None, None
 
     def decoded_from_here():
-        for packet in container.demux(stream):
+        for packet in watched(container.demux(stream), index.fps):
             # frames on the way that no other one refers to need no decoding
             passed_over = packet.pts is not None and packet.pts < target
             stream.codec_context.skip_frame = "NONREF" if passed_over else "DEFAULT"
@@ -70,7 +71,7 @@ def frames_in_order(
     places = {stamp: i for i, stamp in enumerate(index.stamps)}
     remaining, count = set(wanted), 0
     try:
-        for frame in container.decode(stream):
+        for frame in watched(container.decode(stream), index.fps):
             i = count if index.ordinal else places.get(frame.pts, -1)
             count += 1
             if frame.is_corrupt and i >= 0:

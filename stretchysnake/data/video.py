@@ -33,10 +33,12 @@ from stretchysnake.data.packet_index import PacketIndex, index_packets
 from stretchysnake.data.pyav_frames import SeekMissed, frames_by_stamp, frames_in_order
 from stretchysnake.data.torchcodec_frames import torchcodec_frames
 from stretchysnake.data.video_writing import png_bytes, write_image, write_video
+from stretchysnake.data.watchdog import watched
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
+    "packet_index",
     "png_bytes",
     "probe",
     "read_frames",
@@ -127,10 +129,18 @@ def _index(path: str, container, stream) -> PacketIndex:
 
     promised = container.duration / 1e6 if "flv" in container.format.name else None
     try:
-        return index_packets(path, container.demux(stream), stream, promised_seconds=promised)
+        packets = watched(container.demux(stream), float(stream.average_rate or 30))
+        return index_packets(path, packets, stream, promised_seconds=promised)
     except av.FFmpegError as error:
         reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
         raise damaged_file(path, reason) from error
+
+
+def packet_index(path: str | os.PathLike) -> PacketIndex:
+    """When every frame of a video is shown, read from its packets without decoding; raises DecodeError."""
+    path = os.fspath(path)
+    with _opened(path) as (container, stream):
+        return _index(path, container, stream)
 
 
 def _info(index: PacketIndex, stream, height: int, width: int) -> VideoInfo:
@@ -248,17 +258,20 @@ def _read(path: str, choose: Callable, size: tuple[int, int] | None, decoder: st
 
 
 def stream_frames(
-    path: str | os.PathLike, indices: Sequence[int], *, size: tuple[int, int]
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    *,
+    size: tuple[int, int],
+    index: PacketIndex | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8 RGB at ascending `indices` one by one: one pass, one frame in memory.
 
     Repeats are allowed; the frames are those of `read_frames`. What is damaged raises when it is met, after the
-    frames before it.
+    frames before it. `index` is the file's `packet_index`, where the caller has it.
     """
     path = os.fspath(path)
     pixels_of = _to_pixels(size)
-    with _opened(path) as (container, stream):
-        index = _index(path, container, stream)
+    index = index or packet_index(path)
     repeats, done = Counter(indices), 0
     wanted = sorted(repeats)
     if not 0 <= wanted[0] <= wanted[-1] < len(index.stamps):

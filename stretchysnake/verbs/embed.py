@@ -40,6 +40,8 @@ class EmbedRun:
     """lancedb:URI puts the same index into LanceDB too (a local folder, s3://, gs://, az://), kept up to date."""
     num_workers: int = 2
     """Processes that decode."""
+    timeout_seconds: float = 60.0
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
@@ -65,6 +67,7 @@ def run(argv: list[str]) -> int:
         window_seconds=run.window,
         stride_seconds=run.stride,
         num_workers=run.num_workers,
+        timeout_seconds=run.timeout_seconds,
         progress=progress,
     )
     progress.close()

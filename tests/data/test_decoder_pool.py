@@ -43,7 +43,7 @@ TRAPS = {
 TEXTS = {
     "crash": "crashed the decoder (SIGSEGV)",
     "exit": "crashed the decoder (exit code 3)",
-    "hang": "not decoded within 3 s",
+    "hang": "not one more second of it was decoded within 3 s",
     "balloon": "needs more than 1 GiB to decode",
     "bad": "cut off",
 }
