@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stretchysnake.data.loader import open_clips
+from stretchysnake.data.loader import DecodingLimits, open_clips
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.eval.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features import check_labels
@@ -74,6 +74,7 @@ def evaluate(
                         cache=run.cache,
                         num_frames=run.cache_frames,
                         size=run.cache_size,
+                        limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
                         progress=progress,
                     )
                     for records in lists

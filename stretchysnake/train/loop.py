@@ -78,7 +78,7 @@ def train(
             size=run.cache_size,
             augmentation=run.augmentation,
             on_error=run.on_error,
-            limits=DecodingLimits(num_workers=run.num_workers),
+            limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,
         )
     _refuse_unequal_records(clips, runtime)

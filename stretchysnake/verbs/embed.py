@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
@@ -40,7 +41,7 @@ class EmbedRun:
     """lancedb:URI puts the same index into LanceDB too (a local folder, s3://, gs://, az://), kept up to date."""
     num_workers: int = 2
     """Processes that decode."""
-    timeout_seconds: float = 60.0
+    timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 

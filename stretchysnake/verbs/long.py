@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake long lecture.mp4 --weights runs/mine/weights.safetensors --out features/ --frames_per_second 2\n"
@@ -35,7 +36,7 @@ class LongRun:
     """With form window: the windows' means of so many stretches behind one another, which keeps their order."""
     scratch: str | None = None
     """With form exact: folder for the temporary file; null means the system's."""
-    timeout_seconds: float = 60.0
+    timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 

@@ -157,3 +157,23 @@ def test_the_command_names_an_option_that_it_has(trained, tmp_path, monkeypatch,
     assert cli.main([*words, "--window", "1", "--timeout_seconds", "0.3"]) == 2
     said = capsys.readouterr().err
     assert "within 0.3 s; leave it out, or allow more with --timeout_seconds" in said
+
+
+VERBS = [
+    "train",
+    "evaluate",
+    "finetune",
+    "classify",
+    "embed",
+    "search",
+    "long",
+    "visualize",
+    "data check",
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_that_decodes_has_the_option_that_the_message_names(verb, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*verb.split(), "--help"])
+    assert "--timeout_seconds" in capsys.readouterr().out
