@@ -44,7 +44,7 @@ class CheckRun:
     num_workers: int = 2
     """Processes that decode."""
     timeout_seconds: float = TIMEOUT_SECONDS
-    """Time for one file."""
+    """Time that each second of a video may take to decode; a file that takes longer is bad."""
     memory_gib: float = MEMORY_GIB
     """Memory for one file."""
 

@@ -30,7 +30,7 @@ class DecodingLimits:
     num_workers: int = 2
     """Processes that decode, one thread each; 0 decodes in this process, without the limits below."""
     timeout_seconds: float = TIMEOUT_SECONDS
-    """Wall-clock time for one clip; a file that takes longer is left out as `timeout`."""
+    """Wall-clock time for each second of video on the way to a clip; a file that takes longer is a `timeout`."""
     memory_gib: float = MEMORY_GIB
     """Memory that decoding one clip may take; a file that needs more is left out."""
 

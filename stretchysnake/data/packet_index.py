@@ -76,6 +76,10 @@ class PacketIndex:
             raise DecodeError("empty", path, reason)
         return first, last
 
+    def begins_within(self, start: float, end: float) -> bool:
+        """Whether a frame is first shown in [start, end) seconds; otherwise the one before stands still."""
+        return self.seconds(self.shown_at(end - 2e-6)) > start - 1e-6
+
     def counted(self, path: str, shown: Sequence[int | None], num_fields: int) -> PacketIndex:
         """The index of the frames that a decoder showed: their stamps in its order, and how many may be half packets.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from stretchysnake.data.decode_error import damaged_file, reason_of
+from stretchysnake.data.watchdog import watched
 
 
 class SeekMissed(Exception):
@@ -26,7 +27,7 @@ def packets_of(path: str, container, stream) -> Iterator:
     import av
 
     try:
-        yield from container.demux(stream)
+        yield from watched(container.demux(stream), float(stream.average_rate or 30))
     except av.FFmpegError as error:
         reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
         raise damaged_file(path, reason) from error
@@ -45,7 +46,7 @@ def frames_by_stamp(
     target, decoded = None, None
 
     def decoded_from_here():
-        for packet in container.demux(stream):
+        for packet in watched(container.demux(stream), index.fps):
             # frames on the way that no other one refers to need no decoding
             passed_over = packet.pts is not None and packet.pts < target
             stream.codec_context.skip_frame = "NONREF" if passed_over else "DEFAULT"
@@ -96,7 +97,7 @@ def frames_in_order(
     places = {stamp: i for i, stamp in enumerate(known)}
     remaining, count, last, held, in_doubt = set(wanted), 0, -1, [], 0
     try:
-        for frame in container.decode(stream):
+        for frame in watched(container.decode(stream), index.fps):
             i = places.get(count if index.ordinal else frame.pts, -1)
             count += 1
             if frame.is_corrupt and i >= 0:
@@ -133,7 +134,7 @@ def shown_stamps(path: str, container, stream, before: float) -> tuple[tuple[int
 
     stamps, num_interlaced = [], 0
     try:
-        for frame in container.decode(stream):
+        for frame in watched(container.decode(stream), float(stream.average_rate or 30)):
             if frame.is_corrupt and not stamps:  # before the first whole picture
                 continue
             if frame.is_corrupt:
@@ -153,7 +154,7 @@ def sound_seconds(container) -> float:
     """When the last of the sound ends, read from its packets; 0 without sound."""
     end = 0.0
     if container.streams.audio:
-        for packet in container.demux(container.streams.audio):
+        for packet in watched(container.demux(container.streams.audio), 50):
             if packet.size and packet.pts is not None:
                 stop = (packet.pts + (packet.duration or 0)) * packet.time_base
                 end = max(end, float(stop))

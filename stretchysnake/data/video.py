@@ -34,6 +34,7 @@ from stretchysnake.data.video_writing import png_bytes, write_image, write_video
 __all__ = [
     "DecodeError",
     "VideoInfo",
+    "packet_index",
     "png_bytes",
     "probe",
     "read_frames",
@@ -61,6 +62,13 @@ class VideoInfo:
     note: str = ""
     """What is odd about the file although all that it names can be read: frames left out because a recording was
     stopped, which of several tracks is read, a picture that changes its size; "" where nothing is."""
+
+
+def packet_index(path: str | os.PathLike) -> PacketIndex:
+    """When every frame of a video is shown, from its packets as far as they say; raises DecodeError."""
+    path = os.fspath(path)
+    with opened(path) as (container, stream):
+        return file_index(path, container, stream)
 
 
 def _info(index: PacketIndex, stream, height: int, width: int, note: str) -> VideoInfo:
@@ -201,17 +209,21 @@ def _first(path: str, index: PacketIndex, what_of: Callable):
 
 
 def stream_frames(
-    path: str | os.PathLike, indices: Sequence[int], *, size: tuple[int, int]
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    *,
+    size: tuple[int, int],
+    index: PacketIndex | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8 RGB at ascending `indices` one by one: one pass, one frame in memory.
 
     Repeats are allowed; the frames are those of `read_frames`. What is damaged raises when it is met, after the
-    frames before it.
+    frames before it. `index` is the file's `packet_index`, where the caller has it.
     """
     path = os.fspath(path)
-    with opened(path) as (container, stream):
+    index = packet_index(path) if index is None else index
+    with opened(path) as (_, stream):
         pixels_of = to_pixels(size, stream)
-        index = file_index(path, container, stream)
     repeats, done = Counter(indices), 0
     wanted = sorted(repeats)
     if not 0 <= wanted[0] <= wanted[-1] < len(index.stamps):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import map_decoding
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.transforms import normalise
 from stretchysnake.data.video import read_frames
 from stretchysnake.flexibility import Scale, Variant, eval_scale
@@ -69,6 +69,7 @@ def activation_maps(
     sizes: Sequence[int],
     num_frames: int,
     num_workers: int = 2,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[VideoActivations | DecodeError]:
     """The maps of each video in order, or the reason why it cannot be read.
@@ -78,7 +79,8 @@ def activation_maps(
     scales = scales_of(subjects, sizes=sizes, num_frames=num_frames)
     pixels = tuple(sorted({scale.size for scale in scales.values()}))
     decode = partial(_decode, num_frames=num_frames, pixels=pixels)
-    answers = map_decoding(decode, ((path, path) for path in videos), num_workers=num_workers)
+    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+    answers = map_decoding(decode, ((path, path) for path in videos), **limits)
     for number, (path, answer) in enumerate(zip(videos, answers, strict=True), 1):
         if isinstance(answer, DecodeError):
             yield answer

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stretchysnake.data.clips import Sampling
-from stretchysnake.data.loader import open_clips
+from stretchysnake.data.loader import DecodingLimits, open_clips
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.data.seen_picture import checked_picture
 from stretchysnake.data.transforms import RESAMPLER
@@ -82,6 +82,7 @@ def evaluate(
                         size=run.cache_size,
                         sampling=sampling,
                         picture=run.picture,
+                        limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
                         progress=progress,
                     )
                     for records in lists

@@ -10,17 +10,21 @@ What the two forms compute is said in models/long_sequence.py; docs/long_videos.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stretchysnake.data.clips import uniform_indices
-from stretchysnake.data.frame_windows import contained_probe, frame_windows
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.frame_windows import frame_windows
+from stretchysnake.data.packet_index import PacketIndex
 from stretchysnake.data.records import find_videos
 from stretchysnake.data.transforms import normalise
-from stretchysnake.data.video import DecodeError, VideoInfo
 from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
@@ -36,13 +40,13 @@ class LongSampling:
     exact: bool = False
     """One sequence of all frames, through a temporary file; else windows, whose features are averaged."""
     num_frames: int | None = None
-    """Frames of the whole video, spread evenly; or give frames_per_second."""
+    """Frames of the whole video, spread evenly over its frames; or give frames_per_second."""
     frames_per_second: float | None = None
-    """Frames per second of the video, spread evenly over it."""
+    """Frames per second of the video, spread evenly over its time: each is the one on screen at its second."""
     window: int | None = None
     """Most frames in memory at once, and in the form by windows most frames of a window; None: the native number."""
     stretches: int = 1
-    """By windows: the video is cut into so many stretches of time, and the means of each one's windows are put behind
+    """By windows: the frames read are cut into so many stretches, and the means of each one's windows are put behind
     one another: a feature of stretches·C numbers, which keeps the order that one mean forgets."""
     scratch: str | None = None
     """Folder for the temporary file of the exact form; None: the system's."""
@@ -68,11 +72,11 @@ class LongSampling:
                 f"scratch ({self.scratch}) is used by the exact form only; leave it out"
             )
 
-    def frames_of(self, info: VideoInfo, tubelet: int) -> int:
-        """How many frames of this video are read: at least one per stretch, and a multiple of the tubelet."""
+    def frames_of(self, duration_seconds: float, tubelet: int) -> int:
+        """How many frames of a video are read: at least one per stretch, and a multiple of the tubelet."""
         wanted = self.num_frames
         if wanted is None:
-            wanted = round(info.duration_seconds * self.frames_per_second)
+            wanted = round(duration_seconds * self.frames_per_second)
         return max(self.stretches, round(wanted / tubelet)) * tubelet
 
     def __str__(self) -> str:
@@ -98,7 +102,7 @@ class LongFeatures:
     scale: Scale
     """Size and patch, and the frames of the longest window; in the exact form those of the whole video."""
     repeated: bool
-    """The video has fewer frames than were to be read, so some were repeated."""
+    """Frames were read more than once: the video has fewer than asked for, or one stood still for long."""
 
 
 def long_features(
@@ -113,16 +117,17 @@ def long_features(
     size: int | None = None,
     scratch: str | None = None,
     num_workers: int = 1,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> LongFeatures:
     """The feature of a video of any length; memory depends on the window, not on the length.
 
-    Frames are num_frames segment centres of the whole video, or so many that there are frames_per_second;
-    they are resized to size × size (the weights' native size when None). `exact=True` gives what
-    `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a temporary file in
-    `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows, or
-    with `stretches` the means over so many stretches of time behind one another. Raises DecodeError when the video
-    cannot be read.
+    Frames are num_frames segment centres of all its frames, or those on screen at the centres of so many equal parts
+    of its time that there are frames_per_second; they are resized to size × size (the weights' native size when
+    None). `exact=True` gives what `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a
+    temporary file in `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows, or with
+    `stretches` the means over so many stretches of them behind one another. A file is given up when no more second
+    of it is decoded within timeout_seconds. Raises DecodeError when the video cannot be read.
     """
     sampling = LongSampling(
         exact=exact,
@@ -134,7 +139,13 @@ def long_features(
     )
     model, scale = _subject_and_scale(weights, window, size)
     return features_of_long_video(
-        model, scale, path, sampling, num_workers=num_workers, progress=progress
+        model,
+        scale,
+        path,
+        sampling,
+        num_workers=num_workers,
+        timeout_seconds=timeout_seconds,
+        progress=progress,
     )
 
 
@@ -145,19 +156,21 @@ def features_of_long_video(
     sampling: LongSampling,
     *,
     num_workers: int = 1,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> LongFeatures:
     """`long_features` with a model at hand; scale says size, patch and the frames of a window."""
-    tubelet = model.config.tubelet_size
-    info = contained_probe(path, num_workers=num_workers)
-    num_frames = sampling.frames_of(info, tubelet)
-    repeated = num_frames > info.num_frames
-    spans = window_spans(num_frames, scale.num_frames, tubelet, at_least=sampling.stretches)
+    plan, decoded = frame_windows(
+        path,
+        partial(_plan, sampling=sampling, scale=scale, tubelet=model.config.tubelet_size),
+        size=scale.size,
+        num_workers=num_workers,
+        timeout_seconds=timeout_seconds,
+    )
+    num_frames, spans, repeated = plan.num_frames, plan.spans, plan.repeated
     device = next(model.parameters()).device
 
     def parts() -> Iterator[Tensor]:
-        indices = uniform_indices(info.num_frames, num_frames)
-        decoded = frame_windows(path, indices, spans, size=scale.size, num_workers=num_workers)
         for frames in decoded:
             yield normalise(torch.from_numpy(frames))[None].to(device)
 
@@ -181,10 +194,45 @@ def features_of_long_video(
             progress(f"window {len(found)} of {len(spans)}")
     windows = torch.stack(found)
     feature = torch.cat([part.mean(0) for part in windows.tensor_split(sampling.stretches)])
-    per_frame = info.duration_seconds / num_frames
-    seconds = [(start * per_frame, stop * per_frame) for start, stop in spans]
     scale = replace(scale, num_frames=max(stop - start for start, stop in spans))
-    return LongFeatures(feature, windows, seconds, num_frames, scale, repeated)
+    return LongFeatures(feature, windows, plan.seconds, num_frames, scale, repeated)
+
+
+class _Plan(NamedTuple):
+    """What is read of a video."""
+
+    num_frames: int
+    spans: list[tuple[int, int]]
+    """(start, stop) of each window among the frames read."""
+    seconds: list[tuple[float, float]]
+    repeated: bool
+
+
+def _plan(
+    index: PacketIndex, *, sampling: LongSampling, scale: Scale, tubelet: int
+) -> tuple[_Plan, list[list[int]]]:
+    """The plan, and the frame numbers of each window: by time where seconds are asked for, else by number."""
+    duration, total = index.duration, len(index.stamps)
+    count = sampling.frames_of(duration, tubelet)
+    if sampling.frames_per_second is None:
+        indices = uniform_indices(total, count)
+    else:
+        indices = [index.shown_at((i + 0.5) * duration / count) for i in range(count)]
+    spans = window_spans(count, scale.num_frames, tubelet, at_least=sampling.stretches)
+
+    def second(place: int) -> float:
+        """Where the segment of the place-th frame read begins; frames are as long as they are on screen."""
+        if sampling.frames_per_second is not None:
+            return place * duration / count
+        frame, part = divmod(place * total, count)
+        if frame == total:
+            return duration
+        begin, end = (index.seconds(i) if i < total else duration for i in (frame, frame + 1))
+        return begin + part / count * (end - begin)
+
+    seconds = [(second(start), second(stop)) for start, stop in spans]
+    plan = _Plan(count, spans, seconds, len(set(indices)) < count)
+    return plan, [indices[start:stop] for start, stop in spans]
 
 
 def embed_long(
@@ -193,6 +241,7 @@ def embed_long(
     *,
     weights: str | os.PathLike,
     size: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> LongEmbeddings:
     """`embed` of long videos, one after another: one feature per file, bad files listed and never replaced."""
@@ -206,7 +255,9 @@ def embed_long(
                 progress(f"video {number}/{len(videos)}: {text}")
 
         try:
-            found = features_of_long_video(model, scale, path, sampling, progress=say)
+            found = features_of_long_video(
+                model, scale, path, sampling, timeout_seconds=timeout_seconds, progress=say
+            )
         except DecodeError as error:
             failures.append((str(path), str(error)))
             continue

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRun:
@@ -48,6 +50,8 @@ class EvaluateRun:
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is unreadable, see on_error."""
     feature_cache: str | None = None
     """Folder that keeps features, so that the same cell of the same weights is never computed twice."""
     on_error: str = "report"

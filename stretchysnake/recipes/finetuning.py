@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.data.loader import DecodedClips
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.loader import DecodedClips, DecodingLimits
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.eval.classifier import KINDS, WEIGHTS, Classifier, save_classifier
 from stretchysnake.eval.features import FeatureSet, extract
@@ -69,6 +70,7 @@ def finetune_folder(
     steps: int = 400,
     batch_size: int = 16,
     seed: int = 0,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> Finetuned:
     """Make a classifier of the classes of a folder or list, write it into `out`, and judge it on a fifth held out.
@@ -115,16 +117,17 @@ def finetune_folder(
             steps=steps,
             batch_size=batch_size,
             seed=seed,
+            timeout_seconds=timeout_seconds,
         )
         train(run, progress=progress)
         model, _, _ = read_subject(folder / WEIGHTS)
     else:
         save_model(folder / WEIGHTS, model, **metadata)
-        known = _features(model, train_records, scale, failures, progress)
+        known = _features(model, train_records, scale, failures, progress, timeout_seconds)
         tensors = _fitted(kind, known)
     classifier = Classifier(model=model, kind=kind, classes=classes, scale=scale, tensors=tensors)
     save_classifier(folder, classifier)
-    test = _features(model, test_records, scale, failures, progress)
+    test = _features(model, test_records, scale, failures, progress, timeout_seconds)
     if not test.paths:
         raise ValueError(
             f"none of the {len(test_records)} videos held out could be read; {failures[0]}"
@@ -170,8 +173,10 @@ def _method(method: str, records: Sequence[VideoRecord], classes: list[str]) -> 
     return "finetune", f"fine-tuned: {told}"
 
 
-def _features(model, records, scale, failures: list[str], progress) -> FeatureSet:
-    clips = DecodedClips(records)
+def _features(
+    model, records, scale, failures: list[str], progress, timeout_seconds: float
+) -> FeatureSet:
+    clips = DecodedClips(records, limits=DecodingLimits(timeout_seconds=timeout_seconds))
     found = extract(model, clips, scale, progress=progress)
     failures += [str(error) for error in clips.bad.quarantine.values()]
     failures += [str(error) for _, error in clips.failures]

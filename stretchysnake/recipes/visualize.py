@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.report.context import PictureFile, write_pictures_list
 from stretchysnake.report.export import write_pictures
 from stretchysnake.report.picture import Picture, pyplot
@@ -38,6 +39,7 @@ def visualize(
     frames: int | None = None,
     tsne: str | None = None,
     seed: int = 0,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> tuple[list[Path], list[str]]:
     """(files written, reasons of the videos that could not be read); fields as in the verb's VisualizeRun."""
@@ -46,6 +48,7 @@ def visualize(
 
     subjects = named_subjects(weights, names)
     scales = {"sizes": sizes, "num_frames": frames, "progress": progress}
+    scales["timeout_seconds"] = timeout_seconds
     records = read_records(tsne) if tsne else None
     if records is not None:
         checked_tsne(len(records))  # before the maps, which take their time
@@ -96,6 +99,7 @@ def write_activation_maps(
     *,
     sizes: Sequence[int] | None = None,
     num_frames: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
     skipped: list[str] | None = None,
 ) -> list[Path]:
@@ -115,7 +119,14 @@ def write_activation_maps(
     pyplot()
     videos = [os.fspath(video) for video in videos]
     paths, listed, failed = [], [], []
-    found = activation_maps(models, videos, sizes=sizes, num_frames=num_frames, progress=progress)
+    found = activation_maps(
+        models,
+        videos,
+        sizes=sizes,
+        num_frames=num_frames,
+        timeout_seconds=timeout_seconds,
+        progress=progress,
+    )
     names = _file_names(videos)
     for name, title, seen in zip(names, told_apart(videos), found, strict=True):
         if isinstance(seen, DecodeError):
@@ -153,6 +164,7 @@ def write_feature_maps(
     seed: int = 0,
     title: str = "the videos",
     cache: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Writes the t-SNE of every subject at every size as one picture (PNG, SVG) and a CSV; returns the paths.
@@ -160,7 +172,7 @@ def write_feature_maps(
     Arguments as in `write_activation_maps`; `cache` is a folder of the frame cache. Videos that cannot be
     read are said on stderr and counted in the caption.
     """
-    from stretchysnake.data.loader import open_clips
+    from stretchysnake.data.loader import DecodingLimits, open_clips
     from stretchysnake.eval.activation_maps import scales_of
     from stretchysnake.eval.features import extract
     from stretchysnake.eval.tsne import checked_tsne, feature_map
@@ -171,7 +183,8 @@ def write_feature_maps(
     scales = scales_of(models, sizes=sizes, num_frames=num_frames)
     checked_tsne(len(records))
     pyplot()
-    clips = open_clips(records, cache=cache, progress=progress)
+    limits = DecodingLimits(timeout_seconds=timeout_seconds)
+    clips = open_clips(records, cache=cache, limits=limits, progress=progress)
     panels, lines, perplexity = {}, [], 0.0
     try:
         for (name, size), scale in scales.items():

@@ -1,25 +1,31 @@
-"""The frames of videos and of their windows, decoded in processes of their own, with the files' hashes."""
+"""The frames of videos and of their windows, decoded in processes of their own, with the files' hashes.
 
+A video is one task: its file is hashed, its packets are listed, and its frames are decoded once, from the first window
+to the last. Windows come in parts as they are ready, so that a long video is never held, here or there.
+"""
+
+import hashlib
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decode_error import DecodeError, check_file
-from stretchysnake.data.decoder_pool import map_decoding
-from stretchysnake.data.video import probe, read_frames, read_frames_at
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS, stream_decoding
+from stretchysnake.data.frame_windows import windows_in_one_pass
+from stretchysnake.data.video import packet_index, read_frames
+from stretchysnake.data.watchdog import alive
+from stretchysnake.flexibility import Scale
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
-from stretchysnake.search.windows import frame_times, windows_of
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.search.windows import frame_times, windows_with_frames
 
-_CHUNK_BYTES = 2**26
-"""Pixels of windows decoded at a time: a long video does not have to fit in memory."""
+_TOKENS_AT_ONCE = 2**14
+_BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,115 +57,91 @@ class Unreadable(NamedTuple):
     error: DecodeError
 
 
+def rows_at_once(scale: Scale) -> int:
+    """How many windows are decoded, sent and embedded together; of the scale alone, so that results repeat."""
+    return max(1, _TOKENS_AT_ONCE // (1 + scale.num_tokens))
+
+
 def decoded(
-    videos: Iterable[Video], settings: IndexSettings, *, num_workers: int
+    videos: Iterable[Video],
+    settings: IndexSettings,
+    *,
+    num_workers: int,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Iterator[Decoded | Unreadable]:
-    """Every video in order; a file that cannot be read, or that kills the decoder, is `Unreadable`."""
-    if settings.window_seconds is None:
-        yield from _whole_videos(list(videos), settings, num_workers)
-    else:
-        yield from _windows(list(videos), settings, num_workers)
+    """The parts of every video as they are ready: of one video in order, of several mixed.
 
-
-def _whole_videos(videos, settings, num_workers) -> Iterator[Decoded | Unreadable]:
-    scale = settings.scale
-    read = partial(_read_whole, num_frames=scale.num_frames, size=scale.size)
-    answers = map_decoding(read, ((v.path, v) for v in videos), num_workers=num_workers)
-    for video, answer in zip(videos, answers, strict=True):
+    A file that cannot be read, or that kills the decoder, is `Unreadable`, perhaps after parts of it.
+    """
+    videos = list(videos)
+    answers = stream_decoding(
+        partial(_read, settings=settings),
+        [(video.path, video) for video in videos],
+        num_workers=num_workers,
+        timeout_seconds=timeout_seconds,
+    )
+    for number, answer in answers:
         if isinstance(answer, DecodeError):
-            yield Unreadable(video, answer)
-            continue
-        file, frames, repeated = answer
-        rows = [IndexRow(file=file, repeated=repeated)]
-        yield Decoded(video, file, rows, None if frames is None else frames[None], True)
+            yield Unreadable(videos[number], answer)
+        else:
+            yield answer
 
 
-def _windows(videos, settings, num_workers) -> Iterator[Decoded | Unreadable]:
-    """As `_whole_videos`; one pass asks for durations, just ahead of the one that decodes."""
-    scale = settings.scale
-    at_once = max(1, _CHUNK_BYTES // (scale.num_frames * scale.size**2 * 3))
-    waiting: deque = deque()
-
-    def tasks():
-        spans_of = partial(_spans, settings=settings)
-        found = map_decoding(spans_of, ((v.path, v) for v in videos), num_workers=num_workers)
-        for video, answer in zip(videos, found, strict=True):
-            if isinstance(answer, DecodeError):
-                waiting.append(Unreadable(video, answer))
-                continue
-            file, rows = answer
-            if not rows:
-                waiting.append(Decoded(video, file, [], None, True))
-            for start in range(0, len(rows), at_once):
-                part = rows[start : start + at_once]
-                last = start + at_once >= len(rows)
-                waiting.append(Decoded(video, file, part, np.empty(0), last))
-                yield video.path, (file, [(row.start, row.end) for row in part])
-
-    read = partial(_read_windows, num_frames=scale.num_frames, size=scale.size)
-    failed = None
-    for answer in map_decoding(read, tasks(), num_workers=num_workers):
-        while waiting[0].__class__ is Unreadable or waiting[0].frames is None:
-            yield waiting.popleft()
-        part = waiting.popleft()
-        if isinstance(answer, DecodeError):
-            if failed != part.video.path:  # one word for all of its windows
-                yield Unreadable(part.video, answer)
-            failed = part.video.path
-        elif failed != part.video.path:
-            yield part._replace(frames=answer)
-    yield from waiting
-
-
-def _read_whole(
-    video: Video, *, num_frames: int, size: int
-) -> tuple[VideoFile, np.ndarray | None, bool]:
+def _read(video: Video, *, settings: IndexSettings) -> Iterator[Decoded]:
     file = _hashed(video)
     if file.sha256 == video.known_sha256:
-        return file, None, False
-    totals = []
+        yield Decoded(video, file, [], None, True)
+        return
+    read = _whole if settings.window_seconds is None else _windows
+    for rows, frames, last in read(file, settings):
+        _refuse_changed(file)
+        yield Decoded(video, file, rows, frames, last)
+
+
+def _whole(
+    file: VideoFile, settings: IndexSettings
+) -> Iterator[tuple[list[IndexRow], np.ndarray, bool]]:
+    count, size, totals = settings.scale.num_frames, settings.scale.size, []
 
     def indices(total: int) -> list[int]:
         totals.append(total)
-        return uniform_indices(total, num_frames)
+        return uniform_indices(total, count)
 
-    frames = read_frames(video.path, indices, size=(size, size))
-    _refuse_changed(file)
-    return file, frames, totals[0] < num_frames
-
-
-def _spans(video: Video, *, settings: IndexSettings) -> tuple[VideoFile, list[IndexRow]]:
-    """(the file, its windows as rows); no rows where the content is the known one."""
-    file = _hashed(video)
-    if file.sha256 == video.known_sha256:
-        return file, []
-    info = probe(video.path)
-    windows = windows_of(info.duration_seconds, settings.window_seconds, settings.stride_seconds)
-    few = settings.scale.num_frames - 0.5
-    rows = [
-        IndexRow(file=file, start=start, end=end, repeated=(end - start) * info.fps < few)
-        for start, end in windows
-    ]
-    return file, rows
+    frames = read_frames(file.path, indices, size=(size, size))
+    yield [IndexRow(file=file, repeated=totals[0] < count)], frames[None], True
 
 
-def _read_windows(task, *, num_frames: int, size: int) -> np.ndarray:
-    file, spans = task
-    times = [time for start, end in spans for time in frame_times(start, end, num_frames)]
-    frames = read_frames_at(file.path, times, size=(size, size))
-    _refuse_changed(file)
-    return frames.reshape(len(spans), num_frames, *frames.shape[1:])
+def _windows(
+    file: VideoFile, settings: IndexSettings
+) -> Iterator[tuple[list[IndexRow], np.ndarray, bool]]:
+    index = packet_index(file.path)
+    windows = windows_with_frames(index, settings.window_seconds, settings.stride_seconds)
+    numbers, rows = [], []
+    for start, end in windows:
+        times = frame_times(start, end, settings.scale.num_frames)
+        numbers.append([index.shown_at(time) for time in times])
+        repeated = len(set(numbers[-1])) < len(times)
+        rows.append(IndexRow(file=file, start=start, end=end, repeated=repeated))
+    frames = windows_in_one_pass(file.path, index, numbers, size=settings.scale.size)
+    at_once = rows_at_once(settings.scale)
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        yield part, np.stack(list(islice(frames, len(part)))), start + at_once >= len(rows)
 
 
 def _hashed(video: Video) -> VideoFile:
     check_file(video.path)
-    found = os.stat(video.path)
-    sha256 = sha256_of(Path(video.path))
+    digest = hashlib.sha256()
+    with open(video.path, "rb") as file:
+        found = os.fstat(file.fileno())
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            alive()
     return VideoFile(
         path=video.path,
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
-        sha256=sha256,
+        sha256=digest.hexdigest(),
         group=video.group,
         class_name=video.class_name,
     )

@@ -2,27 +2,27 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import find_videos, read_records
 from stretchysnake.data.transforms import RESAMPLER, normalise
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.search.decoding import Unreadable, Video, decoded
-from stretchysnake.search.index import IndexSettings, VideoFile
+from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
+from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
 from stretchysnake.train.checkpoint import sha256_of
 
 _LISTS = (".csv", ".tsv", ".jsonl", ".txt")
-_TOKENS_PER_PASS = 2**14
-"""Windows are embedded together up to so many tokens; a function of the video alone, so that results repeat."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def embed(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     num_workers: int = 2,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> Embeddings:
     """The [CLS] features of videos: files, lists, or folders searched for videos, whatever their length and size.
@@ -98,7 +99,8 @@ def embed(
     its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`). With
     window_seconds each window of that length, one every stride_seconds, is a row of its own.
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
-    replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes.
+    replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
+    given up when no more second of it comes within timeout_seconds.
     """
     videos = find_asked(paths)
     model, settings = open_weights(
@@ -108,15 +110,19 @@ def embed(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
     )
+    answers = {}
+    parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+    for number, answer in enumerate(_embedded(model, settings, parts), 1):
+        answers[answer.video.path] = answer
+        if progress:
+            progress(f"embedded {number}/{len(videos)} videos")
     found, rows, failures = [], [], []
-    for number, answer in enumerate(_embedded(model, settings, videos, num_workers), 1):
+    for answer in (answers[video.path] for video in videos):
         if isinstance(answer, Unreadable):
             failures.append((answer.video.path, str(answer.error)))
         else:
-            rows += answer[0]
-            found.append(torch.from_numpy(answer[1]))
-        if progress:
-            progress(f"embedded {number}/{len(videos)} videos")
+            rows += answer.rows
+            found.append(torch.from_numpy(answer.features))
     return Embeddings(
         torch.cat(found) if found else torch.empty(0, settings.width),
         [row.file.path for row in rows],
@@ -138,6 +144,7 @@ def embed_into(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     num_workers: int = 2,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> EmbedResult:
     """Bring the index in the folder `out` up to date with these videos; a killed call goes on where it stopped.
@@ -172,20 +179,21 @@ def embed_into(
             if not _unchanged(video, old):
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
-        for number, answer in enumerate(_embedded(model, settings, todo, num_workers), 1):
+        parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        for number, answer in enumerate(_embedded(model, settings, parts), 1):
             if isinstance(answer, Unreadable):
                 failures.append((answer.video.path, str(answer.error)))
                 removed += [answer.video.path] * (answer.video.path in journal.done)
-            elif answer[1] is None:
-                file = answer[2]
-                old = journal.done[file.path]
-                journal.keep([replace(row, file=file) for row, _ in old])
+            elif answer.features is None:
+                old = journal.done[answer.file.path]
+                journal.keep([replace(row, file=answer.file) for row, _ in old])
             else:
-                journal.add(*answer[:2])
+                journal.add(answer.rows, answer.features)
                 num_new += 1
             if progress:
                 before = len(videos) - len(todo)
                 progress(f"embedded {before + number}/{len(videos)} videos")
+        failures.sort()
         if not set(journal.done) - set(removed):
             raise ValueError(
                 f"none of the {len(failures)} videos could be read; nothing was written. The first: "
@@ -249,40 +257,50 @@ def _unchanged(video: Video, file: VideoFile) -> bool:
     return same and (video.group, video.class_name) == (file.group, file.class_name)
 
 
+class _Embedded(NamedTuple):
+    """All rows of a video and their features (n, C); None where the content is the known one."""
+
+    video: Video
+    file: VideoFile
+    rows: list[IndexRow]
+    features: np.ndarray | None
+
+
 def _embedded(
-    model: VideoMamba, settings: IndexSettings, videos: list[Video], num_workers: int
-) -> Iterator[tuple | Unreadable]:
-    """(rows, features (n, C), file) of every video in order; features None where the content is the known one."""
-    if not videos:
-        return
-    rows, blocks, failed = [], [], ""
-    for part in decoded(videos, settings, num_workers=num_workers):
-        path = part.video.path
+    model: VideoMamba, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
+) -> Iterator[_Embedded | Unreadable]:
+    """Every video once, as it ends; its parts are embedded as they come, and their frames are let go."""
+    done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
+    failed: set[str] = set()
+    for part in parts:
+        video = part.video
+        if video.path in failed:
+            continue
         if isinstance(part, Unreadable):
-            rows, blocks, failed = [], [], path
+            done.pop(video.path, None)
+            failed.add(video.path)
             yield part
             continue
         if part.frames is None:
-            yield [], None, part.file
+            yield _Embedded(video, part.file, [], None)
             continue
         features = features_of(model, settings.scale, part.frames)
         if not np.isfinite(features).all():
             reason = "its features are not finite; the weights are damaged or it shows nothing."
-            if failed != path:
-                yield Unreadable(part.video, DecodeError("corrupt", path, reason))
-            rows, blocks, failed = [], [], path
+            done.pop(video.path, None)
+            failed.add(video.path)
+            yield Unreadable(video, DecodeError("corrupt", video.path, reason))
             continue
-        if failed == path:
-            continue
-        rows, blocks = [*rows, *part.rows], [*blocks, features]
+        done.setdefault(video.path, []).append((part.rows, features))
         if part.last:
-            yield rows, np.concatenate(blocks), part.file
-            rows, blocks = [], []
+            blocks = done.pop(video.path)
+            rows = [row for rows, _ in blocks for row in rows]
+            yield _Embedded(video, part.file, rows, np.concatenate([block for _, block in blocks]))
 
 
 def features_of(model: VideoMamba, scale: Scale, frames: np.ndarray) -> np.ndarray:
     """(n, C) fp32 of frames (n, T, S, S, 3)."""
-    at_once = max(1, _TOKENS_PER_PASS // (1 + scale.num_tokens))
+    at_once = rows_at_once(scale)
     found = []
     with torch.inference_mode():
         for start in range(0, len(frames), at_once):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.nearest import scores
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.models.videomamba import VideoMamba
@@ -60,6 +61,7 @@ def search(
     backend: str = "torch",
     where: str | None = None,
     index_name: str | Sequence[str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> SearchResult:
     """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
 
@@ -84,7 +86,7 @@ def search(
             )
     model = _model(first, weights)
     file, rows, features = _embed_query(
-        model, first.settings, os.fspath(query), decoding_workers(names)
+        model, first.settings, os.fspath(query), decoding_workers(names), timeout_seconds
     )
     group = group or group_of(file.path)
     hits = _ranked(collections, features, rows, k, lambda hit: _marks(hit, file, group), hide_same)
@@ -128,11 +130,16 @@ def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMa
 
 
 def _embed_query(
-    model: VideoMamba, settings: IndexSettings, path: str, num_workers: int
+    model: VideoMamba,
+    settings: IndexSettings,
+    path: str,
+    num_workers: int,
+    timeout_seconds: float,
 ) -> tuple[VideoFile, list[IndexRow], np.ndarray]:
     """(the file, its rows, features (rows, C)), read as the videos of the index were."""
     rows, blocks, file = [], [], None
-    for part in decoded([Video(path=path)], settings, num_workers=num_workers):
+    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+    for part in decoded([Video(path=path)], settings, **limits):
         if isinstance(part, Unreadable):
             raise part.error
         file, rows = part.file, [*rows, *part.rows]

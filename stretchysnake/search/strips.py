@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import map_decoding
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.video import png_bytes, read_frames_at
 from stretchysnake.search.windows import frame_times
 
@@ -13,11 +13,15 @@ NUM_FRAMES, HEIGHT, GAP = 5, 108, 4
 
 
 def strips(
-    parts: Sequence[tuple[str, float, float | None]], *, num_workers: int = 1
+    parts: Sequence[tuple[str, float, float | None]],
+    *,
+    num_workers: int = 1,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> list[bytes | DecodeError]:
     """For each (path, start, end in seconds, None is the end) a PNG of a few of its frames, or why there is none."""
     tasks = ((part[0], part) for part in parts)
-    return list(map_decoding(_strip, tasks, num_workers=num_workers))
+    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+    return list(map_decoding(_strip, tasks, **limits))
 
 
 def _strip_size(height: int, width: int) -> tuple[int, int]:

@@ -8,7 +8,12 @@ over, one more ends with the video. A video shorter than a window is one window.
 | 10       | 4, 4   | 0-4 4-8 6-10              |
 | 8        | 4, 2   | 0-4 2-6 4-8               |
 | 3        | 4, 4   | 0-3                       |
+
+A window in which no frame is first shown is left out: a picture that stands still for an hour, or a recorder's clock
+that leaps ahead, gives one window with that picture and not one every w seconds.
 """
+
+from stretchysnake.data.packet_index import PacketIndex
 
 _ROUNDING = 1e-6
 """Seconds: sums of floats that close are taken as equal."""
@@ -26,6 +31,14 @@ def windows_of(
     if duration - found[-1][1] > _ROUNDING:
         found.append((duration - window_seconds, duration))
     return found
+
+
+def windows_with_frames(
+    index: PacketIndex, window_seconds: float, stride_seconds: float | None = None
+) -> list[tuple[float, float]]:
+    """Those windows of a video in which a frame is first shown; the first window always is one."""
+    windows = windows_of(index.duration, window_seconds, stride_seconds)
+    return [(start, end) for start, end in windows if index.begins_within(start, end)]
 
 
 def frame_times(start: float, end: float, num_frames: int) -> list[float]:

@@ -81,7 +81,7 @@ def train(
             size=run.cache_size,
             augmentation=run.augmentation,
             on_error=run.on_error,
-            limits=DecodingLimits(num_workers=run.num_workers),
+            limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,
         )
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None

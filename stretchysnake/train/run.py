@@ -9,6 +9,7 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.flexibility import NANO, ScaleSets, variant_named
 from stretchysnake.models.config import VideoMambaConfig
 
@@ -86,6 +87,7 @@ NO_EFFECT_ON_WEIGHTS = (
     "keep_checkpoints",
     "on_damaged",
     "num_workers",
+    "timeout_seconds",
     "device",
     "parallel",
     "rank_timeout",
@@ -159,6 +161,8 @@ class TrainRun:
     """Share of bad clips among the last 10,000 that ends the run, where it is over 20 clips and over 3 files."""
     num_workers: int = 2
     """Processes that decode, where there is no cache or it has to be made; 0 decodes in the training process."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is bad, see on_error."""
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 goes by time: once a minute, less often where that would cost over 2 %."""

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = "stretchysnake classify new.mp4 holiday/ --model runs/my-classes -k 3"
@@ -21,6 +22,8 @@ class ClassifyRun:
     """What one clip may cost, e.g. "5 GFLOPs"; of a fine-tuned model only, whose head reads any scale. Needs rows."""
     rows: str | None = None
     """Rows of `stretchysnake evaluate`, which tell the accuracy of every scale."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
@@ -45,7 +48,14 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
         )
-    found = embed(paths, weights=weights, num_frames=frames, size=size, progress=progress)
+    found = embed(
+        paths,
+        weights=weights,
+        num_frames=frames,
+        size=size,
+        timeout_seconds=run.timeout_seconds,
+        progress=progress,
+    )
     progress.close()
     for _, reason in found.failures:
         print(f"skipped {reason}", file=sys.stderr)

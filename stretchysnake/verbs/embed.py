@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
@@ -46,6 +47,8 @@ class EmbedRun:
     """Put it in the place of an index of that name which another folder wrote, or which has other settings."""
     num_workers: int = 2
     """Processes that decode."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
@@ -80,6 +83,7 @@ def run(argv: list[str]) -> int:
         window_seconds=run.window,
         stride_seconds=run.stride,
         num_workers=run.num_workers,
+        timeout_seconds=run.timeout_seconds,
         progress=progress,
     )
     progress.close()

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake finetune clips/ --weights runs/mine/weights.safetensors -o runs/my-classes\n"
@@ -33,6 +34,8 @@ class FinetuneRun:
     batch_size: int = 16
     seed: int = 0
     """Of the training, and of which videos are held out."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
@@ -54,6 +57,7 @@ def run(argv: list[str]) -> int:
         steps=run.steps,
         batch_size=run.batch_size,
         seed=run.seed,
+        timeout_seconds=run.timeout_seconds,
         progress=progress,
     )
     progress.close()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake long lecture.mp4 --weights runs/mine/weights.safetensors --out features/ --frames_per_second 2\n"
@@ -24,17 +25,19 @@ class LongRun:
     """"window" carries the scan's state from window to window and averages their features; "exact" is one sequence
     of all frames, through a temporary file."""
     frames: int | None = None
-    """Frames per video, spread evenly; or give frames_per_second."""
+    """Frames per video, spread evenly over its frames; or give frames_per_second."""
     frames_per_second: float | None = None
-    """Frames read per second of video."""
+    """Frames read per second of video, spread evenly over its time."""
     size: int | None = None
     """Pixels per side; null means the native size."""
     window: int | None = None
     """Most frames in memory at once; null means the native number."""
     stretches: int = 1
-    """With form window: the windows' means of so many stretches of time behind one another, which keeps their order."""
+    """With form window: the windows' means of so many stretches behind one another, which keeps their order."""
     scratch: str | None = None
     """With form exact: folder for the temporary file; null means the system's."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
@@ -51,12 +54,19 @@ def run(argv: list[str]) -> int:
         scratch=run.scratch,
     )
     progress = Progress()
-    found = embed_long(paths, sampling, weights=run.weights, size=run.size, progress=progress)
+    found = embed_long(
+        paths,
+        sampling,
+        weights=run.weights,
+        size=run.size,
+        timeout_seconds=run.timeout_seconds,
+        progress=progress,
+    )
     progress.close()
     for _, reason in found.failures:  # the reason names the file
         print(f"skipped {reason}", file=sys.stderr)
     for path in found.repeated:
-        print(f"{path}: fewer frames than asked for, frames repeated", file=sys.stderr)
+        print(f"{path}: fewer different frames than asked for, frames repeated", file=sys.stderr)
     if not found.paths:
         raise ValueError(
             f"none of the {len(found.failures)} videos could be read; nothing was written"

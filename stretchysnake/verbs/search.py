@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake search index/ query.mp4 -k 5\n"
@@ -31,6 +32,8 @@ class SearchRun:
     """Leave out what would be marked: the query itself and its group."""
     backend: str = "torch"
     """"torch", or "faiss" where it is installed; the neighbours are the same."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a query that takes longer is refused."""
     where: str | None = None
     """Filter of a LanceDB store, in SQL, e.g. "class_name = 'run' AND start_seconds < 60"."""
     index_name: list[str] | str | None = None
@@ -56,11 +59,12 @@ def run(argv: list[str]) -> int:
         backend=run.backend,
         where=run.where,
         index_name=run.index_name,
+        timeout_seconds=run.timeout_seconds,
     )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     workers = decoding_workers(indexes) if run.html else None
-    asked, hits = _shown(found, workers)
+    asked, hits = _shown(found, workers, run.timeout_seconds)
     print(*text_lines(hits), sep="\n")
     if len(hits) < run.k:
         print(f"{len(hits)} of the {run.k} asked for: there are no more")
@@ -77,14 +81,15 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _shown(found, workers: int | None):
+def _shown(found, workers: int | None, timeout_seconds: float):
     """(the query, the hits) as the page and the terminal show them; no frames where workers is None."""
     from stretchysnake.report.search_page import ShownHit, ShownVideo, time_range
     from stretchysnake.search.strips import strips
 
     parts = [(found.query.path, 0.0, None)]
     parts += [(hit.row.file.path, hit.row.start, hit.row.end) for hit in found.hits]
-    made = [b""] * len(parts) if workers is None else strips(parts, num_workers=workers)
+    limits = {"num_workers": workers, "timeout_seconds": timeout_seconds}
+    made = [b""] * len(parts) if workers is None else strips(parts, **limits)
     videos = []
     for (path, start, end), strip in zip(parts, made, strict=True):
         png, missing = (strip, "") if isinstance(strip, bytes) else (None, str(strip))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake visualize clip.mp4 --weights runs/a/weights.safetensors --weights runs/b/weights.safetensors "
@@ -30,6 +31,8 @@ class VisualizeRun:
     """Labelled videos (list, or a folder per class) whose [CLS] features are laid out by t-SNE; null leaves it out."""
     seed: int = 0
     """Of t-SNE."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:

@@ -1,5 +1,8 @@
 """Synthetic videos whose pixels encode the frame number, and the way to read it back."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 
 from stretchysnake.data.video import write_video
@@ -25,6 +28,28 @@ def read_numbers(frames):
 def write_numbered(path, num_frames=60, **options):
     write_video(path, numbered_frames(num_frames), **options)
     return str(path)
+
+
+def write_timed(path, milliseconds):
+    """Frame t, which shows its number, is shown at milliseconds[t]."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"preset": "ultrafast", "g": "30"})
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        for t, picture in enumerate(numbered_frames(len(milliseconds))):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = milliseconds[t], Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return str(path)
+
+
+def write_standstill(path):
+    """Two seconds of 30 frames each, a frame every 10 s for a minute, two seconds again; when each frame is shown."""
+    moving = [1000 * t // 30 for t in range(60)]
+    times = [*moving, *range(2000, 62000, 10000), *(62000 + t for t in moving)]
+    write_timed(path, times)
+    return [t / 1000 for t in times]
 
 
 def turn_header(path, turn):

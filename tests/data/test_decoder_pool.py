@@ -12,8 +12,9 @@ from av.video.reformatter import VideoReformatter
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import DecoderPool
-from stretchysnake.data.video import read_frames
+from stretchysnake.data.decoder_pool import DecoderPool, stream_decoding
+from stretchysnake.data.video import read_frames, verify
+from stretchysnake.data.watchdog import alive, watched
 
 
 def behave(what):
@@ -43,7 +44,7 @@ TRAPS = {
 TEXTS = {
     "crash": "crashed the decoder (SIGSEGV)",
     "exit": "crashed the decoder (exit code 3)",
-    "hang": "not decoded within 3 s",
+    "hang": "not one more second of it was decoded within 3 s",
     "balloon": "needs more than 1 GiB to decode",
     "bad": "cut off",
 }
@@ -147,3 +148,93 @@ def test_a_worker_that_has_done_its_share_is_replaced_and_nothing_is_lost(monkey
         found = list(pool_.map([("", number) for number in range(10)]))
     assert [number for number, _ in found] == list(range(10))
     assert len({process for _, process in found}) == 4
+
+
+def in_parts(words):
+    """Yields the words one by one and does what each says."""
+    for word in words:
+        match word:
+            case "sleep":
+                time.sleep(0.4)
+            case "alive":
+                time.sleep(0.4)
+                alive()
+            case _:
+                yield behave(word)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_parts_of_a_task_come_in_order_and_its_error_last(num_workers):
+    tasks = [["a", "b", "c"], ["d", "bad", "e"], [], ["f"]]
+    found = {number: [] for number in range(4)}
+    for number, part in stream_decoding(
+        in_parts, (("", task) for task in tasks), num_workers=num_workers
+    ):
+        found[number].append(part.kind if isinstance(part, DecodeError) else part)
+    assert found == {0: ["a", "b", "c"], 1: ["d", "truncated"], 2: [], 3: ["f"]}
+
+
+@pytest.mark.parametrize("sign", ["alive", "part"])
+def test_time_is_limited_between_signs_of_life_and_not_in_all(sign):
+    words = ["alive"] * 5 if sign == "alive" else ["sleep", "x"] * 5
+    started = time.monotonic()
+    with DecoderPool(in_parts, num_workers=1, timeout_seconds=1.5) as pool_:
+        answers = list(pool_.stream([("long", [*words, "a"])]))
+    assert time.monotonic() - started > 1.9  # more than the limit
+    assert answers == [(0, "x")] * (5 if sign == "part" else 0) + [(0, "a")]
+
+
+def test_a_file_that_hangs_after_parts_is_given_up_and_others_go_on():
+    with DecoderPool(in_parts, num_workers=1, timeout_seconds=1.0) as pool_:
+        found = list(pool_.stream([("bad.mp4", ["a", "b", "hang"]), ("good.mp4", ["c"])]))
+    assert found[0] == (0, "a") and found[-1] == (1, "c")
+    (error,) = [part for number, part in found if isinstance(part, DecodeError)]
+    assert (error.kind, error.path) == ("timeout", "bad.mp4")
+    assert "within 1 s; leave it out, or allow more with --timeout_seconds" in str(error)
+
+
+def test_a_slow_caller_is_not_the_files_fault():
+    with DecoderPool(in_parts, num_workers=2, timeout_seconds=0.5) as pool_:
+        found = []
+        for answer in pool_.stream([("a", ["a", "b"]), ("c", ["c", "d"])]):
+            time.sleep(0.7)
+            found.append(answer)
+    assert sorted(found) == [(0, "a"), (0, "b"), (1, "c"), (1, "d")]
+
+
+def test_a_process_waits_with_its_parts_until_they_are_taken(tmp_path):
+    def many(path):
+        for number in range(20):
+            (tmp_path / str(number)).touch()
+            yield np.zeros(2**20, np.uint8)
+
+    with DecoderPool(many, num_workers=1, timeout_seconds=20.0) as pool_:
+        answers = pool_.stream([("v", "v")])
+        for taken in range(1, 4):
+            next(answers)
+            time.sleep(0.3)
+            # one held until the next is there, one on its way, one being made
+            assert len(list(tmp_path.iterdir())) <= taken + 3
+        answers.close()
+
+
+def test_the_first_frame_and_every_second_of_them_is_a_sign_of_life(monkeypatch):
+    signs = []
+    monkeypatch.setattr("stretchysnake.data.watchdog._tell", lambda: signs.append(len(seen)))
+    seen: list[int] = []
+    for item in watched(range(100), 30):
+        seen.append(item)
+    assert seen == list(range(100)) and signs == [0, 29, 59, 89]
+    signs.clear()
+    assert list(watched(range(500), 60_000.0)) == list(range(500)) and len(signs) == 2
+    assert list(watched(range(3), 0.1)) == [0, 1, 2] and len(signs) == 5
+
+
+def test_whole_reads_and_checks_tell_that_they_are_alive(tmp_path, monkeypatch):
+    path, signs = write_numbered(tmp_path / "v.mp4", 90, fps=30), []
+    monkeypatch.setattr("stretchysnake.data.watchdog._tell", lambda: signs.append(1))
+    verify(path)
+    assert len(signs) == 6  # three seconds of packets, three of frames
+    signs.clear()
+    read_frames(path, [89])
+    assert len(signs) >= 5

@@ -1,5 +1,7 @@
 """Windows of a video: the frames of read_frames, in one pass, whatever the spans; damage is named, not skipped."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from numbered_video import read_numbers, write_numbered
 from stretchysnake.data import video
 from stretchysnake.data.clips import uniform_indices
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.frame_windows import contained_probe, frame_windows
+from stretchysnake.data.frame_windows import frame_windows
 from stretchysnake.data.video import read_frames, stream_frames
 
 
@@ -17,6 +19,11 @@ from stretchysnake.data.video import read_frames, stream_frames
 def numbered(tmp_path_factory):
     path = tmp_path_factory.mktemp("windows") / "numbered.mp4"
     return write_numbered(path, 90, options={"preset": "ultrafast", "g": "12", "bf": "2"})
+
+
+def planned(windows):
+    """A plan that tells the number of frames."""
+    return lambda index: (len(index.stamps), windows)
 
 
 @given(
@@ -27,22 +34,42 @@ def numbered(tmp_path_factory):
 def test_windows_are_the_frames_of_read_frames(numbered, num_frames, cuts):
     indices = uniform_indices(90, num_frames)
     ends = sorted({cut for cut in cuts if cut < num_frames} | {num_frames})
-    spans = list(zip([0, *ends[:-1]], ends, strict=True))
-    windows = list(frame_windows(numbered, indices, spans, size=32, num_workers=0))
-    assert [len(window) for window in windows] == [stop - start for start, stop in spans]
+    wanted = [indices[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+    total, windows = frame_windows(numbered, planned(wanted), size=32, num_workers=0)
+    windows = list(windows)
+    assert total == 90
+    assert [len(window) for window in windows] == [len(window) for window in wanted]
     assert np.array_equal(np.concatenate(windows), read_frames(numbered, indices, size=(32, 32)))
 
 
 def test_a_process_of_its_own_gives_the_same(numbered):
-    indices, spans = list(range(0, 90, 3)), [(0, 7), (7, 14), (14, 30)]
-    windows = list(frame_windows(numbered, indices, spans, size=64))
-    assert read_numbers(np.concatenate(windows)) == indices
-    assert contained_probe(numbered).num_frames == 90
+    wanted = [[0, 3, 6], [9, 9, 12, 30], list(range(31, 90, 7))]
+    total, windows = frame_windows(numbered, planned(wanted), size=64)
+    assert total == 90
+    assert [read_numbers(window) for window in windows] == wanted
 
 
-def test_a_span_out_of_turn_opens_the_file_again(numbered):
-    windows = frame_windows(numbered, range(90), [(40, 45), (10, 12)], size=64, num_workers=0)
-    assert [read_numbers(w) for w in windows] == [[40, 41, 42, 43, 44], [10, 11]]
+@given(
+    length=st.integers(1, 30), step=st.integers(1, 30), every=st.integers(1, 9), end=st.booleans()
+)
+@settings(max_examples=15, deadline=None)
+def test_windows_that_overlap_are_decoded_once(numbered, length, step, every, end):
+    wanted = [list(range(first, first + length, every)) for first in range(0, 91 - length, step)]
+    if end:
+        wanted.append(list(range(90 - length, 90)))
+    passed = []
+
+    def counted(*arguments):
+        for place, pixels in whole(*arguments):
+            passed.append(place)
+            yield place, pixels
+
+    whole = video.frames_by_stamp
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video, "frames_by_stamp", counted)
+        _, windows = frame_windows(numbered, planned(wanted), size=64, num_workers=0)
+        assert [read_numbers(window) for window in windows] == wanted
+    assert passed == sorted({number for window in wanted for number in window})
 
 
 def test_a_seek_that_misses_goes_on_in_order_from_where_it_was(numbered, monkeypatch):
@@ -68,6 +95,19 @@ def test_an_index_outside_is_refused(numbered):
 def test_a_bad_file_is_named(tmp_path, num_workers):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(DecodeError, match=r"bad\.mp4"):
-        contained_probe(tmp_path / "bad.mp4", num_workers=num_workers)
-    with pytest.raises(DecodeError, match=r"bad\.mp4"):
-        list(frame_windows(tmp_path / "bad.mp4", [0], [(0, 1)], size=8, num_workers=num_workers))
+        frame_windows(tmp_path / "bad.mp4", planned([[0]]), size=8, num_workers=num_workers)
+
+
+def test_damage_is_named_after_the_windows_before_it(numbered, tmp_path):
+    content = bytearray(Path(numbered).read_bytes())
+    start = content.index(b"mdat") + 4
+    half = (start + len(content)) // 2
+    content[half : half + 600] = bytes(600)
+    (tmp_path / "hole.mp4").write_bytes(content)
+    wanted = [[number] for number in range(90)]
+    _, windows = frame_windows(tmp_path / "hole.mp4", planned(wanted), size=64)
+    seen = []
+    with pytest.raises(DecodeError, match=r"hole\.mp4"):
+        for window in windows:
+            seen += read_numbers(window)
+    assert 0 < len(seen) < 90 and seen == list(range(len(seen)))

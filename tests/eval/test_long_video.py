@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from numbered_video import read_numbers, write_standstill
 
 from stretchysnake import cli, embed, long_features
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.frame_windows import frame_windows
 from stretchysnake.data.video import write_video
+from stretchysnake.eval import long_video
 from stretchysnake.eval.long_video import LongSampling, window_spans
 
 
@@ -166,3 +170,52 @@ def test_memory_does_not_grow_with_the_video(weights, tmp_path):
     assert (
         peaks[3] - peaks[1] < 20
     )  # MiB; in one shot the activations of one layer alone would be 70
+
+
+@pytest.fixture(scope="module")
+def standstill(tmp_path_factory):
+    path = tmp_path_factory.mktemp("still") / "still.mp4"
+    return path, write_standstill(path)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The numbers on the frames of each window that long_features reads, 64 pixels wide."""
+    windows = []
+
+    def noted(*arguments, **options):
+        options["size"] = 64
+        told, frames = frame_windows(*arguments, **options)
+
+        def each():
+            for window in frames:
+                windows.append(read_numbers(window))
+                yield window[:, ::4, ::4].copy()
+
+        return told, each()
+
+    monkeypatch.setattr(long_video, "frame_windows", noted)
+    return windows
+
+
+@pytest.mark.parametrize("settings", [{"frames_per_second": 1}, {"num_frames": 63}])
+def test_seconds_are_those_of_the_frames_read(standstill, weights, seen, settings):
+    path, times = standstill
+    found = long_features(path, weights=weights, window=8, size=16, **settings)
+    assert found.seconds[0][0] == 0 and 64 <= found.seconds[-1][1] < 65
+    for (_, end), (start, _) in pairwise(found.seconds):
+        assert start == end
+    ends = [*times[1:], found.seconds[-1][1]]
+    for (start, end), numbers in zip(found.seconds, seen, strict=True):
+        for number in numbers:  # each is on screen at some time of its window
+            assert times[number] < end + 1e-3 and ends[number] > start - 1e-3
+    if "num_frames" in settings:
+        assert [n for window in seen for n in window] == [2 * i + 1 for i in range(63)]
+        assert not found.repeated
+    else:
+        duration, count = found.seconds[-1][1], found.num_frames
+        assert count == round(duration)
+        asked = [(i + 0.5) * duration / count for i in range(count)]
+        wanted = [max(n for n, begins in enumerate(times) if begins <= at) for at in asked]
+        assert [n for window in seen for n in window] == wanted
+        assert found.repeated

@@ -165,7 +165,7 @@ def test_windows_of_one_long_video_are_decoded_a_part_at_a_time(trained, tmp_pat
     write_video(tmp_path / "long.mp4", frames, fps=10)
     options = {"weights": trained[1].weights, "num_frames": 4, "size": 16, "window_seconds": 0.5}
     whole = embed(tmp_path / "long.mp4", **options)
-    monkeypatch.setattr(decoding, "_CHUNK_BYTES", 5 * 4 * 16 * 16 * 3)
+    monkeypatch.setattr(decoding, "_TOKENS_AT_ONCE", 5 * (4 * 4 * 4 + 1))  # five windows a part
     parts = embed(tmp_path / "long.mp4", **options)
     assert len(parts.times) == 12 and parts.times == whole.times
     torch.testing.assert_close(parts.features, whole.features, rtol=1e-4, atol=1e-4)
@@ -214,8 +214,9 @@ def test_a_damaged_or_old_index_is_refused(trained, videos, tmp_path):
 
 def test_two_writers_do_not_share_an_index(trained, videos, tmp_path):
     code = (
-        "import sys, time; from stretchysnake.search.journal import _locked; "
-        "file = _locked(__import__('pathlib').Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from stretchysnake.search.journal import locked; "
+        "file = locked(__import__('pathlib').Path(sys.argv[1]), 'out is being written'); "
+        "print('held', flush=True); time.sleep(60)"
     )
     (tmp_path / "out" / ".unfinished").mkdir(parents=True)
     lock = tmp_path / "out" / ".unfinished" / "lock"

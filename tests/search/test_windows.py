@@ -1,12 +1,14 @@
 """Windows cover the video, in order, with the length asked for."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stretchysnake.search.windows import frame_times, windows_of
+from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.search.windows import frame_times, windows_of, windows_with_frames
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,33 @@ def test_windows_are_inside_and_reach_the_end(duration, window, stride):
         assert end - start == pytest.approx(min(window, duration), abs=2e-6)
         times = frame_times(start, end, 7)
         assert start < times[0] and times[-1] < end
+
+
+def index_of(*seconds):
+    """An index of frames shown at these seconds, a hundredth apart at least."""
+    stamps = [round(100 * second) for second in seconds]
+    settings = {"time_base": Fraction(1, 100), "fps": 10.0, "ordinal": False}
+    return PacketIndex(stamps=stamps, keyframes=stamps[:1], **settings)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        ([0.1 * i for i in range(60)], [(0, 2), (2, 4), (4, 6)]),
+        ([0, 1, 2, 3.9, 5.9], [(0, 2), (2, 4), (4, 6)]),
+        ([0, 1, 4, 5.9], [(0, 2), (4, 6)]),  # the frame of second 1 stands in 2 to 4
+        ([0, 95_344.5, 95_345.9], [(0, 2), (95_344, 95_346)]),
+        ([0, 3.9], [(0, 2), (2, 4)]),
+    ],
+)
+def test_windows_without_a_frame_of_their_own_are_left_out(seconds, wanted):
+    found = windows_with_frames(index_of(*seconds), 2)
+    assert sum(found, ()) == pytest.approx(sum(wanted, ()))
+
+
+def test_a_question_for_the_time_is_answered_without_reading_the_whole_table(monkeypatch):
+    index, asked = index_of(*range(2000)), []
+    whole = PacketIndex.seconds
+    monkeypatch.setattr(PacketIndex, "seconds", lambda self, i: asked.append(i) or whole(self, i))
+    assert [index.shown_at(t + 0.5) for t in range(2000)] == list(range(2000))
+    assert len(asked) == 2000
