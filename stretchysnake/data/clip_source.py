@@ -35,6 +35,7 @@ from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.transforms import resize_frames, resize_short_side, three_crops
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
+from stretchysnake.shown import shown
 
 
 class ClipRequest(NamedTuple):
@@ -321,7 +322,7 @@ def open_clips(
     for _, error in clips.failures:
         if on_error == "stop":
             raise error
-        print(f"skipped {error}", file=sys.stderr)
+        print(f"skipped {shown(error)}", file=sys.stderr)
     if not clips.records:
         raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")
     return clips
