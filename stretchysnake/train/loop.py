@@ -25,12 +25,13 @@ from stretchysnake.data.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.records import read_records
 from stretchysnake.flexibility import scale_at
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.shown import shown
 from stretchysnake.train.checkpoint import newest_good, read_state
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
+from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
 from stretchysnake.train.meter import Meter, Progress
 from stretchysnake.train.nonfinite import describe
@@ -62,12 +63,14 @@ def train(
     is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     out = Path(run.out)
-    records = read_records(run.data)
+    classes = labelled_records(run)
+    records = classes.records
     key = run_key(run, records)
     done = finished_run(out, key)
     if done is not None:
         return done
-    classes = _num_classes(run, 1 + max(record.label for record in records))
+    for note in classes.notes:
+        _say(f"{run.data}: {note}", runtime)
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
@@ -83,7 +86,7 @@ def train(
         )
     _refuse_unequal_records(clips, runtime)
     torch.manual_seed(run.seed)
-    model = VideoMamba(replace(run.model, num_classes=classes))
+    model = VideoMamba(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
         for note in load_weights(model, read_checkpoint(run.weights)[0]):
             _say(f"{run.weights}: {note}", runtime)
@@ -245,17 +248,6 @@ def total_steps(run: TrainRun, num_clips: int) -> int:
     return step
 
 
-def _num_classes(run: TrainRun, in_data: int) -> int:
-    if run.model.num_classes == 0:
-        return in_data
-    if run.model.num_classes < in_data:
-        raise ValueError(
-            f"model.num_classes ({run.model.num_classes}) must cover the data's labels 0..{in_data - 1}; "
-            f"use {in_data}, or 0 to take it from the data"
-        )
-    return run.model.num_classes
-
-
 def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:
     listed = json.dumps([[str(record.path), record.label] for record in clips.records])
     seen = runtime.gather(hashlib.sha256(listed.encode()).hexdigest())
@@ -321,4 +313,4 @@ def _interrupted(
 
 def _say(text: str, runtime: Runtime) -> None:
     if runtime.is_first:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
