@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 
 EXAMPLES = (
     "stretchysnake long lecture.mp4 --weights runs/mine/weights.safetensors --out features/ --frames_per_second 2\n"
@@ -41,6 +41,7 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("long", LongRun, EXAMPLES, argv, paths=True)
     from stretchysnake.eval.long_embeddings import save_long_embeddings
     from stretchysnake.eval.long_video import LongSampling, embed_long
+    from stretchysnake.shown import shown
 
     sampling = LongSampling(
         exact=run.form == "exact",
@@ -54,9 +55,9 @@ def run(argv: list[str]) -> int:
     found = embed_long(paths, sampling, weights=run.weights, size=run.size, progress=progress)
     progress.close()
     for _, reason in found.failures:  # the reason names the file
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)
     for path in found.repeated:
-        print(f"{path}: fewer frames than asked for, frames repeated", file=sys.stderr)
+        print(f"{shown(path)}: fewer frames than asked for, frames repeated", file=sys.stderr)
     if not found.paths:
         raise ValueError(
             f"none of the {len(found.failures)} videos could be read; nothing was written"
@@ -66,4 +67,5 @@ def run(argv: list[str]) -> int:
         f"{len(found.paths)} of {len(found.paths) + len(found.failures)} videos, "
         f"{found.features.shape[1]} numbers each, at S={found.scale.size}, {found.sampling}: {run.out}"
     )
+    tell_passed_over(paths)
     return 0 if not found.failures else 1
