@@ -107,7 +107,7 @@ def finetune_folder(
     judged = {record.label for record in test_records}
     if lost := [name for label, name in enumerate(classes) if label not in judged]:
         told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
-        _say(data, [f"no video is held out of {len(lost)} classes ({told}); they are not judged"])
+        _say(data, [f"no video is held out of: {told}; nothing is measured on such classes"])
     distinct = {(copies[r.path], r.start, r.end, r.label): r for r in train_records}
     kind, reason = _method(method, list(distinct.values()), classes)
     model, variant, metadata = read_subject(weights)
