@@ -6,6 +6,7 @@ import warnings
 from importlib import import_module
 
 from stretchysnake.allocator import keep_freed_memory
+from stretchysnake.shown import shown
 
 VERBS = {
     "quickstart": "make videos, train vanilla and static tokens, measure both over every scale, show a report",
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
+        verb = shown(verb)
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1)
@@ -60,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # spinning OpenMP pools cost milliseconds a call
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # no file name stops a verb in the middle of its lines
+            stream.reconfigure(errors="backslashreplace")
     keep_freed_memory()
     as_before = warnings.formatwarning
     if not os.environ.get("STRETCHYSNAKE_TRACEBACK"):
@@ -80,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         from stretchysnake.train.interrupt import TrainingInterrupted
 
         if isinstance(error, TrainingInterrupted):
-            print(f"\n{error}", file=sys.stderr)
+            print(f"\n{_in_lines(error)}", file=sys.stderr)
             return error.exit_code
         expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
         if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
@@ -93,14 +98,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _one_line(message, category, filename, lineno, line=None) -> str:
     """A warning without the line of ours that it came from."""
-    return f"warning: {message}\n"
+    return f"warning: {_in_lines(message)}\n"
 
 
 def _said(error: Exception) -> str:
     """An error in words; the operating system's name the file first and leave its number out."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"file ({error.filename}): {error.strerror.lower()}"
-    return str(error)
+        return f"file ({shown(error.filename)}): {error.strerror.lower()}"
+    # a line end in our own messages belongs to a file's name
+    return _in_lines(error) if isinstance(error, RuntimeError) else shown(error)
+
+
+def _in_lines(text: object) -> str:
+    """A text of several lines without what a terminal would obey."""
+    return "\n".join(map(shown, str(text).split("\n")))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """How every verb reads its words and shows how far it is. The verbs are in verbs/."""
 
+import os
 import sys
 import time
 from dataclasses import asdict
+
+from stretchysnake.shown import shown
 
 
 def parsed(
@@ -47,7 +50,23 @@ def parsed(
     values = dict(vars(parser.instantiate(parser.parse_args(words))))
     values.pop("config", None)
     given = values.pop("paths", [])
-    return run_class(**values), given
+    values = {name: _at_home(value) for name, value in values.items()}
+    return run_class(**values), [_at_home(path) for path in given]
+
+
+def tell_passed_over(sources: list[str], *, classes: bool = False, file=None) -> None:
+    """Print what lies in these folders, or stands in these lists, and was not read; nothing when that is nothing."""
+    from stretchysnake.data.records import passed_over
+
+    told = str(passed_over(sources, classes=classes))
+    if told:
+        print(shown(told), file=file)
+
+
+def _at_home(value):
+    """A text that begins with ~/ as a path: a shell leaves it so behind a `=`, and a YAML file always does."""
+    is_home = isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if is_home else value
 
 
 class Progress:
@@ -58,7 +77,7 @@ class Progress:
 
     def __call__(self, text: object) -> None:
         """Print a text, or the text of a report."""
-        text = str(text)
+        text = shown(text)
         if self.terminal:
             print(f"\r\x1b[K{text[:150]}", end="", file=sys.stderr, flush=True)
             self.open = True

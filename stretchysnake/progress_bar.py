@@ -2,6 +2,8 @@
 
 import sys
 
+from stretchysnake.shown import shown
+
 
 class ProgressBar:
     """Shows the reports of a training (train/meter.py) as one bar; any other text stands in its place until then."""
@@ -15,16 +17,18 @@ class ProgressBar:
             "lr {task.fields[lr]}", "{task.fields[scale]}", "{task.fields[speed]} clips/s",
             "waits {task.fields[wait]}", "{task.fields[memory]}", "{task.fields[left]} left",
         )  # fmt: skip
-        columns = [TextColumn(field) for field in fields]
+        columns = [TextColumn(field, markup=False) for field in fields]
         self._progress = Progress(columns[0], BarColumn(bar_width=None), *columns[1:],
                                   console=Console(stderr=True), expand=True)  # fmt: skip
-        self._status = Progress(TextColumn("{task.description}"), console=self._progress.console)
+        self._status = Progress(
+            TextColumn("{task.description}", markup=False), console=self._progress.console
+        )
         self._shown, self._task = None, None
 
     def __call__(self, report) -> None:
         """`report` is a StepReport, or a text."""
         if isinstance(report, str):
-            self._show(self._status, description=report)
+            self._show(self._status, description=shown(report))
             return
         scale, left = report.scale, int(report.seconds_left)
         self._show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,21 @@ def unfinished_file(path: str | os.PathLike) -> Iterator[Path]:
 
     The content is on the disk before it is moved, so a reader sees the old file or the new one, even after a
     power cut. The unfinished file carries the process's number, so that two writers do not share one,
-    and the same ending.
+    and the same ending. Who may read the file is up to the umask, whoever writes it: safetensors puts a file of its
+    own there, which is the owner's alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        part.unlink(missing_ok=True)
+        part.touch()
+        mode = stat.S_IMODE(part.stat().st_mode)
+        part.unlink()
         yield part
         with open(part, "rb") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+                os.chmod(part, mode)
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
@@ -29,8 +37,11 @@ def unfinished_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8, to a file whole or not at all; folders on the way are made."""
+    """Write bytes, or text as UTF-8, to a file whole or not at all; folders on the way are made.
+
+    A file name that is not UTF-8 stands in the text with backslashes, as on the terminal: \\udce9.
+    """
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode(errors="backslashreplace")
     with unfinished_file(path) as part:
         part.write_bytes(content)

@@ -54,3 +54,12 @@ def test_bar_shows_all_numbers(monkeypatch):
     for text in ("checked 3 of 12 videos", "static_tokens", "30/60", "loss 1.234", "lr 1.0e-03", "T=8 S=32 P=8",
                  "41 clips/s", "waits 2%", "1.5 GiB", "1:01:40 left"):  # fmt: skip
         assert text in shown, text
+
+
+def test_a_name_in_brackets_is_no_markup(monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = ProgressBar()
+    bar("skipped [red]a[/nope]\x1b[2J.mp4")
+    bar.close()
+    assert r"skipped [red]a[/nope]\x1b[2J.mp4" in sys.stderr.getvalue()

@@ -30,3 +30,43 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
         part.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_a_file_is_up_to_the_umask_whoever_writes_it(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "plain.txt", "a")
+        with unfinished_file(tmp_path / "secret.bin") as part:  # as safetensors 0.8 and mkstemp do
+            os.close(os.open(part, os.O_CREAT | os.O_WRONLY, 0o600))
+        with unfinished_file(tmp_path / "open.bin") as part:
+            part.write_bytes(b"a")
+            part.chmod(0o666)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"plain.txt": mode, "secret.bin": mode, "open.bin": mode}
+
+
+def test_weights_can_be_read_by_those_the_umask_allows(tmp_path):
+    from stretchysnake.models.checkpoints import save_model
+    from stretchysnake.models.config import VideoMambaConfig
+    from stretchysnake.models.videomamba import VideoMamba
+
+    before = os.umask(0o027)
+    try:
+        save_model(tmp_path / "w.safetensors", VideoMamba(VideoMambaConfig.named("nano")))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_nothing_written_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError), unfinished_file(tmp_path / "a.txt"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_name_that_is_no_text_stands_in_a_text_with_backslashes(tmp_path):
+    write_whole(tmp_path / "a.txt", f"é {os.fsdecode(b'caf' + bytes([0xE9]))}")
+    assert (tmp_path / "a.txt").read_bytes() == "é caf\\udce9".encode()

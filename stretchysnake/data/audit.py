@@ -10,19 +10,23 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from stretchysnake.data.copies import Double, doubles_of, same_content
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
+from stretchysnake.data.folders import PassedOver
+from stretchysnake.data.lists import LIST_EXTENSIONS
 from stretchysnake.data.records import (
-    VIDEO_EXTENSIONS,
     VideoRecord,
     find_videos,
+    is_utf8,
+    passed_over,
+    place_of,
     read_records,
     write_records,
 )
@@ -60,11 +64,9 @@ def check(
     ValueError for a source that does not exist, a list that cannot be read, or `clean` without labels.
     """
     run = run or CheckRun(report=None)
-    paths, records, others = _listed(sources)
-    if run.clean and not records:
-        raise ValueError(
-            f"clean ({run.clean}) needs labels: give a list, or a folder with one sub-folder per class."
-        )
+    listed = _listed(sources)
+    paths, records = listed.paths, listed.records
+    _check_clean(run.clean, records)
     report = Path(run.report) if run.report else None
     known = known_verdicts(report) if report else {}
     found: dict[str, Verdict] = {}
@@ -93,8 +95,10 @@ def check(
         verdicts=verdicts,
         records=records,
         bad_records=list(_empty_windows(records, found)),
-        other_files=others,
+        passed_over=listed.passed,
         copies=_copies(verdicts),
+        doubles=listed.doubles,
+        shared=listed.shared,
         reused=reused,
         seconds=time.perf_counter() - started,
     )
@@ -111,30 +115,63 @@ def _absolute(record: VideoRecord) -> VideoRecord:
     return replace(record, path=os.path.abspath(record.path))
 
 
-def _listed(sources) -> tuple[list[str], list[VideoRecord], dict[str, int]]:
-    """(unique paths in order, labelled records, extensions of files passed over) of lists, folders and videos."""
-    paths: dict[str, None] = {}
-    records: list[VideoRecord] = []
-    others: Counter = Counter()
-    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
-        source = Path(source)
+def _check_clean(clean: str | None, records: Sequence[VideoRecord]) -> None:
+    """ValueError, before hours of decoding, for a clean list that could not be written."""
+    if clean and not records:
+        raise ValueError(
+            f"clean ({clean}) needs labels: give a list, or a folder with one sub-folder per class."
+        )
+    if clean and not clean.lower().endswith(".jsonl"):
+        odd = [record.path for record in records if not is_utf8(os.path.abspath(record.path))]
+        if odd:
+            raise ValueError(
+                f"clean ({clean}) cannot hold {odd[0]}, whose name is not UTF-8; give a name that ends in .jsonl"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """What lists, folders and videos name: unique paths in order, labelled records, what is passed over or doubled."""
+
+    paths: list[str]
+    records: list[VideoRecord]
+    passed: PassedOver
+    doubles: list[Double]
+    shared: list[str]
+
+
+def _listed(sources) -> _Listed:
+    sources = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    by_source: dict[Path, list[str]] = {}
+    labelled: dict[Path, list[VideoRecord]] = {}
+    for source in map(place_of, sources):
         if source.is_dir():
-            paths.update(dict.fromkeys(find_videos(source)))
-            for file in source.rglob("*"):
-                if file.is_file() and file.suffix.lower() not in VIDEO_EXTENSIONS:
-                    others[file.suffix.lower() or "no extension"] += 1
+            by_source[source] = find_videos(source)
             with suppress(ValueError):  # without class folders there is all but the clean list
-                records += read_records(source)
-        elif source.suffix.lower() in _LIST_EXTENSIONS or not source.exists():
-            listed = read_records(source)  # raises for what does not exist
-            records += listed
-            paths.update(dict.fromkeys(record.path for record in listed))
+                labelled[source] = read_records(source)
+        elif source.suffix.lower() in LIST_EXTENSIONS or not source.exists():
+            labelled[source] = read_records(source)  # raises for what does not exist
+            by_source[source] = [record.path for record in labelled[source]]
         else:
-            paths[str(source)] = None
-    return list(paths), records, dict(sorted(others.items()))
-
-
-_LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")
+            by_source[source] = [str(source)]
+    paths = list(dict.fromkeys(path for listed in by_source.values() for path in listed))
+    content = same_content(paths)
+    doubles = [
+        double
+        for source, records in labelled.items()
+        for double in doubles_of(source, records, content)
+    ]
+    owners: dict[str, dict[str, None]] = {}
+    for source, listed in by_source.items():
+        for path in listed:
+            owners.setdefault(content[path], {})[str(source)] = None
+    return _Listed(
+        paths=paths,
+        records=[record for records in labelled.values() for record in records],
+        passed=passed_over(sources),
+        doubles=doubles,
+        shared=[path for path, names in owners.items() if len(names) > 1],
+    )
 
 
 def _verdicts(paths: Sequence[str], run: CheckRun) -> Iterator[Verdict]:

@@ -34,6 +34,7 @@ from stretchysnake.data.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.transforms import resize_frames
 from stretchysnake.data.video import probe, read_frames
 from stretchysnake.flexibility import Scale
+from stretchysnake.shown import shown
 
 
 def _indices(
@@ -304,7 +305,7 @@ def open_clips(
             limits=limits,
         )
     for _, error in clips.failures:
-        print(f"skipped {error}", file=sys.stderr)
+        print(f"skipped {shown(error)}", file=sys.stderr)
     if not clips.records:
         raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")
     return clips

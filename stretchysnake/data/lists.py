@@ -1,5 +1,6 @@
-"""List files -> rows of text: comma, tab or space separated, or JSON lines, found out by looking.
+"""List files -> rows of text: comma, tab, semicolon or space separated, or JSON lines, found out by looking.
 
+Lines that begin with # are comments.
 Every error names file, line, column, what was found, what was expected and the fix.
 """
 
@@ -13,9 +14,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-VIDEO_EXTENSIONS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif")
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"),
+    *(
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".m2t",
+        ".vob",
+        ".m2v",
+        ".m1v",
+        ".mpe",
+        ".flv",
+        ".f4v",
+        ".qt",
+        ".mk3d",
+    ),
+    *(
+        ".wmv",
+        ".asf",
+        ".3gp",
+        ".3gpp",
+        ".3g2",
+        ".ogv",
+        ".ogm",
+        ".mxf",
+        ".divx",
+        ".xvid",
+        ".dv",
+        ".rm",
+    ),
+    *(".rmvb", ".y4m", ".nut", ".wtv", ".ivf"),
+)
+LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")
 
-_SEPARATORS = {"\t": "tab", ",": "comma", " ": "space"}
+_SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space"}
+_EXCEL_SEPARATOR = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)
 _PATH_THEN_LABEL = re.compile(
     rf"(.*(?:{'|'.join(map(re.escape, VIDEO_EXTENSIONS))}))\s+(.+)", re.IGNORECASE | re.DOTALL
 )
@@ -46,9 +80,34 @@ def read_text(source: Path) -> str:
         raise ValueError(f"{source} line {line}: {found}, {expected}") from None
 
 
+def without_comments(text: str, columns: Sequence[str]) -> tuple[str, int]:
+    """(the text with comment lines left blank, how many there were); the other lines keep their numbers.
+
+    A line that begins with # is a comment, unless it names a video at once (`#1.mp4,0`), continues a cell in quotes, or
+    is a header that marks itself so (`# path, label`).
+    """
+    parts = re.split(r"(\r\n|\r|\n)", text)
+    comments, quotes, begun = 0, 0, False
+    for place in range(0, len(parts), 2):
+        line = parts[place].lstrip()
+        if line.startswith("#") and quotes % 2 == 0:
+            words = {word for word in re.split(r"[\s,;]+", line.lstrip("# ").lower()) if word}
+            cells = [_guess(line, separator) for separator in _SEPARATORS]
+            if not begun and {"path", "label"} <= words <= set(columns):
+                parts[place] = line = line.lstrip("# ")
+            elif line[1:2].isspace() or not any(
+                found and is_video_name(found[0]) for found in cells
+            ):
+                parts[place] = line = ""
+                comments += 1
+        begun = begun or bool(line)
+        quotes += line.count('"')
+    return "".join(parts), comments
+
+
 def read_list(source: Path, columns: Sequence[str]) -> list[ListRow]:
     """The rows of a list file; without a header the cells are named by `columns`, in order."""
-    text = read_text(source)
+    text, _ = without_comments(read_text(source), columns)
     start = text.lstrip()[:1]
     if source.suffix.lower() in (".jsonl", ".ndjson") or start == "{":
         return _read_jsonl(source, text)
@@ -91,10 +150,16 @@ def _read_jsonl(source: Path, text: str) -> list[ListRow]:
 
 
 def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow]:
+    first, _, rest = text.partition("\n")
+    told = _EXCEL_SEPARATOR.fullmatch(
+        first
+    )  # spreadsheets write the separator into a line of its own
+    if told:
+        text = f"\n{rest}"
     lines = [line for line in text.splitlines()[:200] if line.strip()]
     if not lines:
         return []
-    separator = _sniff(lines)
+    separator = told[1] if told else _sniff(lines)
     rows = list(
         _space_rows(source, text) if separator == " " else _csv_rows(source, text, separator)
     )
@@ -114,6 +179,8 @@ def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow
     for number, cells in rows:
         if separator == " " and len(columns) > 2 and header:
             cells = " ".join(cells).split()
+        while len(cells) > most and not cells[-1]:  # a separator behind the last cell
+            cells = cells[:-1]
         if not fewest <= len(cells) <= most:
             expected = most if fewest == most else f"{fewest} to {most}"
             names = ", ".join(columns[:most])
@@ -140,7 +207,7 @@ def _sniff(lines: list[str]) -> str:
     }
     if max(begins.values()):
         return max(begins, key=begins.get)
-    return "\t" if "\t" in lines[0] else "," if "," in lines[0] else " "
+    return next(separator for separator in _SEPARATORS if separator in f"{lines[0]} ")
 
 
 def _guess(line: str, separator: str) -> list[str]:
@@ -156,6 +223,8 @@ def _header(source: Path, rows: list[tuple[int, list[str]]], separator: str) -> 
     if separator == " ":
         first = " ".join(first).split()
     names = [cell.strip().lower() for cell in first]
+    while names and not names[-1]:
+        names.pop()
     others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
     has_header = bool({"path", "label"} & set(names)) or (
         not any(map(is_video_name, first)) and 2 * others > len(rows) - 1

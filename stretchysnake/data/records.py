@@ -1,20 +1,32 @@
 """What a data set is: a list of `VideoRecord`, read from a folder with one sub-folder per class or from a list file.
 
-List files: comma, tab or space separated (found out by looking), or JSONL; with a header or without. Columns in order:
-`path, label[, class_name, group, split, start, end]`. Relative paths start at `root`, or else at the list's folder.
+List files: comma, tab, semicolon or space separated (found out by looking), or JSONL; with a header or without.
+Columns in order: `path, label[, class_name, group, split, start, end]`. Relative paths start at `root`, or else at the
+list's folder. What is read of a folder: folders.py.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from stretchysnake.data.lists import VIDEO_EXTENSIONS, ListRow, is_video_name, read_list
+from stretchysnake.data.folders import PassedOver, class_folders, videos_in
+from stretchysnake.data.lists import (
+    LIST_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    ListRow,
+    read_list,
+    read_text,
+    without_comments,
+)
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SUBSET_NAMES = {"train", "training", "val", "validation", "valid", "test", "testing"}
 
 
@@ -38,17 +50,50 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
     """Return the video files among `paths`; folders are searched to any depth, in sorted order."""
     found: list[str] = []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        path = Path(path)
+        path = place_of(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if is_video_name(p.name) and p.is_file())
+            passed = PassedOver()
+            inside = sorted(path / video for video in videos_in(path, passed))
             if not inside:
-                raise ValueError(_no_video(path))
+                raise ValueError(_no_video(path, passed))
             found += map(str, inside)
         elif path.exists():
             found.append(str(path))
         else:
             raise ValueError(f"{path}: no such file or folder; check the spelling.")
     return found
+
+
+def place_of(path: str | os.PathLike) -> Path:
+    """The path of a file or folder as a caller gave it, `~` expanded; ValueError for an address of the network."""
+    text = os.fspath(path)
+    if os.path.lexists(text):
+        return Path(text)
+    if _ADDRESS.match(text):
+        raise ValueError(
+            f"{text}: is an address, and videos are read from files; fetch it first and give the file's path."
+        )
+    return Path(os.path.expanduser(text))
+
+
+def passed_over(
+    sources: str | os.PathLike | Iterable[str | os.PathLike], *, classes: bool = False
+) -> PassedOver:
+    """What lies in these folders, or stands in these lists, and is not read.
+
+    `classes`: the folders are read as `read_records` does, one sub-folder per class.
+    """
+    passed = PassedOver()
+    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
+        source = place_of(source)
+        if source.is_dir() and classes:
+            class_folders(source, passed)
+        elif source.is_dir():
+            for _ in videos_in(source, passed):
+                pass
+        elif source.is_file() and (classes or source.suffix.lower() in LIST_EXTENSIONS):
+            passed.comments += without_comments(read_text(source), COLUMNS)[1]
+    return passed
 
 
 def read_records(
@@ -62,7 +107,7 @@ def read_records(
     `classes` fixes which name has which label, e.g. to read a test set with the train set's order; without it names are
     numbered in sorted order.
     """
-    source = Path(source)
+    source = place_of(source)
     if source.is_dir():
         return _read_folder(source, classes)
     if not source.exists():
@@ -89,39 +134,56 @@ def read_with_shared_labels(*sources: str | os.PathLike) -> list[list[VideoRecor
 
 
 def write_records(path: str | os.PathLike, records: Iterable[VideoRecord]) -> None:
-    """Write records as CSV with a header; `read_records` gives them back."""
+    """Write records as CSV with a header, or as JSON lines to a `.jsonl`; `read_records` gives them back.
+
+    ValueError for a CSV with a path that is not UTF-8; JSON lines hold every path.
+    """
     rows = [["" if value is None else value for value in asdict(r).values()] for r in records]
+    if Path(path).suffix.lower() == ".jsonl":
+        lines = [json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in rows]
+        with open(path, "w", encoding="ascii") as file:
+            file.writelines(lines)
+        return
     for row in rows:
-        try:
-            row[0].encode()
-        except UnicodeEncodeError:
+        if not is_utf8(row[0]):
             raise ValueError(
-                f"path ({row[0]!r}) must be UTF-8 to stand in a list; rename the file"
-            ) from None
-    # blanks around a path, and a lone carriage return, are kept only inside quotes
-    odd = any(row[0] != row[0].strip() or "\r" in "".join(map(str, row)) for row in rows)
+                f"path ({row[0]!r}) must be UTF-8 to stand in a CSV list; rename the file, or write the list to "
+                f"{Path(path).with_suffix('.jsonl')}"
+            )
+    # blanks around a path, a # before it, and a lone carriage return, are kept only inside quotes
+    odd = any(row[0] != row[0].strip() or row[0][:1] == "#" or "\r" in "".join(map(str, row))
+              for row in rows)  # fmt: skip
     quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=quoting)
         writer.writerows([COLUMNS, *rows])
 
 
-def _no_video(folder: Path) -> str:
-    return f"{folder}: found no video, expected files ending in {' '.join(e[1:] for e in VIDEO_EXTENSIONS)}."
+def is_utf8(path: str) -> bool:
+    """Whether a file's name is text; the names of some older systems are not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_video(folder: Path, passed: PassedOver) -> str:
+    endings = " ".join(ending[1:] for ending in VIDEO_EXTENSIONS)
+    told = f" ({passed})" if str(passed) else ""
+    return f"{folder}: found no video{told}, expected files ending in {endings}."
 
 
 def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecord]:
-    by_class = {}
-    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
-        videos = sorted(p for p in class_folder.rglob("*") if is_video_name(p.name) and p.is_file())
-        if videos:
-            by_class[class_folder.name] = videos
+    passed = PassedOver()
+    by_class = class_folders(folder, passed)
+    beside = by_class.pop("", [])
     if not by_class:
-        if any(is_video_name(p.name) for p in folder.iterdir()):
+        if beside:
             raise ValueError(
                 f"{folder}: found videos but no sub-folder per class, expected {folder.name}/CLASS/clip.mp4."
             )
-        raise ValueError(_no_video(folder))
+        raise ValueError(_no_video(folder, passed))
     if len(by_class) > 1 and {name.lower() for name in by_class} <= _SUBSET_NAMES:
         raise ValueError(
             f"{folder}: found the folders {', '.join(by_class)}, expected one folder per class; "
@@ -133,7 +195,7 @@ def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecor
             f"{folder}: found class folder {unknown[0]!r}, expected one of {sorted(labels)}."
         )
     return [
-        VideoRecord(str(video), labels[name], name)
+        VideoRecord(video, labels[name], name)
         for name, videos in by_class.items()
         for video in videos
     ]
@@ -141,6 +203,14 @@ def _read_folder(folder: Path, classes: Sequence[str] | None) -> list[VideoRecor
 
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
+
+
+def _under(root: Path, path: str) -> str:
+    """Where a list's path leads: below `root`, or from `/`; `~` is a home folder unless a file is called so."""
+    below = os.path.join(root, path)
+    if path.startswith("~") and not os.path.lexists(below):
+        return os.path.join(root, os.path.expanduser(path))
+    return below
 
 
 def _records(
@@ -165,11 +235,13 @@ def _records(
         path = row.cells.get("path", "")
         if not path.strip() or "\0" in path:
             fail(row, "path", "a file name; fill it in or delete the line.")
+        if _ADDRESS.match(path) and not os.path.lexists(os.path.join(root, path)):
+            fail(row, "path", "a file of this machine; fetch the videos first and name the files.")
         if label == "":
             fail(row, "label", "a class name or an integer; fill it in or delete the line.")
         if named and label not in numbers:
             fail(row, "label", f"one of the classes {', '.join(names)[:80]}; fix the name.")
-        if not named and not (_is_integer(label) and 0 <= len(label) <= 9 and int(label) >= 0):
+        if not named and not (_is_integer(label) and len(label) <= 18 and int(label) >= 0):
             expected = (
                 "an integer of 0 or more, as in the other lines; fix it or use names throughout."
             )
@@ -192,7 +264,7 @@ def _records(
             class_name = names[int(label)]
         records.append(
             VideoRecord(
-                path=os.path.join(root, path),
+                path=_under(root, path),
                 label=numbers[label] if named else int(label),
                 class_name=class_name,
                 group=row.cells.get("group", ""),

@@ -7,8 +7,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stretchysnake.data.copies import Double
 from stretchysnake.data.decode_error import ERROR_KINDS
+from stretchysnake.data.folders import PassedOver
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.shown import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +46,14 @@ class Audit:
     """Labelled records, where the source has labels."""
     bad_records: list[tuple[VideoRecord, str]] = field(default_factory=list)
     """Records of good files whose start and end hold no frame, with the reason."""
-    other_files: dict[str, int] = field(default_factory=dict)
-    """Files in the folders that were not looked at: extension -> how many."""
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """What lies in the folders, or stands in the lists, and was not looked at."""
     copies: list[list[str]] = field(default_factory=list)
     """Groups of files with the same bytes."""
+    doubles: list[Double] = field(default_factory=list)
+    """What one source names twice; those with different labels are errors."""
+    shared: list[str] = field(default_factory=list)
+    """Files that two of the sources hold, by path or bytes."""
     reused: int = 0
     """Verdicts taken from an earlier check of the same, unchanged files."""
     seconds: float = 0.0
@@ -56,9 +63,25 @@ class Audit:
         return [verdict for verdict in self.verdicts if verdict.kind != "ok"]
 
     @property
+    def other_files(self) -> dict[str, int]:
+        """Files in the folders that are no videos: ending -> how many."""
+        return dict(sorted(self.passed_over.endings.items()))
+
+    @property
+    def contradictions(self) -> list[Double]:
+        """Files that one source names with different labels."""
+        return [double for double in self.doubles if double.contradicts]
+
+    @property
+    def sound(self) -> bool:
+        """Whether every file is good and every label believable."""
+        return not (self.bad or self.bad_records or self.contradictions)
+
+    @property
     def good_records(self) -> list[VideoRecord]:
-        """The labelled records of good files."""
+        """The labelled records of good files whose labels do not contradict one another."""
         unusable = {verdict.path for verdict in self.bad}
+        unusable |= {path for double in self.contradictions for path in double.paths}
         wrong = {id(record) for record, _ in self.bad_records}
         return [r for r in self.records if r.path not in unusable and id(r) not in wrong]
 
@@ -76,7 +99,10 @@ class Audit:
             "seconds": round(self.seconds, 1),
             "clips_per_class": dict(sorted(labels.items())),
             "copies": self.copies,
+            "doubles": [double.as_json() for double in self.doubles],
+            "shared": self.shared,
             "other_files": self.other_files,
+            "passed_over": self.passed_over.as_json(),
             "bad_records": [{**asdict(r), "reason": reason} for r, reason in self.bad_records],
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
         }
@@ -126,17 +152,24 @@ def render_audit(audit: Audit, *, most: int = 50) -> str:
         lines.append(
             f"... and {len(odd) - most} more are read with a note; the report lists them all"
         )
+    lines += [str(double) for double in audit.doubles[:most]]
+    if len(audit.doubles) > most:
+        lines.append(f"... and {len(audit.doubles) - most} more named twice")
     if audit.copies:
         groups = len(audit.copies)
         lines.append(
             f"{groups} group(s) of files with the same bytes, e.g. {' = '.join(audit.copies[0][:3])}"
         )
-    if audit.other_files:
-        passed = ", ".join(f"{count} {name}" for name, count in audit.other_files.items())
-        lines.append(f"not looked at, for their extension: {passed}")
+    if audit.shared:
+        lines.append(
+            f"{len(audit.shared)} file(s) lie in more than one of the lists or folders, e.g. {audit.shared[0]}"
+        )
     counts = audit.counts()
     good = counts.pop("ok")
     kinds = "".join(f", {number} {kind}" for kind, number in counts.items())
+    if audit.contradictions:
+        kinds += f", {len(audit.contradictions)} with different labels"
     lines.append(f"{good} of {len(audit.verdicts)} videos are good{kinds} "
                  f"({audit.reused} known from before, {audit.seconds:.0f} s)")  # fmt: skip
-    return "\n".join(lines)
+    lines += [str(audit.passed_over)] if str(audit.passed_over) else []
+    return "\n".join(map(shown, lines))

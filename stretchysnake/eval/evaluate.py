@@ -22,6 +22,7 @@ from stretchysnake.eval.subject import read_subject
 from stretchysnake.eval.sweep import Subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import Row, environment
+from stretchysnake.shown import shown
 from stretchysnake.train.runtime import SINGLE, Runtime
 
 
@@ -109,7 +110,7 @@ def evaluate(
     if opened and runtime.is_first:
         for name, source in zip(("gallery", "queries"), opened, strict=True):
             for line in bad_lines(source, name):
-                print(line, file=sys.stderr)
+                print(shown(line), file=sys.stderr)
     return rows
 
 

@@ -107,7 +107,8 @@ def held_out(
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group or f"\0{place}", []).append(place)
-    left = labels.bincount(minlength=int(labels.max()) + 1)
+    _, labels = labels.unique(return_inverse=True)  # a label may be any number, counts are by place
+    left = labels.bincount()
     order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed)).tolist()
     names, held = sorted(members), torch.zeros(len(labels), dtype=torch.bool)
     wanted = max(1, round(share * len(labels)))

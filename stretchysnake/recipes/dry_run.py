@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.data.loader import batch_size_at
-from stretchysnake.data.records import read_records
 from stretchysnake.eval.cost import count_flops
 from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops import native_library
 from stretchysnake.train.checkpoint import checkpoints_in
+from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
@@ -150,9 +150,9 @@ def seconds_per_gflop(run: TrainRun, cost: RunCost, *, device: torch.device) -> 
 
 def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     """The lines to print; ValueError for what would stop the run at its start."""
-    records = read_records(run.data)
+    labelled = labelled_records(run)
+    records, classes = labelled.records, len(labelled.names)
     missing = [record for record in records if not Path(record.path).is_file()]
-    classes = 1 + max(record.label for record in records)
     if run.model.num_classes == 0:
         run = replace(run, model=run.model.but(num_classes=classes))
     device = runtime.device(run.device)

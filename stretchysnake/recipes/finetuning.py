@@ -1,5 +1,6 @@
 """A classifier from a folder per class: fine-tuned, or a probe or k-NN where there are too few clips for that."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stretchysnake.data.classes import Classes, number_classes
+from stretchysnake.data.copies import doubles_of, same_content, with_copies_grouped
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.loader import DecodedClips, DecodingLimits
-from stretchysnake.data.records import VideoRecord, read_records, write_records
+from stretchysnake.data.records import VideoRecord, is_utf8, place_of, read_records, write_records
 from stretchysnake.eval.classifier import KINDS, WEIGHTS, Classifier, save_classifier
 from stretchysnake.eval.features import FeatureSet, extract
 from stretchysnake.eval.probe import choose_strength, fit, held_out
@@ -18,6 +21,7 @@ from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.intervals import Interval, wilson_interval
 from stretchysnake.models.checkpoints import save_model
+from stretchysnake.shown import shown
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -76,21 +80,38 @@ def finetune_folder(
     """Make a classifier of the classes of a folder or list, write it into `out`, and judge it on a fifth held out.
 
     method "auto" takes what the smallest class has clips for: k-NN below 5, a linear probe below 20, else the whole
-    model is fine-tuned, in the weights' own variant. Videos held out train nothing; whole groups are held out together.
+    model is fine-tuned, in the weights' own variant. The classes are the labels that occur. Videos held out train
+    nothing; whole groups are held out together, and so are files with the same bytes.
     """
     if method not in ("auto", *KINDS):
         raise ValueError(f"method ({method!r}) must be one of: auto, {', '.join(KINDS)}")
-    records = read_records(data)
-    classes = _class_names(records)
+    numbered = number_classes(read_records(data))
+    classes = numbered.names
+    if len(classes) < 2:
+        raise ValueError(
+            f"data holds one class ({classes[0]}); give a folder with one sub-folder per class"
+        )
+    copies = same_content(record.path for record in numbered.records)
+    doubles = doubles_of(place_of(data), numbered.records, copies)
+    doubtful = [double for double in doubles if len(double.labels) > 1]
+    records = with_copies_grouped(numbered.records, copies)
+    _say(data, [*_notes(numbered, copies), *doubtful[:5]])
     labels = torch.tensor([record.label for record in records])
     held = held_out(labels, [record.group for record in records], seed=seed)
     if not held.any():
         raise ValueError(
-            f"data ({data}: {len(records)} videos) must have two videos of some class, to hold one out; add videos"
+            f"data ({data}: {len(records)} videos) must have two videos of some class, to hold one out"
+            + (", that are no copies or parts of one file" if records != numbered.records else "")
+            + "; add videos"
         )
     train_records = [r for r, out_ in zip(records, held.tolist(), strict=True) if not out_]
     test_records = [r for r, out_ in zip(records, held.tolist(), strict=True) if out_]
-    kind, reason = _method(method, train_records, classes)
+    judged = {record.label for record in test_records}
+    if lost := [name for label, name in enumerate(classes) if label not in judged]:
+        told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
+        _say(data, [f"no video is held out of: {told}; nothing is measured on such classes"])
+    distinct = {(copies[r.path], r.start, r.end, r.label): r for r in train_records}
+    kind, reason = _method(method, list(distinct.values()), classes)
     model, variant, metadata = read_subject(weights)
     native = variant.sets.native
     scale = eval_scale(
@@ -101,12 +122,11 @@ def finetune_folder(
     tensors: dict[str, Tensor] = {}
     failures: list[str] = []
     if kind == "finetune":
-        write_records(
-            folder / "train.csv",
-            [replace(r, path=str(Path(r.path).resolve())) for r in train_records],
-        )
+        absolute = [replace(r, path=str(Path(r.path).resolve())) for r in train_records]
+        ending = "csv" if all(is_utf8(record.path) for record in absolute) else "jsonl"
+        write_records(folder / f"train.{ending}", absolute)
         run = TrainRun(
-            data=str(folder / "train.csv"),
+            data=str(folder / f"train.{ending}"),
             out=out,
             variant=variant.name,
             sets=variant.sets,
@@ -144,13 +164,21 @@ def finetune_folder(
     )
 
 
-def _class_names(records: Sequence[VideoRecord]) -> list[str]:
-    names = {record.label: record.class_name or str(record.label) for record in records}
-    if len(names) < 2:
-        raise ValueError(
-            f"data holds one class ({next(iter(names.values()))}); give a folder with one sub-folder per class"
+def _say(data: str, notes: Sequence[object]) -> None:
+    for note in notes:
+        print(shown(f"{data}: {note}"), file=sys.stderr)
+
+
+def _notes(numbered: Classes, content: dict[str, str]) -> list[str]:
+    copies = [path for path, first in content.items() if path != first]
+    notes = list(numbered.notes)
+    if copies:
+        one = len(copies) == 1
+        notes.append(
+            f"{len(copies)} of {len(content)} files {'is a copy of another' if one else 'are copies of others'}, e.g. "
+            f"{copies[0]} = {content[copies[0]]}; copies are held out together"
         )
-    return [names.get(label, str(label)) for label in range(max(names) + 1)]
+    return notes
 
 
 def _method(method: str, records: Sequence[VideoRecord], classes: list[str]) -> tuple[str, str]:

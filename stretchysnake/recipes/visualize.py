@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.report.context import PictureFile, write_pictures_list
 from stretchysnake.report.export import write_pictures
 from stretchysnake.report.picture import Picture, pyplot
+from stretchysnake.shown import shown
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 if TYPE_CHECKING:
@@ -86,10 +88,10 @@ def told_apart(paths: Sequence[str | os.PathLike]) -> list[str]:
     """The files' names, each behind as many of its folders as it takes to tell them apart."""
     paths = [Path(path) for path in paths]
     for depth in range(1, 1 + max((len(path.parts) for path in paths), default=1)):
-        shown = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(shown)) == len(set(paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
             break
-    return shown
+    return list(map(shown, names))
 
 
 def write_activation_maps(
@@ -245,8 +247,10 @@ def default_sizes(size: int, patch_size: int) -> list[int]:
 
 
 def _file_names(videos: Sequence[str]) -> list[str]:
-    """The videos' stems, numbered where they repeat."""
-    stems = [Path(video).stem for video in videos]
+    """The videos' stems as they stand in names of files, numbered where they repeat; 100 letters of a long one."""
+    stems = [
+        re.sub(r"[^A-Za-z0-9._]+", "-", Path(video).stem)[:100].strip("-.") for video in videos
+    ]
     return [
         stem if stems.count(stem) == 1 else f"{number:04d}-{stem}"
         for number, stem in enumerate(stems)
@@ -254,7 +258,7 @@ def _file_names(videos: Sequence[str]) -> list[str]:
 
 
 def _class_names(records: Sequence[VideoRecord]) -> dict[int, str]:
-    names = {record.label: record.class_name or str(record.label) for record in records}
+    names = {record.label: shown(record.class_name or record.label) for record in records}
     return dict(sorted(names.items()))
 
 
@@ -269,4 +273,4 @@ def _tell(failed: list[str], skipped: list[str] | None) -> None:
         skipped += failed
         return
     for reason in failed:
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)

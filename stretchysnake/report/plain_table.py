@@ -8,6 +8,8 @@ import re
 import textwrap
 from dataclasses import dataclass
 
+from stretchysnake.shown import shown
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlainTable:
@@ -44,7 +46,7 @@ class PlainTable:
 
     def to_text(self) -> str:
         """Plain columns, the first to the left, and the note in lines of up to 100."""
-        lines = [self.head, *self.rows]
+        lines = [tuple(map(shown, line)) for line in (self.head, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         body = "\n".join(
             "  ".join(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stretchysnake.report.template import filled
+from stretchysnake.shown import shown
 from stretchysnake.whole_file import write_whole
 
 
@@ -60,7 +61,7 @@ def text_lines(hits: Sequence[ShownHit]) -> list[str]:
     for number, hit in enumerate(hits, 1):
         marks = f"  [{', '.join(hit.marks)}]" if hit.marks else ""
         place = time_range(hit.video.start, hit.video.end)
-        lines.append(f"{number:>3}  {hit.score:.4f}  {hit.video.path}  {place}{marks}")
+        lines.append(f"{number:>3}  {hit.score:.4f}  {shown(hit.video.path)}  {place}{marks}")
     return lines
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from stretchysnake.shown import shown
+
 
 def filled(template: str, filters: dict[str, Callable], **values: object) -> str:
     """The HTML text of a template beside this file. Every text among the values is escaped."""
@@ -15,8 +17,17 @@ def filled(template: str, filters: dict[str, Callable], **values: object) -> str
             "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
         ) from None
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_in_lines,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= filters
     source = Path(__file__).with_name(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(**values)
+
+
+def _in_lines(value: object) -> object:
+    """A text without control characters and halves of bytes, which a file's name may hold; markup as it is."""
+    return "\n".join(map(shown, value.split("\n"))) if type(value) is str else value

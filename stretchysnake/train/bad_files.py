@@ -12,6 +12,7 @@ from collections import deque
 
 from stretchysnake.data.bad_clips import bad_file_of
 from stretchysnake.data.loader import Batch
+from stretchysnake.shown import shown
 from stretchysnake.train.outputs import RunLog
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
@@ -102,7 +103,7 @@ class BadFileWatch:
                 else:  # not drawn yet
                     text += "another of its class takes its place when it is drawn"
             if file.outlook != "back" or known:
-                print(text, file=sys.stderr, flush=True)
+                print(shown(text), file=sys.stderr, flush=True)
             if self.log:
                 self.log(
                     "bad_file",

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from stretchysnake.models.checkpoints import save_weights
 from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.whole_file import unfinished_file
 
 FORMAT = "stretchysnake-checkpoint-1"
 WEIGHTS, TRAINING, STATE, MANIFEST = (
@@ -67,10 +68,8 @@ def write_checkpoint(
         _remove_leftovers(folder)
         partial.mkdir()
         save_weights(partial / WEIGHTS, weights, config, **metadata)
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in training.items()},
-            partial / TRAINING,
-        )
+        with unfinished_file(partial / TRAINING) as part:  # for its mode, the umask's
+            save_file({name: t.detach().cpu().contiguous() for name, t in training.items()}, part)
         (partial / STATE).write_text(json.dumps({**state, "step": step}))
         if write_slices:
             (partial / SLICES).mkdir()

@@ -33,9 +33,10 @@ def read_held_out(run: TrainRun, records: Sequence[VideoRecord]) -> list[VideoRe
     held = read_records(run.held_out)
     numbers = {record.class_name: record.label for record in records if record.class_name}
     known = {record.label for record in records}
-    if numbers and all(record.class_name for record in held):
-        lost = sorted({r.class_name for r in held} - numbers.keys())
-        held = [replace(r, label=numbers.get(r.class_name, -1)) for r in held]
+    if numbers:  # a number without a name is called by itself, as in data/classes.py
+        named = [replace(r, class_name=r.class_name or str(r.label)) for r in held]
+        lost = sorted({r.class_name for r in named} - numbers.keys())
+        held = [replace(r, label=numbers.get(r.class_name, -1)) for r in named]
     else:  # numbers without names
         lost = sorted({r.label for r in held} - known)
     if lost:

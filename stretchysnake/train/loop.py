@@ -20,13 +20,13 @@ from stretchysnake.data.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.records import read_records
 from stretchysnake.data.training_clips import open_training_clips
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.bad_files import BadFileWatch
 from stretchysnake.train.held_out import BEST, HeldOut, open_held_out
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
+from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
 from stretchysnake.train.meter import Meter, Progress
 from stretchysnake.train.nonfinite import describe
@@ -60,7 +60,8 @@ def train(
     is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     out = Path(run.out)
-    records = read_records(run.data)
+    classes = labelled_records(run)
+    records = classes.records
     key = run_key(run, records)
     done = finished_run(out, key)
     if done is not None:
@@ -70,7 +71,8 @@ def train(
                 "measure its weights with stretchysnake evaluate"
             )
         return done
-    classes = _num_classes(run, 1 + max(record.label for record in records))
+    for note in classes.notes:
+        runtime.say(f"{run.data}: {note}")
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
@@ -87,7 +89,7 @@ def train(
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None
     _refuse_unequal_records(clips, runtime)
     torch.manual_seed(run.seed)
-    model = VideoMamba(replace(run.model, num_classes=classes))
+    model = VideoMamba(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
         for note in load_weights(model, read_checkpoint(run.weights)[0]):
             runtime.say(f"{run.weights}: {note}")
@@ -252,17 +254,6 @@ def _explain_compiling(error: BaseException, run: TrainRun) -> None:
             f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
             "Set compile to false to train without"
         ) from None
-
-
-def _num_classes(run: TrainRun, in_data: int) -> int:
-    if run.model.num_classes == 0:
-        return in_data
-    if run.model.num_classes < in_data:
-        raise ValueError(
-            f"model.num_classes ({run.model.num_classes}) must cover the data's labels 0..{in_data - 1}; "
-            f"use {in_data}, or 0 to take it from the data"
-        )
-    return run.model.num_classes
 
 
 def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:

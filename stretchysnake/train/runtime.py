@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stretchysnake.shown import shown
 from stretchysnake.train.sharding import is_sharded, shard
 
 PATIENCE = timedelta(days=7)
@@ -45,7 +46,7 @@ class Runtime:
     def say(self, text: str) -> None:
         """Print a line on standard error, once for all ranks."""
         if self.is_first:
-            print(text, file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
 
     def device(self, wanted: str) -> torch.device:
         """The device of this rank; `wanted` is "auto", "cpu" or "cuda"."""

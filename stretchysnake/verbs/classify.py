@@ -3,8 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.shown import shown
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = "stretchysnake classify new.mp4 holiday/ --model runs/my-classes -k 3"
@@ -58,11 +59,12 @@ def run(argv: list[str]) -> int:
     )
     progress.close()
     for _, reason in found.failures:
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)
     if found.paths:
         chances, order = classifier.probabilities(found.features).sort(1, descending=True)
         for path, chance, labels in zip(found.paths, chances.tolist(), order.tolist(), strict=True):
             best = list(zip(labels, chance, strict=True))[: run.k]
             told = ", ".join(f"{classifier.classes[label]} {100 * p:.1f} %" for label, p in best)
-            print(f"{path}: {told}")
+            print(shown(f"{path}: {told}"))
+    tell_passed_over(paths, file=sys.stderr)
     return 0 if not found.failures else 1

@@ -1,6 +1,7 @@
 """`stretchysnake data`: public benchmarks' lists, and a verdict per video."""
 
 from stretchysnake.command_line import Progress, parsed
+from stretchysnake.shown import shown
 
 EXAMPLES = (
     "stretchysnake data check clips/ --report check.json --clean clean.csv\n"
@@ -31,7 +32,7 @@ def _benchmark(argv: list[str]) -> int:
     if len(given) != 2:
         raise ValueError(f"data {argv[0]} ({' '.join(given)}) must name a benchmark and its folder")
     code, lines = act(run, *given)
-    print(*lines, sep="\n")
+    print(*map(shown, lines), sep="\n")
     return code
 
 
@@ -43,8 +44,8 @@ def _check(argv: list[str]) -> int:
     progress = Progress()
     audit = check(paths, run, progress=progress)
     progress.close()
-    print(render_audit(audit))
     for name, path in (("report", run.report), ("clean list", run.clean)):
         if path:
-            print(f"{name}: {path}")
-    return 1 if audit.bad or audit.bad_records else 0
+            print(f"{name}: {shown(path)}")
+    print(render_audit(audit))
+    return 0 if audit.sound else 1

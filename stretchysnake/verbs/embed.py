@@ -4,8 +4,9 @@ import os
 import sys
 from dataclasses import dataclass
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.shown import shown
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
@@ -88,12 +89,14 @@ def run(argv: list[str]) -> int:
     )
     progress.close()
     for _, reason in done.failures:  # the reason names the file
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)
     scale = done.settings.scale
     for path in done.repeated:
-        print(f"{path}: fewer than {scale.num_frames} frames, frames repeated", file=sys.stderr)
+        print(
+            f"{shown(path)}: fewer than {scale.num_frames} frames, frames repeated", file=sys.stderr
+        )
     for path in done.removed:
-        print(f"{path}: no longer there, removed from the index", file=sys.stderr)
+        print(f"{shown(path)}: no longer there, removed from the index", file=sys.stderr)
     windows = "" if run.window is None else f" in {done.num_rows} windows"
     print(
         f"{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
@@ -111,4 +114,5 @@ def run(argv: list[str]) -> int:
             note=lambda text: print(f"{run.store}: {text}", file=sys.stderr),
         )
         print(f"{run.store}: {written} rows written, {deleted} deleted")
+    tell_passed_over(paths)
     return 0 if not done.failures else 1

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, fields
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.eval.run import EvaluateRun
 from stretchysnake.verbs.plan import within_budget
 
@@ -55,4 +55,5 @@ def run(argv: list[str]) -> int:
             return 0
         print(render_text(rows))
         print(f"rows: {run.out}")
+        tell_passed_over([run.gallery, run.queries], classes=True)
     return 1 if run.on_error == "report" and incomplete(rows) else 0

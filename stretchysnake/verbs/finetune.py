@@ -3,8 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.shown import shown
 
 EXAMPLES = (
     "stretchysnake finetune clips/ --weights runs/mine/weights.safetensors -o runs/my-classes\n"
@@ -62,7 +63,7 @@ def run(argv: list[str]) -> int:
     )
     progress.close()
     for line in done.failures:
-        print(f"skipped {line}", file=sys.stderr)
+        print(f"skipped {shown(line)}", file=sys.stderr)
     low, high = done.interval
     found = (
         f"{100 * done.accuracy:.1f} % of {len(done.labels)} videos held out are right "
@@ -78,8 +79,9 @@ def run(argv: list[str]) -> int:
     write_confusion_page(
         f"{run.out}/report.html", table, reason=done.reason, found=found, wrong=wrong
     )
-    print(done.reason)
+    print(shown(done.reason))
     print(found)
     print(table.to_text())
     print(f"model: {run.out}, report: {run.out}/report.html")
+    tell_passed_over(paths, classes=True)
     return 0 if not done.failures else 1

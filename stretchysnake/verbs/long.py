@@ -4,8 +4,9 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.shown import shown
 
 EXAMPLES = (
     "stretchysnake long lecture.mp4 --weights runs/mine/weights.safetensors --out features/ --frames_per_second 2\n"
@@ -64,9 +65,12 @@ def run(argv: list[str]) -> int:
     )
     progress.close()
     for _, reason in found.failures:  # the reason names the file
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)
     for path in found.repeated:
-        print(f"{path}: fewer different frames than asked for, frames repeated", file=sys.stderr)
+        print(
+            f"{shown(path)}: fewer different frames than asked for, frames repeated",
+            file=sys.stderr,
+        )
     if not found.paths:
         raise ValueError(
             f"none of the {len(found.failures)} videos could be read; nothing was written"
@@ -76,4 +80,5 @@ def run(argv: list[str]) -> int:
         f"{len(found.paths)} of {len(found.paths) + len(found.failures)} videos, "
         f"{found.features.shape[1]} numbers each, at S={found.scale.size}, {found.sampling}: {run.out}"
     )
+    tell_passed_over(paths)
     return 0 if not found.failures else 1

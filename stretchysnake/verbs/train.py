@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 
 EXAMPLES = (
     "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
@@ -64,4 +64,5 @@ def run(argv: list[str]) -> int:
                 f"loss {result.final_loss:.3f} after {len(result.losses)} steps, {result.clips} clips, "
                 f"{result.seconds:.0f} s\nweights: {result.weights}\nloss curve: {page}"
             )
+            tell_passed_over([run.data], classes=True)
     return 0

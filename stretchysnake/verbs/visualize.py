@@ -4,8 +4,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stretchysnake.command_line import Progress, parsed
+from stretchysnake.command_line import Progress, parsed, tell_passed_over
 from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.shown import shown
 
 EXAMPLES = (
     "stretchysnake visualize clip.mp4 --weights runs/a/weights.safetensors --weights runs/b/weights.safetensors "
@@ -43,11 +44,12 @@ def run(argv: list[str]) -> int:
     written, skipped = visualize(videos, **vars(run), progress=progress)
     progress.close()
     for reason in skipped:  # it names the file
-        print(f"skipped {reason}", file=sys.stderr)
+        print(f"skipped {shown(reason)}", file=sys.stderr)
     for path in written:
         if path.suffix == ".png":
             print(path)
     print(f"{len(written)} files: {Path(run.out)}; stretchysnake report ROWS --pictures {run.out}")
+    tell_passed_over(videos)
     return 1 if skipped else 0
 
 

@@ -1,6 +1,7 @@
 """`data check`: a verdict per file, nothing decoded twice, nothing left out in silence."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -43,7 +44,7 @@ def test_every_file_has_a_verdict_and_nothing_is_passed_over_in_silence(folder, 
     assert [[path[-8:] for path in group] for group in audit.copies] == [["/one.mp4", "copy.mp4"]]
     text = render_audit(audit)
     assert "3 of 5 videos are good, 1 truncated, 1 empty" in text
-    assert "empty.mp4: empty: the file has 0 bytes" in text and "1 .txt" in text
+    assert "empty.mp4: empty: the file has 0 bytes" in text and ".txt 1" in text
 
 
 def test_the_report_holds_all_of_it(folder, tmp_path):
@@ -107,6 +108,58 @@ def test_segments_outside_their_video_are_named(folder, tmp_path):
     (bad,) = audit.bad_records
     assert "between 9.0 s and 11.0 s" in bad[1]
     assert len(read_records(tmp_path / "clean.csv")) == 1
+
+
+def test_one_file_under_two_labels_is_an_error(folder, tmp_path, capsys):
+    video, other = folder / "a" / "one.mp4", folder / "b" / "two é.mkv"
+    os.symlink(video, tmp_path / "link.mp4")
+    source = tmp_path / "list.csv"
+    source.write_text(f"{video},run\n{other},run\n{other},run\nlink.mp4,eat\n")
+    audit = check(source, run(tmp_path, clean=str(tmp_path / "clean.csv")))
+    assert audit.bad == [] and not audit.sound
+    assert [double.lines for double in audit.contradictions] == [(1, 4)]
+    text = render_audit(audit)
+    assert "are one file (lines 1, 4), with different labels: run, eat" in text
+    assert "two é.mkv is named 2 times (lines 2, 3)" in text
+    assert "3 of 3 videos are good, 1 with different labels" in text
+    assert [r.path for r in read_records(tmp_path / "clean.csv")] == [str(other)] * 2
+    assert cli.main(["data", "check", str(source), "--report", str(tmp_path / "r.json")]) == 1
+    assert "with different labels" in capsys.readouterr().out
+    source.write_text(f"{video},run\n{other},eat\n{other},eat\n")  # twice alike: told, no error
+    assert cli.main(["data", "check", str(source), "--report", str(tmp_path / "r.json")]) == 0
+
+
+def test_files_of_two_lists_are_told(folder, tmp_path):
+    video, copy = folder / "a" / "one.mp4", folder / "b" / "copy.mp4"
+    (tmp_path / "train.csv").write_text(f"{video},0\n")
+    (tmp_path / "test.csv").write_text(f"{copy},0\n")
+    audit = check([tmp_path / "train.csv", tmp_path / "test.csv"], run(tmp_path))
+    assert audit.shared == [str(video)] and audit.sound
+    assert "1 file(s) lie in more than one of the lists or folders" in render_audit(audit)
+
+
+def test_hidden_folders_and_links_are_passed_over_and_said_last(folder, tmp_path):
+    (folder / "__MACOSX" / "a").mkdir(parents=True)
+    (folder / "__MACOSX" / "a" / "._one.mp4").write_bytes(b"\0" * 24)
+    os.symlink("a", folder / "again")
+    audit = check(folder, run(tmp_path, quick=True))
+    assert {record.class_name for record in audit.records} == {"a", "b"}
+    assert render_audit(audit).splitlines()[-1] == (
+        "passed over: 1 file that is no video (.txt 1), 1 hidden folder (__MACOSX), "
+        "1 linked folder seen already (again)"
+    )
+    assert audit.as_json()["passed_over"]["links"] == ["again"]
+
+
+def test_a_clean_list_that_cannot_hold_a_name_is_refused_before_decoding(folder, tmp_path):
+    os.rename(folder / "a" / "one.mp4", os.fsencode(folder / "a") + b"/caf\xe9.mp4")
+    with pytest.raises(
+        ValueError, match=r"clean \(c.csv\) cannot hold .*give a name that ends in .jsonl"
+    ):
+        check(folder, run(tmp_path, clean="c.csv"))
+    audit = check(folder, run(tmp_path, clean=str(tmp_path / "c.jsonl")))
+    assert len(read_records(tmp_path / "c.jsonl")) == len(audit.good_records) == 3
+    assert r"caf\udce9.mp4" in render_audit(audit)
 
 
 def test_a_clean_list_needs_labels(tmp_path):

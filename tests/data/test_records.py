@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from stretchysnake.data.records import (
     VideoRecord,
     find_videos,
+    passed_over,
     read_records,
     read_with_shared_labels,
     write_records,
@@ -42,6 +44,20 @@ LISTS = {
         '{"path": "a.mp4", "label": 0}\n{"path": "b.mp4", "label": 1}',
     ),
     "no-extension": ("list.csv", "a.mp4,0\nb.mp4,1"),
+    "semicolon": ("list.csv", "a.mp4;0\nb.mp4;1\n"),
+    "semicolon-header-bom": ("list.csv", "\ufefflabel;path\r\n0;a.mp4\r\n1;b.mp4\r\n"),
+    "excel-says-its-separator": ("list.csv", "sep=;\r\npath;label\r\na.mp4;0\r\nb.mp4;1\r\n"),
+    "comment-first": ("list.txt", "# made by hand\na.mp4 0\nb.mp4 1\n"),
+    "comments-with-quotes": ("list.csv", '# it\'s "odd\npath,label\n  # b, "c\na.mp4,0\nb.mp4,1\n'),
+    "commented-out": ("list.csv", "# c.mp4,4\na.mp4,0\n#\nb.mp4,1\n"),
+    "comment-cr": ("list.csv", "# made by hand\rpath,label\ra.mp4,0\rb.mp4,1\r"),
+    "comment-jsonl": (
+        "list.jsonl",
+        '# {}\n{"path": "a.mp4", "label": 0}\n{"path": "b.mp4", "label": 1}',
+    ),
+    "comment-is-header": ("list.csv", "# label, path\n0,a.mp4\n1,b.mp4\n"),
+    "trailing-comma": ("list.csv", "path,label\na.mp4,0,\nb.mp4,1,\n"),
+    "trailing-commas-header": ("list.csv", "path,label,,\na.mp4,0,,\nb.mp4,1,,\n"),
     "jsonl": ("list.jsonl", '{"path": "a.mp4", "label": 0}\n{"path": "b.mp4", "label": 1}\n'),
 }
 
@@ -55,11 +71,21 @@ def test_list_formats_are_sniffed(tmp_path, name, text):
 
 @pytest.mark.parametrize(
     "name",
-    ["my clip.mp4", "-dash.mp4", "clip é.mp4", "片 段.webm", 'it\'s "5".avi', "a;b!(c)+.avi"],
+    [
+        "my clip.mp4",
+        "-dash.mp4",
+        "clip é.mp4",
+        "片 段.webm",
+        'it\'s "5".avi',
+        "a;b!(c)+.avi",
+        "#1.mp4",
+        "a.ts",
+    ],
 )
-@pytest.mark.parametrize("separator", [",", "\t", " "])
+@pytest.mark.parametrize("separator", [",", "\t", " ", ";"])
 def test_unusual_paths_are_kept(tmp_path, name, separator):
-    source = write(tmp_path / "list.txt", f"{name}{separator}3\n")
+    cell = f'"{name}"' if separator == ";" and ";" in name else name
+    source = write(tmp_path / "list.txt", f"{cell}{separator}3\n")
     assert pairs(read_records(source)) == [(name, 3)]
 
 
@@ -157,6 +183,17 @@ ERRORS = {
         "a.mp4 120 0\nb.mp4 90 1\n",
         r"line 1: found 3 space-separated cells, expected 2",
     ),
+    "address": (
+        "clips.csv",
+        "path,label\na.mp4,0\nhttps://x.org/b.mp4,1\n",
+        r"line 3 column 1 \(path\): found 'https://x.org/b.mp4', expected a file of this machine",
+    ),
+    "bucket": ("clips.csv", "s3://b/a.mp4,0\n", "found 's3://b/a.mp4', expected a file of this"),
+    "semicolon-cells": (
+        "clips.csv",
+        "path;label\na.mp4;0\nb.mp4\n",
+        "line 3: found 1 semicolon-separated cells",
+    ),
     "open-quote": ("clips.csv", 'a.mp4,0\n"b.mp4,1\n', "line 2: found a cell that cannot be read"),
     "nan": ("clips.csv", "path,label,start\na.mp4,1,nan\n", r"column 3 \(start\): found 'nan'"),
     "end-before-start": (
@@ -221,6 +258,47 @@ def test_find_videos_takes_files_and_folders(tmp_path):
     assert [path.removeprefix(f"{tmp_path}/") for path in found] == ["b.mp4", "deep/a.mkv", "b.mp4"]
     with pytest.raises(ValueError, match=r"nope: no such file or folder"):
         find_videos([tmp_path / "nope"])
+
+
+@pytest.mark.parametrize("read", [find_videos, read_records])
+def test_an_address_is_told_from_a_misspelt_path(tmp_path, read):
+    with pytest.raises(ValueError, match=r"s3://bucket/v.mp4: is an address, .* fetch it first"):
+        read("s3://bucket/v.mp4")
+
+
+def test_a_tilde_is_the_home_folder_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    source = write(tmp_path / "list.csv", "~/a.mp4,0\n~b.mp4,1\n")
+    assert [r.path for r in read_records(source)] == [
+        f"{tmp_path}/home/a.mp4",
+        f"{tmp_path}/~b.mp4",
+    ]
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "a.mp4").touch()
+    assert read_records(source)[0].path == f"{tmp_path}/~/a.mp4"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "c.mp4").touch()
+    assert find_videos("~/c.mp4") == [f"{tmp_path}/home/c.mp4"]
+
+
+def test_comments_of_a_list_are_counted(tmp_path):
+    text = '# one\na.mp4,0\n"#2.mp4",1\n#3.mp4,1\n # two\n"b\n# no\n.mp4",0\n'
+    source = write(tmp_path / "list.csv", text)
+    expected = [("a.mp4", 0), ("#2.mp4", 1), ("#3.mp4", 1), ("b\n# no\n.mp4", 0)]
+    assert pairs(read_records(source)) == expected
+    assert str(passed_over(source)) == "passed over: 2 comment lines"
+
+
+def test_json_lines_hold_names_that_are_no_text_and_csv_says_so(tmp_path):
+    name = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.mp4"))
+    records = [VideoRecord(name, 4, "é", start=0.5), VideoRecord(str(tmp_path / "# a.mp4"), 0)]
+    write_records(tmp_path / "list.jsonl", records)
+    assert read_records(tmp_path / "list.jsonl") == records
+    with pytest.raises(ValueError, match=r"must be UTF-8 to stand in a CSV .* list.jsonl"):
+        write_records("list.csv", records)
+    relative = [VideoRecord("# a.mp4", 0)]
+    write_records(tmp_path / "list.csv", relative)
+    assert pairs(read_records(tmp_path / "list.csv")) == [("# a.mp4", 0)]
 
 
 def test_a_missing_source_is_named(tmp_path):

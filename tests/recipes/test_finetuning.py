@@ -1,6 +1,7 @@
 """A classifier from a folder per class: the kind follows the number of clips, and what is written classifies alike."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +129,57 @@ def test_the_verbs(trained, clip_folder, tmp_path, capsys):
     (tmp_path / "out/weights.safetensors").write_bytes(trained[1].weights.encode())
     with pytest.raises(ValueError, match=r"weights\.safetensors is not the one it was made with"):
         load_classifier(out)
+
+
+def copied(clip_folder, root, times):
+    """The clips of two classes, each `times` over with the same bytes under other names."""
+    for label in ("class0", "class2"):
+        (root / label).mkdir(parents=True)
+        for clip in sorted((clip_folder / label).iterdir()):
+            for number in range(times):
+                shutil.copy(clip, root / label / f"{clip.stem} ({number}).mp4")
+    return root
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_copies_stand_on_one_side_and_count_once(trained, clip_folder, tmp_path, capsys, seed):
+    data = copied(clip_folder, tmp_path / "data", 3)
+    done = finetune_folder(
+        str(data), weights=trained[1].weights, out=str(tmp_path / "out"), num_frames=4, size=16, seed=seed
+    )  # fmt: skip
+    held = {Path(path).read_bytes() for path in done.paths}
+    others = {path.read_bytes() for path in data.rglob("*.mp4") if str(path) not in done.paths}
+    assert len(done.paths) == 3 and done.num_train == 21 and not held & others
+    assert done.kind == "knn" and "3 training clips in the smallest class" in done.reason
+    told = capsys.readouterr().err
+    assert "16 of 24 files are copies of others" in told and "held out together" in told
+
+
+def test_nothing_but_copies_leaves_nothing_to_judge(trained, clip_folder, tmp_path):
+    data = tmp_path / "data"
+    for label in ("class0", "class2"):
+        (data / label).mkdir(parents=True)
+        clip = next((clip_folder / label).iterdir())
+        for number in range(3):
+            shutil.copy(clip, data / label / f"{number}.mp4")
+    with pytest.raises(ValueError, match="that are no copies or parts of one file; add videos"):
+        finetune_folder(str(data), weights=trained[1].weights, out=str(tmp_path / "out"))
+
+
+def test_labels_with_gaps_are_classes_called_by_their_numbers(
+    trained, clip_folder, tmp_path, capsys
+):
+    clips = sorted(clip_folder.rglob("*.mp4"))
+    numbers = {"class0": 5, "class1": 705, "class2": 100_000_005}
+    lines = [f"{clip},{numbers[clip.parent.name]}" for clip in clips]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    done = finetune_folder(
+        str(tmp_path / "list.csv"), weights=trained[1].weights, out=str(tmp_path / "out"),
+        method="finetune", num_frames=4, size=16, steps=1, batch_size=4,
+    )  # fmt: skip
+    assert done.classes == ["5", "705", "100000005"] and len(done.confusion) == 3
+    assert "labels 5 to 100000005 are 3 classes" in capsys.readouterr().err
+    stored = load_classifier(tmp_path / "out")
+    assert stored.classes == done.classes and stored.model.config.num_classes == 3
+    true = [str(numbers[Path(path).parent.name]) for path in done.paths]
+    assert [done.classes[label] for label in done.labels] == true

@@ -12,30 +12,16 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from stretchysnake.data.folders import PassedOver, files_in
 from stretchysnake.data.lists import is_video_name, read_text
 
 _LIST_EXTENSIONS = (".txt", ".csv", ".json")
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Every file under `root`, relative, with '/'; linked folders are followed once."""
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        inside = os.path.relpath(folder, root)
-        for file in files:
-            path = file if inside == "." else os.path.join(inside, file)
-            yield path.replace(os.sep, "/")
-
-
-def _videos_and_lists(root: str) -> tuple[list[str], list[str]]:
+def _videos_and_lists(root: str, passed: PassedOver) -> tuple[list[str], list[str]]:
     videos, lists = [], []
-    for path in _walk(root):  # there may be millions of extracted frames, too many to keep
+    # there may be millions of extracted frames, too many to keep
+    for path in files_in(root, passed):
         if is_video_name(path):
             videos.append(path)
         elif path.lower().endswith(_LIST_EXTENSIONS):
@@ -67,11 +53,12 @@ class Tree:
         for folder in (self.root, self.annotations):
             if not os.path.isdir(folder):
                 raise ValueError(f"{folder}: no such folder; give the folder that holds {name}")
-        self.videos, self._lists = _videos_and_lists(self.root)
+        passed = PassedOver()
+        self.videos, self._lists = _videos_and_lists(self.root, passed)
         if annotations is not None:
-            _, self._lists = _videos_and_lists(self.annotations)
+            _, self._lists = _videos_and_lists(self.annotations, PassedOver())
         self.doubles: dict[str, list[str]] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = [str(passed)] if str(passed) else []
 
     def find(self, *names: str) -> Path | None:
         """The official file whose path ends with the first of `names` that is there; None without any."""
