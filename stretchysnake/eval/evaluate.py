@@ -14,11 +14,11 @@ from stretchysnake.eval.protocols import HEADS, KINDS, Protocol
 from stretchysnake.eval.resumed_sweep import resumed_sweep
 from stretchysnake.eval.retrieval import check_metrics
 from stretchysnake.eval.run import EvaluateRun
-from stretchysnake.eval.shares import refuse_unequal_records
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.eval.sweep import Subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import Row, environment
+from stretchysnake.train.identity import refuse_unequal_records
 from stretchysnake.train.runtime import SINGLE, Runtime
 
 

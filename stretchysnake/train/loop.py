@@ -3,7 +3,6 @@
 result = train(run)    # goes on from the last checkpoint in run.out, or starts; writes weights.safetensors, run.json
 """
 
-import hashlib
 import json
 import math
 import sys
@@ -18,7 +17,6 @@ import torch
 from stretchysnake.data.bad_clips import joined_summaries
 from stretchysnake.data.loader import (
     Batch,
-    Clips,
     DecodingLimits,
     batch_size_at,
     open_clips,
@@ -30,6 +28,7 @@ from stretchysnake.flexibility import scale_at
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.checkpoint import newest_good, read_state
+from stretchysnake.train.identity import key_in, refuse_unequal_records
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
 from stretchysnake.train.meter import Meter, Progress
@@ -40,7 +39,6 @@ from stretchysnake.train.outputs import (
     TrainResult,
     finished_run,
     result_of,
-    run_key,
     weights_metadata,
     write_finished,
     write_started,
@@ -58,12 +56,15 @@ def train(
 ) -> TrainResult:
     """Train as the run says, from the newest good checkpoint in run.out where there is one.
 
-    A finished run of the same digest and data is returned as it is. ValueError when run.out holds another run, which
-    is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
+    A finished run of the same settings and data (identity.py) is returned as it is. ValueError when run.out holds
+    another run, which is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     out = Path(run.out)
     records = read_records(run.data)
-    key = run_key(run, records)
+    key, notes = key_in(out, run, records)
+    key = runtime.from_first(key)  # times of change may differ where machines have copies
+    for note in notes:
+        _say(note, runtime)
     done = finished_run(out, key)
     if done is not None:
         return done
@@ -81,7 +82,7 @@ def train(
             limits=DecodingLimits(num_workers=run.num_workers),
             progress=progress,
         )
-    _refuse_unequal_records(clips, runtime)
+    refuse_unequal_records([clips], runtime)
     torch.manual_seed(run.seed)
     model = VideoMamba(replace(run.model, num_classes=classes))
     if run.weights is not None:
@@ -91,9 +92,10 @@ def train(
         model.double()
     state = new_state(model.to(device), run, runtime=runtime)
     if runtime.is_first:
-        write_started(out, run, key)
+        write_started(out, run, key, records)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
-    saver = Saver(out / "checkpoints", run, metadata=weights_metadata(run, key), key=key, log=log)
+    metadata = weights_metadata(run, key, records, classes)
+    saver = Saver(out / "checkpoints", run, metadata=metadata, key=key, log=log)
     _restore_newest(state, saver, run, runtime=runtime)
     steps = total_steps(run, len(clips))
     options = {
@@ -135,7 +137,8 @@ def train(
         "num_records_listed": len(records),
         "bad_files": {"left_out": [str(error) for _, error in clips.failures], **bad},
     }
-    return write_finished(out, run, key, state, weights=weights, average=average, data=data)
+    held = {"metadata": metadata, "weights": weights, "average": average}
+    return write_finished(out, run, key, state, **held, data=data)
 
 
 def fit(
@@ -254,16 +257,6 @@ def _num_classes(run: TrainRun, in_data: int) -> int:
             f"use {in_data}, or 0 to take it from the data"
         )
     return run.model.num_classes
-
-
-def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:
-    listed = json.dumps([[str(record.path), record.label] for record in clips.records])
-    seen = runtime.gather(hashlib.sha256(listed.encode()).hexdigest())
-    if len(set(seen)) > 1:
-        raise ValueError(
-            "ranks do not read the same videos: some files are readable on one machine and not on another; "
-            "compare the skipped files above"
-        )
 
 
 def _restore_newest(
