@@ -53,7 +53,11 @@ def convert(
         "changes": notes,
         "left_out": left_out_of(path),
     }
-    save_model(out, model, card=card)
+    # what one of our own files says of itself stays true, but for the names of a head that was replaced
+    run = read_checkpoint(path)[1].get("run", {})
+    if "num_classes" in changes:
+        run.pop("classes", None)
+    save_model(out, model, **{**run, "card": card})
     written = read_checkpoint(out)[0]
     state = model.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):
