@@ -186,7 +186,7 @@ def _of_these_weights(
     if not of_variant:
         names = ", ".join(sorted({row.model for row in rows})) or "none"
         raise ValueError(
-            f"rows hold no cell of these weights or their variant ({variant}), only of: {names}; make them with "
+            f"rows hold no cell of these weights' variant ({variant}), only of: {names}; make them with "
             "stretchysnake evaluate"
         )
     others = sorted({row.weights for row in of_variant if row.weights})
