@@ -53,11 +53,9 @@ def convert(
         "changes": notes,
         "left_out": left_out_of(path),
     }
-    # what one of our own files says of itself stays true, but for the names of a head that was replaced
     run = read_checkpoint(path)[1].get("run", {})
-    if "num_classes" in changes:
-        run.pop("classes", None)
-    save_model(out, model, **{**run, "card": card})
+    named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
+    save_model(out, model, card=card, **({"classes": run["classes"]} if named else {}))
     written = read_checkpoint(out)[0]
     state = model.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):
