@@ -132,7 +132,7 @@ def started_run(
         if given is not None:
             values[name] = given
         elif isinstance(values.get(name), str) and (began / values[name]).exists():
-            values[name] = str(began / values[name])
+            values[name] = str(began / values[name])  # an absolute one stays
     # The folder may have been moved since.
     run = TrainRun.from_dict({**values, "out": str(out)})
     for name in ("data", "weights"):
