@@ -60,6 +60,17 @@ def write_stamp(out: Path, stamp: DataStamp) -> None:
     write_whole(out / NAME, save(tensors, metadata={"records": stamp.records}))
 
 
+def with_missing_files(now: DataStamp, then: DataStamp | None) -> DataStamp:
+    """`now` with what `then` knows of files that are missing now: one that comes back must still be the same."""
+    if then is None or then.records != now.records or len(then.sizes) != len(now.sizes):
+        return now
+    gone = now.sizes == MISSING
+    held = {name: getattr(now, name).clone() for name in ("sizes", "times", "ends")}
+    for name, tensor in held.items():
+        tensor[gone] = getattr(then, name)[gone]
+    return DataStamp(records=now.records, **held)
+
+
 def read_stamp(out: Path) -> DataStamp | None:
     """The stamp of a run; None where it has none (earlier versions), ValueError when it is damaged."""
     path = out / NAME

@@ -47,7 +47,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         return key, []
     try:
         written = json.loads((out / ("run.json" if finished else "started.json")).read_text())
-        found, settings = written["digest"], dict(written["run"])
+        found, settings = str(written["digest"]), dict(written["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"out ({out}) holds a damaged run ({error}); remove it or choose another"
@@ -64,7 +64,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         if why := other_data(then, now, records):
             differing.append(f"data: {why}")
         notes = told(then, now)
-    elif found.split("-")[1] != _earlier_hash(before.data, run.data, records):
+    elif found.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
         differing.append("data: other paths or labels")
     else:
         notes = [

@@ -12,7 +12,12 @@ from torch import Tensor
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.models.checkpoints import save_weights
 from stretchysnake.results import environment
-from stretchysnake.train.data_stamp import data_stamp, write_stamp
+from stretchysnake.train.data_stamp import (
+    data_stamp,
+    read_stamp,
+    with_missing_files,
+    write_stamp,
+)
 from stretchysnake.train.identity import placed
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.state import TrainState
@@ -59,7 +64,7 @@ def write_started(out: Path, run: TrainRun, key: str, records: Sequence[VideoRec
     started = {"run": placed(run), "digest": key, "environment": environment()}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_stamp(out, data_stamp(records))
+        write_stamp(out, with_missing_files(data_stamp(records), read_stamp(out)))
         write_whole(out / "started.json", json.dumps(started, indent=1))
     except OSError as error:
         raise ValueError(

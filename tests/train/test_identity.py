@@ -96,9 +96,14 @@ def test_a_file_missing_now_is_said_and_does_not_end_the_run(run, monkeypatch, c
     stop_at(monkeypatch, 0)
     with pytest.raises(TrainingInterrupted):
         train(run)
-    os.unlink(read_records(run.data)[3].path)
+    path = Path(read_records(run.data)[3].path)
+    content = path.read_bytes()
+    path.unlink()
     assert len(train(run).losses) == 2
     assert "1 of 12 files were there when the run began and are missing" in capsys.readouterr().err
+    path.write_bytes(content + b"more")
+    with pytest.raises(ValueError, match=r"1 files have another size, first class0/3.mp4"):
+        train(run)
 
 
 def test_single_new_files_of_a_large_set_are_not_taken_for_copies(run):
