@@ -36,7 +36,7 @@ class Row:
     dataset: str
     """Name of the data set and suite, e.g. `motion-digits/short`."""
     model: str
-    """Name of the variant the model was trained with, e.g. `static_tokens`."""
+    """The variant it was trained with, e.g. `static_tokens`, or the name given to `evaluate --model`."""
     seed: int
     num_frames: int
     size: int
@@ -66,6 +66,8 @@ class Row:
     """Which queries were right, in their order, packed (comparison.pack_correct); "" for no shares."""
     queries: str = ""
     """Hash of the queries answered, in their order: rows with the same one can be paired."""
+    weights: str = ""
+    """Hash of the weights measured (with the head, where it was tested); "" in rows of earlier versions: unknown."""
     peak_mib: float | None = None
     """Most MiB that the tensors of one clip's forward pass hold at once, beside the weights."""
     picture: str = ""
@@ -187,13 +189,48 @@ def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each cell measured more than once (same model, seed, scale and metric)."""
+    """The last row of each cell measured more than once (same model, seed, scale and metric).
+
+    ValueError where one name and seed stand for several weights: cells of two models would override one another,
+    or be averaged.
+    """
+    rows = list(rows)
+    refuse_two_weights(rows)
     kept: dict[tuple, Row] = {}
     for row in rows:
         key = (row.protocol, row.dataset, row.metric, row.model, row.seed, row.num_frames, row.size)
         kept.pop(key, None)
         kept[key] = row
     return list(kept.values())
+
+
+def refuse_two_weights(rows: Iterable[Row]) -> None:
+    """ValueError where rows of one protocol, data set, model and seed are of several weights.
+
+    A row of an earlier version does not say its weights; they are known where another row of its run_id does. Beside
+    known ones it counts as another: its cells would fill the gaps of a model that it may not be of. Rows that all do
+    not say are taken as one model, as they always were.
+    """
+    rows = list(rows)
+    of_run = {row.run_id: row.weights for row in rows if row.weights}
+    found: dict[tuple, dict[str, Row]] = {}
+    for row in rows:
+        place = (row.protocol, row.dataset, row.model, row.seed)
+        weights = row.weights or of_run.get(row.run_id, "")
+        held = found.setdefault(place, {})
+        held.setdefault(weights, row)
+        if len(held) > 1:
+            first, second = (
+                f"{name or 'unknown ones'} (run {one.run_id})"
+                for name, one in list(held.items())[:2]
+            )
+            if "" in held:
+                second += ", some of an earlier version that did not note them; measure these again"
+            raise ValueError(
+                f"model {row.model}, seed {row.seed}, stands for two weights in the rows of {row.protocol} on "
+                f"{row.dataset}: {first} and {second}; name one of them when it is measured (stretchysnake evaluate "
+                "--model NAME), or leave its rows out"
+            )
 
 
 def native_cells(rows: Iterable[Row]) -> set[tuple[int, int]]:

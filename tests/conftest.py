@@ -92,10 +92,19 @@ def clip_folder(tmp_path_factory):
 
     The classes differ in the brightness of a moving square, so that a model can tell them apart.
     """
+    return write_clips(tmp_path_factory.mktemp("clips"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def query_folder(tmp_path_factory):
+    """Twelve more of the same classes, other files with other pixels: queries for clip_folder as gallery."""
+    return write_clips(tmp_path_factory.mktemp("queries"), seed=1)
+
+
+def write_clips(root, *, seed):
     from stretchysnake.data.video import write_video
 
-    root = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label, brightness in enumerate((60, 140, 230)):
         (root / f"class{label}").mkdir()
         for index in range(4):

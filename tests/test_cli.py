@@ -35,11 +35,11 @@ def test_verb_help_shows_an_example(verb, capsys):
     )
 
 
-def test_train_evaluate_report_embed_on_real_files(clip_folder, tmp_path, capsys):
+def test_train_evaluate_report_embed_on_real_files(clip_folder, query_folder, tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "--data", clip_folder, "--out", out, "--steps", 2, "--batch_size", 2) == 0
     weights = out / "weights.safetensors"
-    lists = ("--gallery", clip_folder, "--queries", clip_folder)
+    lists = ("--gallery", clip_folder, "--queries", query_folder)
     rows = tmp_path / "rows.jsonl"
     assert (
         run(

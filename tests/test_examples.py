@@ -51,9 +51,9 @@ def test_own_data_set(clip_folder, tmp_path, capsys):
     assert said.count("% of 3 queries") == 4
 
 
-def test_budget(trained, clip_folder, tmp_path, capsys):
+def test_budget(trained, clip_folder, query_folder, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
-    lists = {"gallery": str(clip_folder), "queries": str(clip_folder)}
+    lists = {"gallery": str(clip_folder), "queries": str(query_folder)}
     evaluate(
         EvaluateRun(weights=trained[1].weights, out=str(rows), frames=[4], sizes=[16, 32], **lists)
     )

@@ -8,6 +8,7 @@ from stretchysnake.results import (
     Row,
     append_rows,
     environment,
+    latest,
     read_rows,
     select,
 )
@@ -111,3 +112,48 @@ def test_environment_is_plain_text():
     found = environment()
     assert {"commit", "python", "torch", "numpy", "av", "cpu", "cores", "platform"} <= found.keys()
     assert all(isinstance(value, str) for value in found.values())
+
+
+def of(weights, run_id="r", **changes):
+    return row(weights=weights, run_id=run_id, **changes)
+
+
+def test_the_last_row_of_a_cell_counts():
+    first, second, other = of("a", value=0.1), of("a", value=0.2), of("a", size=64)
+    assert latest([first, other, second]) == [other, second]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [of("a"), of("b", "s")],
+        [of("a"), of("b", "s", size=64)],  # no cell in common: an average would mix them
+        [of("a"), of("b", "s", metric="map")],
+        [of("a", seed=1), of("a"), of("b", "s", seed=1)],
+    ],
+)
+def test_two_weights_of_one_name_and_seed_are_refused_by_their_hashes(rows):
+    with pytest.raises(
+        ValueError,
+        match=r"model vanilla, seed \d, stands for .* a \(run r\) and b \(run s\); name one",
+    ):
+        latest(rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "mine"}, {"seed": 1}, {"dataset": "other"}, {"protocol": "finetune"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_weights_of_another_place_are_no_conflict(change):
+    assert len(latest([of("a"), of("b", "s", **change)])) == 2
+
+
+def test_rows_that_do_not_say_their_weights():
+    old, new = of("", "r"), of("a", "s", size=64)
+    with pytest.raises(
+        ValueError, match=r"unknown ones \(run r\) and a \(run s\), some of an earlier"
+    ):
+        latest([old, new])
+    assert len(latest([old, of("a", "r", size=64)])) == 2  # its run's other rows say them
+    assert len(latest([old, of("", "s", size=64)])) == 2  # as it always was

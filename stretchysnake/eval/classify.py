@@ -5,7 +5,7 @@ Paper does not say how many views and crops; we take them as arguments. Paper do
 we use the classes' probabilities, because that is the usual test of the models it compares with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,8 @@ class Answers(NamedTuple):
     paths: list[str]
     labels: Tensor
     num_expected: int
+    segments: list[tuple[float | None, float | None]]
+    """(start, end) of each, as in a FeatureSet"""
 
 
 def check_head(model: VideoMamba, labels: Tensor) -> None:
@@ -48,11 +50,16 @@ def classify(
     num_views: int = 1,
     num_crops: int = 1,
     batch_size: int = 32,
+    wanted: Sequence[int] | None = None,
     progress: Callable[[str], None] | None = None,
     runtime: Runtime = SINGLE,
 ) -> Answers:
-    """The answers for every video of a clip source, in order; batch_size clips (not videos) at a time."""
-    check_head(model, clips.labels)
+    """The answers for every video of a clip source, in order; batch_size clips (not videos) at a time.
+
+    `wanted` is the output of the head that is right for each video (`head_labels`); without it, the label.
+    """
+    right = clips.labels if wanted is None else torch.tensor(wanted, dtype=torch.int64)
+    check_head(model, right)
     device = next(model.parameters()).device
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
@@ -91,5 +98,6 @@ def classify(
         raise ValueError(
             f"class scores at {scale} hold non-finite values, first of {paths[bad]}; the weights are damaged"
         )
-    labels = clips.labels[found]
-    return Answers(values.argmax(1) == labels, paths, labels, expected)
+    segments = [(clips.records[i].start, clips.records[i].end) for i in found]
+    hits = values.argmax(1) == right[found]
+    return Answers(hits, paths, clips.labels[found], expected, segments)

@@ -3,7 +3,6 @@
 B clips, L tokens, C width, Di inner width, S state size, R rank of Δ.
 """
 
-import os
 import time
 import weakref
 
@@ -58,21 +57,6 @@ def estimate_memory(config: VideoMambaConfig, scale: Scale, *, batch_size: int) 
     tokens = batch_size * (1 + scale.num_tokens // config.tubelet_size)
     pixels = batch_size * 3 * scale.num_frames * scale.size**2
     return 4 * tokens * (4 * C + widest) + 5 * pixels
-
-
-def available_memory() -> int:
-    """Bytes of memory this machine can still give (free plus reclaimable, where the system tells)."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 2**63 - 1  # the system does not tell; the allocation itself will
 
 
 def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -> float:

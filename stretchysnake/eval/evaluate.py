@@ -4,25 +4,29 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from stretchysnake.data.clips import Sampling
 from stretchysnake.data.loader import DecodingLimits, open_clips
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
+from stretchysnake.data.records_key import records_key
 from stretchysnake.data.seen_picture import checked_picture
 from stretchysnake.data.transforms import RESAMPLER
 from stretchysnake.eval.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features import check_labels
+from stretchysnake.eval.head_classes import head_labels
 from stretchysnake.eval.protocols import HEADS, KINDS, Protocol
 from stretchysnake.eval.resumed_sweep import resumed_sweep
 from stretchysnake.eval.retrieval import check_metrics
 from stretchysnake.eval.run import EvaluateRun
-from stretchysnake.eval.shares import refuse_unequal_records
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.self_matches import meetings, refuse_self_matches
+from stretchysnake.eval.subject import class_names, read_subject
 from stretchysnake.eval.sweep import Subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import Row, environment
 from stretchysnake.shown import shown
+from stretchysnake.train.identity import refuse_unequal_records
 from stretchysnake.train.runtime import SINGLE, Runtime
 
 
@@ -45,10 +49,15 @@ def evaluate(
     for num_frames, size in cells:
         eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
     lists = read_lists(run.gallery, run.queries)
+    if not run.allow_self:
+        refuse_self_matches(*lists)
     for protocol in protocols:
         if protocol.kind == "retrieval":
             check_metrics(protocol.metrics, num_gallery=len(lists[0]))
-    listed = [[(record.path, record.label, record.group) for record in one] for one in lists]
+    classes = class_names(model, metadata)
+    if set(HEADS) & set(run.protocols):
+        head_labels(classes, getattr(model.head, "out_features", 0), *lists)
+    listed = [records_key(one) for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
     sampling = Sampling(rule=run.sampling, stride=run.stride)
     choices = [listed, frames, RESAMPLER]  # earlier versions resized otherwise at test
@@ -58,6 +67,8 @@ def evaluate(
         choices.append([run.num_views, run.num_crops])
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
+    if run.allow_self:
+        choices.append("allow_self")
     settings = json.dumps(choices).encode()
     run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
     environment_now = environment()
@@ -66,11 +77,13 @@ def evaluate(
         variant=variant,
         seed=metadata.get("seed", 0),
         run_id=run_id,
+        name=run.model,
+        classes=classes,
         commit=environment_now.get("commit", ""),
         device=environment_now.get("cpu", ""),
     )
     dataset = run.dataset or Path(run.queries).stem
-    opened = []
+    opened, met = [], []
 
     def clips() -> tuple:
         if not opened:
@@ -88,8 +101,16 @@ def evaluate(
                     )
                     for records in lists
                 )
+                if runtime.is_first:
+                    met.append(meetings(*lists))
             refuse_unequal_records(opened, runtime)
         return tuple(opened)
+
+    def finished(row: Row) -> Row:
+        row = counted(row, run.on_error)
+        if row.metric == "gallery_top1":  # asks no query
+            return row
+        return replace(row, note="; ".join(filter(None, [row.note, *met[0].notes(row.protocol)])))
 
     limit = run.memory_limit_gib
     rows = resumed_sweep(
@@ -100,7 +121,7 @@ def evaluate(
         cells,
         protocols=protocols,
         patch_from=run.patch_from,
-        finish=lambda row: counted(row, run.on_error),
+        finish=finished,
         batch_size=run.batch_size,
         memory_limit=None if limit is None else int(limit * 2**30),
         feature_cache=run.feature_cache,
@@ -136,6 +157,8 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
                 "similarity": run.similarity,
                 "group_safe": run.group_safe,
             }
+        if kind not in HEADS:
+            settings["allow_self"] = run.allow_self
         if kind in HEADS:
             settings = {"num_views": run.num_views, "num_crops": run.num_crops}
         protocols.append(Protocol(kind=kind, **settings, **seen))

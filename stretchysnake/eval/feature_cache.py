@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
@@ -44,6 +45,7 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
         "views": VIEWS,
         "paths": features.paths,
         "groups": features.groups,
+        "segments": features.segments,
     }
     _manifest(path).unlink(missing_ok=True)
     write_whole(path, content)
@@ -78,6 +80,7 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
             Scale(**manifest["scale"]),
             manifest["num_expected"],
             manifest["model"],
+            [tuple(segment) for segment in manifest.get("segments", [])],
         )
     except (
         json.JSONDecodeError,
@@ -137,14 +140,10 @@ def cached_features(
 def features_key(weights: str, clips, scale: Scale) -> str:
     """32 hex digits for (weights, clips, scale, views, and what these see of the videos).
 
-    Clips of a frame cache are named by its key, a hash of their bytes; others by path, size and time of
-    change, so that an edited or replaced video is not mistaken for the old one.
+    Clips are named by `records_key`, with whole paths, which a stored FeatureSet holds. Those of a frame cache have
+    the cache's key, a hash of their bytes, instead of sizes and times of change.
     """
     cache = getattr(clips, "cache", None)
-    records = []
-    for record in clips.records:
-        content = None if cache is not None else _stamp(record.path)
-        records.append([*asdict(record).values(), content])
     described = {
         "version": VERSION,
         "weights": weights,
@@ -154,14 +153,9 @@ def features_key(weights: str, clips, scale: Scale) -> str:
         "scale": asdict(scale),
         "cache": cache.key if cache is not None else None,
         "failures": len(clips.failures),
-        "records": records,
+        "records": records_key(clips.records, whole_paths=True, files=cache is None),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-
-
-def _stamp(path: str) -> list[int]:
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _checked(path: str | os.PathLike) -> Path:

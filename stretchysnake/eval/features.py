@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,9 +29,13 @@ class FeatureSet:
     """Videos asked for; more than len(paths) when some could not be read."""
     model: str = ""
     """`model_hash` of the weights; "" where it is not known."""
+    segments: list[tuple[float | None, float | None]] = field(default_factory=list)
+    """(start, end) of each in seconds, None for the video's own; empty: all are whole videos."""
 
     def __post_init__(self):
         n = len(self.features)
+        if self.segments and len(self.segments) != n:
+            raise ValueError(f"segments ({len(self.segments)}) must be as many as features ({n})")
         if not (len(self.labels) == len(self.groups) == len(self.paths) == n):
             raise ValueError(
                 f"features ({n}), labels ({len(self.labels)}), groups ({len(self.groups)}) and paths "
@@ -45,11 +49,11 @@ class FeatureSet:
             )
 
 
-def model_hash(model: VideoMamba) -> str:
-    """16 hex digits that name the weights and the configuration that `features` depends on."""
+def model_hash(model: VideoMamba, *, head: bool = False) -> str:
+    """16 hex digits that name the weights and the configuration that `features` depends on; with `head`, logits."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith("head."):
+        if name.startswith("head.") and not head:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -98,6 +102,7 @@ def extract(
         scale,
         len(clips.records) + len(clips.failures),
         weights or model_hash(model),
+        [(record.start, record.end) for record in records],
     )
 
 

@@ -15,7 +15,8 @@ from stretchysnake.eval.classify import Answers
 from stretchysnake.eval.features import FeatureSet
 from stretchysnake.eval.nearest import SIMILARITIES
 from stretchysnake.eval.probe import probe
-from stretchysnake.eval.retrieval import check_metrics, retrieve
+from stretchysnake.eval.retrieval import check_metrics, retrieve, shared_places
+from stretchysnake.eval.self_matches import refusal
 from stretchysnake.intervals import bootstrap_interval, wilson_interval
 
 HEADS = ("finetune", "probe-sgd")
@@ -32,6 +33,8 @@ class Protocol:
     similarity: str = "cosine"
     group_safe: bool = False
     """Retrieval drops the gallery videos of a query's own group."""
+    allow_self: bool = False
+    """Queries may be videos of the gallery, which retrieval then leaves out of their own ranking; else refused."""
     num_views: int = 1
     """Clips of each video whose class probabilities are averaged; of HEADS."""
     num_crops: int = 1
@@ -88,6 +91,9 @@ class Protocol:
 
     def measure(self, gallery: FeatureSet, queries: FeatureSet) -> list[tuple[str, Tensor, str]]:
         """(metric, value of every query, note) for each metric; see `retrieve` and `probe`."""
+        same = shared_places(gallery, queries)
+        if same and not self.allow_self:
+            raise ValueError(refusal(len(same), len(queries.paths), queries.paths[same[0]]))
         if self.kind == "probe":
             return [("top1", *probe(gallery, queries))]
         found = retrieve(
@@ -96,6 +102,7 @@ class Protocol:
             self.metrics,
             similarity=self.similarity,
             group_safe=self.group_safe,
+            leave_out_self=bool(same),
         )
         return [(metric, values, "") for metric, values in found.items()]
 
@@ -106,6 +113,10 @@ def measured_fields(values: Tensor, asked: FeatureSet | Answers) -> dict:
     n, numbers = len(values), values.double().tolist()
     interval = wilson_interval(int(values.sum()), n) if share else bootstrap_interval(numbers)
     listed = list(zip(asked.paths, asked.labels.tolist(), strict=True))
+    if any(
+        segment != (None, None) for segment in asked.segments
+    ):  # parts of a file are other queries
+        listed = list(zip(listed, asked.segments, strict=True))
     return {
         "value": sum(numbers) / n,
         "low": interval.low,

@@ -26,8 +26,10 @@ def resumed_sweep(
     """The rows of every cell, protocol and metric, in that order: found in the file `path`, or measured and added.
 
     clips() gives (gallery, queries), and is called when something has to be measured. A row in the file counts
-    when it has the subject's run_id, this data set, and `belongs`. A measured row is written as `finish` makes
-    it. `options` are those of `sweep`. With several ranks, rank 0 reads, writes and returns the rows.
+    when it has the subject's run_id, name and weights (rows of earlier versions have none), this data set, and
+    `belongs`; one that did not fit in memory is tried again, as there may be more of it now. A measured row is
+    written as `finish` makes it. `options` are those of `sweep`. With several ranks, rank 0 reads, writes and
+    returns the rows.
     """
     cells, runtime = list(dict.fromkeys(cells)), options.get("runtime", SINGLE)
     asked = {
@@ -38,7 +40,9 @@ def resumed_sweep(
     }
     known = read_rows(path) if runtime.is_first and Path(path).exists() else []
     known = [row for row in known if row.run_id == subject.run_id and row.dataset == dataset]
-    rows = {_place(row): row for row in known if _place(row) in asked and belongs(row)}
+    known = [row for row in known if _place(row) in asked and _is_of(row, subject, asked)]
+    known = {_place(row): row for row in known if belongs(row)}
+    rows = {place: row for place, row in known.items() if row.status != "oom"}
     for cell in cells:
         wanted = [place for place in asked if place[2:] == cell and place not in rows]
         # rank 0 alone has read the file, and says what is missing
@@ -58,9 +62,16 @@ def resumed_sweep(
             **options,
         )
         for row in map(finish, measured):
-            append_rows(path, [row])
+            earlier = known.get(_place(row))
+            if row.status != "oom" or earlier is None or earlier.status != "oom":
+                append_rows(path, [row])
             rows[_place(row)] = row
     return [rows[place] for place in asked] if runtime.is_first else []
+
+
+def _is_of(row: Row, subject: Subject, asked: dict) -> bool:
+    weights = subject.row_weights(asked[_place(row)])
+    return row.model == subject.row_model and row.weights in ("", weights)
 
 
 def _place(row: Row) -> tuple:

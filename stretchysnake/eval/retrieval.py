@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stretchysnake.eval.features import FeatureSet, check_comparable
 from stretchysnake.eval.nearest import nearest, scores
+from stretchysnake.eval.self_matches import places
 
 METRICS = {
     "top1": "share of queries whose nearest gallery video has their label (the paper's)",
@@ -45,18 +46,24 @@ def retrieve(
     *,
     similarity: str = "cosine",
     group_safe: bool = False,
+    leave_out_self: bool = False,
 ) -> dict[str, Tensor]:
     """The value of every query (Q,) under each metric of METRICS: bool, and fp64 for "map".
 
     "gallery_top1" has a value for every gallery video instead. group_safe drops the gallery videos of a
-    query's own group (UCF101's groups, MotionDigits' actors). ValueError where the number would mean
+    query's own group (UCF101's groups, MotionDigits' actors), leave_out_self the query itself where the gallery
+    holds it. ValueError where the number would mean
     nothing: other scales or models, labels missing in the gallery, one class, no query.
     """
     check_comparable(gallery, queries)
     check_metrics(metrics, num_gallery=len(gallery.paths))
-    exclude = _group_ids(queries, gallery) if group_safe else None
-    if group_safe:
-        _check_reachable(gallery, queries)
+    exclude = None
+    if group_safe or leave_out_self:
+        _check_groups(group_safe, queries, gallery)
+        if group_safe and leave_out_self:
+            _check_one_group(queries, gallery)
+        exclude = _own_ids(queries, gallery, group_safe, leave_out_self)
+        _check_reachable(gallery, queries, exclude, group_safe)
     ks = [int(name.split("@")[1]) for name in metrics if "@" in name]
     if "top1" in metrics:
         ks.append(1)
@@ -102,7 +109,8 @@ def gallery_hits(
     A video that is the only one of its class cannot be right and counts as wrong, at every scale alike.
     """
     if group_safe:
-        own, _ = _group_ids(gallery, gallery)
+        _check_groups(group_safe, gallery)
+        own, _ = _own_ids(gallery, gallery, group_safe, False)
         alone = own < 0  # without a group, a video still leaves itself out
         own = torch.where(alone, own.max().clamp(min=0) + 1 + torch.arange(len(own)), own)
     else:
@@ -142,27 +150,65 @@ def average_precision(
     return torch.cat(found)
 
 
-def _group_ids(queries: FeatureSet, gallery: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Group numbers of both sets; clips without a group get ids that meet no other: -1 and -2."""
-    numbers = {name: i for i, name in enumerate(sorted({*queries.groups, *gallery.groups} - {""}))}
-    if not numbers:
+def shared_places(gallery: FeatureSet, queries: FeatureSet) -> list[int]:
+    """The rows of the queries that are videos of the gallery: equal path, start and end."""
+    held = set(_places(gallery))
+    return [row for row, place in enumerate(_places(queries)) if place in held]
+
+
+def _places(features: FeatureSet) -> list[tuple]:
+    return places(features.paths, features.segments or [(None, None)] * len(features.paths))
+
+
+def _check_groups(group_safe: bool, *sets: FeatureSet) -> None:
+    if group_safe and not any(name for features in sets for name in features.groups):
         raise ValueError(
             "group_safe (True) needs groups, and no clip has one; add a column named group to the lists"
         )
-    return (
-        torch.tensor([numbers.get(name, -1) for name in queries.groups]),
-        torch.tensor([numbers.get(name, -2) for name in gallery.groups]),
+
+
+def _own_ids(
+    queries: FeatureSet, gallery: FeatureSet, group_safe: bool, leave_out_self: bool
+) -> tuple[Tensor, Tensor]:
+    """Ids of both sets, equal where a query must not find a gallery video; -1 and -2 meet no other.
+
+    The id is the group's where there is one, else the video's own.
+    """
+    named = []
+    for features in (queries, gallery):
+        own = _places(features) if leave_out_self else [None] * len(features.paths)
+        groups = features.groups if group_safe else [""] * len(features.paths)
+        named.append([group or place for group, place in zip(groups, own, strict=True)])
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(filter(None, named[0] + named[1])))}
+    return tuple(
+        torch.tensor([numbers.get(name, absent) for name in names], dtype=torch.int64)
+        for names, absent in zip(named, (-1, -2), strict=True)
     )
 
 
-def _check_reachable(gallery: FeatureSet, queries: FeatureSet) -> None:
-    groups: dict[int, set[str]] = {}
-    for label, group in zip(gallery.labels.tolist(), gallery.groups, strict=True):
-        groups.setdefault(label, set()).add(group)
+def _check_one_group(*sets: FeatureSet) -> None:
+    """ValueError when a video has two groups: its group would not leave the video itself out."""
+    groups: dict[tuple, str] = {}
+    for features in sets:
+        for place, group in zip(_places(features), features.groups, strict=True):
+            if groups.setdefault(place, group) != group:
+                raise ValueError(
+                    f"{place[0]} must have one group in both lists, and has {groups[place]!r} and {group!r}"
+                )
+
+
+def _check_reachable(
+    gallery: FeatureSet, queries: FeatureSet, own: tuple, group_safe: bool
+) -> None:
+    of_class: dict[int, set[int]] = {}
+    for label, number in zip(gallery.labels.tolist(), own[1].tolist(), strict=True):
+        of_class.setdefault(label, set()).add(number)
     for place, label in enumerate(queries.labels.tolist()):
-        group = queries.groups[place]
-        if group and groups[label] == {group}:
-            raise ValueError(
-                f"query {queries.paths[place]}: every gallery video of its class (label {label}) is of "
-                f"its own group ({group}), which group_safe drops; leave the query out or use other groups"
-            )
+        if of_class[label] != {int(own[0][place])}:
+            continue
+        group = queries.groups[place] if group_safe else ""
+        what = f"of its own group ({group}), which group_safe drops" if group else "itself"
+        raise ValueError(
+            f"query {queries.paths[place]}: every gallery video of its class (label {label}) is {what}; "
+            f"leave the query out or use other {'groups' if group else 'videos'}"
+        )

@@ -21,6 +21,8 @@ class EvaluateRun:
     """T values; null means the native one."""
     sizes: list[int] | None = None
     """S values in pixels; null means the native one."""
+    model: str | None = None
+    """Name of the model in the rows, so that one report can hold several of one variant; null means the variant."""
     dataset: str | None = None
     """Name written into the rows; null means the name of the queries' file or folder."""
     protocols: list[str] = field(default_factory=lambda: ["retrieval"])
@@ -32,6 +34,8 @@ class EvaluateRun:
     """"cosine" or "l2"."""
     group_safe: bool = False
     """Retrieval skips the gallery videos of the query's own group."""
+    allow_self: bool = False
+    """Queries may be in the gallery too, each left out of its own ranking, and the note says so; else refused."""
     num_views: int = 1
     """Clips of each query whose class probabilities are averaged; of finetune and probe-sgd."""
     num_crops: int = 1
@@ -59,4 +63,5 @@ class EvaluateRun:
     rank_timeout: float = 600.0
     """Seconds that a rank waits for the others' share of a cell; what rank 0 measures alone is waited for."""
     memory_limit_gib: float | None = None
-    """A cell that needs more is written as OOM; null means what the machine has free."""
+    """A cell that needs more is written as OOM; null means what the device has free (on the CPU:
+    the machine, within its container's limit). Cells written as OOM are tried again by the next call."""

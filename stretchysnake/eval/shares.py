@@ -1,6 +1,5 @@
 """Clips of one evaluation shared out among the ranks of torchrun, and what they found put together again, in order."""
 
-import hashlib
 import json
 
 import torch
@@ -41,13 +40,3 @@ def agree_on_failure(error: Exception | None, runtime: Runtime) -> None:
     said = [text for text in runtime.gather("" if error is None else f"{error}") if text]
     if said:
         raise MemoryError(said[0])
-
-
-def refuse_unequal_records(sources, runtime: Runtime) -> None:
-    """ValueError when some rank can read other videos than another: shares would not fit together."""
-    listed = json.dumps([[str(r.path), r.label] for clips in sources for r in clips.records])
-    if len(set(runtime.gather(hashlib.sha256(listed.encode()).hexdigest()))) > 1:
-        raise ValueError(
-            "ranks do not read the same videos: some files are readable on one machine and not on another; "
-            "compare the skipped files above"
-        )

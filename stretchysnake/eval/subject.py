@@ -24,3 +24,21 @@ def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]
     config = model.config
     native = Scale(config.num_frames, config.image_size, config.patch_size)
     return model, variant_named("vanilla").using(ScaleSets(native=native)), metadata
+
+
+def class_names(model: VideoMamba, metadata: dict) -> list[str] | None:
+    """Names of the head's outputs, in order; None where the file does not say, or says one name twice."""
+    names = metadata.get("classes")
+    if names is None:
+        return None
+    outputs = getattr(model.head, "out_features", 0)
+    if (
+        not isinstance(names, list)
+        or len(names) != outputs
+        or not all(isinstance(n, str) for n in names)
+    ):
+        raise ValueError(
+            f"weights: the header's classes ({str(names)[:80]}) must be a list of {outputs} names, one for each "
+            "output of the head; the file is damaged or was not written by stretchysnake"
+        )
+    return names if len(set(names)) == len(names) else None

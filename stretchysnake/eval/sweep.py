@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 
+from stretchysnake.eval.available_memory import available_memory
 from stretchysnake.eval.classify import classify
 from stretchysnake.eval.cost import (
-    available_memory,
     count_flops,
     estimate_memory,
     measure_milliseconds,
@@ -15,6 +15,7 @@ from stretchysnake.eval.cost import (
 )
 from stretchysnake.eval.feature_cache import cached_features
 from stretchysnake.eval.features import model_hash
+from stretchysnake.eval.head_classes import head_labels
 from stretchysnake.eval.protocols import HEADS, Protocol, measured_fields
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
@@ -31,6 +32,10 @@ class Subject:
     variant: Variant
     seed: int
     run_id: str
+    name: str | None = None
+    """What the rows call the model; None means its variant."""
+    classes: Sequence[str] | None = None
+    """Names of the head's outputs, in order; None where the weights do not say."""
     commit: str = ""
     device: str = ""
 
@@ -38,6 +43,20 @@ class Subject:
     def weights(self) -> str:
         """The model_hash of its weights, computed once."""
         return model_hash(self.model)
+
+    @cached_property
+    def weights_and_head(self) -> str:
+        """The same with the head, which two trainings on one backbone differ in."""
+        return model_hash(self.model, head=True)
+
+    @property
+    def row_model(self) -> str:
+        """The field `model` of its rows."""
+        return self.name or self.variant.name
+
+    def row_weights(self, protocol: Protocol) -> str:
+        """The field `weights` of its rows: of what decides the number."""
+        return self.weights_and_head if protocol.kind in HEADS else self.weights
 
 
 def sweep(
@@ -69,7 +88,7 @@ def sweep(
         known = {
             "run_id": subject.run_id,
             "dataset": dataset,
-            "model": subject.variant.name,
+            "model": subject.row_model,
             "seed": subject.seed,
             "num_frames": num_frames,
             "size": size,
@@ -81,7 +100,8 @@ def sweep(
             "commit": subject.commit,
             "device": subject.device,
         }
-        limit = available_memory() if memory_limit is None else memory_limit
+        device = next(subject.model.parameters()).device
+        limit = available_memory(device) if memory_limit is None else memory_limit
         limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
         batch = batch_size
         while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
@@ -99,6 +119,7 @@ def sweep(
                     cached_features(subject.model, clips, scale, **options)
                     for clips in (queries, gallery)
                 )
+            wanted, told = head_wanted(subject, gallery, queries, protocols)
             answers = {
                 protocol: classify(
                     subject.model,
@@ -107,6 +128,7 @@ def sweep(
                     num_views=protocol.num_views,
                     num_crops=protocol.num_crops,
                     batch_size=batch,
+                    wanted=wanted,
                     progress=progress,
                     runtime=runtime,
                 )
@@ -126,14 +148,16 @@ def sweep(
                 error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
             for protocol in protocols if runtime.is_first else ():
                 for metric in protocol.metrics:
-                    place = _seen(protocol, patch_from, queries)
-                    yield Row(**known, **place, metric=metric, **_absent(queries, str(error)))
+                    place = {**_seen(protocol, patch_from, queries), "metric": metric}
+                    place["weights"] = subject.row_weights(protocol)
+                    yield Row(**known, **place, **_absent(queries, str(error)))
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
         for protocol in protocols:
             if protocol in answers:
                 views = f"{protocol.num_views} views x {protocol.num_crops} crops"
+                views = "; ".join(filter(None, [views, told]))
                 measured = [("top1", answers[protocol].right, views)]
             else:
                 measured = protocol.measure(stored, found)
@@ -143,6 +167,7 @@ def sweep(
                     **known,
                     **_seen(protocol, patch_from, queries),
                     metric=metric,
+                    weights=subject.row_weights(protocol),
                     **measured_fields(values, asked),
                     note="; ".join(filter(None, [*notes, note])),
                     created=_now(),
@@ -151,6 +176,17 @@ def sweep(
 
 class _DoesNotFit(RuntimeError):
     """A cell needs more memory than it may have."""
+
+
+def head_wanted(
+    subject: Subject, gallery, queries, protocols: Sequence[Protocol]
+) -> tuple[list[int] | None, str]:
+    """`head_labels` of the queries that can be read, where a protocol tests the head; (None, "") else."""
+    if not any(protocol.kind in HEADS for protocol in protocols):
+        return None, ""
+    known = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
+    outputs = getattr(subject.model.head, "out_features", 0)
+    return head_labels(subject.classes, outputs, known, queries.records)
 
 
 def protocol_name(protocol: Protocol, patch_from: str | None) -> str:

@@ -57,7 +57,9 @@ def convert(
         "changes": [note for note in notes if note not in found.notes],
         "left_out": found.left_out,
     }
-    save_model(out, model, card=card)
+    run = read_checkpoint(path)[1].get("run", {})
+    named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
+    save_model(out, model, card=card, **({"classes": run["classes"]} if named else {}))
     written = read_checkpoint(out)[0]
     state = model.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):

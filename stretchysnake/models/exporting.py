@@ -4,10 +4,11 @@ Both hold plain operations only, so they run without this package; the selective
 (ops/selective_scan_exported.py).
 """
 
+import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -60,11 +61,18 @@ class _Outputs(nn.Module):
 
 
 def export_program(
-    path: str | os.PathLike, model: VideoMamba, *, num_frames: int, size: int, patch_size: int
+    path: str | os.PathLike,
+    model: VideoMamba,
+    *,
+    num_frames: int,
+    size: int,
+    patch_size: int,
+    classes: Sequence[str] | None = None,
 ) -> Checked:
     """Write a torch.export program (.pt2) for a video (1, 3, T, H, W) of any T, H and W in `dynamic_ranges`.
 
     num_frames and size are those of the example it is traced with. The patch is fixed; positions are resized inside.
+    The names of the classes, where given, are the extra file classes.json (a list) of torch.export.load.
     Load with torch.export.load(path).module(). RuntimeError, and no file, where it cannot be traced or where
     what was written differs from the model by more than 1e-4 on the example and two other shapes.
     """
@@ -99,7 +107,8 @@ def export_program(
                     prefer_deferred_runtime_asserts_over_guards=True,
                 ),
             )
-            torch.export.save(program, part)
+            named = {} if classes is None else {"classes.json": json.dumps(list(classes))}
+            torch.export.save(program, part, extra_files=named)
             with (
                 warnings.catch_warnings()
             ):  # torch 2.11 reads weights from bytes that cannot be written
@@ -109,11 +118,18 @@ def export_program(
 
 
 def export_onnx(
-    path: str | os.PathLike, model: VideoMamba, *, num_frames: int, size: int, patch_size: int
+    path: str | os.PathLike,
+    model: VideoMamba,
+    *,
+    num_frames: int,
+    size: int,
+    patch_size: int,
+    classes: Sequence[str] | None = None,
 ) -> Checked:
     """Write an ONNX model for videos (1, 3, num_frames, size, size); weights are resized to this scale beforehand.
 
-    Inputs and outputs are named video, features and logits. RuntimeError, and no file, where onnx, onnxscript or
+    Inputs and outputs are named video, features and logits; the names of the classes, where given, are
+    the metadata property "classes" (a JSON list). RuntimeError, and no file, where onnx, onnxscript or
     onnxruntime is missing, where it cannot be converted, or where onnxruntime's outputs differ by more than 1e-4.
     """
     try:
@@ -138,7 +154,10 @@ def export_onnx(
 
     with unfinished_file(path) as part, torch.inference_mode(False), torch.no_grad():
         with _quiet():
-            _or_refused("torch.onnx", convert).save(part)
+            converted = _or_refused("torch.onnx", convert)
+            if classes is not None:
+                converted.model.metadata_props["classes"] = json.dumps(list(classes))
+            converted.save(part)
         if not any(node.op_type == "Scan" for node in onnx.load(part).graph.node):
             raise RuntimeError(f"{path} was refused: the scan is not one Scan node of the graph")
         session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])

@@ -65,7 +65,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     """
     from stretchysnake.data import motion_digits
     from stretchysnake.eval.resumed_sweep import resumed_sweep
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.subject import class_names, read_subject
     from stretchysnake.eval.sweep import Subject
     from stretchysnake.report.headlines import headlines, tiles
     from stretchysnake.report.page import write_overview_png, write_page
@@ -99,6 +99,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
             variant=variant,
             seed=seed,
             run_id=metadata["digest"],
+            classes=class_names(model, metadata),
             commit=env.get("commit", ""),
             device=env.get("cpu", ""),
         )

@@ -101,7 +101,7 @@ def _transferred(
 
 def _subject(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.subject import class_names, read_subject
     from stretchysnake.eval.sweep import Subject
     from stretchysnake.results import environment
 
@@ -112,6 +112,7 @@ def _subject(training: Training, weights: str, *, suffix: str = ""):
         variant=training.run.bound_variant,
         seed=training.seed,
         run_id=metadata["digest"] + suffix,
+        classes=class_names(model, metadata),
         commit=env.get("commit", ""),
         device=env.get("cpu", ""),
     )

@@ -116,14 +116,18 @@ def _measured(
     for model in MODELS[table]:
         borrowed = table == "A2" and model != "static_tokens"
         chosen = select(rows, model=model, protocol=BORROWED if borrowed else "retrieval")
+        parts = None
         if model == "vanilla" and table == "A3":
+            # Of each T its own vanilla: several weights in one table on purpose, so T by T.
             chosen = [row for row in chosen if home.get(row.run_id) == row.num_frames]
+            parts = [select(chosen, num_frames=t) for t in sorted(set(home.values()))]
         elif model == "vanilla" and in_paper:
             chosen = [r for r in chosen if home.get(r.run_id, NATIVE_FRAMES) == NATIVE_FRAMES]
         elif model == "vanilla":
             chosen = [row for row in chosen if row.run_id in main]
-        if chosen:
-            cells |= cells_of(chosen, dataset=dataset)
+        for part in parts or [chosen]:
+            if part:
+                cells |= cells_of(part, dataset=dataset)
     return {place: cell for place, cell in cells.items() if cell.status != "absent"}
 
 

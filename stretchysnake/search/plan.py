@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.eval.available_memory import available_memory
 from stretchysnake.eval.cost import (
-    available_memory,
     count_flops,
     estimate_memory,
     measure_peak_bytes,
     measure_times,
 )
+from stretchysnake.eval.features import model_hash
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.intervals import wilson_interval
@@ -96,8 +97,8 @@ def plan(
     model, variant, metadata = read_subject(weights)
     metric = "top1" if objective == "accuracy" else objective
     notes: list[str] = []
-    found = _accuracies(rows, variant.name, metric, dataset, metadata.get("seed"), notes)
-    dataset, accuracies = found
+    rows = _of_these_weights(rows, model, variant.name, notes)
+    dataset, accuracies = _accuracies(rows, metric, dataset, metadata.get("seed"), notes)
     estimates = estimated(accuracies)
     scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
     times, memory = _measured(model, scales, Path(weights), remeasure, notes, progress)
@@ -174,17 +175,32 @@ def choose(cells: Sequence[Cell], budget: Budget) -> tuple[Cell, str]:
     return best, reason
 
 
-def _accuracies(
-    rows: Sequence[Row], model: str, metric: str, dataset: str | None, seed, notes: list[str]
-) -> tuple[str, dict[tuple[int, int], tuple[float, int]]]:
-    """(data set, (T, S) -> (accuracy, queries)), over the weights' own seed where the rows have it."""
-    of_model = select(rows, model=model)
-    if not of_model:
+def _of_these_weights(
+    rows: Sequence[Row], model: VideoMamba, variant: str, notes: list[str]
+) -> list[Row]:
+    """The rows measured with these very weights, whatever their name; else those of their variant, and a note."""
+    own = select(rows, weights=(model_hash(model), model_hash(model, head=True)))
+    if own:
+        return own
+    of_variant = select(rows, model=variant)
+    if not of_variant:
         names = ", ".join(sorted({row.model for row in rows})) or "none"
         raise ValueError(
-            f"rows hold no cell of these weights' variant ({model}), only of: {names}; make them with "
+            f"rows hold no cell of these weights' variant ({variant}), only of: {names}; make them with "
             "stretchysnake evaluate"
         )
+    others = sorted({row.weights for row in of_variant if row.weights})
+    if others:
+        notes.append(
+            f"accuracy is of other weights of this variant ({', '.join(others[:4])}), not of these"
+        )
+    return of_variant
+
+
+def _accuracies(
+    of_model: Sequence[Row], metric: str, dataset: str | None, seed, notes: list[str]
+) -> tuple[str, dict[tuple[int, int], tuple[float, int]]]:
+    """(data set, (T, S) -> (accuracy, queries)), over the weights' own seed where the rows have it."""
     chosen = select(of_model, metric=metric, status="ok")
     if not chosen:
         metrics = ", ".join(sorted({row.metric for row in of_model}))
@@ -235,7 +251,7 @@ def _measured(
     }
     missing = {}
     for place, scale in scales.items():
-        if estimate_memory(model.config, scale, batch_size=1) > available_memory():
+        if estimate_memory(model.config, scale, batch_size=1) > available_memory(device):
             notes.append(f"T={place[0]} S={place[1]} does not fit in this machine's memory")
         elif names[place] not in held:
             missing[place] = scale

@@ -3,8 +3,6 @@
 result = train(run)    # goes on from the last checkpoint in run.out, or starts; writes weights.safetensors, run.json
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +13,6 @@ import torch
 
 from stretchysnake.data.loader import (
     Batch,
-    Clips,
     DecodingLimits,
     training_batches,
     training_steps,
@@ -25,6 +22,7 @@ from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.bad_files import BadFileWatch
 from stretchysnake.train.held_out import BEST, HeldOut, open_held_out
+from stretchysnake.train.identity import key_in, refuse_unequal_records
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
 from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
@@ -36,7 +34,6 @@ from stretchysnake.train.outputs import (
     TrainResult,
     finished_run,
     result_of,
-    run_key,
     weights_metadata,
     write_finished,
     write_started,
@@ -56,13 +53,16 @@ def train(
 ) -> TrainResult:
     """Train as the run says, from the newest good checkpoint in run.out where there is one.
 
-    A finished run of the same digest and data is returned as it is. ValueError when run.out holds another run, which
-    is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
+    A finished run of the same settings and data (identity.py) is returned as it is. ValueError when run.out holds
+    another run, which is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     out = Path(run.out)
     classes = labelled_records(run)
     records = classes.records
-    key = run_key(run, records)
+    key, notes = key_in(out, run, records)
+    key = runtime.from_first(key)  # times of change may differ where machines have copies
+    for note in notes:
+        runtime.say(note)
     done = finished_run(out, key)
     if done is not None:
         if run.held_out is not None and not (out / BEST).is_file():
@@ -87,7 +87,7 @@ def train(
             progress=progress,
         )
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None
-    _refuse_unequal_records(clips, runtime)
+    refuse_unequal_records([clips], runtime)
     torch.manual_seed(run.seed)
     model = VideoMamba(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
@@ -97,9 +97,9 @@ def train(
         model.double()
     state = new_state(model.to(device), run, runtime=runtime)
     if runtime.is_first:
-        write_started(out, run, key)
+        write_started(out, run, key, records)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
-    metadata = weights_metadata(run, key)
+    metadata = weights_metadata(run, key, classes.names)
     saver = Saver(out / "checkpoints", run, metadata=metadata, key=key, log=log)
     restore_first(state, saver, run, clips, runtime=runtime)
     told = {"metadata": metadata, "log": log, "runtime": runtime}
@@ -149,7 +149,8 @@ def train(
     }
     if measure is not None:
         data["held_out"] = measure.summary(state)
-    return write_finished(out, run, key, state, weights=weights, average=average, data=data)
+    held = {"metadata": metadata, "weights": weights, "average": average}
+    return write_finished(out, run, key, state, **held, data=data)
 
 
 def fit(
@@ -254,16 +255,6 @@ def _explain_compiling(error: BaseException, run: TrainRun) -> None:
             f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
             "Set compile to false to train without"
         ) from None
-
-
-def _refuse_unequal_records(clips: Clips, runtime: Runtime) -> None:
-    listed = json.dumps([[str(record.path), record.label] for record in clips.records])
-    seen = runtime.gather(hashlib.sha256(listed.encode()).hexdigest())
-    if len(set(seen)) > 1:
-        raise ValueError(
-            "ranks do not read the same videos: some files are readable on one machine and not on another; "
-            "compare the skipped files above"
-        )
 
 
 def _interrupted(

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"weights ({', '.join(paths)}) must be one file; export one after another")
     if not run.out.endswith((".pt2", ".onnx")):
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.subject import class_names, read_subject
     from stretchysnake.flexibility import eval_scale
     from stretchysnake.models.exporting import (
         TOLERANCE,
@@ -40,14 +40,19 @@ def run(argv: list[str]) -> int:
         export_program,
     )
 
-    model, variant, _ = read_subject(paths[0])
+    model, variant, metadata = read_subject(paths[0])
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=run.frames or native.num_frames, size=run.size or native.size
     )
     export = export_onnx if run.out.endswith(".onnx") else export_program
     found = export(
-        run.out, model, num_frames=scale.num_frames, size=scale.size, patch_size=scale.patch_size
+        run.out,
+        model,
+        num_frames=scale.num_frames,
+        size=scale.size,
+        patch_size=scale.patch_size,
+        classes=class_names(model, metadata),
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
     if export is export_program:

@@ -11,6 +11,7 @@ EXAMPLES = (
     "  stretchysnake train --config run.yaml --optim.lr 0.001\n"
     "  stretchysnake train pretrain_static_tokens --data k400.csv --out runs/k400 --dry-run\n"
     "  stretchysnake train --resume runs/mine\n"
+    "  stretchysnake train --resume runs/mine --data /new/place/clips.csv\n"
     "  torchrun --nproc-per-node 4 -m stretchysnake.cli train --config run.yaml"
 )
 FLAGS = ("--resume", "--dry-run")
@@ -22,14 +23,9 @@ def run(argv: list[str]) -> int:
 
     argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
     if "--resume" in argv:
-        if len(argv) != 2 or argv[0] != "--resume":
-            raise ValueError(
-                "--resume takes the folder of a started training and nothing else; "
-                "a run with other settings is a new run in another folder"
-            )
-        from stretchysnake.train.outputs import started_run
+        from stretchysnake.train.identity import started_run
 
-        run = started_run(Path(argv[1]))
+        run = started_run(**resumed(argv))
     else:
         defaults = None
         if argv and not argv[0].startswith("-"):
@@ -66,3 +62,17 @@ def run(argv: list[str]) -> int:
             )
             tell_passed_over([run.data], classes=True)
     return 0
+
+
+def resumed(argv: list[str]) -> dict:
+    """What `--resume RUN` says: the folder, and where data, weights or cache were moved to."""
+    words = [part for word in argv for part in (word.split("=", 1) if word[:2] == "--" else [word])]
+    names = {"--resume": "out", "--data": "data", "--weights": "weights", "--cache": "cache"}
+    options, values = words[::2], words[1::2]
+    if len(options) != len(values) or {*options} - {*names} or len({*options}) < len(options):
+        raise ValueError(
+            "--resume takes the folder of a started training and nothing else, but --data, --weights and --cache "
+            "where these were moved; a run with other settings is a new run in another folder"
+        )
+    found = {names[option]: value for option, value in zip(options, values, strict=True)}
+    return {**found, "out": Path(found["out"])}

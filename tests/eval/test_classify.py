@@ -80,11 +80,11 @@ def test_scores_without_meaning_are_refused(model, clip_folder, tmp_path):
         classify(model, clips, SCALE)
 
 
-def test_evaluate_tests_a_head_beside_other_protocols(trained, clip_folder, tmp_path):
+def test_evaluate_tests_a_head_beside_other_protocols(trained, clip_folder, query_folder, tmp_path):
     run = EvaluateRun(
         weights=trained[1].weights,
         gallery=str(clip_folder),
-        queries=str(clip_folder),
+        queries=str(query_folder),
         out=str(tmp_path / "rows.jsonl"),
         frames=[4],
         sizes=[32],

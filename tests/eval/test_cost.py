@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake import Scale, VideoMamba, VideoMambaConfig
 from stretchysnake.eval.cost import (
-    available_memory,
     count_flops,
     estimate_memory,
     measure_milliseconds,
@@ -74,10 +73,6 @@ def test_memory_estimate_is_near_the_measured_peak():
     measured = 1024 * int(found.stdout)
     estimate = estimate_memory(VideoMambaConfig.named("nano"), Scale(64, 64, 8), batch_size=8)
     assert measured / 1.7 < estimate < measured * 1.7
-
-
-def test_the_machine_tells_its_memory():
-    assert 2**27 < available_memory() < 2**50
 
 
 def test_measured_time_is_positive():

@@ -15,11 +15,11 @@ from stretchysnake.eval.run import EvaluateRun
 from stretchysnake.results import append_rows, read_rows
 
 
-def run_on(trained, clip_folder, out):
+def run_on(trained, clip_folder, query_folder, out):
     return EvaluateRun(
         weights=trained[1].weights,
         gallery=str(clip_folder),
-        queries=str(clip_folder),
+        queries=str(query_folder),
         out=str(out / "rows.jsonl"),
         frames=[4],
         sizes=[16, 32],
@@ -29,14 +29,14 @@ def run_on(trained, clip_folder, out):
 
 
 @pytest.fixture
-def run(trained, clip_folder, tmp_path):
-    return run_on(trained, clip_folder, tmp_path)
+def run(trained, clip_folder, query_folder, tmp_path):
+    return run_on(trained, clip_folder, query_folder, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def whole(trained, clip_folder, tmp_path_factory):
+def whole(trained, clip_folder, query_folder, tmp_path_factory):
     """The rows of the same run, never interrupted."""
-    return evaluate(run_on(trained, clip_folder, tmp_path_factory.mktemp("whole")))
+    return evaluate(run_on(trained, clip_folder, query_folder, tmp_path_factory.mktemp("whole")))
 
 
 def fixed(row):
@@ -56,7 +56,9 @@ def test_every_cell_protocol_and_metric_has_one_row(run):
     }
     for row in rows:
         assert row.low <= row.value <= row.high and row.peak_mib > 0 and row.num_queries == 12
-    assert rows[0].value == 1.0  # every query lies in the gallery
+    assert (
+        rows[0].value == 1.0
+    )  # no query is in the gallery; the classes differ in brightness alone
     assert paired_test(rows[0], rows[5]).p_value == 1
 
 
@@ -80,8 +82,8 @@ def test_an_interrupted_sweep_resumes_with_the_same_rows_and_no_cell_twice(
     monkeypatch.undo()
     assert [fixed(row) for row in evaluate(run)] == [fixed(row) for row in whole]
     assert (
-        len(list((tmp_path / "features").glob("*.safetensors"))) == 2
-    )  # one for both lists: the same
+        len(list((tmp_path / "features").glob("*.safetensors"))) == 4
+    )  # gallery and queries of two cells
     lines = read_rows(run.out)
     places = {(row.protocol, row.metric, row.num_frames, row.size) for row in lines}
     assert len(lines) == len(places) == 10

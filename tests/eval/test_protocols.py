@@ -1,5 +1,7 @@
 """What a protocol measures on two feature sets, and what it writes into a row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_retrieval import feature_set
@@ -9,7 +11,9 @@ from stretchysnake.eval.protocols import Protocol, measured_fields
 from stretchysnake.intervals import wilson_interval
 
 GALLERY = feature_set([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 1.0]] * 3, [0, 0, 1, 1] * 3)
-QUERIES = feature_set([[1.0, 0.1], [0.2, 1.0], [1.0, 0.3]], [0, 1, 1])
+QUERIES = replace(
+    feature_set([[1.0, 0.1], [0.2, 1.0], [1.0, 0.3]], [0, 1, 1]), paths=["a.mp4", "b.mp4", "c.mp4"]
+)
 
 
 def test_names_tell_apart_what_cannot_be_compared():

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def model():
 def program(model, tmp_path_factory):
     """(the exported file, what the command printed)"""
     folder = tmp_path_factory.mktemp("export")
-    save_model(folder / "w.safetensors", model)
+    save_model(folder / "w.safetensors", model, classes=["run", "jump", "läuft"])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         arguments = [folder / "w.safetensors", "--out", folder / "model.pt2"]
@@ -79,6 +80,12 @@ def test_an_example_outside_the_ranges_is_named_before_tracing(model, tmp_path):
         export_program(tmp_path / "m.pt2", model, num_frames=4, size=520, patch_size=8)
 
 
+def test_the_program_holds_the_names_of_its_classes(program):
+    held = {"classes.json": ""}
+    torch.export.load(program[0], extra_files=held)
+    assert json.loads(held["classes.json"]) == ["run", "jump", "läuft"]
+
+
 @pytest.mark.slow
 def test_the_program_runs_without_this_package(program, tmp_path):
     script = (
@@ -96,7 +103,10 @@ def test_onnx_holds_scan_nodes_and_agrees(model, tmp_path):
     import onnx
 
     path = tmp_path / "model.onnx"
-    found = export_onnx(path, model, num_frames=5, size=24, patch_size=8)
+    names = ["run", "jump", "läuft"]
+    found = export_onnx(path, model, num_frames=5, size=24, patch_size=8, classes=names)
+    held = {one.key: one.value for one in onnx.load(path).metadata_props}
+    assert json.loads(held["classes"]) == names
     assert found.shapes == [(1, 3, 5, 24, 24)]
     assert found.difference <= 1e-5
     nodes = [node.op_type for node in onnx.load(path).graph.node]

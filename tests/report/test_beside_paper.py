@@ -73,8 +73,8 @@ def test_data_sets_the_paper_lacks_have_ours_alone_and_a_note():
     assert tables_beside_paper(grid(VANILLA, WINS)) == []  # nothing of A2's or A3's kind
     at = {"native": True, "patch_size": 8}
     rows = [
-        cell("vanilla", 8, 32, 0.6, run_id="at8", **at),
-        cell("vanilla", 4, 32, 0.5, run_id="at4", **at),
+        cell("vanilla", 8, 32, 0.6, run_id="at8", weights="a", **at),
+        cell("vanilla", 4, 32, 0.5, run_id="at4", weights="b", **at),  # a vanilla of its own
         cell("static_tokens", 4, 32, 0.7),
         cell("flexivit", 4, 32, 0.4, protocol=BORROWED),
         cell("flex_all", 4, 32, 0.5, protocol=BORROWED),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stretchysnake import cli
 from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_times
+from stretchysnake.eval.features import model_hash
 from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import Row, append_rows
@@ -144,6 +145,24 @@ def test_rows_of_several_data_sets_seeds_and_models(weights):
     assert "mean over seeds 1, 6" in plan(weights, budget, others).notes[0]
 
 
+def test_rows_of_these_very_weights_go_before_others_whatever_their_name(weights):
+    own = model_hash(read_subject(weights)[0])
+    mine = [row(c, 1 - v, weights=own, model="mine") for c, v in ACCURACY.items()]
+    theirs = [replace(one, weights="0123456789abcdef") for one in ROWS]
+    made = plan(weights, parse_budget("10 s"), [*theirs, *mine])
+    assert str(made.choice) == "T=4 S=16" and not made.notes
+    made = plan(weights, parse_budget("10 s"), theirs)
+    assert str(made.choice) == "T=8 S=32"
+    assert made.notes == [
+        "accuracy is of other weights of this variant (0123456789abcdef), not of these"
+    ]
+    two = [*theirs[:2], *(replace(one, weights="fedcba9876543210") for one in theirs[2:])]
+    with pytest.raises(
+        ValueError, match=r"stands for two weights .*0123456789abcdef .*fedcba9876543210"
+    ):
+        plan(weights, parse_budget("10 s"), two)
+
+
 def test_a_chosen_cell_measured_again_is_within_the_budget(weights):
     """Memory and FLOPs; times are judged by benchmarks/plan.py, since no test may hang on a busy machine."""
     made = plan(weights, parse_budget("10 s"), ROWS)
@@ -156,7 +175,7 @@ def test_a_chosen_cell_measured_again_is_within_the_budget(weights):
         assert chosen.gflops == count_flops(model.config, scale) / 1e9
 
 
-def test_the_verbs(weights, clip_folder, tmp_path, capsys, monkeypatch):
+def test_the_verbs(weights, clip_folder, query_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     append_rows(tmp_path / "rows.jsonl", ROWS)
     asked = ["plan", "--weights", str(weights), "--budget", "30 s"]
@@ -168,7 +187,7 @@ def test_the_verbs(weights, clip_folder, tmp_path, capsys, monkeypatch):
         "--gallery",
         str(clip_folder),
         "--queries",
-        str(clip_folder),
+        str(query_folder),
         "--frames",
         "[4]",
         "--sizes",
