@@ -4,8 +4,8 @@
     .venv/bin/python tests/mutants/plant.py train/ eval/probe.py --jobs 2
 
 Works in copies of the tree in the system's temporary folder, so that a killed run leaves the tree as it was. First the
-mirrored test file runs (train/step.py: tests/train/test_step.py), then the rest of its folder. A failing test counts
-only when it passes without the mutant.
+mirrored test files run (train/step.py: tests/train/test_step.py, test_step_*.py), then the rest of the folder. A
+failing test counts only when it passes without the mutant.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,11 +31,26 @@ PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no
 FAST = ("-m", "not slow and not gpu")
 TIMEOUT = 900
 """Seconds of one run of pytest; a mutant that makes the tests hang is noticed, too."""
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",  # many small tensors: two threads that wait for one another take five times as long
+    "OMP_WAIT_POLICY": "passive",
+    "PYTHONDONTWRITEBYTECODE": "1",  # a mutant as long as the original, in the same second, would be taken for it
+}
 LEFT_OUT = (".git", ".venv", ".*_cache", "__pycache__", "build", "dist")
 # An editable install finds the package by a hook that goes before every path: the copy would test the original.
 OWN_PACKAGE = """import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(type(f), "__module__", "")]
 """
+
+
+RUNNING: set[subprocess.Popen] = set()
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process and all it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Copy:
@@ -50,8 +66,7 @@ class Copy:
 
     def _python(self, *words: str) -> tuple[int | None, str]:
         """(exit code, output) of Python in the copy; None as code after TIMEOUT, when all of it is ended."""
-        # no bytecode: a mutant as long as the original, in the same second, would be taken for it
-        env = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, **SETTINGS, "PYTHONPATH": str(self.root)}
         process = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.root,
@@ -62,15 +77,15 @@ class Copy:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        RUNNING.add(process)
         try:
             output = process.communicate(timeout=TIMEOUT)[0]
             return process.returncode, output
         except subprocess.TimeoutExpired:
             return None, ""
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end(process)
+            RUNNING.discard(process)
 
     def failing(self, *tests: str) -> str | None:
         """The first of these tests that fails, or what else went wrong; None when all pass."""
@@ -103,16 +118,12 @@ class Copy:
 
 
 def suites_of(file: str, root: Path = ROOT) -> list[list[str]]:
-    """The words for pytest: the mirrored test file where there is one, then the rest of its folder."""
-    folder, name = Path("tests") / Path(file).parent, f"test_{Path(file).stem}.py"
-    tests = sorted(
-        (root / folder).glob("test_*.py")
-        if folder == Path("tests")
-        else (root / folder).rglob("test_*.py")
-    )
-    mirrored = [str(path.relative_to(root)) for path in tests if path.name == name]
-    others = [str(path.relative_to(root)) for path in tests if path.name != name]
-    return [suite for suite in (mirrored, others) if suite]
+    """The words for pytest: the mirrored test files (test_NAME.py, test_NAME_*.py), then the rest of the folder."""
+    folder, stem = root / "tests" / Path(file).parent, f"test_{Path(file).stem}"
+    tests = sorted(folder.glob("test_*.py" if folder == root / "tests" else "**/test_*.py"))
+    mirrored = [path for path in tests if path.stem == stem or path.name.startswith(f"{stem}_")]
+    others = [path for path in tests if path not in mirrored]
+    return [[str(path.relative_to(root)) for path in part] for part in (mirrored, others) if part]
 
 
 def main() -> None:
@@ -128,8 +139,16 @@ def main() -> None:
     mutants = [m for m in read_mutants() if m.file.startswith(tuple(asked.only or [""]))]
     for mutant in mutants:
         planted(mutant, (ROOT / PACKAGE / mutant.file).read_text(encoding="utf-8"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the copies are removed
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+
+        def stop(*_) -> None:
+            for process in list(RUNNING):
+                _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(130)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         copies: queue.Queue[Copy] = queue.Queue()
         for number in range(asked.jobs):
             copies.put(Copy(Path(folder).resolve() / str(number)))

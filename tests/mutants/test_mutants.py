@@ -44,6 +44,6 @@ def test_mutant_that_does_not_apply_is_said():
 
 def test_mirrored_tests_come_first():
     first, rest = suites_of("train/step.py")
-    assert first == ["tests/train/test_step.py"]
+    assert first == ["tests/train/test_step.py", "tests/train/test_step_by_hand.py"]
     assert "tests/train/test_loop.py" in rest and first[0] not in rest
     assert suites_of("results.py")[0] == ["tests/test_results.py"]
