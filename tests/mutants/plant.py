@@ -20,17 +20,13 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from mutant_list import PACKAGE, Mutant, planted, read_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no")
-FAST = ("-m", "not slow and not gpu")
-TIMEOUT = 900
-"""Seconds of one run of pytest; a mutant that makes the tests hang is noticed, too."""
+PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no", "-m", "not slow and not gpu")
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # many small tensors: two threads that wait for one another take five times as long
     "OMP_WAIT_POLICY": "passive",
@@ -43,65 +39,54 @@ sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(type(f
 """
 
 
-RUNNING: set[subprocess.Popen] = set()
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a process and all it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 class Copy:
-    """A copy of the tree, in which tests run with one mutant planted or none."""
+    """A copy of the tree, and a process in it that runs tests with one mutant planted or none."""
 
-    def __init__(self, root: Path):
-        self.root, self.passing = root, set()
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
-        (root / "sitecustomize.py").write_text(OWN_PACKAGE)
-        found = self._python("-c", f"import {PACKAGE}; print({PACKAGE}.__file__)")[1].strip()
-        if not Path(found).is_relative_to(root):
-            raise RuntimeError(f"the copy in {root} would test {found}, not itself")
-
-    def _python(self, *words: str) -> tuple[int | None, str]:
-        """(exit code, output) of Python in the copy; None as code after TIMEOUT, when all of it is ended."""
+    def __init__(self, folder: Path):
+        self.root, self.passing = folder / "tree", set()
+        self.words = [*PYTEST, f"--basetemp={folder / 'basetemp'}"]
+        shutil.copytree(ROOT, self.root, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
+        (self.root / "sitecustomize.py").write_text(OWN_PACKAGE)
         env = {**os.environ, **SETTINGS, "PYTHONPATH": str(self.root)}
-        process = subprocess.Popen(
-            [sys.executable, *words],
+        where = f"import {PACKAGE}; print({PACKAGE}.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-c", where],
+            cwd=self.root,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        if not Path(done.stdout.strip()).is_relative_to(self.root):
+            raise RuntimeError(f"the copy in {folder} would test {done.stdout.strip()}, not itself")
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forked_pytest.py"))],
             cwd=self.root,
             env=env,
             text=True,
-            errors="replace",
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
-        RUNNING.add(process)
-        try:
-            output = process.communicate(timeout=TIMEOUT)[0]
-            return process.returncode, output
-        except subprocess.TimeoutExpired:
-            return None, ""
-        finally:
-            _end(process)
-            RUNNING.discard(process)
 
     def failing(self, *tests: str) -> str | None:
         """The first of these tests that fails, or what else went wrong; None when all pass."""
-        code, output = self._python(*PYTEST, *FAST, *tests)
-        if code in (0, 5):  # 5: no test was collected
+        self.process.stdin.write(json.dumps([*self.words, *tests]) + "\n")
+        self.process.stdin.flush()
+        code, output = json.loads(self.process.stdout.readline())
+        if code in (0, 4, 5):  # 4: there is no such test any more; 5: none of them is a fast one
             return None
         lines = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
         if code is None or not lines:
             return "out of time" if code is None else f"pytest ended with {code}: {output[-300:]}"
         return lines[0].split(" ", 1)[1].split(" - ")[0]
 
-    def verdict(self, mutant: Mutant) -> str | None:
-        """The test that notices the mutant; None when none does."""
+    def verdict(self, mutant: Mutant, known: str | None) -> str | None:
+        """The test that notices the mutant; None when none does. `known` is one that noticed it before."""
         path = self.root / PACKAGE / mutant.file
         original = path.read_text(encoding="utf-8")
-        for tests in suites_of(mutant.file, self.root):
+        for tests in [[known] if known else [], *suites_of(mutant.file, self.root)]:
+            if not tests:
+                continue
             path.write_text(planted(mutant, original), encoding="utf-8")
             try:
                 found = self.failing(*tests)
@@ -134,21 +119,18 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, help="mutants at a time, each in a copy of its own"
     )
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file to write; the tests named in it go first"
+    )
     asked = parser.parse_args()
     mutants = [m for m in read_mutants() if m.file.startswith(tuple(asked.only or [""]))]
     for mutant in mutants:
         planted(mutant, (ROOT / PACKAGE / mutant.file).read_text(encoding="utf-8"))
+    known = {}
+    if asked.out and asked.out.is_file():
+        known = json.loads(asked.out.read_text(encoding="utf-8"))["caught_by"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: the copies go
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-
-        def stop(*_) -> None:
-            for process in list(RUNNING):
-                _end(process)
-            shutil.rmtree(folder, ignore_errors=True)
-            os._exit(130)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
         copies: queue.Queue[Copy] = queue.Queue()
         for number in range(asked.jobs):
             copies.put(Copy(Path(folder).resolve() / str(number)))
@@ -156,7 +138,7 @@ def main() -> None:
         def judge(mutant: Mutant) -> str | None:
             copy, started = copies.get(), time.perf_counter()
             try:
-                found = copy.verdict(mutant)
+                found = copy.verdict(mutant, known.get(str(mutant)))
             finally:
                 copies.put(copy)
             seconds = time.perf_counter() - started
@@ -167,7 +149,11 @@ def main() -> None:
             return found
 
         with ThreadPoolExecutor(asked.jobs) as pool:
-            verdicts = list(pool.map(judge, mutants))
+            try:
+                verdicts = list(pool.map(judge, mutants))
+            except KeyboardInterrupt:
+                shutil.rmtree(folder, ignore_errors=True)
+                os._exit(130)  # what runs in the copies sees that, and ends
     report = summary(mutants, verdicts)
     print(f"{report['caught']} of {report['planted']} caught ({report['share']:.1%}); missed:")
     print("\n".join(report["missed"]) or "none")
