@@ -12,6 +12,7 @@ from stretchysnake.data.augment import augmented, mixed, partners_of
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.loader import CachedClips, DecodedClips, training_batches
+from stretchysnake.data.rand_augment import rand_augment
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.transforms import random_erase, resize_frames
 from stretchysnake.flexibility import Scale
@@ -199,3 +200,27 @@ def test_training_batches_hold_the_frames_of_the_videos_they_name(source):
                 assert read_numbers(clip) == centres[label]
                 labels.append(label)
     assert sorted(labels) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("num_ops", [1, 3])
+@pytest.mark.parametrize("magnitude", [4, 27])
+def test_rand_augment_has_the_operations_and_the_magnitude_asked_for(num_ops, magnitude):
+    settings = replace(PLAIN, rand_augment=(num_ops, magnitude))
+    for seed in range(8):
+        generator = drawn(seed)
+        torch.rand(4, generator=generator, dtype=torch.float64)  # the box
+        whole = resize_frames(places(), 32)
+        wanted = rand_augment(whole, generator, num_ops=num_ops, magnitude=magnitude)
+        assert torch.equal(augmented(places(), SCALE, settings, drawn(seed)), wanted)
+
+
+def test_every_place_of_a_batch_and_every_step_has_a_draw_of_its_own(numbered, monkeypatch):
+    """One video three times in each batch, cropped: all clips differ."""
+    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: SCALE)
+    clips = DecodedClips(numbered[:1], augmentation=replace(PLAIN, crop_scale=(0.2, 0.8)))
+    run = {"variant": "vanilla", "batch_size": 3, "seed": 1, "steps": 2}
+    shown = torch.cat([batch.video for batch in training_batches(clips, **run)])
+    other = torch.cat([batch.video for batch in training_batches(clips, **{**run, "seed": 2})])
+    everything = [*shown, *other]
+    for place, clip in enumerate(everything):
+        assert not any(torch.equal(clip, later) for later in everything[place + 1 :])

@@ -1,5 +1,7 @@
 """What a protocol measures on two feature sets, and what it writes into a row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_retrieval import feature_set
@@ -36,6 +38,13 @@ def test_fields_hold_value_interval_and_who_was_right():
     others = feature_set(QUERIES.features, [0, 1, 0])
     again = measured_fields(torch.tensor([True, True, False]), others)
     assert again["queries"] != fields["queries"]  # other labels are other queries
+
+
+def test_interval_is_over_the_queries_answered():
+    asked = replace(QUERIES, num_expected=7)
+    fields = measured_fields(torch.tensor([True, True, False]), asked)
+    assert (fields["low"], fields["high"]) == wilson_interval(2, 3)
+    assert (fields["num_queries"], fields["num_expected"]) == (3, 7)
 
 
 def test_precision_is_no_share_and_gets_a_bootstrap_interval():

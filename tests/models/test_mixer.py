@@ -43,17 +43,24 @@ def test_drop_path_rates_grow_with_depth_and_reach_every_place():
     assert [block.drop_path for block in tiny(depth=1, drop_path=0.3).layers] == [0.0]
 
 
-@pytest.mark.parametrize("place", ["block", "end"])
-def test_drop_path_of_rate_near_one_leaves_the_residual_alone(place):
+def test_what_the_last_block_gave_is_dropped_at_the_whole_rate():
     model, video = tiny(depth=2, drop_path=0.999999).train(), torch.randn(3, 3, 2, 8, 8)
     seen = {}
     model.layers[1].register_forward_hook(lambda _, given, got: seen.update(residual=got[1]))
     model.norm_f.register_forward_pre_hook(lambda _, given: seen.update(end=given[0]))
     model.features(video)
-    if place == "block":  # the first rate is 0: the second block adds the first one's output
-        assert not torch.equal(seen["residual"], model._embed(video, 4, (2, 2, 2)))
-    else:  # what the last block gave is dropped for every sample
-        assert torch.equal(seen["end"], seen["residual"][:, 0])
+    assert torch.equal(seen["end"], seen["residual"][:, 0])
+    model.eval().features(video)
+    assert not torch.equal(seen["end"], seen["residual"][:, 0])
+
+
+def test_block_drops_what_the_one_before_gave_and_only_in_training():
+    mixer = BidirectionalMixer(8, state_size=4, expand=2, conv_width=4, dt_rank=1)
+    mixer.initialise(depth=2, init="mamba")
+    block, x, residual = Block(mixer, 8, drop_path=0.9999999), *torch.randn(2, 3, 5, 8)
+    with torch.no_grad():
+        assert torch.equal(block.train()(x, residual)[1], residual)
+        torch.testing.assert_close(block.eval()(x, residual)[1], residual + x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)

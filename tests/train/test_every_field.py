@@ -132,6 +132,9 @@ def trainable(case):
 
 def epochs(case):
     assert len(case.train(epochs=0.5).batches) == 3  # half of twelve clips, two at a time
+    assert (
+        len(case.train(epochs=1, batch_size=5).batches) == 3
+    )  # the third reaches into a second epoch
 
 
 def token_budget(case):

@@ -1,5 +1,6 @@
 """One step against the same step written out: loss, gradient, its norm, clipping and the update, not a repetition."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import lr_at, parameter_groups
 from stretchysnake.train.run import OptimConfig
 from stretchysnake.train.runtime import SINGLE
+from stretchysnake.train.state import draw_again
 from stretchysnake.train.step import compute_logits, take_step
 
 RUN = replace(tiny_run(depth=2, precision="fp64"), optim=OptimConfig(clip_norm=0.0))
@@ -207,3 +209,21 @@ def test_masks_of_drop_path_are_new_at_every_step_and_the_same_when_drawn_again(
     for step in (0, 1, 0):
         take_step(state, state.model, batch()._replace(step=step), run, lr=0.0, runtime=SINGLE)
     assert torch.equal(kept[0], kept[2]) and not torch.equal(kept[0], kept[1])
+
+
+def test_rate_after_a_return_is_the_lower_one():
+    state = state_of(RUN)
+    state.lr_factor = 0.25
+    fit(state, lambda start: [batch()], replace(RUN, steps=1))
+    rate = lr_at(RUN.optim, step=0, steps=1) * 0.25
+    assert {group["lr"] for group in state.optimizer.param_groups} == {rate}
+
+
+def test_draws_depend_on_seed_step_and_rank():
+    drawn = set()
+    for place in itertools.product((0, 1), (0, 1), (0, 1)):
+        draw_again(*place)
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 8
+    draw_again(1, 0, 1)
+    assert torch.rand(()).item() in drawn
