@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig
+from stretchysnake.models import mixer
 from stretchysnake.models.mixer import BidirectionalMixer, Block, RMSNorm, drop_path
 
 
@@ -55,9 +56,9 @@ def test_what_the_last_block_gave_is_dropped_at_the_whole_rate():
 
 
 def test_block_drops_what_the_one_before_gave_and_only_in_training():
-    mixer = BidirectionalMixer(8, state_size=4, expand=2, conv_width=4, dt_rank=1)
-    mixer.initialise(depth=2, init="mamba")
-    block, x, residual = Block(mixer, 8, drop_path=0.9999999), *torch.randn(2, 3, 5, 8)
+    own = BidirectionalMixer(8, state_size=4, expand=2, conv_width=4, dt_rank=1)
+    own.initialise(depth=2, init="mamba")
+    block, x, residual = Block(own, 8, drop_path=0.9999999), *torch.randn(2, 3, 5, 8)
     with torch.no_grad():
         assert torch.equal(block.train()(x, residual)[1], residual)
         torch.testing.assert_close(block.eval()(x, residual)[1], residual + x)
@@ -147,6 +148,18 @@ def test_mixer_is_the_sum_of_both_directions_written_out(init):
             )
         wanted = total @ p["out_proj.weight"].T
         np.testing.assert_allclose(mixer(x)[row].detach().numpy(), wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_delta_begins_within_its_bounds(monkeypatch):
+    """Bounds so large that softplus and its approximations differ."""
+    monkeypatch.setattr(mixer, "DELTA_MIN", 5.0)
+    monkeypatch.setattr(mixer, "DELTA_MAX", 10.0)
+    found = BidirectionalMixer(64, state_size=5, expand=2, conv_width=4, dt_rank=4)
+    found.initialise(depth=16, init="mamba")
+    for projection in (found.dt_proj, found.dt_proj_b):
+        delta = torch.nn.functional.softplus(projection.bias.detach())
+        assert 4.99 < delta.min() < 5.5 and 9 < delta.max() < 10.01
+        assert float(delta.log().mean()) == pytest.approx(math.log(50) / 2, abs=0.1)  # log-uniform
 
 
 def test_initial_values_are_those_of_mamba():
