@@ -1,6 +1,7 @@
 # `make quickstart` and `make test` need nothing but Python >= 3.10 (PYTHON=python3.12 picks another one).
 PYTHON ?= python3
 PYTEST_FLAGS ?=
+MUTANTS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
@@ -10,11 +11,12 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format hooks clean
+.PHONY: help quickstart test mutants lint format hooks clean
 
 help:
 	@echo 'make quickstart   make the data, train two models, measure them over every scale, write the report'
 	@echo 'make test         lint, format check and the fast tests'
+	@echo 'make mutants      plant small mistakes one at a time and list those that no fast test notices (hours)'
 	@echo 'make lint | format | hooks | clean'
 
 $(BIN)/python:
@@ -32,6 +34,9 @@ quickstart: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS)
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/plant.py --out benchmarks/results/mutants.json $(MUTANTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stretchysnake import NANO, VARIANTS, Scale, read_records
+from stretchysnake.comparison import unpack_correct
 from stretchysnake.data.loader import DecodedClips
 from stretchysnake.eval.evaluate import evaluate
 from stretchysnake.eval.features import extract
@@ -32,11 +33,13 @@ def test_features_do_not_depend_on_batch_size_or_order(subject, clip_folder):
 
 def test_sweep_gives_a_row_per_cell(subject, clip_folder):
     clips = DecodedClips(read_records(clip_folder))
-    rows = list(sweep(subject, "toy", clips, clips, [(4, 16), (8, 32), (16, 40)]))
+    rows = list(
+        sweep(subject, "toy", clips, clips, [(4, 16), (8, 32), (16, 40)])
+    )  # values: by hand
     assert [(row.num_frames, row.size, row.patch_size) for row in rows] == [
         (4, 16, 4), (8, 32, 8), (16, 40, 10),
     ]  # fmt: skip
-    assert all(row.value == 1.0 for row in rows)  # every query is in the gallery
+    assert all(row.value == sum(unpack_correct(row.correct, 12)) / 12 for row in rows)
     assert [row.native for row in rows] == [False, True, False]
     assert [row.trained for row in rows] == [True, True, False]
     assert rows[0].gflops < rows[1].gflops < rows[2].gflops

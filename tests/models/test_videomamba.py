@@ -168,6 +168,18 @@ def test_mamba_init_spreads_delta_and_official_wipes_it():
         torch.testing.assert_close(found, torch.full_like(found, 0.693147))
 
 
+def test_blocks_are_computed_again_in_backward_only_where_asked_and_only_in_training():
+    model, calls = tiny(), []
+    for block in model.layers:
+        block.mixer.register_forward_pre_hook(lambda *_: calls.append(1))
+    video = torch.randn(1, 3, 4, 32, 32)
+    for asked, training, times in ((False, True, 2), (True, True, 4), (True, False, 2)):
+        calls.clear()
+        model.checkpoint_activations = asked
+        model.train(training)(video).sum().backward()
+        assert len(calls) == times, (asked, training)
+
+
 def test_drop_path_is_off_in_eval_and_random_in_training():
     model, video = tiny(drop_path=0.5), torch.randn(4, 3, 4, 32, 32)
     model.eval()

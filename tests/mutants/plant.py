@@ -114,72 +114,77 @@ def suites_of(file: str, root: Path = ROOT) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "only", nargs="*", help="beginnings of files inside the package, e.g. train/"
+        "only", nargs="*", help="beginnings of files inside the package, e.g. train/; none: all"
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="mutants at a time, each in a copy of its own"
     )
     parser.add_argument(
-        "--out", type=Path, help="JSON file to write; the tests named in it go first"
+        "--out", type=Path, help="JSON file of verdicts, brought up to date after every mutant"
+    )
+    parser.add_argument(
+        "--missed", action="store_true", help="only those that --out has no noticing test for"
     )
     asked = parser.parse_args()
-    mutants = [m for m in read_mutants() if m.file.startswith(tuple(asked.only or [""]))]
-    for mutant in mutants:
-        planted(mutant, (ROOT / PACKAGE / mutant.file).read_text(encoding="utf-8"))
-    known = {}
+    mutants = read_mutants()
+    chosen = [m for m in mutants if m.file.startswith(tuple(asked.only or [""]))]
+    verdicts: dict[str, str | None] = {}
     if asked.out and asked.out.is_file():
-        known = json.loads(asked.out.read_text(encoding="utf-8"))["caught_by"]
+        verdicts = json.loads(asked.out.read_text(encoding="utf-8"))["noticed_by"]
+    if asked.missed:
+        chosen = [mutant for mutant in chosen if not verdicts.get(str(mutant))]
+    for mutant in chosen:
+        planted(mutant, (ROOT / PACKAGE / mutant.file).read_text(encoding="utf-8"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: the copies go
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies: queue.Queue[Copy] = queue.Queue()
         for number in range(asked.jobs):
             copies.put(Copy(Path(folder).resolve() / str(number)))
 
-        def judge(mutant: Mutant) -> str | None:
+        def judge(mutant: Mutant) -> tuple[Mutant, str | None, float]:
             copy, started = copies.get(), time.perf_counter()
             try:
-                found = copy.verdict(mutant, known.get(str(mutant)))
+                found = copy.verdict(mutant, verdicts.get(str(mutant)))
             finally:
                 copies.put(copy)
-            seconds = time.perf_counter() - started
-            print(
-                f"{'caught' if found else 'MISSED'} {seconds:4.0f} s  {mutant}  {found or ''}",
-                flush=True,
-            )
-            return found
+            return mutant, found, time.perf_counter() - started
 
         with ThreadPoolExecutor(asked.jobs) as pool:
             try:
-                verdicts = list(pool.map(judge, mutants))
+                for mutant, found, seconds in pool.map(judge, chosen):
+                    word = "caught" if found else "MISSED"
+                    print(f"{word} {seconds:4.0f} s  {mutant}  {found or ''}", flush=True)
+                    verdicts[str(mutant)] = found
+                    report = summary(mutants, verdicts)
+                    if asked.out:
+                        text = json.dumps(report, indent=1, ensure_ascii=False)
+                        asked.out.write_text(text + "\n", encoding="utf-8")
             except KeyboardInterrupt:
                 shutil.rmtree(folder, ignore_errors=True)
                 os._exit(130)  # what runs in the copies sees that, and ends
-    report = summary(mutants, verdicts)
-    print(f"{report['caught']} of {report['planted']} caught ({report['share']:.1%}); missed:")
-    print("\n".join(report["missed"]) or "none")
-    if asked.out:
-        asked.out.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    right = sum(bool(verdicts[str(mutant)]) for mutant in chosen)
+    print(f"{right} of {len(chosen)} noticed ({right / max(1, len(chosen)):.1%}); missed:")
+    print(*(mutant for mutant in chosen if not verdicts[str(mutant)]), sep="\n")
 
 
-def summary(mutants: list[Mutant], verdicts: list[str | None]) -> dict:
-    """What is kept of a run: the share caught, by folder too, what was missed, and which test caught what."""
-    caught = [bool(verdict) for verdict in verdicts]
+def summary(mutants: list[Mutant], verdicts: dict[str, str | None]) -> dict:
+    """What is kept: the share of the judged mutants that a test noticed, what was missed, which test noticed what."""
     git = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
     )
-    folders = [str(Path(mutant.file).parent) for mutant in mutants]
-    right = Counter(folder for folder, found in zip(folders, caught, strict=True) if found)
+    judged = {str(m): verdicts[str(m)] for m in mutants if str(m) in verdicts}
+    folders = Counter(str(Path(name.split(":")[0]).parent) for name in judged)
+    right = Counter(str(Path(name.split(":")[0]).parent) for name, test in judged.items() if test)
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": git.stdout.strip(),
-        "planted": len(mutants),
-        "caught": sum(caught),
-        "share": sum(caught) / max(1, len(mutants)),
-        "by_folder": {f: f"{right[f]} of {n}" for f, n in sorted(Counter(folders).items())},
-        "missed": [str(m) for m, found in zip(mutants, caught, strict=True) if not found],
-        "caught_by": {str(m): v for m, v in zip(mutants, verdicts, strict=True) if v},
+        "mutants": len(mutants),
+        "judged": len(judged),
+        "noticed": sum(right.values()),
+        "share": round(sum(right.values()) / max(1, len(judged)), 4),
+        "by_folder": {folder: f"{right[folder]} of {n}" for folder, n in sorted(folders.items())},
+        "missed": [name for name, test in judged.items() if not test],
+        "noticed_by": judged,
     }
 
 
