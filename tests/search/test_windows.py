@@ -36,3 +36,7 @@ def test_windows_are_inside_and_reach_the_end(duration, window, stride):
         assert end - start == pytest.approx(min(window, duration), abs=2e-6)
         times = frame_times(start, end, 7)
         assert start < times[0] and times[-1] < end
+
+
+def test_frames_are_from_the_middles_of_equal_parts():
+    assert frame_times(2.0, 6.0, 4) == [2.5, 3.5, 4.5, 5.5]
