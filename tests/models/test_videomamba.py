@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.models.checkpoints import config_of
+from stretchysnake.models.resample import resize_patch_kernel
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -137,6 +138,18 @@ def test_training_resizes_anew_and_gradients_reach_every_stored_weight():
     model(video, 6).square().sum().backward()
     flexed = (model.patch_embed.proj.weight, model.pos_embed, model.temporal_pos_embedding)
     assert all(p.grad is not None and (p.grad != 0).any(-1).all() for p in flexed)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "area", "pi"])
+def test_another_patch_is_a_model_with_the_kernel_resized_by_the_configured_way(mode):
+    model = tiny(patch_resize=mode).eval()
+    other = tiny(patch_size=12, image_size=48).eval()  # the same grid of 4 x 4
+    weights = model.state_dict()
+    kernel = resize_patch_kernel(weights["patch_embed.proj.weight"], 12, mode=mode)
+    other.load_state_dict({**weights, "patch_embed.proj.weight": kernel})
+    video = torch.randn(2, 3, 4, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(model.features(video, 12), other.features(video))
 
 
 def test_features_do_not_depend_on_the_rest_of_the_batch():
