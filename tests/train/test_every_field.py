@@ -1,91 +1,29 @@
 """Every field of a training changes what it says: one entry per field here, and a new field needs one."""
 
-import itertools
 from dataclasses import fields, replace
-from pathlib import Path
-from types import SimpleNamespace
 
+import augmentation_effects as effects
 import numpy as np
 import pytest
 import torch
+from short_training import OPTIM, TINY, ShortTraining, with_optim
 
-from stretchysnake import VideoMamba, VideoMambaConfig, VideoRecord, read_records, save_model
+from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
 from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
 from stretchysnake.models.checkpoints import read_checkpoint
-from stretchysnake.train import loop, runtime, state, step
+from stretchysnake.train import loop, runtime, state
 from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.run import OptimConfig, TrainRun
 from stretchysnake.verbs import train as verb
 
-PLAIN = Augmentation(jitter=False, crop_scale=(1, 1), crop_ratio=(1, 1))
-OPTIM = OptimConfig(lr=1e-2, warmup=0.5)
-TINY = VideoMambaConfig.named("nano", embed_dim=16, depth=1, num_classes=0)
-
-
-class Case:
-    """Short trainings on the twelve clips of `clip_folder`, and what happened in them."""
-
-    def __init__(self, clip_folder, folder, monkeypatch):
-        self.clips, self.folder, self.patch = clip_folder, folder, monkeypatch
-        self.numbers = itertools.count()
-
-    def run(self, **changes):
-        base = TrainRun(
-            data=str(self.clips),
-            out=str(self.folder / f"run{next(self.numbers)}"),
-            variant="vanilla",
-            model=TINY,
-            optim=OPTIM,
-            augmentation=PLAIN,
-            steps=2,
-            batch_size=2,
-            num_workers=0,
-        )
-        return replace(base, **changes)
-
-    def train(self, **changes):
-        """The run, its result and weights, its batches with rates, clips per pass, norms and rates of parameters."""
-        run, seen = self.run(**changes), SimpleNamespace(batches=[], rates=[], passes=[], norms=[])
-        take_step, compute_logits = step.take_step, step.compute_logits
-
-        def watched(state, model, batch, run, *, lr, **rest):
-            outcome = take_step(state, model, batch, run, lr=lr, **rest)
-            seen.batches.append(batch)
-            seen.rates.append(lr)
-            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-            seen.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
-            seen.groups = {group["lr"] for group in state.optimizer.param_groups}
-            return outcome
-
-        def counted(model, video, scale, run):
-            logits = compute_logits(model, video, scale, run)
-            seen.passes.append(len(video))
-            seen.logits = logits.detach()
-            return logits
-
-        with self.patch.context() as patch:
-            patch.setattr(loop, "take_step", watched)
-            patch.setattr(step, "compute_logits", counted)
-            result = loop.train(run)
-        weights = read_checkpoint(result.weights)[0]
-        return SimpleNamespace(**vars(seen), result=result, weights=weights, out=Path(run.out))
-
 
 @pytest.fixture
 def case(clip_folder, tmp_path, monkeypatch):
-    return Case(clip_folder, tmp_path, monkeypatch)
-
-
-def with_optim(**changes):
-    return {"optim": replace(OPTIM, **changes)}
-
-
-def with_augmentation(**changes):
-    return {"augmentation": replace(PLAIN, **changes)}
+    return ShortTraining(clip_folder, tmp_path, monkeypatch)
 
 
 def data(case):
@@ -337,35 +275,6 @@ def layer_decay(case):
     assert [rate / rates[-1] for rate in rates] == pytest.approx([0.25, 0.5, 1.0])
 
 
-def pixels(case, **changes):
-    """Of twelve clips of four frames; there are three to choose each from."""
-    four = {"variant": "temporal", "sets": replace(NANO, frames=(4,)), "steps": 6}
-    done = case.train(**four, **with_augmentation(**changes))
-    return torch.cat([batch.video for batch in done.batches])
-
-
-def changed(case, **changes):
-    """Share of the twelve clips that are not those without any augmentation."""
-    return (pixels(case, **changes) != pixels(case)).flatten(1).any(1).double().mean()
-
-
-def flip(case):
-    plain, found = pixels(case), pixels(case, flip=True)
-    mirrored = [torch.equal(f, p.flip(-1)) for f, p in zip(found, plain, strict=True)]
-    same = [torch.equal(f, p) for f, p in zip(found, plain, strict=True)]
-    assert sum(mirrored) >= 2 and sum(same) >= 2 and sum(mirrored) + sum(same) == 12
-
-
-def mixing(case, kind):
-    batches = case.train(steps=3, batch_size=4, **with_augmentation(**{kind: 1.0})).batches
-    plain = case.train(steps=3, batch_size=4).batches
-    for batch, clean in zip(batches, plain, strict=True):
-        assert batch.others.tolist() == clean.labels[[1, 0, 3, 2]].tolist() and 0 < batch.share < 1
-        whole = clean.video * batch.share + clean.video[[1, 0, 3, 2]] * (1 - batch.share)
-        assert torch.allclose(batch.video, whole, atol=1e-5) == (kind == "mixup")
-    assert case.train().batches[0].others is None
-
-
 def steps(case):
     assert [len(case.train(steps=number).batches) for number in (1, 3)] == [1, 3]
 
@@ -376,34 +285,6 @@ def batch_size(case):
 
 def accumulate(case):
     assert case.train(accumulate=2, steps=1).passes == [1, 1]
-
-
-def jitter(case):
-    assert changed(case, jitter=True) > 0.9
-
-
-def crop_scale(case):
-    assert changed(case, crop_scale=(0.3, 0.5)) == 1
-
-
-def crop_ratio(case):
-    assert changed(case, crop_ratio=(2.0, 3.0)) == 1
-
-
-def rand_augment(case):
-    assert changed(case, rand_augment=(3, 20)) > 0.7
-
-
-def erase(case):
-    assert changed(case, erase=1.0) == 1
-
-
-def mixup(case):
-    mixing(case, "mixup")
-
-
-def cutmix(case):
-    mixing(case, "cutmix")
 
 
 def by_name(*effects, **others):
@@ -418,15 +299,15 @@ EFFECTS = {
         *(on_error, num_workers, checkpoint_every, keep_checkpoints, tensorboard, on_damaged),
         non_finite,
         optim=lr,
-        augmentation=flip,
+        augmentation=effects.flip,
         cache_frames=cache,
         cache_size=cache,
         compile=compiled_blocks,
     ),
     "OptimConfig": by_name(lr, weight_decay, betas, warmup, clip_norm, layer_decay),
-    # what each does to pixels: tests/data/test_augment.py
     "Augmentation": by_name(
-        jitter, crop_scale, crop_ratio, flip, rand_augment, erase, mixup, cutmix
+        *(effects.jitter, effects.crop_scale, effects.crop_ratio, effects.flip),
+        *(effects.rand_augment, effects.erase, effects.mixup, effects.cutmix),
     ),
 }
 FIELDS = [(c, f.name) for c in (TrainRun, OptimConfig, Augmentation) for f in fields(c)]
@@ -434,6 +315,6 @@ FIELDS = [(c, f.name) for c in (TrainRun, OptimConfig, Augmentation) for f in fi
 
 @pytest.mark.parametrize(("config", "name"), FIELDS, ids=[f"{c.__name__}.{n}" for c, n in FIELDS])
 def test_every_field_does_what_it_says(config, name, case):
-    effects = EFFECTS[config.__name__]
-    assert name in effects, f"{config.__name__}.{name}: add what it changes to EFFECTS"
-    effects[name](case)
+    known = EFFECTS[config.__name__]
+    assert name in known, f"{config.__name__}.{name}: add what it changes to EFFECTS"
+    known[name](case)
