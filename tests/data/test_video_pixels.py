@@ -69,6 +69,8 @@ def test_clips_of_a_wide_picture_show_all_of_it_in_its_colours(kind, coloured, t
 
 def test_crops_of_a_wide_picture_are_left_middle_and_right(coloured):
     clips = DecodedClips([VideoRecord(coloured, 0)])
+    (one,) = clips.views(0, Scale(2, 36, 12), num_views=1, num_crops=1).numpy().astype(int)
+    assert np.abs(one[0, 18, 18] - COLOURS[1]).max() < 20  # one crop is the middle
     crops = clips.views(0, Scale(2, 36, 12), num_views=2, num_crops=3).reshape(2, 3, 2, 36, 36, 3)
     for view in crops:
         left, middle, right = view[:, 0].numpy().astype(int)
