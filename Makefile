@@ -1,6 +1,7 @@
 # `make quickstart` and `make test` need nothing but Python >= 3.10 (PYTHON=python3.12 picks another one).
 PYTHON ?= python3
 PYTEST_FLAGS ?=
+MUTANTS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS_ENV := .venv-extras
@@ -12,13 +13,14 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) \
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-extras test-lowest lint format hooks clean
+.PHONY: help quickstart test test-extras test-lowest mutants lint format hooks clean
 
 help:
 	@echo 'make quickstart   make the data, train two models, measure them over every scale, write the report'
 	@echo 'make test         lint, format check and the fast tests'
 	@echo 'make test-extras  the tests of what is optional, with all of it installed: before a release'
 	@echo 'make test-lowest  the tests of decoding with the oldest PyAV that pyproject.toml allows'
+	@echo 'make mutants      plant small mistakes one at a time and list those that no fast test notices (hours)'
 	@echo 'make lint | format | hooks | clean'
 
 $(BIN)/python:
@@ -60,6 +62,9 @@ $(LOWEST_ENV)/.installed: $(INSTALLED)
 test-lowest: $(LOWEST_ENV)/.installed
 	$(LOWEST_ENV)/bin/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS) tests/data/test_picture.py \
 	  tests/data/test_seen_picture.py tests/data/test_colour_check.py tests/data/test_video.py
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/plant.py --out benchmarks/results/mutants.json $(MUTANTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

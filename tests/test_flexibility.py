@@ -119,3 +119,15 @@ def test_impossible_scale_is_refused(values, text):
 def test_flex_all_size_without_a_divisor_is_refused():
     with pytest.raises(ValueError, match=r"sizes \(97\) must have a divisor"):
         ScaleSets(sizes=(97,))
+
+
+def test_tokens_are_those_of_all_frames_without_what_fills_no_patch():
+    assert Scale(8, 224, 16).num_tokens == 8 * 14 * 14
+    assert Scale(3, 100, 16).grid == 6 and Scale(3, 100, 16).num_tokens == 108
+
+
+def test_paper_sets_are_those_of_section_3_3():
+    assert PAPER.sizes == (96, 128, 224, 384) and PAPER.frames == (8, 16, 32, 64)
+    assert PAPER.flexivit_size == 240 and all(240 % p == 0 for p in PAPER.flexivit_patches)
+    of_96 = {s.patch_size for s in drawn("flex_all") if s.size == 96}
+    assert of_96 == {12, 16, 24, 32, 48}

@@ -9,6 +9,7 @@ from stretchysnake.results import (
     append_rows,
     environment,
     latest,
+    native_cells,
     read_rows,
     select,
 )
@@ -112,6 +113,19 @@ def test_environment_is_plain_text():
     found = environment()
     assert {"commit", "python", "torch", "numpy", "av", "cpu", "cores", "platform"} <= found.keys()
     assert all(isinstance(value, str) for value in found.values())
+
+
+def test_latest_keeps_the_last_row_of_each_cell_at_its_place():
+    kinds = ("protocol", "probe"), ("dataset", "d"), ("metric", "map"), ("model", "m"), ("seed", 1)
+    others = [row(**{name: value}) for name, value in (*kinds, ("num_frames", 9), ("size", 9))]
+    first, again = row(value=0.1), row(value=0.9)
+    assert latest([first, *others, again]) == [*others, again]
+    assert latest([row(run_id="a"), row(run_id="b")]) == [row(run_id="b")]
+
+
+def test_native_cells_are_where_vanilla_was_trained():
+    rows = [row(native=True), row(size=64), row(num_frames=16, native=True)]
+    assert native_cells(rows) == {(8, 32), (16, 32)}
 
 
 def of(weights, run_id="r", **changes):

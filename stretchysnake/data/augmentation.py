@@ -12,8 +12,10 @@ class Augmentation:
     jitter: bool = True
     """One random frame of each segment instead of its centre."""
     crop_scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the picture's area that a random crop keeps; (1, 1) crops nothing: the whole picture, as at test."""
+    """Share of the picture's area that a random crop keeps, as far as crop_ratio lets it; (1, 1) crops nothing: the
+    whole picture, as at test."""
     crop_ratio: tuple[float, float] = (0.8, 1.25)
+    """Width over height of a crop in pixels: a wider picture is never kept whole in training."""
     flip: bool = False
     """Mirror half of the clips; wrong wherever left and right are part of the label (SSV2, MotionDigits fine)."""
     rand_augment: tuple[int, int] | None = None

@@ -35,6 +35,46 @@ def test_probabilities_of_views_and_crops_are_averaged(model, clip_folder, views
     assert found.num_expected == 12 and found.paths == [r.path for r in clips.records]
 
 
+class Sure(torch.nn.Module):
+    """A model that gives the views of a video these logits, one after another; it says in which mode it ran."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.head, self.modes = torch.tensor(logits), torch.nn.Linear(1, 2), []
+
+    def forward(self, video, patch_size, *, grid):
+        self.modes.append(self.training)
+        return self.logits[: len(video)]
+
+
+def test_what_is_averaged_are_probabilities_not_logits(clip_folder):
+    """One view is sure of class 1 beyond measure, two are quite sure of class 0: a mean of logits says 1."""
+    model = Sure([[0.0, 30.0], [12.0, 0.0], [12.0, 0.0]])
+    clips = DecodedClips(read_records(clip_folder)[:1])
+    assert classify(model, clips, SCALE, num_views=3).right.tolist() == [True]
+    assert classify(Sure([[0.0, 30.0]]), clips, SCALE).right.tolist() == [False]
+    assert model.modes == [False]
+
+
+def test_views_are_of_their_own_video(clip_folder):
+    """Logits in the order of the clips: each video has its own two."""
+    model = Sure([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 9.0], [9.0, 0.0], [9.0, 0.0]])
+    records = [r for r in read_records(clip_folder) if r.path.endswith(("0.mp4", "1.mp4"))]
+    clips = DecodedClips([records[0], records[2], records[3]])  # of class 0, 1 and 1
+    assert classify(model, clips, SCALE, num_views=2).right.tolist() == [True, True, False]
+
+
+def test_answers_behind_a_bad_video_are_compared_with_their_own_labels(clip_folder, tmp_path):
+    records = read_records(clip_folder)
+    shutil.copy(records[0].path, tmp_path / "cut.mp4")
+    with open(tmp_path / "cut.mp4", "r+b") as file:
+        file.truncate(100)
+    cut = replace(records[0], path=str(tmp_path / "cut.mp4"))
+    clips = DecodedClips([records[0], cut, records[4]])  # labels 0, 0 and 1
+    found = classify(Sure([[9.0, 0.0], [0.0, 9.0]]), clips, SCALE)
+    assert found.right.tolist() == [True, True] and found.labels.tolist() == [0, 1]
+
+
 def test_cached_frames_give_views_too(model, clip_folder, tmp_path):
     records = read_records(clip_folder)
     cached = open_clips(records, cache=str(tmp_path), num_frames=12, size=48)

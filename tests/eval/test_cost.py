@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake import Scale, VideoMamba, VideoMambaConfig
+from stretchysnake.eval import cost
 from stretchysnake.eval.cost import (
     count_flops,
     estimate_memory,
@@ -73,6 +74,11 @@ def test_memory_estimate_is_near_the_measured_peak():
     measured = 1024 * int(found.stdout)
     estimate = estimate_memory(VideoMambaConfig.named("nano"), Scale(64, 64, 8), batch_size=8)
     assert measured / 1.7 < estimate < measured * 1.7
+
+
+def test_time_is_the_median_of_several(monkeypatch):
+    monkeypatch.setattr(cost, "measure_times", lambda *_, repeats: [9.0, 1.0, 5.0, 4.0, 70.0])
+    assert measure_milliseconds(None, None) == 5.0
 
 
 def test_measured_time_is_positive():

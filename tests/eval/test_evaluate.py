@@ -8,7 +8,7 @@ import pytest
 import stretchysnake.eval.evaluate as module
 import stretchysnake.eval.resumed_sweep as resumed_sweep
 from stretchysnake import read_records
-from stretchysnake.comparison import paired_test
+from stretchysnake.comparison import paired_test, unpack_correct
 from stretchysnake.data.records import write_records
 from stretchysnake.eval.evaluate import evaluate, read_lists
 from stretchysnake.eval.run import EvaluateRun
@@ -59,6 +59,9 @@ def test_every_cell_protocol_and_metric_has_one_row(run):
     assert (
         rows[0].value == 1.0
     )  # no query is in the gallery; the classes differ in brightness alone
+    assert all(
+        row.value == sum(unpack_correct(row.correct, 12)) / 12 for row in rows if row.correct
+    )
     assert paired_test(rows[0], rows[5]).p_value == 1
 
 

@@ -59,6 +59,32 @@ def test_strength_is_chosen_on_training_videos_alone():
     assert probe(train, shuffled)[1] == note  # the queries' labels chose nothing
 
 
+def test_of_equally_good_strengths_the_strongest_regularisation_is_chosen():
+    train = clouds(200, spread=1.5)
+    strengths = (10.0, 1e-4, 1.0, 100.0, 1e-2)
+    alone = {strength: choose_strength(train, (strength,))[1] for strength in sorted(strengths)}
+    best = max(alone.values())
+    tied = [strength for strength, accuracy in alone.items() if accuracy == best]
+    assert len(tied) > 1  # else this tests nothing
+    assert choose_strength(train, strengths) == (tied[0], best)
+
+
+def test_held_out_videos_do_not_enter_the_standardisation():
+    """Class 0 is at 0 and class 1, a quarter of the videos, at 1; held-out videos of class 0 lie far out.
+
+    Were they in the standardisation, 0 and 1 would lie so close that the regularised probe says 0 to all.
+    """
+    labels = (torch.arange(80) % 4 == 0).long()
+    held = held_out(labels, [""] * 80)
+    features = labels[:, None].float().clone()
+    features[held & (labels == 0)] = -1000.0
+    assert labels[held].sum() > 0
+    gallery = FeatureSet(
+        features, labels, [""] * 80, [str(i) for i in range(80)], Scale(8, 32, 8), 80
+    )
+    assert choose_strength(gallery, (1.0,)) == (1.0, 1.0)
+
+
 def test_separable_classes_are_learnt():
     right, _ = probe(clouds(80, spread=0.01), clouds(40, spread=0.01, seed=3))
     assert right.all()
@@ -90,3 +116,26 @@ def test_what_cannot_be_learnt_is_refused():
         fit(one.features, one.labels, strength=0)
     with pytest.raises(ValueError, match="non-finite"):
         fit(torch.tensor([[float("nan")], [1.0]]), torch.tensor([0, 1]), strength=1.0)
+
+
+@pytest.mark.parametrize("strength", [1e-2, 1.0])
+def test_accuracy_of_a_strength_is_that_of_a_fit_on_the_rest(strength):
+    train = clouds(150, spread=2.5)
+    held = held_out(train.labels, train.groups)
+    rest = fit(train.features[~held], train.labels[~held], strength=strength)
+    right = rest.predict(train.features[held]) == train.labels[held]
+    assert 0.2 < right.double().mean() < 0.95
+    assert choose_strength(train, (strength,)) == (strength, right.double().mean().item())
+
+
+def test_probe_is_fitted_on_all_videos_with_the_strength_chosen():
+    """Regularised this much, it says the class of most videos; at strength 1 it would not."""
+    many, few = torch.randn(40, 3), torch.randn(8, 3) + 1.5
+    labels = torch.tensor([0] * 40 + [1] * 8)
+    train = FeatureSet(
+        torch.cat([many, few]), labels, [""] * 48, [str(i) for i in range(48)], Scale(8, 32, 8), 48
+    )
+    right, note = probe(train, train, strengths=(1e-4,))
+    assert right.tolist() == (labels == 0).tolist() and note.startswith("C 0.0001,")
+    right, _ = probe(train, train, strengths=(10.0,))
+    assert right[40:].sum() > 3

@@ -43,6 +43,13 @@ def test_fields_hold_value_interval_and_who_was_right():
     assert again["queries"] != fields["queries"]  # other labels are other queries
 
 
+def test_interval_is_over_the_queries_answered():
+    asked = replace(QUERIES, num_expected=7)
+    fields = measured_fields(torch.tensor([True, True, False]), asked)
+    assert (fields["low"], fields["high"]) == wilson_interval(2, 3)
+    assert (fields["num_queries"], fields["num_expected"]) == (3, 7)
+
+
 def test_precision_is_no_share_and_gets_a_bootstrap_interval():
     fields = measured_fields(torch.tensor([0.5, 0.75, 1.0]).double(), QUERIES)
     assert fields["value"] == 0.75 and fields["correct"] == ""

@@ -13,6 +13,11 @@ from safetensors.torch import save_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig, load_model, save_model
 from stretchysnake.models.checkpoints import config_of, load_weights, read_checkpoint
+from stretchysnake.models.resample import (
+    resize_patch_kernel,
+    resize_spatial_positions,
+    resize_temporal_positions,
+)
 
 CONFIG = VideoMambaConfig(
     embed_dim=32, depth=2, patch_size=8, image_size=32, num_frames=4, num_classes=5
@@ -286,3 +291,37 @@ def test_self_supervised_weights_load_without_their_decoders(model):
     assert "decoders of masked pre-training dropped; the final norm starts fresh" in notes
     assert torch.equal(fresh.norm_f.weight, torch.ones(32))
     assert torch.equal(fresh.layers[1].mixer.D, model.layers[1].mixer.D)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "area", "pi"])
+def test_resized_weights_are_those_of_resample(model, mode):
+    """Of a model of 12-px patches on a grid of 6 x 6 and 7 frames; everything else stays as it was."""
+    state = {name: tensor + 0.1 for name, tensor in model.state_dict().items()}
+    kernel, grid, frames = (
+        state[name] for name in ("patch_embed.proj.weight", "pos_embed", "temporal_pos_embedding")
+    )
+    other = VideoMamba(CONFIG.but(patch_size=12, image_size=72, num_frames=7, patch_resize=mode))
+    load_weights(other, state)
+    found = other.state_dict()
+    wanted = {
+        **state,
+        "patch_embed.proj.weight": resize_patch_kernel(kernel, 12, mode=mode),
+        "pos_embed": resize_spatial_positions(grid, (6, 6)),
+        "temporal_pos_embedding": resize_temporal_positions(frames, 7),
+    }
+    assert same(found, wanted) and found.keys() == wanted.keys()
+
+
+def test_config_of_tubelets_counts_their_frames():
+    config = CONFIG.but(tubelet_size=2, num_frames=8)
+    assert config_of(VideoMamba(config).state_dict()) == config
+
+
+def test_a_head_of_other_classes_is_fresh_and_a_fitting_one_is_kept(model):
+    other = VideoMamba(CONFIG.but(num_classes=9))
+    fresh = other.head.weight.detach().clone()
+    load_weights(other, dict(model.state_dict()))
+    assert torch.equal(other.head.weight, fresh)
+    fitting = VideoMamba(CONFIG)
+    load_weights(fitting, dict(model.state_dict()))
+    assert torch.equal(fitting.head.weight, model.head.weight)

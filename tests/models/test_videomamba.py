@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.models.checkpoints import config_of
+from stretchysnake.models.resample import resize_patch_kernel
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -139,6 +140,18 @@ def test_training_resizes_anew_and_gradients_reach_every_stored_weight():
     assert all(p.grad is not None and (p.grad != 0).any(-1).all() for p in flexed)
 
 
+@pytest.mark.parametrize("mode", ["bicubic", "area", "pi"])
+def test_another_patch_is_a_model_with_the_kernel_resized_by_the_configured_way(mode):
+    model = tiny(patch_resize=mode).eval()
+    other = tiny(patch_size=12, image_size=48).eval()  # the same grid of 4 x 4
+    weights = model.state_dict()
+    kernel = resize_patch_kernel(weights["patch_embed.proj.weight"], 12, mode=mode)
+    other.load_state_dict({**weights, "patch_embed.proj.weight": kernel})
+    video = torch.randn(2, 3, 4, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(model.features(video, 12), other.features(video))
+
+
 def test_features_do_not_depend_on_the_rest_of_the_batch():
     model, video = tiny().eval(), torch.randn(3, 3, 4, 32, 32)
     with torch.no_grad():
@@ -166,6 +179,18 @@ def test_mamba_init_spreads_delta_and_official_wipes_it():
         assert found.log().std() > 0.8  # log-uniform over two decades: 1.33
     for found in delta("official"):
         torch.testing.assert_close(found, torch.full_like(found, 0.693147))
+
+
+def test_blocks_are_computed_again_in_backward_only_where_asked_and_only_in_training():
+    model, calls = tiny(), []
+    for block in model.layers:
+        block.mixer.register_forward_pre_hook(lambda *_: calls.append(1))
+    video = torch.randn(1, 3, 4, 32, 32)
+    for asked, training, times in ((False, True, 2), (True, True, 4), (True, False, 2)):
+        calls.clear()
+        model.checkpoint_activations = asked
+        model.train(training)(video).sum().backward()
+        assert len(calls) == times, (asked, training)
 
 
 def test_drop_path_is_off_in_eval_and_random_in_training():

@@ -6,7 +6,8 @@ from scan_problems import relative_rms
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.ops import bidirectional_scan, native_library
-from stretchysnake.ops.direction import Direction
+from stretchysnake.ops.bidirectional_scan import one_direction
+from stretchysnake.ops.direction import Carry, Direction
 
 needs_native = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"
@@ -169,3 +170,18 @@ def test_a_wrong_shape_is_named_before_any_kernel_runs(name):
         bidirectional_scan(xz, forward, wrong)
     with pytest.raises(ValueError, match=r"xz \(shape \(1, 5, 7\)\) must be"):
         bidirectional_scan(xz[..., :7], forward, backward)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("lengths", [[3, 8, 1, 9], [1, 1, 19], [21]], ids=str)
+def test_a_direction_read_part_by_part_is_the_direction_of_the_whole(reverse, lengths):
+    xz, own, _ = problem(2, 21, 6, 3, 2)
+    whole, _ = one_direction(xz, own, reverse=reverse, backend="reference")
+    carry = Carry(xz.new_zeros(2, 6, 3), xz.new_zeros(2, 3, 6))
+    parts = list(xz.split(lengths, 1))
+    found = []
+    for part in reversed(parts) if reverse else parts:
+        y, carry = one_direction(part, own, reverse=reverse, carry=carry, backend="reference")
+        found.append(y)
+    joined = torch.cat(found[::-1] if reverse else found, 1)
+    torch.testing.assert_close(joined, whole, rtol=1e-10, atol=1e-12)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
-from stretchysnake.flexibility import NANO, Scale
+from stretchysnake.flexibility import NANO, Scale, scale_at
+from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.recipes import pretrain, transfer
 from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
 from stretchysnake.recipes.named import RECIPES, recipe_named
@@ -41,7 +42,20 @@ def shrunk(name, clip_folder, folder):
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_recipe_runs_shrunk_for_two_steps(name, clip_folder, tmp_path):
     run = shrunk(name, clip_folder, tmp_path)
-    assert len(train(run).losses) == 2
+    result = train(run)
+    assert [step for step, _ in result.losses] == [0, 1]
+    assert all(0 < loss < 4 for _, loss in result.losses)  # log 3 = 1.1 for nothing learnt
+    wanted = [scale_at(run.bound_variant, seed=run.seed, step=step) for step in (0, 1)]
+    assert result.tokens == 2 * sum(scale.num_tokens for scale in wanted)
+    start = read_checkpoint(run.weights)[0]
+    found = read_checkpoint(result.weights)[0]
+    assert found["head.weight"].shape == (3, 16)
+    backbone = [name for name in start if not name.startswith("head.")]
+    moved = {name for name in backbone if not torch.equal(found[name], start[name])}
+    if run.trainable == "head":
+        assert not moved
+    else:  # rates are small: what is near 1 may not move in fp32
+        assert moved >= {name for name in backbone if name.endswith("proj.weight")}
 
 
 @pytest.mark.parametrize("module", [pretrain, transfer], ids=["pretrain", "transfer"])

@@ -1,5 +1,7 @@
 """Claims from hand-made rows: verdicts on both sides, over seeds and queries, and what is missing."""
 
+from dataclasses import replace
+
 import pytest
 
 from stretchysnake.comparison import pack_correct
@@ -175,3 +177,11 @@ def test_the_tables_below_the_grid_hold_orders_of_three_methods_or_more():
     two = [row for row in measured() if row.model != "temporal"]
     assert [table.file_name for table in tables_of_claims(two)] == ["claims"]
     assert tables_of_claims([row for row in two if row.model == "vanilla"]) == []
+
+
+def test_a_claim_rests_on_the_fewest_queries_answered_of_the_most_expected():
+    rows = measured()
+    rows[0] = replace(rows[0], num_queries=80, correct=pack_correct([True] * 80))
+    rows[1] = replace(rows[1], num_expected=120)
+    (claim,) = [one for one in claims(rows) if one.name.startswith("(i)")]
+    assert (claim.num_queries, claim.num_expected) == (80, 120)

@@ -14,6 +14,10 @@ from stretchysnake.search.budget import Budget, parse_budget
         ("1.5 s", "milliseconds", 1500),
         ("2 GiB", "mebibytes", 2048),
         ("1 MB", "mebibytes", 1e6 / 2**20),
+        ("3 GB", "mebibytes", 3e9 / 2**20),
+        ("3 MiB", "mebibytes", 3),
+        ("7 us", "milliseconds", 0.007),
+        ("2 TFLOPs", "gflops", 2000),
     ],
 )
 def test_units(text, kind, limit):

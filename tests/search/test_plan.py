@@ -99,6 +99,15 @@ def test_times_have_a_margin_and_memory_is_what_is_measured(weights):
     assert len(measure_times(model, scale, repeats=3)) == 3
 
 
+@pytest.mark.parametrize("kind", ["gflops", "milliseconds", "mebibytes"])
+def test_a_time_must_fit_with_a_quarter_to_spare_and_nothing_else(kind):
+    cells = [cell(30.0, 0.5), cell(41.0, 0.7, (2, 2))]
+    best, _ = choose(cells, Budget(kind, 50))
+    assert best.accuracy == (0.5 if kind == "milliseconds" else 0.7)  # 41 · 1.25 is more than 50
+    assert choose(cells, Budget(kind, 51.25))[0].accuracy == 0.7
+    assert [c.accuracy for c in pareto_front([*cells, cell(60.0, 0.6)], kind)] == [0.5, 0.7]
+
+
 def test_costs_are_measured_once_and_again_for_other_weights(weights, monkeypatch):
     plan(weights, parse_budget("10 s"), ROWS[:2])
     held = weights.with_name("weights.safetensors.cost.json")

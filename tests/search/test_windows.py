@@ -68,3 +68,7 @@ def test_a_question_for_the_time_is_answered_without_reading_the_whole_table(mon
     monkeypatch.setattr(PacketIndex, "seconds", lambda self, i: asked.append(i) or whole(self, i))
     assert [index.shown_at(t + 0.5) for t in range(2000)] == list(range(2000))
     assert len(asked) == 2000
+
+
+def test_frames_are_from_the_middles_of_equal_parts():
+    assert frame_times(2.0, 6.0, 4) == [2.5, 3.5, 4.5, 5.5]

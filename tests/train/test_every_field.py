@@ -1,0 +1,321 @@
+"""Every field of a training changes what it says: one entry per field here, and a new field needs one."""
+
+from dataclasses import fields, replace
+
+import augmentation_effects as effects
+import numpy as np
+import pytest
+import torch
+from short_training import OPTIM, TINY, ShortTraining, with_optim
+
+from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
+from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.records import write_records
+from stretchysnake.flexibility import NANO
+from stretchysnake.models import videomamba
+from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.train import loop, runtime, state
+from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train.run import OptimConfig, TrainRun
+from stretchysnake.verbs import train as verb
+
+
+@pytest.fixture
+def case(clip_folder, tmp_path, monkeypatch):
+    return ShortTraining(clip_folder, tmp_path, monkeypatch)
+
+
+def data(case):
+    records = [record for record in read_records(case.clips) if record.label < 2]
+    write_records(case.folder / "two.csv", records)
+    assert len(case.train(data=str(case.folder / "two.csv")).weights["head.bias"]) == 2
+    assert len(case.train().weights["head.bias"]) == 3
+
+
+def out(case):
+    assert {"weights.safetensors", "run.json"} <= {p.name for p in case.train().out.iterdir()}
+
+
+def variant(case):
+    drawn = case.train(variant="flexivit", steps=4).batches
+    assert {batch.scale.size for batch in drawn} == {NANO.flexivit_size}
+    assert {batch.scale for batch in case.train().batches} == {NANO.native}
+
+
+def sets(case):
+    only = replace(NANO, frames=(4,), sizes=(16,))
+    (scale,) = {b.scale for b in case.train(variant="static_tokens", sets=only).batches}
+    assert (scale.num_frames, scale.size, scale.patch_size) == (4, 16, 4)
+
+
+def model(case):
+    deeper = case.train(model=TINY.but(depth=2, embed_dim=24)).weights
+    assert deeper["layers.1.norm.weight"].shape == (24,)
+
+
+def weights(case):
+    torch.manual_seed(5)  # not the run's: its first weights would be the same
+    save_model(case.folder / "start.safetensors", VideoMamba(TINY.but(num_classes=3)))
+    start = read_checkpoint(case.folder / "start.safetensors")[0]
+    still = {"weights": str(case.folder / "start.safetensors"), **with_optim(lr=1e-12)}
+    found = case.train(**still).weights
+    assert all(torch.allclose(found[name], start[name], atol=1e-9) for name in start)
+
+
+def trainable(case):
+    short, long = case.train(trainable="head", steps=1), case.train(trainable="head", steps=3)
+    changed = {n for n, t in short.weights.items() if not torch.equal(t, long.weights[n])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def epochs(case):
+    assert len(case.train(epochs=0.5).batches) == 3  # half of twelve clips, two at a time
+    assert (
+        len(case.train(epochs=1, batch_size=5).batches) == 3
+    )  # the third reaches into a second epoch
+
+
+def token_budget(case):
+    drawn = case.train(variant="static_tokens", token_budget=700, steps=6).batches
+    assert len({len(b.labels) for b in drawn}) > 1
+    assert all(len(b.labels) == max(1, 700 // b.scale.num_tokens) for b in drawn)
+
+
+def tokens_per_pass(case):
+    assert case.train(tokens_per_pass=NANO.native.num_tokens, steps=1).passes == [1, 1]
+
+
+def activation_checkpointing(case):
+    calls = []
+    again = videomamba.checkpoint
+    case.patch.setattr(videomamba, "checkpoint", lambda *a, **k: calls.append(a) or again(*a, **k))
+    case.train()
+    assert not calls
+    case.train(activation_checkpointing=True)
+    assert len(calls) == 2
+
+
+def ema_decay(case):
+    found = case.train(ema_decay=0.9, steps=3)
+    average = read_checkpoint(found.out / "weights_ema.safetensors")[0]["head.weight"]
+    assert not torch.equal(average, found.weights["head.weight"])
+    assert not (case.train().out / "weights_ema.safetensors").exists()
+
+
+def label_smoothing(case):
+    found = case.train(label_smoothing=0.4, steps=1)
+    logs = found.logits - found.logits.logsumexp(1, keepdim=True)
+    own = logs[range(2), found.batches[0].labels]
+    wanted = -(0.6 * own + 0.4 * logs.mean(1)).mean()
+    assert found.result.losses[0][1] == pytest.approx(float(wanted), rel=1e-5)
+
+
+def shuffle(case):
+    listed = [record.label for record in read_records(case.clips)]
+    drawn = case.train(shuffle=False, steps=6).batches
+    assert [label for batch in drawn for label in batch.labels.tolist()] == listed
+    mixed = case.train(steps=6).batches
+    assert [label for batch in mixed for label in batch.labels.tolist()] != listed
+
+
+def precision(case):
+    assert case.train(precision="fp64").weights["head.bias"].dtype == torch.float64
+    exact, narrow = case.train().result.losses, case.train(precision="bf16").result.losses
+    assert exact[0][1] != narrow[0][1] == pytest.approx(exact[0][1], abs=0.05)
+
+
+def compiled_blocks(case):
+    compiled = []
+    case.patch.setattr(torch.nn.Module, "compile", lambda block, **_: compiled.append(block))
+    case.train()
+    assert not compiled
+    case.train(compile=True)
+    assert len(compiled) == 1
+
+
+def parallel(case):
+    sliced = []
+    case.patch.setattr(runtime, "shard", lambda model, device: sliced.append(model))
+    for kind in ("ddp", "fsdp"):
+        run = case.run(parallel=kind)
+        state.new_state(VideoMamba(run.model), run, runtime=runtime.Runtime(world_size=2))
+    assert len(sliced) == 1
+
+
+def rank_timeout(case):
+    asked = {}
+
+    def opened(**options):
+        asked.update(options)
+        raise RuntimeError("enough")
+
+    case.patch.setattr(runtime, "open_runtime", opened)
+    with pytest.raises(RuntimeError, match="enough"):
+        verb.run(["--data", "x", "--out", "y", "--rank_timeout", "7.5"])
+    assert asked["longest_wait"] == 7.5
+
+
+def device(case):
+    case.patch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"device \(cuda\) is not there"):
+        case.train(device="cuda")
+
+
+def seed(case):
+    one, other = (case.train(seed=number, **with_optim(lr=1e-12)) for number in (0, 1))
+    assert not torch.allclose(one.weights["head.weight"], other.weights["head.weight"])
+    assert not torch.equal(one.batches[0].video, other.batches[0].video)
+
+
+def cache(case):
+    case.train(cache=str(case.folder / "cache"), cache_frames=9, cache_size=40)
+    (array,) = (case.folder / "cache").glob("*.npy")
+    assert np.load(array).shape == (12, 9, 40, 40, 3)
+
+
+def on_error(case):
+    (case.folder / "empty.mp4").write_bytes(b"")
+    records = [*read_records(case.clips), VideoRecord(str(case.folder / "empty.mp4"), 1)]
+    write_records(case.folder / "list.csv", records)
+    listed = {"data": str(case.folder / "list.csv"), "batch_size": 13, "steps": 1}
+    assert len(case.train(**listed).batches) == 1
+    with pytest.raises(DecodeError, match=r"empty\.mp4: empty"):
+        case.train(**listed, on_error="stop")
+
+
+def num_workers(case):
+    asked, real = [], loop.open_clips
+
+    def opened(*args, limits, **options):
+        asked.append(limits.num_workers)
+        return real(*args, limits=limits, **options)
+
+    case.patch.setattr(loop, "open_clips", opened)
+    case.train(num_workers=1)
+    assert asked == [1]
+
+
+def checkpoint_every(case):
+    names = [
+        path.name for path in checkpoints_in(case.train(checkpoint_every=1).out / "checkpoints")
+    ]
+    assert names == ["step-00000001", "step-00000002"]
+    assert not (case.train().out / "checkpoints").exists()
+
+
+def keep_checkpoints(case):
+    folders = {}
+    for keep in (1, 4):
+        done = case.train(steps=6, checkpoint_every=1, keep_checkpoints=keep)
+        folders[keep] = checkpoints_in(done.out / "checkpoints")
+        assert folders[keep][-keep:][0].name == f"step-{7 - keep:08d}"
+    assert len(folders[1]) <= 2 and len(folders[4]) in (4, 5)  # and the best
+
+
+def tensorboard(case):
+    opened = []
+    case.patch.setattr(loop, "open_board", lambda folder: opened.append(folder))
+    case.train()
+    assert not opened
+    done = case.train(tensorboard=True)
+    assert opened == [done.out / "tensorboard"]
+
+
+def on_damaged(case):
+    done = case.train(steps=2, checkpoint_every=1, out=str(case.folder / "damaged"))
+    (done.out / "run.json").unlink()
+    newest = checkpoints_in(done.out / "checkpoints")[-1] / "weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    again = {"steps": 2, "checkpoint_every": 1, "out": str(done.out)}
+    with pytest.raises(CheckpointDamaged):
+        case.train(**again, on_damaged="stop")
+    assert [batch.step for batch in case.train(**again).batches] == [1]
+
+
+def non_finite(case):
+    """Its own fields: test_step.py."""
+    case.patch.setattr(torch.Tensor, "item", lambda tensor: float("nan"))
+    patience = replace(case.run().non_finite, patience=1, then="stop")
+    with pytest.raises(RuntimeError, match="1 steps in a row were not finite"):
+        case.train(non_finite=patience)
+
+
+def lr(case):
+    assert case.train(**with_optim(lr=4e-2)).rates[0] == pytest.approx(2e-2)  # half of it: warm-up
+
+
+def weight_decay(case):
+    free, decayed = (case.train(**with_optim(weight_decay=w), steps=1).weights for w in (0.0, 5.0))
+    shrunk = "layers.0.mixer.in_proj.weight"
+    assert decayed[shrunk].norm() < 0.99 * free[shrunk].norm()
+    assert torch.equal(decayed["layers.0.norm.weight"], free["layers.0.norm.weight"])
+
+
+def betas(case):
+    """What each does: test_step_by_hand.py."""
+    wanted = case.train().weights
+    for pair in ((0.5, 0.999), (0.9, 0.5)):
+        found = case.train(**with_optim(betas=pair)).weights
+        assert not torch.equal(found["head.weight"], wanted["head.weight"]), pair
+
+
+def warmup(case):
+    assert case.train(**with_optim(warmup=0.0)).rates[0] == OPTIM.lr
+    assert case.train(**with_optim(warmup=0.5)).rates[0] == OPTIM.lr / 2
+
+
+def clip_norm(case):
+    assert case.train(**with_optim(clip_norm=0.01)).norms == pytest.approx([0.01] * 2, rel=1e-3)
+    assert min(case.train(**with_optim(clip_norm=0.0)).norms) > 0.1
+
+
+def layer_decay(case):
+    assert len(case.train().groups) == 1
+    rates = sorted(case.train(**with_optim(layer_decay=0.5)).groups)
+    assert [rate / rates[-1] for rate in rates] == pytest.approx([0.25, 0.5, 1.0])
+
+
+def steps(case):
+    assert [len(case.train(steps=number).batches) for number in (1, 3)] == [1, 3]
+
+
+def batch_size(case):
+    assert case.train(batch_size=5).result.clips == 10
+
+
+def accumulate(case):
+    assert case.train(accumulate=2, steps=1).passes == [1, 1]
+
+
+def by_name(*effects, **others):
+    return {effect.__name__: effect for effect in effects} | others
+
+
+EFFECTS = {
+    "TrainRun": by_name(
+        *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
+        *(token_budget, tokens_per_pass, accumulate, activation_checkpointing, ema_decay),
+        *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
+        *(on_error, num_workers, checkpoint_every, keep_checkpoints, tensorboard, on_damaged),
+        non_finite,
+        optim=lr,
+        augmentation=effects.flip,
+        cache_frames=cache,
+        cache_size=cache,
+        compile=compiled_blocks,
+    ),
+    "OptimConfig": by_name(lr, weight_decay, betas, warmup, clip_norm, layer_decay),
+    "Augmentation": by_name(
+        *(effects.jitter, effects.crop_scale, effects.crop_ratio, effects.flip),
+        *(effects.rand_augment, effects.erase, effects.mixup, effects.cutmix),
+    ),
+}
+FIELDS = [(c, f.name) for c in (TrainRun, OptimConfig, Augmentation) for f in fields(c)]
+
+
+@pytest.mark.parametrize(("config", "name"), FIELDS, ids=[f"{c.__name__}.{n}" for c, n in FIELDS])
+def test_every_field_does_what_it_says(config, name, case):
+    known = EFFECTS[config.__name__]
+    assert name in known, f"{config.__name__}.{name}: add what it changes to EFFECTS"
+    known[name](case)
