@@ -86,7 +86,7 @@ def moved(seconds):
     return change
 
 
-def _find(content, *kinds):
+def find_box(content, *kinds):
     """(place, length) of a box inside boxes; None where there is none."""
     start, stop = 0, len(content)
     for kind in kinds:
@@ -107,13 +107,13 @@ def edit(path, *pieces, rate=30):
     content = bytearray(path.read_bytes())
 
     def ticks(*box):
-        place, _ = _find(content, *box)
+        place, _ = find_box(content, *box)
         return int.from_bytes(content[place + 20 : place + 24], "big")
 
     movie, media = ticks(b"moov", b"mvhd"), ticks(b"moov", b"trak", b"mdia", b"mdhd")
-    old, delay = _find(content, b"moov", b"trak", b"edts"), 0
+    old, delay = find_box(content, b"moov", b"trak", b"edts"), 0
     if old:  # the delay that B-frames need
-        place, _ = _find(content, b"moov", b"trak", b"edts", b"elst")
+        place, _ = find_box(content, b"moov", b"trak", b"edts", b"elst")
         delay = int.from_bytes(content[place + 20 : place + 24], "big")
     entries = b"".join(
         struct.pack(">IiI", n * movie // rate, delay + first * media // rate, 1 << 16)
@@ -121,28 +121,13 @@ def edit(path, *pieces, rate=30):
     )
     body = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(pieces)) + entries
     body = struct.pack(">I4s", 8 + len(body), b"edts") + body
-    header = _find(content, b"moov", b"trak", b"tkhd")
+    header = find_box(content, b"moov", b"trak", b"tkhd")
     place, length = old or (sum(header), 0)
-    grown = [(box, _find(content, *box)) for box in ((b"moov",), (b"moov", b"trak"))]
+    grown = [(box, find_box(content, *box)) for box in ((b"moov",), (b"moov", b"trak"))]
     content[place : place + length] = body
     for _, (at, size) in grown:
         content[at : at + 4] = (size + len(body) - length).to_bytes(4, "big")
     path.write_bytes(content)
-    return path
-
-
-def index_first(path):
-    """Move the index (moov) of an mp4 before its pictures, as for streaming."""
-    content = path.read_bytes()
-    (moov, length), (ftyp, head) = _find(content, b"moov"), _find(content, b"ftyp")
-    index = bytearray(content[moov : moov + length])
-    at = index.index(b"stco")
-    for entry in range(int.from_bytes(index[at + 8 : at + 12], "big")):
-        place = at + 12 + 4 * entry
-        offset = int.from_bytes(index[place : place + 4], "big") + length
-        index[place : place + 4] = offset.to_bytes(4, "big")
-    body = content[ftyp + head : moov] + content[moov + length :]
-    path.write_bytes(content[:head] + bytes(index) + body)
     return path
 
 

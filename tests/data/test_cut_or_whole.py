@@ -1,7 +1,7 @@
 """Files that rightly hold less than they promise are whole; the same files, cut, are named and never pass for whole."""
 
 import pytest
-from odd_videos import ODD, index_first
+from odd_videos import ODD, find_box
 
 from stretchysnake.data.audit import CheckRun, check
 from stretchysnake.data.container_length import missing_bytes
@@ -9,6 +9,22 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.mp4_tables import trimmed_samples
 from stretchysnake.data.verdicts import render_audit
 from stretchysnake.data.video import probe, read_frames, verify
+
+
+def index_first(path):
+    """Move the index (moov) of an mp4 before its pictures, as for streaming."""
+    content = path.read_bytes()
+    (moov, length), (ftyp, head) = find_box(content, b"moov"), find_box(content, b"ftyp")
+    index = bytearray(content[moov : moov + length])
+    at = index.index(b"stco")
+    for entry in range(int.from_bytes(index[at + 8 : at + 12], "big")):
+        place = at + 12 + 4 * entry
+        offset = int.from_bytes(index[place : place + 4], "big") + length
+        index[place : place + 4] = offset.to_bytes(4, "big")
+    body = content[ftyp + head : moov] + content[moov + length :]
+    path.write_bytes(content[:head] + bytes(index) + body)
+    return path
+
 
 INDEX_FIRST = (
     "edit-tail-cut",
