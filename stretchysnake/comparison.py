@@ -205,7 +205,8 @@ def query_error(
     if any(row.num_queries < 1 for row in rows):
         return None
     n = rows[0].num_queries
-    if rows[0].queries and n > 1 and all(r.correct and r.queries == rows[0].queries for r in rows):
+    same = {(row.queries, row.num_queries) for row in rows} == {(rows[0].queries, n)}
+    if rows[0].queries and n > 1 and same and all(row.correct for row in rows):
         sums = [0] * n
         for side, sign in ((mine, 1), (other, -1)):
             for row in side:

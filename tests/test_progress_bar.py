@@ -56,8 +56,8 @@ def test_bar_shows_all_numbers(monkeypatch):
         assert text in shown, text
 
 
+@pytest.mark.extra("progress")
 def test_a_name_in_brackets_is_no_markup(monkeypatch):
-    pytest.importorskip("rich")
     monkeypatch.setattr(sys, "stderr", Terminal())
     bar = ProgressBar()
     bar("skipped [red]a[/nope]\x1b[2J.mp4")

@@ -23,6 +23,7 @@ from stretchysnake.whole_file import write_whole
 
 NAME = "data.safetensors"
 SAMPLED = 1024
+MOST_REPLACED = 3
 MISSING, NOT_READ = -1, 0
 
 
@@ -87,10 +88,13 @@ def read_stamp(out: Path) -> DataStamp | None:
         ) from None
 
 
-def other_data(then: DataStamp, now: DataStamp, records: Sequence[VideoRecord]) -> str | None:
+def other_data(
+    then: DataStamp, now: DataStamp, records: Sequence[VideoRecord], *, unfinished: bool = False
+) -> str | None:
     """What shows that these records are not the data of `then`, in words; None when they are the same.
 
-    A file that is missing now, or was then, is no other data: training leaves it out and says so.
+    A file that is missing now, or was then, is no other data: training leaves it out and says so. Nor are a few files
+    that were damaged or repaired while a training is `unfinished`: MOST_REPLACED of them, or 1 %, are told (`told`).
     """
     if len(then.sizes) != len(now.sizes):
         return f"{len(then.sizes)} videos there, {len(now.sizes)} here"
@@ -98,20 +102,25 @@ def other_data(then: DataStamp, now: DataStamp, records: Sequence[VideoRecord]) 
         return "other names, labels, groups or segments"
     names = relative_paths(records)
     both = (then.sizes != MISSING) & (now.sizes != MISSING)
+    allowed = max(MOST_REPLACED, len(names) // 100) if unfinished else 0
     changed = both & (then.sizes != now.sizes)
-    if changed.any():
+    moved = both & ~changed & (then.times != now.times)
+    compared = moved & (then.ends != NOT_READ)
+    others = [
+        index
+        for index in compared.nonzero().flatten().tolist()
+        if _ends(records[index]) != int(then.ends[index])
+    ]
+    if int(changed.sum()) + len(others) > allowed:
+        if not changed.any():
+            return f"{names[others[0]]} has the same size and other bytes"
         first = int(changed.nonzero()[0])
         return (
             f"{int(changed.sum())} files have another size, first {names[first]}: "
             f"{then.sizes[first]} bytes there, {now.sizes[first]} here"
         )
-    moved = both & (then.times != now.times)
-    compared = moved & (then.ends != NOT_READ)
-    for index in compared.nonzero().flatten().tolist():
-        if _ends(records[index]) != int(then.ends[index]):
-            return f"{names[index]} has the same size and other bytes"
     unverified = moved & ~compared
-    if unverified.any() and not (compared.any() and moved.equal(both)):
+    if int(unverified.sum()) > allowed and not (compared.any() and moved.equal(both & ~changed)):
         # A copy that lost its times lost all of them: single ones are files that were replaced.
         first = int(unverified.nonzero()[0])
         return f"{int(moved.sum())} files changed since, first {names[first]}"
@@ -119,10 +128,16 @@ def other_data(then: DataStamp, now: DataStamp, records: Sequence[VideoRecord]) 
 
 
 def told(then: DataStamp, now: DataStamp) -> list[str]:
-    """What a user should know of data that is the same: files with another time of change, or missing."""
+    """What a user should know of data that is the same: files of another size or time of change, or missing."""
     notes = []
     both = (then.sizes != MISSING) & (now.sizes != MISSING)
-    moved = both & (then.times != now.times)
+    changed = both & (then.sizes != now.sizes)
+    if changed.any():
+        notes.append(
+            f"data: {int(changed.sum())} of {len(changed)} files have another size than when the run began; they are "
+            "drawn as they are now"
+        )
+    moved = both & ~changed & (then.times != now.times)
     if moved.any():
         compared = int((moved & (then.ends != NOT_READ)).sum())
         notes.append(

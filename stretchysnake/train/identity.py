@@ -61,7 +61,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
     then = read_stamp(out)
     if then is not None:
         now = data_stamp(records, sampled=0)
-        if why := other_data(then, now, records):
+        if why := other_data(then, now, records, unfinished=not finished):
             differing.append(f"data: {why}")
         notes = told(then, now)
     elif found.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:

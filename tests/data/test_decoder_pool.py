@@ -226,7 +226,7 @@ def test_the_first_frame_and_every_second_of_them_is_a_sign_of_life(monkeypatch)
         seen.append(item)
     assert seen == list(range(100)) and signs == [0, 29, 59, 89]
     signs.clear()
-    assert list(watched(range(500), 60_000.0)) == list(range(500)) and len(signs) == 2
+    assert list(watched(range(500), 60_000.0)) == list(range(500)) and len(signs) == 3
     assert list(watched(range(3), 0.1)) == [0, 1, 2] and len(signs) == 5
 
 
@@ -234,7 +234,7 @@ def test_whole_reads_and_checks_tell_that_they_are_alive(tmp_path, monkeypatch):
     path, signs = write_numbered(tmp_path / "v.mp4", 90, fps=30), []
     monkeypatch.setattr("stretchysnake.data.watchdog._tell", lambda: signs.append(1))
     verify(path)
-    assert len(signs) == 6  # three seconds of packets, three of frames
+    assert len(signs) == 8  # the first and three seconds of packets, and so of frames
     signs.clear()
     read_frames(path, [89])
     assert len(signs) >= 5

@@ -131,7 +131,7 @@ def test_nothing_is_left_where_it_fails(model, tmp_path, monkeypatch, stage):
 
     traced = fails if stage == "export" else lambda *_, **__: None
     monkeypatch.setattr(torch.export, "export", traced)
-    monkeypatch.setattr(torch.export, "save", lambda _, part: part.write_bytes(b"x"))
+    monkeypatch.setattr(torch.export, "save", lambda _, part, **__: part.write_bytes(b"x"))
     monkeypatch.setattr(torch.export, "load", fails)
     with pytest.raises(RuntimeError, match="on purpose"):
         export_program(tmp_path / "m.pt2", model, **NATIVE)

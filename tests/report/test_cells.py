@@ -5,7 +5,7 @@ import math
 import pytest
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.comparison import wilson_interval
+from stretchysnake.intervals import wilson_interval
 from stretchysnake.report.cells import cells_of, interval_of, main_rows, models_of
 
 
@@ -16,7 +16,11 @@ def test_cell_is_the_mean_over_its_seeds():
     ]
     found = cells_of(rows, dataset=DATASET)["vanilla", 8, 32]
     assert (found.value, found.spread) == (pytest.approx(0.6), pytest.approx(0.1))
-    half = 4.303 * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom
+    over_seeds = 4.302653 * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom
+    errors = [
+        math.sqrt(p * (1 - p) / n) for p, n in ((0.5, 100), (0.7, 99), (0.6, 98))
+    ]  # no bits: as if the seeds answered alike
+    half = math.hypot(over_seeds, 1.959964 * sum(errors) / 3)
     assert (found.low, found.high) == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
     assert (found.num_seeds, found.gflops, found.num_queries) == (3, 2.0, 98)
     assert found.native and found.trained and found.status == "ok"

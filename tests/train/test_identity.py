@@ -106,6 +106,28 @@ def test_a_file_missing_now_is_said_and_does_not_end_the_run(run, monkeypatch, c
         train(run)
 
 
+def test_a_few_files_repaired_on_the_way_are_told_and_more_are_other_data(run, monkeypatch, capsys):
+    stop_at(monkeypatch, 0)
+    with pytest.raises(TrainingInterrupted):
+        train(run)
+    paths = [Path(record.path) for record in read_records(run.data)]
+    for path in paths[:4]:
+        path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(ValueError, match=r"4 files have another size, first class0/0.mp4"):
+        train(run)
+    paths[0].write_bytes(paths[0].read_bytes()[:-4])
+    os.utime(paths[0], ns=(1, 1))
+    assert len(train(run).losses) == 2
+    said = capsys.readouterr().err
+    assert "3 of 12 files have another size than when the run began" in said
+    with pytest.raises(ValueError, match=r"holds another finished run \(data: 3 files have anothe"):
+        paths[5].touch()
+        paths[1].write_bytes(paths[1].read_bytes() + b"more")
+        paths[6].write_bytes(paths[6].read_bytes() + b"more")
+        paths[7].write_bytes(paths[7].read_bytes() + b"more")
+        train(run)
+
+
 def test_single_new_files_of_a_large_set_are_not_taken_for_copies(run):
     records = read_records(run.data)
     then = data_stamp(records, sampled=3)
