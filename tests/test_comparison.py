@@ -22,6 +22,7 @@ from stretchysnake.comparison import (
 
 def test_wilson_interval_matches_the_textbook_and_stays_inside():
     assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson_interval(1, 10) == pytest.approx((0.0179, 0.4042), abs=1e-4)
     assert wilson_interval(0, 20)[0] == 0
     assert wilson_interval(20, 20)[1] == 1
     with pytest.raises(ValueError, match="n \\(0\\)"):
