@@ -227,7 +227,7 @@ def test_the_first_frame_and_every_second_of_them_is_a_sign_of_life(monkeypatch)
     assert seen == list(range(100)) and signs == [0, 29, 59, 89]
     signs.clear()
     assert list(watched(range(500), 60_000.0)) == list(range(500)) and len(signs) == 3
-    assert list(watched(range(3), 0.1)) == [0, 1, 2] and len(signs) == 5
+    assert list(watched(range(3), 0.1)) == [0, 1, 2] and len(signs) == 6
 
 
 def test_whole_reads_and_checks_tell_that_they_are_alive(tmp_path, monkeypatch):

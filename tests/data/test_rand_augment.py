@@ -91,3 +91,17 @@ def test_impossible_settings_are_named(settings):
         ValueError, match=r"num_ops \(.*\) must be at least 0 and magnitude \(.*\) between 0 and 30"
     ):
         rand_augment(FRAMES, torch.Generator(), **settings)
+
+
+def test_operations_with_a_sign_go_both_ways():
+    """Brightness, where it is the one drawn: half of the clips become darker and half brighter."""
+    grey, darker, brighter = torch.full((1, 8, 8, 3), 100, dtype=torch.uint8), 0, 0
+    place = list(OPERATIONS).index("brightness")
+    for seed in range(600):
+        kind = torch.rand(1, 2, generator=torch.Generator().manual_seed(seed))[0, 0].item()
+        if int(kind * len(OPERATIONS)) == place:
+            generator = torch.Generator().manual_seed(seed)
+            found = int(rand_augment(grey, generator, num_ops=1, magnitude=15)[0, 0, 0, 0])
+            assert found in (55, 145)  # 100 · (1 ± 0.45)
+            darker, brighter = darker + (found < 100), brighter + (found > 100)
+    assert darker > 10 and brighter > 10

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from stretchysnake import Scale, VideoMamba, VideoMambaConfig
-from stretchysnake.eval.classifier import Classifier
+from stretchysnake import Scale, VideoMamba, VideoMambaConfig, save_model
+from stretchysnake.eval.classifier import Classifier, load_classifier, save_classifier
 
 
 def classifier(kind, names, **tensors):
@@ -46,3 +46,23 @@ def test_head_gives_its_softmax():
     logits = (features @ own.model.head.weight.T + own.model.head.bias).detach().double().numpy()
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(own.probabilities(features).numpy(), wanted, rtol=1e-5)
+
+
+def test_a_classifier_on_disk_is_that_of_its_weights(tmp_path):
+    made = classifier(
+        "knn", ["a", "ä b"], features=torch.randn(4, 8), labels=torch.tensor([0, 1, 1, 0])
+    )
+    save_model(tmp_path / "weights.safetensors", made.model)
+    save_classifier(tmp_path, made)
+    found = load_classifier(tmp_path)
+    assert (found.kind, found.classes, found.scale) == ("knn", ["a", "ä b"], Scale(4, 32, 8))
+    query = torch.randn(3, 8)
+    assert torch.equal(found.probabilities(query), made.probabilities(query))
+    with torch.no_grad():
+        made.model.head.bias.add_(1)
+    save_model(tmp_path / "weights.safetensors", made.model)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not the one it was made with"):
+        load_classifier(tmp_path)
+    (tmp_path / "classifier.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no classifier"):
+        load_classifier(tmp_path)

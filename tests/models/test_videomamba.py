@@ -129,6 +129,17 @@ def test_inference_never_uses_a_stale_kernel(change):
         assert not torch.equal(after, before)
 
 
+def test_scales_one_after_another_are_remembered_apart():
+    model = tiny().eval()
+    scales = [((6, 24, 24), 6), ((6, 48, 48), 12), ((3, 24, 48), 6), ((6, 24, 24), 12)]
+    with torch.no_grad():
+        for (t, h, w), patch in scales * 2:
+            video = torch.randn(1, 3, t, h, w)
+            fresh = copy.deepcopy(model)
+            fresh._resized.clear()
+            assert torch.equal(model.features(video, patch), fresh.features(video, patch))
+
+
 def test_training_resizes_anew_and_gradients_reach_every_stored_weight():
     model = tiny().eval()
     video = torch.randn(2, 3, 6, 24, 24)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stretchysnake.ops import add_rms_norm, native_library
+from stretchysnake.ops.add_rms_norm import rms_norm
 
 needs_native = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"
@@ -74,3 +75,14 @@ def test_torchs_operator_checks_pass():
     torch.library.opcheck(
         torch.ops.stretchysnake.add_rms_norm, (*given, torch.ones(9, requires_grad=True), 1e-5)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norm_of_a_narrow_stream_is_computed_wide(dtype):
+    x, weight = torch.randn(3, 40).to(dtype), torch.randn(40)
+    wanted = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    found = rms_norm(x, weight)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    y, total = add_rms_norm(x, torch.ones(3, 40), weight)
+    assert total.dtype == y.dtype == torch.float32 and torch.equal(total, x.float() + 1)

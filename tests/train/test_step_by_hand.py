@@ -227,3 +227,19 @@ def test_draws_depend_on_seed_step_and_rank():
     assert len(drawn) == 8
     draw_again(1, 0, 1)
     assert torch.rand(()).item() in drawn
+
+
+def test_a_step_that_lost_clips_is_the_mean_over_those_left():
+    """Five were asked for and one was bad: the same step as of four."""
+    states = []
+    for asked in (None, 5):
+        state = state_of(RUN)
+        state.optimizer = torch.optim.SGD(parameter_groups(state.model, 0.0), lr=1.0)
+        state.model.train()
+        given = batch()._replace(asked=asked, places=[0, 1, 3, 4] if asked else None)
+        outcome = take_step(state, state.model, given, RUN, lr=0.3, runtime=SINGLE)
+        assert (outcome.clips, state.clips) == (4, 4)
+        states.append((outcome.loss, outcome.gradient_norm, weights(state)))
+    (loss, norm, whole), (again, norm_again, found) = states
+    assert (again, norm_again) == pytest.approx((loss, norm), rel=1e-12)
+    assert all(torch.allclose(found[name], whole[name], rtol=0, atol=1e-12) for name in whole)
