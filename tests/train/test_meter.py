@@ -23,14 +23,15 @@ def test_report_is_of_the_last_twenty_steps_and_of_the_clock(monkeypatch):
     state.step, state.clips = 40, 110
     clock[0] += 15.0
     batch = Batch(39, SCALE, torch.zeros(0), torch.zeros(0))
-    measure(batch, StepOutcome(2.0, 1.0, 4), lr=0.1, waited=3.0, log=None)
+    measure(batch, StepOutcome(2.0, 1.0, 4), lr=0.1, waited=3.0, log=None, bad_share=0.25)
     (report,) = told
     assert (report.step, report.steps, report.loss, report.lr) == (40, 100, 2.0, 0.1)
     assert (report.clips_per_second, report.data_wait) == (60 / 15, 3 / 15)
     assert report.seconds_left == pytest.approx(60 * 15 / 30)
     assert "loss 2.000" in str(report) and "0.5 min left" in str(report)
+    assert report.bad_share == 0.25 and "25.0% bad clips" in str(report)
     clock[0] += 0.1
-    measure(batch, StepOutcome(2.0, 1.0, 4), lr=0.1, waited=0.0, log=None)
+    measure(batch, StepOutcome(2.0, 1.0, 4), lr=0.1, waited=0.0, log=None, bad_share=0.0)
     assert len(told) == 1 and time.perf_counter() == clock[0]  # at most two a second
 
 
