@@ -161,6 +161,8 @@ def main() -> None:
                         text = json.dumps(report, indent=1, ensure_ascii=False)
                         asked.out.write_text(text + "\n", encoding="utf-8")
             except KeyboardInterrupt:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)  # while the copies are removed
                 shutil.rmtree(folder, ignore_errors=True)
                 os._exit(130)  # what runs in the copies sees that, and ends
     right = sum(bool(verdicts[str(mutant)]) for mutant in chosen)
