@@ -71,7 +71,7 @@ def open_held_out(
         num_frames=run.cache_frames,
         size=run.cache_size,
         on_error="skip",
-        limits=DecodingLimits(num_workers=run.num_workers),
+        limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
     )
 

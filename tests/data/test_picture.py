@@ -20,7 +20,14 @@ from painted_video import (
 
 from stretchysnake.data.picture import Orientation, orientation_by, upright
 from stretchysnake.data.transforms import short_side_size
-from stretchysnake.data.video import probe, read_frames, read_frames_at, stream_frames, verify
+from stretchysnake.data.video import (
+    DecodeError,
+    probe,
+    read_frames,
+    read_frames_at,
+    stream_frames,
+    verify,
+)
 
 # (a, b, c, d) of the display matrix: stored (x, y) is shown at (a x + c y, b x + d y); what RG/BW then looks like
 ORIENTATIONS = {
@@ -165,6 +172,31 @@ def test_the_track_that_is_shown(tmp_path, widths, default, right):
         )
     if (theirs := ffmpeg_frames(path)) is not None:
         assert close(frames[5], theirs[5])
+
+
+def test_the_cover_of_a_piece_is_no_track_and_no_video(tmp_path):
+    for name, codec in (("clip.mp4", "libx264"), ("song.mp4", "aac")):
+        with av.open(str(tmp_path / name), "w") as out:
+            piece = out.add_stream(codec, rate=10 if codec == "libx264" else 44100)
+            cover = out.add_stream("mjpeg", rate=10, width=128, height=128, pix_fmt="yuvj420p")
+            cover.disposition = 0x400  # an attached picture
+            if codec == "libx264":
+                piece.width = piece.height = 64
+                piece.pix_fmt = "yuv420p"
+                frames = [av.VideoFrame.from_ndarray(picture) for picture in quarters(width=64)]
+            else:
+                frames = [av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp")]
+                frames[0].sample_rate = 44100
+            for stream, given in (
+                (piece, frames),
+                (cover, [av.VideoFrame.from_ndarray(np.full((128, 128, 3), 200, np.uint8))]),
+            ):
+                for frame in (*given, None):
+                    out.mux(stream.encode(frame))
+    info = probe(tmp_path / "clip.mp4")
+    assert (info.width, info.num_frames, info.note) == (64, 3, "")
+    with pytest.raises(DecodeError, match="has no video stream"):
+        probe(tmp_path / "song.mp4")
 
 
 def test_a_picture_that_changes_its_size_is_one_video_to_every_reader(tmp_path):

@@ -1,10 +1,13 @@
 """What a picture shows once it is read: which channel is which, where left and top are, no aliasing when it shrinks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
 
+from stretchysnake.data.augmentation import Augmentation
 from stretchysnake.data.clip_source import CachedClips, DecodedClips
 from stretchysnake.data.frame_cache import FrameCache
 from stretchysnake.data.loader import evaluation_batches
@@ -140,3 +143,10 @@ def test_a_segment_of_a_video_is_all_that_its_clips_show(tmp_path):
     for kind in ("decoded", "cached"):
         clips = source_of(kind, [record], tmp_path / "cache", num_frames=5)
         assert read_numbers(clips.clip(0, Scale(5, 32, 8)).numpy()) == [18, 24, 30, 36, 42]
+    plain = Augmentation(jitter=False, crop_scale=(1, 1))
+    for augmentation in (plain, replace(plain, jitter=True)):
+        clips = DecodedClips([record], augmentation=augmentation)
+        drawn = clips.clip(0, Scale(5, 32, 8), generator=torch.Generator().manual_seed(0))
+        numbers = read_numbers(drawn.numpy())
+        assert numbers == [18, 24, 30, 36, 42] or augmentation.jitter
+        assert all(15 + 6 * i <= number < 21 + 6 * i for i, number in enumerate(numbers))

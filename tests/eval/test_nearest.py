@@ -181,6 +181,17 @@ def test_ties_go_to_the_lower_index():
     assert nearest(torch.ones(2, 4), many, k=4).tolist() == [[0, 1, 2, 3]] * 2
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+def test_equal_rows_tie_wherever_they_stand_in_the_gallery(similarity):
+    """A product computes the edges of a matrix in another order than its middle: equal rows must be asked once."""
+    torch.manual_seed(0)
+    gallery = torch.randn(5, 384)[torch.arange(517) % 5]
+    search = Exhaustive(gallery, similarity)
+    found = search.nearest(torch.randn(33, 384), k=4)
+    assert len(search.rows) == 5
+    assert (found == found[:, :1] % 5 + 5 * torch.arange(4)).all()
+
+
 @pytest.mark.parametrize("chunk", [1, 9, 1024])
 def test_excluded_pairs_are_skipped(chunk):
     query, gallery = torch.randn(30, 5), torch.randn(70, 5)

@@ -58,6 +58,16 @@ def test_recall_knn_and_average_precision_by_hand():
     }
 
 
+def test_a_query_that_the_gallery_holds_does_not_find_itself_by_hand():
+    angles = torch.tensor([0.0, 0.1, 1.0, 1.1])
+    videos = feature_set(torch.stack([angles.cos(), angles.sin()], 1), [0, 1, 0, 1])
+    assert hits(videos, videos).all()
+    found = retrieve(videos, videos, ("top1", "recall@3", "map"), leave_out_self=True)
+    assert found["top1"].tolist() == [False] * 4  # its neighbour is of the other class
+    assert found["recall@3"].all()
+    assert found["map"].tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2])
+
+
 @pytest.mark.parametrize(("similarity", "metric"), [("cosine", "cosine"), ("l2", "euclidean")])
 @pytest.mark.parametrize("k", [1, 4, 9])
 def test_knn_equals_scikit_learns(similarity, metric, k):

@@ -46,7 +46,10 @@ def crop_scale(case):
 
 
 def crop_ratio(case):
-    assert changed(case, crop_ratio=(2.0, 3.0)) == 1
+    """Of a crop: the whole picture, crop_scale (1, 1), has the ratio it has."""
+    assert changed(case, crop_ratio=(2.0, 3.0)) == 0
+    square, wide = (pixels(case, crop_scale=(0.3, 0.5), crop_ratio=(r, r)) for r in (1.0, 2.0))
+    assert (square != wide).flatten(1).any(1).all()
 
 
 def rand_augment(case):

@@ -53,8 +53,8 @@ class ShortTraining:
             seen.groups = {group["lr"] for group in state.optimizer.param_groups}
             return outcome
 
-        def counted(model, video, scale, run):
-            logits = compute_logits(model, video, scale, run)
+        def counted(model, video, *rest):
+            logits = compute_logits(model, video, *rest)
             seen.passes.append(len(video))
             seen.logits = logits.detach()
             return logits

@@ -1,5 +1,6 @@
 """Every field of a training changes what it says: one entry per field here, and a new field needs one."""
 
+import json
 from dataclasses import fields, replace
 
 import augmentation_effects as effects
@@ -15,7 +16,9 @@ from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
 from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.train import held_out as held_out_list
 from stretchysnake.train import loop, runtime, state
+from stretchysnake.train.bad_files import TooManyBadFiles
 from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.run import OptimConfig, TrainRun
 from stretchysnake.verbs import train as verb
@@ -184,16 +187,70 @@ def on_error(case):
         case.train(**listed, on_error="stop")
 
 
+def limits_of(case, **changes):
+    """The limits under which a training decodes its clips, and those under which it decodes the held-out ones."""
+    asked = []
+    for module in (loop, held_out_list):
+        real = module.open_training_clips
+
+        def opened(*args, limits, real=real, **options):
+            asked.append(limits)
+            return real(*args, limits=limits, **options)
+
+        case.patch.setattr(module, "open_training_clips", opened)
+    case.train(**split(case), **changes)
+    case.patch.undo()
+    assert len(asked) == 2
+    return asked
+
+
+def split(case):
+    """Lists of eight clips to train on and four held out."""
+    records = read_records(case.clips)
+    write_records(case.folder / "learnt.csv", [r for i, r in enumerate(records) if i % 3])
+    write_records(case.folder / "held.csv", records[::3])
+    return {"data": str(case.folder / "learnt.csv"), "held_out": str(case.folder / "held.csv")}
+
+
 def num_workers(case):
-    asked, real = [], loop.open_clips
+    assert [limits.num_workers for limits in limits_of(case, num_workers=1, steps=1)] == [1, 1]
 
-    def opened(*args, limits, **options):
-        asked.append(limits.num_workers)
-        return real(*args, limits=limits, **options)
 
-    case.patch.setattr(loop, "open_clips", opened)
-    case.train(num_workers=1)
-    assert asked == [1]
+def timeout_seconds(case):
+    """What becomes of a file that takes longer: tests/data/test_decoder_pool.py."""
+    found = limits_of(case, timeout_seconds=7.5, steps=1)
+    assert [limits.timeout_seconds for limits in found] == [7.5, 7.5]
+
+
+def held_out(case):
+    done = case.train(**split(case))
+    measured = json.loads((done.out / "run.json").read_text())["held_out"]
+    assert [(score["step"], score["num_clips"]) for score in measured["scores"]] == [(2, 4)]
+    best = read_checkpoint(done.out / "weights_best.safetensors")[0]
+    assert torch.equal(best["head.weight"], done.weights["head.weight"])
+    plain = case.train(data=str(case.folder / "learnt.csv"))
+    assert not (plain.out / "weights_best.safetensors").exists()
+    assert torch.equal(plain.weights["head.weight"], done.weights["head.weight"])
+
+
+def held_out_every(case):
+    done = case.train(**split(case), held_out_every=2, steps=5)
+    measured = json.loads((done.out / "run.json").read_text())["held_out"]
+    assert [score["step"] for score in measured["scores"]] == [2, 4, 5]
+
+
+def max_bad_share(case):
+    """Five of seventeen files are bad, so 5/17 = 29 % of the clips; what else it takes: test_bad_files.py."""
+    bad = [case.folder / f"bad{number}.mp4" for number in range(5)]
+    for path in bad:
+        path.write_bytes(b"")
+    records = [*read_records(case.clips), *(VideoRecord(str(path), 1) for path in bad)]
+    write_records(case.folder / "list.csv", records)
+    listed = {"data": str(case.folder / "list.csv"), "on_error": "skip"}
+    listed |= {"batch_size": 17, "steps": 5}
+    assert len(case.train(**listed, max_bad_share=0.3).batches) == 5
+    with pytest.raises(TooManyBadFiles, match=r"25 of the last 85 clips \(29.4%\)"):
+        case.train(**listed, max_bad_share=0.29)
 
 
 def checkpoint_every(case):
@@ -297,7 +354,8 @@ EFFECTS = {
         *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
         *(token_budget, tokens_per_pass, accumulate, activation_checkpointing, ema_decay),
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
-        *(on_error, num_workers, checkpoint_every, keep_checkpoints, tensorboard, on_damaged),
+        *(on_error, max_bad_share, num_workers, timeout_seconds, held_out, held_out_every),
+        *(checkpoint_every, keep_checkpoints, tensorboard, on_damaged),
         non_finite,
         optim=lr,
         augmentation=effects.flip,

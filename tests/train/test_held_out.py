@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stretchysnake import VideoMambaConfig, VideoRecord, load_model, read_records
+from stretchysnake import VideoMamba, VideoMambaConfig, VideoRecord, load_model, read_records
 from stretchysnake.data.clip_source import DecodedClips
 from stretchysnake.data.records import write_records
 from stretchysnake.data.transforms import normalise
@@ -18,12 +18,12 @@ from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.report.training_log import write_training_log
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoint import checkpoints_in
-from stretchysnake.train.held_out import read_held_out
+from stretchysnake.train.held_out import HeldOut, read_held_out
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import train
 from stretchysnake.train.restoring import restore_state
 from stretchysnake.train.run import OptimConfig, TrainRun
-from stretchysnake.train.state import new_state
+from stretchysnake.train.state import HeldOutScore, new_state
 
 
 @pytest.fixture
@@ -134,6 +134,20 @@ def test_stopped_run_measures_what_the_whole_one_does(run, tmp_path, monkeypatch
         weights_of(Path(out) / "weights_best.safetensors") for out in (run.out, tmp_path / "whole")
     ]
     assert same(*best)
+
+
+def test_best_weights_have_the_highest_top1_and_of_equals_the_lowest_loss(run, monkeypatch):
+    told = iter([(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1), (0.7, 1.5), (0.7, 1.6)])
+    monkeypatch.setattr(
+        HeldOut, "_measured", lambda self, state: HeldOutScore(state.step, *next(told), 6)
+    )
+    state, kept = new_state(VideoMamba(run.model.but(num_classes=3)), run), []
+    measure = HeldOut([], run)
+    for state.step in range(1, 7):
+        torch.nn.init.constant_(state.model.head.bias, state.step)
+        measure(state)
+        kept.append(weights_of(measure.path)["head.bias"].tolist()[0])
+    assert kept == [1, 2, 3, 3, 3, 3]
 
 
 def test_scores_are_in_the_checkpoint(run):

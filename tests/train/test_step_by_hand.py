@@ -11,12 +11,12 @@ from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba
 from stretchysnake.data.loader import Batch
+from stretchysnake.data.seeds import seed_of
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import lr_at, parameter_groups
 from stretchysnake.train.run import OptimConfig
 from stretchysnake.train.runtime import SINGLE
-from stretchysnake.train.state import draw_again
-from stretchysnake.train.step import compute_logits, take_step
+from stretchysnake.train.step import compute_logits, drop_draws_of, take_step
 
 RUN = replace(tiny_run(depth=2, precision="fp64"), optim=OptimConfig(clip_norm=0.0))
 LABELS, OTHERS = [0, 1, 2, 0], [1, 0, 0, 2]
@@ -209,6 +209,17 @@ def test_masks_of_drop_path_are_new_at_every_step_and_the_same_when_drawn_again(
     for step in (0, 1, 0):
         take_step(state, state.model, batch()._replace(step=step), run, lr=0.0, runtime=SINGLE)
     assert torch.equal(kept[0], kept[2]) and not torch.equal(kept[0], kept[1])
+    with torch.no_grad():
+        first = state.model.embed_part(batch().video.double())
+        stream, branch = first, first
+        for number, block in enumerate(state.model.layers):  # the first branch has rate 0
+            stream = stream if number == 0 else stream + branch
+            branch = block.mixer(block.norm(stream))
+        for step in (0, 1):
+            numbers = [seed_of(run.seed, 4, step, place, 1) / 2**64 for place in range(4)]
+            factor = torch.tensor([2.0 if number >= 0.5 else 0.0 for number in numbers]).double()
+            wanted = (stream + factor[:, None, None] * branch)[:, 0]
+            torch.testing.assert_close(kept[step].reshape(wanted.shape), wanted)
 
 
 def test_rate_after_a_return_is_the_lower_one():
@@ -219,14 +230,18 @@ def test_rate_after_a_return_is_the_lower_one():
     assert {group["lr"] for group in state.optimizer.param_groups} == {rate}
 
 
-def test_draws_depend_on_seed_step_and_rank():
-    drawn = set()
-    for place in itertools.product((0, 1), (0, 1), (0, 1)):
-        draw_again(*place)
-        drawn.add(torch.rand(()).item())
-    assert len(drawn) == 8
-    draw_again(1, 0, 1)
-    assert torch.rand(()).item() in drawn
+def test_draws_depend_on_seed_step_place_and_layer_and_on_nothing_else():
+    drawn, run = {}, replace(RUN, model=RUN.model.but(drop_path=0.5))
+    for seed, step in itertools.product((0, 1), (0, 1)):
+        found = drop_draws_of(batch()._replace(step=step), replace(run, seed=seed), 2)
+        for place, layer in itertools.product(range(4), range(2)):
+            drawn[seed, step, place, layer] = found[place, layer].item()
+            wanted = seed_of(seed, 4, step, place, layer) / 2**64
+            assert found[place, layer].item() == pytest.approx(wanted, abs=1e-7)
+    assert len(set(drawn.values())) == 2 * 2 * 4 * 2 and min(drawn.values()) >= 0
+    share = drop_draws_of(batch()._replace(step=1, places=[2, 3]), replace(run, seed=1), 2)
+    assert share.tolist() == [[drawn[1, 1, place, layer] for layer in (0, 1)] for place in (2, 3)]
+    assert drop_draws_of(batch(), RUN, 2) is None
 
 
 def test_a_step_that_lost_clips_is_the_mean_over_those_left():
