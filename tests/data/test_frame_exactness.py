@@ -158,6 +158,8 @@ def test_odd_files_read_sparsely_are_those_read_whole(odd):
     whole, draw = read_frames(path, range(total), size=size), random.Random(0)
     for asked in ([0], [total - 1], *(draw.sample(range(total), n) for n in (1, 1, 2, 4))):
         assert np.array_equal(read_frames(path, asked, size=size), whole[asked])
+        streamed = list(stream_frames(path, sorted(asked), size=size))
+        assert np.array_equal(np.stack(streamed), whole[sorted(asked)])
     assert np.array_equal(
         np.stack(list(stream_frames(path, range(1, total, 3), size=size))), whole[1::3]
     )
