@@ -17,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stretchysnake.data.clips import uniform_indices
-from stretchysnake.data.video import read_frames
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.results import environment
 
 BITS, WIDTH, HEIGHT = 14, 320, 240

@@ -108,7 +108,7 @@ def scan_work(scan, tensors: dict, *, backward: bool):
 
 def time_scans(peer) -> dict:
     from stretchysnake.ops import selective_scan
-    from stretchysnake.ops import selective_scan_triton_plan as plan
+    from stretchysnake.ops.selective_scan import triton_tiles as plan
 
     tensors = problem(LAYER, torch.bfloat16, "cuda")
     batch, length, channels, state = LAYER
@@ -178,7 +178,7 @@ def time_model(peer) -> dict:
         optimizer.step()
 
     try:  # where the mixer's scan is called from
-        home = importlib.import_module("stretchysnake.ops.bidirectional_scan")
+        home = importlib.import_module("stretchysnake.ops.bidirectional_scan.scan")
     except ModuleNotFoundError:
         home = importlib.import_module("stretchysnake.models.mixer")
     found, usual = {}, home.selective_scan
@@ -236,7 +236,7 @@ def main() -> None:
             sys.executable, [sys.executable, *sys.argv], os.environ | {"TRITON_INTERPRET": "1"}
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the check runs deterministically
-    from stretchysnake.ops import triton_runtime
+    from stretchysnake.ops.triton import runtime as triton_runtime
 
     missing = triton_runtime.unavailable_reason()
     if missing or not (options.interpret or torch.cuda.is_available()):

@@ -47,7 +47,7 @@ def outcome(tensors: dict, **options) -> dict:
 
 def gate(device: str, *, tiny: bool) -> dict:
     """Largest errors against fp64 by case, fresh memory full of NaN. Ends the program where one is too large."""
-    from stretchysnake.ops import selective_scan_triton_plan as plan
+    from stretchysnake.ops.selective_scan import triton_tiles as plan
 
     lengths, channels, state = ((1, 35), 3, 2) if tiny else ((1, 2, 63, 64, 65, 1000, 3137), 72, 16)
     torch.use_deterministic_algorithms(True)  # fills fresh tensors with NaN

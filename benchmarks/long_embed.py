@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, save_model
-from stretchysnake.data.video import read_frames_at
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.data.decoding.video import read_frames_at
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.results import environment
 from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import read_index

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, save_model
-from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.data.decoding.video import read_frames, write_video
 from stretchysnake.data.records import read_records
-from stretchysnake.data.transforms import normalise
-from stretchysnake.data.video import read_frames, write_video
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_video import window_spans
-from stretchysnake.eval.nearest import nearest
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.long_sequence import exact_features, window_features

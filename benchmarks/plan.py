@@ -23,9 +23,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from stretchysnake.comparison import unpack_correct
-from stretchysnake.eval import cost
-from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_times
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.sweeps import cost
+from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.intervals import wilson_interval
 from stretchysnake.results import environment, latest, read_rows, select

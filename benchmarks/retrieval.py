@@ -56,7 +56,7 @@ def vectors(kind: str, queries: int, gallery: int, width: int) -> tuple[np.ndarr
 def ours(query, gallery, similarity: str) -> tuple[np.ndarray, tuple[float, float]]:
     import torch
 
-    from stretchysnake.eval.nearest import nearest
+    from stretchysnake.eval.protocols.nearest import nearest
 
     started, worked = time.perf_counter(), time.process_time()
     found = nearest(torch.from_numpy(query), torch.from_numpy(gallery), similarity=similarity)

@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.ops import native_library
 from stretchysnake.ops.flops import selective_scan_flops
-from stretchysnake.ops.selective_scan import selective_scan
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan.scan import selective_scan
 from stretchysnake.results import environment
 
 SHAPES = {

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord, find_videos, read_records, write_records
-from stretchysnake.eval.evaluate import evaluate
-from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 

@@ -23,7 +23,7 @@ _HOMES = {
     "read_records": "data.records",
     "save_model": "models.checkpoints",
     "scale_at": "flexibility",
-    "selective_scan": "ops.selective_scan",
+    "selective_scan": "ops.selective_scan.scan",
 }
 
 __version__ = "0.1.0"

@@ -6,12 +6,13 @@ from importlib import metadata
 
 import torch
 
-from stretchysnake.ops import native_library, triton_runtime
 from stretchysnake.ops.add_rms_norm import add_rms_norm
-from stretchysnake.ops.bidirectional_scan import bidirectional_scan
-from stretchysnake.ops.causal_conv import causal_conv_silu
-from stretchysnake.ops.direction import Direction
-from stretchysnake.ops.selective_scan import selective_scan
+from stretchysnake.ops.bidirectional_scan.direction import Direction
+from stretchysnake.ops.bidirectional_scan.scan import bidirectional_scan
+from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan.scan import selective_scan
+from stretchysnake.ops.triton import runtime as triton_runtime
 
 EXTRAS = {
     "av": None,
@@ -78,8 +79,8 @@ def decoding() -> tuple[bool, str]:
     """Whether PyAV gives a BT.709 frame, as nearly all HD video is coded, in its colours; and the line that says so."""
     if importlib.util.find_spec("av") is None:
         return False, "no video can be read without av"
-    from stretchysnake.data.colour_check import SHOWN, decoded_colour
     from stretchysnake.data.decode_error import DecodeError
+    from stretchysnake.data.decoding.colour_check import SHOWN, decoded_colour
 
     began = f"av {metadata.version('av')}, check of a BT.709 frame: "
     try:

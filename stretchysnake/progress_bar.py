@@ -6,7 +6,7 @@ from stretchysnake.shown import shown
 
 
 class ProgressBar:
-    """Shows the reports of a training (train/meter.py) as one bar; any other text stands in its place until then."""
+    """Shows the reports of a training (train/watch/meter.py) as one bar; any other text stands there until then."""
 
     def __init__(self):
         from rich.console import Console

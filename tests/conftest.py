@@ -102,7 +102,7 @@ def query_folder(tmp_path_factory):
 
 
 def write_clips(root, *, seed):
-    from stretchysnake.data.video import write_video
+    from stretchysnake.data.decoding.video import write_video
 
     rng = np.random.default_rng(seed)
     for label, brightness in enumerate((60, 140, 230)):

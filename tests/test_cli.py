@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from stretchysnake import cli
-from stretchysnake.report.context import ReportContext, write_context
+from stretchysnake.report.pages.context import ReportContext, write_context
 
 
 def run(*arguments):

@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from stretchysnake.eval.evaluate import evaluate
-from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.flexibility import VARIANTS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -8,7 +8,7 @@ import pytest
 from stretchysnake.command_line import Progress
 from stretchysnake.flexibility import Scale
 from stretchysnake.progress_bar import ProgressBar, bar_is_possible
-from stretchysnake.train.meter import StepReport
+from stretchysnake.train.watch.meter import StepReport
 
 REPORT = StepReport(
     name="static_tokens", step=30, steps=60, loss=1.2345, lr=1e-3, scale=Scale(8, 32, 8),

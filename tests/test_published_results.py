@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stretchysnake.recipes.study_plan import StudyRun
-from stretchysnake.report.claims_tables import claims_grid, tables_of_claims
-from stretchysnake.report.context import read_context
-from stretchysnake.report.tables import further_tables
+from stretchysnake.recipes.study.design import StudyRun
+from stretchysnake.report.pages.context import read_context
+from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
+from stretchysnake.report.tables.grids import further_tables
 from stretchysnake.results import read_rows, select
 
 ABSOLUTE_PATH = re.compile(r"""(?:^|["'\s(=,])/[a-z]+/\w""", re.MULTILINE)

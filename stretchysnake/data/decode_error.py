@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from stretchysnake.data.container_length import is_container, missing_bytes
+from stretchysnake.data.containers.container_length import is_container, missing_bytes
 
 ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
 TRANSIENT_KINDS = ("missing", "timeout")

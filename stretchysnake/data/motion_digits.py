@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 
 from stretchysnake.data.acting import SIZE, ActorPath, act_path, move, move_in_turn, render
-from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.decoding.video import read_frames, write_image, write_video
+from stretchysnake.data.processes.workers import map_in_processes
 from stretchysnake.data.records import VideoRecord, read_records, write_records
-from stretchysnake.data.video import read_frames, write_image, write_video
-from stretchysnake.data.workers import map_in_processes
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 1

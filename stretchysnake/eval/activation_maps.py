@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS, map_decoding
-from stretchysnake.data.transforms import normalise
-from stretchysnake.data.video import read_frames
+from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, map_decoding
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
 

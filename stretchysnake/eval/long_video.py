@@ -18,19 +18,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.data.containers.packet_index import PacketIndex
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.data.frame_windows import frame_windows
-from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.data.decoding.frame_windows import frame_windows
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import find_videos
-from stretchysnake.data.transforms import normalise
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_embeddings import LongEmbeddings
-from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.long_sequence import exact_features, window_features
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.eval.features import FeatureSet
-from stretchysnake.eval.nearest import nearest
+from stretchysnake.eval.features.extraction import FeatureSet
+from stretchysnake.eval.protocols.nearest import nearest
 
 PERPLEXITY = 30.0
 FEWEST = 5

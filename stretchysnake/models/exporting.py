@@ -1,7 +1,7 @@
 """A VideoMamba as a program of its own: torch.export with any T, H and W, or ONNX at one scale; checked once written.
 
 Both hold plain operations only, so they run without this package; the selective scan is a loop inside
-(ops/selective_scan_exported.py).
+(ops/selective_scan/exported.py).
 """
 
 import json

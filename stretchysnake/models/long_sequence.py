@@ -26,7 +26,7 @@ from torch import Tensor
 
 from stretchysnake.models.mixer import Block
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.ops.direction import Carry
+from stretchysnake.ops.bidirectional_scan.direction import Carry
 
 
 def window_features(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.ops.add_rms_norm import add_rms_norm, rms_norm
-from stretchysnake.ops.bidirectional_scan import bidirectional_scan, one_direction
-from stretchysnake.ops.direction import Carry, Direction
+from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
+from stretchysnake.ops.bidirectional_scan.scan import bidirectional_scan, one_direction
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 0.1, 1e-4  # Gu & Dao 2023, §3.6 and their released code
 

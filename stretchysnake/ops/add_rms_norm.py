@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops import native_library
-from stretchysnake.ops.native_problems import norm_problem, run
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.native.problems import norm_problem, run
 from stretchysnake.ops.operation import is_exporting, operation
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stretchysnake.ops import native_library, triton_runtime
+from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.operation import is_exporting
+from stretchysnake.ops.triton import runtime as triton_runtime
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.loader import batch_size_at
-from stretchysnake.eval.cost import count_flops
+from stretchysnake.data.clips.loader import batch_size_at
+from stretchysnake.eval.sweeps.cost import count_flops
 from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.ops import native_library
-from stretchysnake.train.checkpoint import checkpoints_in
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
@@ -66,7 +66,7 @@ class RunCost:
 
 
 def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> RunCost:
-    """Cost of a run on `num_clips` videos, from its scales and eval/cost.py's operation counts."""
+    """Cost of a run on `num_clips` videos, from its scales and eval/sweeps/cost.py's operation counts."""
     steps = total_steps(run, num_clips)
     drawn = Counter(
         scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(steps, DRAWS))

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.classes import Classes, number_classes
+from stretchysnake.data.clips.loader import DecodedClips, DecodingLimits
 from stretchysnake.data.copies import doubles_of, same_content, with_copies_grouped
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.data.loader import DecodedClips, DecodingLimits
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import VideoRecord, is_utf8, place_of, read_records, write_records
-from stretchysnake.eval.classifier import KINDS, WEIGHTS, Classifier, save_classifier
-from stretchysnake.eval.features import FeatureSet, extract
-from stretchysnake.eval.probe import choose_strength, fit, held_out
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.extraction import FeatureSet, extract
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.protocols.classifier import KINDS, WEIGHTS, Classifier, save_classifier
+from stretchysnake.eval.protocols.probe import choose_strength, fit, held_out
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.intervals import Interval, wilson_interval
 from stretchysnake.models.checkpoints import save_model

@@ -45,7 +45,7 @@ def open_suites(
     progress: Callable[[str], None] | None = None,
 ) -> Suites:
     """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
-    from stretchysnake.data.loader import open_clips
+    from stretchysnake.data.clips.loader import open_clips
     from stretchysnake.data.records import read_records
 
     def clips(csv):
@@ -95,7 +95,7 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
     """What the page tells of each suite; writes a contact sheet of each into `out`."""
     from stretchysnake.data import motion_digits
     from stretchysnake.data.records import read_records
-    from stretchysnake.report.context import SuiteInfo
+    from stretchysnake.report.pages.context import SuiteInfo
 
     infos = []
     for suite in suites.clips:
@@ -121,7 +121,7 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
 def training_info(run: TrainRun, result, *, model: str | None = None):
     """What the page tells of a training; `model` where it is another name than the variant's."""
     from stretchysnake.models.checkpoints import read_checkpoint
-    from stretchysnake.report.context import TrainingInfo
+    from stretchysnake.report.pages.context import TrainingInfo
 
     state, _ = read_checkpoint(result.weights)
     return TrainingInfo(

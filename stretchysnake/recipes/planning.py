@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from stretchysnake.eval.evaluate import evaluate
-from stretchysnake.eval.run import EvaluateRun
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.flexibility import Variant
 from stretchysnake.results import read_rows
 from stretchysnake.search.budget import parse_budget

@@ -16,7 +16,7 @@ Paper     no Kinetics-400 accuracy is printed; Table 1 has what these weights gi
 
 from dataclasses import replace
 
-from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.flexibility import PAPER
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.train.run import OptimConfig, TrainRun, lr_for

@@ -15,7 +15,7 @@ from stretchysnake.recipes.motion_digits import (
     suite_infos,
     training_info,
 )
-from stretchysnake.recipes.stopwatch import Stopwatch
+from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 METHODS = ("vanilla", "static_tokens")
@@ -64,11 +64,11 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
     from stretchysnake.data import motion_digits
-    from stretchysnake.eval.resumed_sweep import resumed_sweep
-    from stretchysnake.eval.subject import class_names, read_subject
-    from stretchysnake.eval.sweep import Subject
-    from stretchysnake.report.headlines import headlines, tiles
-    from stretchysnake.report.page import write_overview_png, write_page
+    from stretchysnake.eval.features.subject import class_names, read_subject
+    from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
+    from stretchysnake.eval.sweeps.sweep import Subject
+    from stretchysnake.report.pages.page import write_overview_png, write_page
+    from stretchysnake.report.tables.headlines import headlines, tiles
     from stretchysnake.results import environment
     from stretchysnake.train.loop import train
 
@@ -127,7 +127,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
 def report_context(run: QuickstartRun, suites: Suites, trained: dict, env: dict, timings: dict):
     """What the page tells beside the numbers."""
-    from stretchysnake.report.context import ReportContext
+    from stretchysnake.report.pages.context import ReportContext
 
     return ReportContext(
         suites=suite_infos(suites, out=Path(run.out)),

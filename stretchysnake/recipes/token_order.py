@@ -11,8 +11,8 @@ import torch
 
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.report.export import write_pictures
-from stretchysnake.report.token_order_picture import token_order_picture
+from stretchysnake.report.figures.token_order_picture import token_order_picture
+from stretchysnake.report.pages.export import write_pictures
 
 Patch = tuple[int, int, int]
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.report.context import PictureFile, write_pictures_list
-from stretchysnake.report.export import write_pictures
-from stretchysnake.report.picture import Picture, pyplot
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.report.figures.picture import Picture, pyplot
+from stretchysnake.report.pages.context import PictureFile, write_pictures_list
+from stretchysnake.report.pages.export import write_pictures
 from stretchysnake.shown import shown
 from stretchysnake.whole_file import unfinished_file, write_whole
 
@@ -65,7 +65,7 @@ def visualize(
 
 def named_subjects(weights: Sequence[str], names: Sequence[str] = ()) -> dict[str, str]:
     """Name -> weights path: the names given, or each file's variant, made unique by its folder."""
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.features.subject import read_subject
 
     if not weights:
         raise ValueError("weights (none) must name at least one file")
@@ -113,7 +113,7 @@ def write_activation_maps(
     """
     from stretchysnake.data.decode_error import DecodeError
     from stretchysnake.eval.activation_maps import activation_maps, scales_of
-    from stretchysnake.report.activation_picture import activation_picture
+    from stretchysnake.report.figures.activation_picture import activation_picture
 
     models = _read(subjects)
     sizes, num_frames = _scales(models, sizes, num_frames)
@@ -174,11 +174,11 @@ def write_feature_maps(
     Arguments as in `write_activation_maps`; `cache` is a folder of the frame cache. Videos that cannot be
     read are said on stderr and counted in the caption.
     """
-    from stretchysnake.data.loader import DecodingLimits, open_clips
+    from stretchysnake.data.clips.loader import DecodingLimits, open_clips
     from stretchysnake.eval.activation_maps import scales_of
-    from stretchysnake.eval.features import extract
+    from stretchysnake.eval.features.extraction import extract
     from stretchysnake.eval.tsne import checked_tsne, feature_map
-    from stretchysnake.report.feature_map_picture import PlanePoints, feature_map_picture
+    from stretchysnake.report.figures.feature_map_picture import PlanePoints, feature_map_picture
 
     models = _read(subjects)
     sizes, num_frames = _scales(models, sizes, num_frames)
@@ -222,7 +222,7 @@ def write_feature_maps(
 
 
 def _read(subjects: dict[str, str | os.PathLike]) -> dict:
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.features.subject import read_subject
 
     if not subjects:
         raise ValueError("subjects (none) must name at least one weights file")

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stretchysnake.data.clips import uniform_indices
+from stretchysnake.data.clips.frame_choice import uniform_indices
 from stretchysnake.data.decode_error import DecodeError, check_file
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS, stream_decoding
-from stretchysnake.data.frame_windows import windows_in_one_pass
-from stretchysnake.data.video import packet_index, read_frames
-from stretchysnake.data.watchdog import alive
+from stretchysnake.data.decoding.frame_windows import windows_in_one_pass
+from stretchysnake.data.decoding.video import packet_index, read_frames
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, stream_decoding
+from stretchysnake.data.processes.watchdog import alive
 from stretchysnake.flexibility import Scale
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.windows import frame_times, windows_with_frames

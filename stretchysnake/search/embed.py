@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from stretchysnake.data.clips.transforms import RESAMPLER, normalise
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import find_videos, read_records
-from stretchysnake.data.transforms import RESAMPLER, normalise
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
 
 _LISTS = (".csv", ".tsv", ".jsonl", ".txt")
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stretchysnake.data.transforms import RESAMPLER
-from stretchysnake.data.video_track import OLDEST_AV
+from stretchysnake.data.clips.transforms import RESAMPLER
+from stretchysnake.data.decoding.video_track import OLDEST_AV
 from stretchysnake.flexibility import Scale
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 FORMAT = "stretchysnake-index-1"

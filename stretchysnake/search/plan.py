@@ -14,22 +14,22 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.eval.available_memory import available_memory
-from stretchysnake.eval.cost import (
+from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.sweeps.available_memory import available_memory
+from stretchysnake.eval.sweeps.cost import (
     count_flops,
     estimate_memory,
     measure_peak_bytes,
     measure_times,
 )
-from stretchysnake.eval.features import model_hash
-from stretchysnake.eval.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.results import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
 from stretchysnake.whole_file import write_whole
 
 TIME_MARGIN = 1.25

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.eval.nearest import scores
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.search.collection import Collection, open_collection
 from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of, group_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
-from stretchysnake.train.checkpoint import sha256_of
+from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
 
 _FP32 = 1e-4
 """More than the error of a cosine in fp32: candidates are asked for until the k-th video is that clear of the rest."""

@@ -13,7 +13,7 @@ A window in which no frame is first shown is left out: a picture that stands sti
 that leaps ahead, gives one window with that picture and not one every w seconds.
 """
 
-from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.data.containers.packet_index import PacketIndex
 
 _ROUNDING = 1e-6
 """Seconds: sums of floats that close are taken as equal."""

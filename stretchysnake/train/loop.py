@@ -11,25 +11,17 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.data.loader import (
+from stretchysnake.data.clips.loader import (
     Batch,
     DecodingLimits,
     training_batches,
     training_steps,
 )
-from stretchysnake.data.training_clips import open_training_clips
+from stretchysnake.data.clips.training_clips import open_training_clips
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.bad_files import BadFileWatch
-from stretchysnake.train.held_out import BEST, HeldOut, open_held_out
-from stretchysnake.train.identity import key_in, refuse_unequal_records
-from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
-from stretchysnake.train.labels import labelled_records
-from stretchysnake.train.memory import is_out_of_memory, out_of_memory_message
-from stretchysnake.train.meter import Meter, Progress
-from stretchysnake.train.nonfinite import describe
-from stretchysnake.train.optim import lr_at
-from stretchysnake.train.outputs import (
+from stretchysnake.train.checkpoints.identity import key_in, refuse_unequal_records
+from stretchysnake.train.checkpoints.outputs import (
     RunLog,
     TrainResult,
     finished_run,
@@ -38,14 +30,22 @@ from stretchysnake.train.outputs import (
     write_finished,
     write_started,
 )
-from stretchysnake.train.restoring import go_back, restore_first
+from stretchysnake.train.checkpoints.restoring import go_back, restore_first
+from stretchysnake.train.checkpoints.saving import Saver
+from stretchysnake.train.checkpoints.state import TrainState, new_state, whole_weights
+from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
+from stretchysnake.train.labels import labelled_records
+from stretchysnake.train.optim import lr_at
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, Runtime
-from stretchysnake.train.saving import Saver
 from stretchysnake.train.schedule import total_steps
-from stretchysnake.train.state import TrainState, new_state, whole_weights
 from stretchysnake.train.step import take_step
-from stretchysnake.train.tensorboard import Board, open_board
+from stretchysnake.train.watch.bad_files import BadFileWatch
+from stretchysnake.train.watch.held_out import BEST, HeldOut, open_held_out
+from stretchysnake.train.watch.memory import is_out_of_memory, out_of_memory_message
+from stretchysnake.train.watch.meter import Meter, Progress
+from stretchysnake.train.watch.nonfinite import describe
+from stretchysnake.train.watch.tensorboard import Board, open_board
 
 
 def train(

@@ -8,8 +8,8 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
-from stretchysnake.data.augmentation import Augmentation
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.flexibility import NANO, ScaleSets, variant_named
 from stretchysnake.models.config import VideoMambaConfig
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stretchysnake.shown import shown
-from stretchysnake.train.sharding import is_sharded, shard
+from stretchysnake.train.checkpoints.sharding import is_sharded, shard
 
 PATIENCE = timedelta(days=7)
 """Longest wait for work that one rank does alone, such as filling a cache: no limit in practice."""

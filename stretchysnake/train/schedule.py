@@ -2,7 +2,7 @@
 
 import math
 
-from stretchysnake.data.loader import batch_size_at
+from stretchysnake.data.clips.loader import batch_size_at
 from stretchysnake.flexibility import scale_at
 from stretchysnake.train.run import TrainRun
 

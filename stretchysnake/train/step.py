@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.data.loader import Batch, share_of
-from stretchysnake.data.seeds import DROP_PATH, uniforms
+from stretchysnake.data.clips.loader import Batch, share_of
+from stretchysnake.data.clips.seeds import DROP_PATH, uniforms
 from stretchysnake.flexibility import Scale
+from stretchysnake.train.checkpoints.sharding import is_sharded, whole
+from stretchysnake.train.checkpoints.state import TrainState, update_average
 from stretchysnake.train.loss_scale import after_overflow, after_step
 from stretchysnake.train.optim import set_lr
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
-from stretchysnake.train.sharding import is_sharded, whole
-from stretchysnake.train.state import TrainState, update_average
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

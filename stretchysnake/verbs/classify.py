@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.shown import shown
 from stretchysnake.verbs.plan import within_budget
 
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("classify", ClassifyRun, EXAMPLES, argv, paths=True, short={"-k": "--k"})
     if run.k < 1:
         raise ValueError(f"k ({run.k}) must be at least 1")
-    from stretchysnake.eval.classifier import WEIGHTS, load_classifier
+    from stretchysnake.eval.protocols.classifier import WEIGHTS, load_classifier
     from stretchysnake.search.embed import embed
 
     classifier = load_classifier(run.model)

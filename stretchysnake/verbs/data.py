@@ -37,8 +37,8 @@ def _benchmark(argv: list[str]) -> int:
 
 
 def _check(argv: list[str]) -> int:
-    from stretchysnake.data.audit import CheckRun, check
-    from stretchysnake.data.verdicts import render_audit
+    from stretchysnake.data.decoding.audit import CheckRun, check
+    from stretchysnake.data.decoding.verdicts import render_audit
 
     run, paths = parsed("data check", CheckRun, EXAMPLES, argv[1:], paths=True)
     progress = Progress()

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.shown import shown
 from stretchysnake.verbs.plan import within_budget
 
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
             "index_name and replace_index say what an index is in a store; give --store lancedb:URI too"
         )
     if run.store is not None:  # before hours of work
-        from stretchysnake.search.lance_tables import refuse_if_missing
+        from stretchysnake.search.stores.lance_tables import refuse_if_missing
 
         refuse_if_missing()
         os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
@@ -104,7 +104,7 @@ def run(argv: list[str]) -> int:
     )
     if run.store is not None:
         from stretchysnake.search.index import read_index
-        from stretchysnake.search.lance_store import sync
+        from stretchysnake.search.stores.lance_store import sync
 
         written, deleted = sync(
             run.store.removeprefix("lancedb:"),

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, fields
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.eval.run import EvaluateRun
+from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (
@@ -29,11 +29,11 @@ class EvaluateOrPlanRun(EvaluateRun):
 
 
 def run(argv: list[str]) -> int:
-    from stretchysnake.eval.bad_videos import incomplete
+    from stretchysnake.eval.features.bad_videos import incomplete
 
     asked, _ = parsed("evaluate", EvaluateOrPlanRun, EXAMPLES, argv)
-    from stretchysnake.eval.evaluate import evaluate
-    from stretchysnake.report.tables import render_text
+    from stretchysnake.eval.sweeps.evaluate import evaluate
+    from stretchysnake.report.tables.grids import render_text
 
     progress = Progress()
     values = {field.name: getattr(asked, field.name) for field in fields(EvaluateRun)}

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"weights ({', '.join(paths)}) must be one file; export one after another")
     if not run.out.endswith((".pt2", ".onnx")):
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
-    from stretchysnake.eval.subject import class_names, read_subject
+    from stretchysnake.eval.features.subject import class_names, read_subject
     from stretchysnake.flexibility import eval_scale
     from stretchysnake.models.exporting import (
         TOLERANCE,

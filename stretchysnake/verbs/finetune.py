@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
     if len(paths) != 1:
         raise ValueError(f"data ({' '.join(paths)}) must be one folder or list")
     from stretchysnake.recipes.finetuning import finetune_folder
-    from stretchysnake.report.confusion_page import confusion_table, write_confusion_page
+    from stretchysnake.report.pages.confusion_page import confusion_table, write_confusion_page
     from stretchysnake.whole_file import write_whole
 
     progress = Progress()

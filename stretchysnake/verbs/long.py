@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.shown import shown
 
 EXAMPLES = (

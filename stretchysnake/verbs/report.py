@@ -25,10 +25,10 @@ class ReportRun:
 
 def run(argv: list[str]) -> int:
     run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths=True)
-    from stretchysnake.report.context import ReportContext, read_context, read_pictures
-    from stretchysnake.report.export import write_tables
-    from stretchysnake.report.page import write_page
-    from stretchysnake.report.tables import render_text
+    from stretchysnake.report.pages.context import ReportContext, read_context, read_pictures
+    from stretchysnake.report.pages.export import write_tables
+    from stretchysnake.report.pages.page import write_page
+    from stretchysnake.report.tables.grids import render_text
     from stretchysnake.results import environment, read_rows
 
     rows = [row for path in paths for row in read_rows(path)]

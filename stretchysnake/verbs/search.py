@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.command_line import parsed
-from stretchysnake.data.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 
 EXAMPLES = (
     "stretchysnake search index/ query.mp4 -k 5\n"
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
     *indexes, query = paths
-    from stretchysnake.report.search_page import text_lines, write_search_page
+    from stretchysnake.report.pages.search_page import text_lines, write_search_page
     from stretchysnake.search.query import decoding_workers, search
 
     found = search(
@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
 
 def _shown(found, workers: int | None, timeout_seconds: float):
     """(the query, the hits) as the page and the terminal show them; no frames where workers is None."""
-    from stretchysnake.report.search_page import ShownHit, ShownVideo, time_range
+    from stretchysnake.report.pages.search_page import ShownHit, ShownVideo, time_range
     from stretchysnake.search.strips import strips
 
     parts = [(found.query.path, 0.0, None)]

@@ -15,7 +15,7 @@ FLAGS = ("--quick", "--dry-run")
 
 
 def run(argv: list[str]) -> int:
-    from stretchysnake.recipes.study_plan import StudyRun, quick_study
+    from stretchysnake.recipes.study.design import StudyRun, quick_study
 
     flags = {word: word in argv for word in FLAGS}
     argv = [word for word in argv if word not in flags]
@@ -28,11 +28,11 @@ def run(argv: list[str]) -> int:
     defaults = quick_study() if flags["--quick"] else None
     run, _ = parsed("study", StudyRun, EXAMPLES, argv, defaults=defaults)
     if flags["--dry-run"]:
-        from stretchysnake.recipes.study_cost import study_cost
+        from stretchysnake.recipes.study.cost import study_cost
 
         print("\n".join(study_cost(run)))
         return 0
-    from stretchysnake.recipes.study import study
+    from stretchysnake.recipes.study.run import study
 
     progress, started = Progress(), time.perf_counter()
     report, lines = study(run, progress=progress)

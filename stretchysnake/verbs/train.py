@@ -23,7 +23,7 @@ def run(argv: list[str]) -> int:
 
     argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
     if "--resume" in argv:
-        from stretchysnake.train.identity import started_run
+        from stretchysnake.train.checkpoints.identity import started_run
 
         run = started_run(**resumed(argv))
     else:
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
         finally:
             progress.close()
         if runtime.is_first:
-            from stretchysnake.report.training_log import write_training_log
+            from stretchysnake.report.figures.training_log import write_training_log
 
             page = Path(run.out) / "log.html"
             if not page.exists():  # a finished run is left as it is

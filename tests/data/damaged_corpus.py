@@ -9,7 +9,7 @@ import numpy as np
 from numbered_video import turn_header, write_numbered
 from test_frame_exactness import KINDS, write
 
-from stretchysnake.data.video import write_image, write_video
+from stretchysnake.data.decoding.video import write_image, write_video
 
 CUTS = (0.1, 0.5, 0.9)
 

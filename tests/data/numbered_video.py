@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stretchysnake.data.video import write_video
+from stretchysnake.data.decoding.video import write_video
 
 BITS = 8
 

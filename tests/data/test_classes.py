@@ -83,7 +83,7 @@ def test_a_training_numbers_labels_for_its_head(tmp_path, num_classes, head, lab
 
 
 def test_any_number_may_be_a_label_when_videos_are_held_out():
-    from stretchysnake.eval.probe import held_out
+    from stretchysnake.eval.protocols.probe import held_out
 
     small = torch.tensor([0, 0, 0, 1, 1, 1])
     assert held_out(small, [""] * 6).equal(held_out(small * (10**17) + 5, [""] * 6))

@@ -3,12 +3,12 @@
 import pytest
 from odd_videos import ODD, find_box
 
-from stretchysnake.data.audit import CheckRun, check
-from stretchysnake.data.container_length import missing_bytes
+from stretchysnake.data.containers.container_length import missing_bytes
+from stretchysnake.data.containers.mp4_tables import trimmed_samples
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.mp4_tables import trimmed_samples
-from stretchysnake.data.verdicts import render_audit
-from stretchysnake.data.video import probe, read_frames, verify
+from stretchysnake.data.decoding.audit import CheckRun, check
+from stretchysnake.data.decoding.verdicts import render_audit
+from stretchysnake.data.decoding.video import probe, read_frames, verify
 
 
 def index_first(path):

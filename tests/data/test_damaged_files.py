@@ -6,13 +6,13 @@ import pytest
 from damaged_corpus import build, textured
 from numbered_video import write_numbered
 
-from stretchysnake.data.audit import CheckRun, check
-from stretchysnake.data.clip_source import DecodedClips, DecodingLimits, open_clips
+from stretchysnake.data.clips.clip_source import DecodedClips, DecodingLimits, open_clips
+from stretchysnake.data.clips.loader import evaluation_batches, training_batches
 from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError
-from stretchysnake.data.decoder_pool import DecoderPool
-from stretchysnake.data.loader import evaluation_batches, training_batches
+from stretchysnake.data.decoding.audit import CheckRun, check
+from stretchysnake.data.decoding.video import read_frames, verify, write_video
+from stretchysnake.data.processes.decoder_pool import DecoderPool
 from stretchysnake.data.records import VideoRecord, write_records
-from stretchysnake.data.video import read_frames, verify, write_video
 from stretchysnake.flexibility import Scale
 
 
@@ -48,7 +48,7 @@ def labelled(corpus):
 
 
 def test_an_epoch_over_the_corpus_ends_and_lists_every_bad_file(corpus, monkeypatch):
-    from stretchysnake.data import loader
+    from stretchysnake.data.clips import loader
 
     monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(4, 16, 8))
     limits = DecodingLimits(num_workers=2, timeout_seconds=30)

@@ -8,8 +8,8 @@ import pytest
 from damaged_corpus import textured
 
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoder_pool import DecoderPool
-from stretchysnake.data.video import read_frames, write_video
+from stretchysnake.data.decoding.video import read_frames, write_video
+from stretchysnake.data.processes.decoder_pool import DecoderPool
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 

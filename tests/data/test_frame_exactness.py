@@ -12,15 +12,15 @@ from numbered_video import numbered_frames, read_numbers, turn_header
 from odd_videos import ODD
 from odd_videos import painted as painted_pictures
 
-from stretchysnake.data.file_index import decoded_in_order, file_index
-from stretchysnake.data.video import (
+from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
+from stretchysnake.data.decoding.video import (
     probe,
     read_frames,
     read_frames_at,
     stream_frames,
     verify,
 )
-from stretchysnake.data.video_track import opened
+from stretchysnake.data.decoding.video_track import opened
 
 av = pytest.importorskip("av")
 

@@ -5,6 +5,7 @@ import pytest
 
 from stretchysnake.data import motion_digits
 from stretchysnake.data.acting import SIZE, act_path, move_in_turn
+from stretchysnake.data.decoding.video import probe
 from stretchysnake.data.motion_digits import (
     SUITES,
     MotionDigitsSizes,
@@ -13,7 +14,6 @@ from stretchysnake.data.motion_digits import (
     info,
 )
 from stretchysnake.data.records import read_records
-from stretchysnake.data.video import probe
 
 pytestmark = pytest.mark.extra("probe")
 SIZES = MotionDigitsSizes(source=8, source_test=4, gallery=6, query=4)

@@ -7,13 +7,18 @@ import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
 
-from stretchysnake.data.augmentation import Augmentation
-from stretchysnake.data.clip_source import CachedClips, DecodedClips
-from stretchysnake.data.frame_cache import FrameCache
-from stretchysnake.data.loader import evaluation_batches
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.clip_source import CachedClips, DecodedClips
+from stretchysnake.data.clips.frame_cache import FrameCache
+from stretchysnake.data.clips.loader import evaluation_batches
+from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
+from stretchysnake.data.decoding.video import (
+    read_frames,
+    read_frames_at,
+    stream_frames,
+    write_video,
+)
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from stretchysnake.data.video import read_frames, read_frames_at, stream_frames, write_video
 from stretchysnake.flexibility import Scale
 
 COLOURS = np.array([[200, 40, 60], [50, 180, 30], [40, 60, 210]])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from stretchysnake import Scale, VideoMamba, VideoMambaConfig
-from stretchysnake.data.transforms import normalise
+from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.eval.activation_maps import patch_activations
 
 

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from painted_video import write_painted
 
 from stretchysnake.data.records import VideoRecord, write_records
-from stretchysnake.eval.evaluate import evaluate
-from stretchysnake.eval.run import EvaluateRun
-from stretchysnake.report.cells import cells_of
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.report.tables.cells import cells_of
 
 
 def bands(colour, *, shift):

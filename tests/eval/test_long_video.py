@@ -13,8 +13,8 @@ from numbered_video import read_numbers, write_standstill
 
 from stretchysnake import cli, embed, long_features
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.frame_windows import frame_windows
-from stretchysnake.data.video import write_video
+from stretchysnake.data.decoding.frame_windows import frame_windows
+from stretchysnake.data.decoding.video import write_video
 from stretchysnake.eval import long_video
 from stretchysnake.eval.long_video import LongSampling, window_spans
 

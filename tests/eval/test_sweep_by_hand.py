@@ -8,13 +8,13 @@ import torch
 
 from stretchysnake import Scale, read_records
 from stretchysnake.comparison import unpack_correct
-from stretchysnake.data.loader import DecodedClips
-from stretchysnake.data.video import read_frames
-from stretchysnake.eval.cost import count_flops
-from stretchysnake.eval.protocols import Protocol
-from stretchysnake.eval.resumed_sweep import resumed_sweep
-from stretchysnake.eval.subject import read_subject
-from stretchysnake.eval.sweep import Subject, scale_matches_native, sweep
+from stretchysnake.data.clips.loader import DecodedClips
+from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.protocols.protocol import Protocol
+from stretchysnake.eval.sweeps.cost import count_flops
+from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
+from stretchysnake.eval.sweeps.sweep import Subject, scale_matches_native, sweep
 from stretchysnake.flexibility import variant_named
 from stretchysnake.results import read_rows
 

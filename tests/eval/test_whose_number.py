@@ -9,16 +9,16 @@ import pytest
 
 from stretchysnake import VideoMambaConfig, cli, read_records
 from stretchysnake.comparison import unpack_correct
-from stretchysnake.data.loader import DecodedClips
+from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.data.records import VideoRecord, write_records
-from stretchysnake.eval import sweep as sweeping
-from stretchysnake.eval.evaluate import evaluate
-from stretchysnake.eval.feature_cache import features_key
-from stretchysnake.eval.features import extract, model_hash
-from stretchysnake.eval.head_classes import BY_NUMBER, head_labels
-from stretchysnake.eval.run import EvaluateRun
-from stretchysnake.eval.self_matches import meetings, refuse_self_matches
-from stretchysnake.eval.subject import class_names, read_subject
+from stretchysnake.eval.features.extraction import extract, model_hash
+from stretchysnake.eval.features.feature_cache import features_key
+from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.protocols.head_classes import BY_NUMBER, head_labels
+from stretchysnake.eval.protocols.self_matches import meetings, refuse_self_matches
+from stretchysnake.eval.sweeps import sweep as sweeping
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import load_model, read_checkpoint, save_model
 from stretchysnake.models.converting import convert

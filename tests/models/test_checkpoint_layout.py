@@ -192,7 +192,7 @@ def test_doubles_that_no_float_can_hold_are_refused(state, tmp_path):
 
 
 def test_a_verb_warns_of_what_was_left_out(state, tmp_path):
-    from stretchysnake.eval.subject import read_subject
+    from stretchysnake.eval.features.subject import read_subject
 
     torch.save({"model": state, "model_ema": other(state)}, tmp_path / "w.pth")
     with pytest.warns(UserWarning, match=r"w\.pth\): taken: model; also in the file: model_ema"):

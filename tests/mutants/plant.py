@@ -1,7 +1,7 @@
 """Plant one mutant at a time and see whether the fast tests of its folder notice: the share caught, the list missed.
 
     make mutants                                          # all; writes benchmarks/results/mutants.json
-    .venv/bin/python tests/mutants/plant.py train/ eval/probe.py --jobs 2
+    .venv/bin/python tests/mutants/plant.py train/ eval/protocols/probe.py --jobs 2
 
 Works in copies of the tree in the system's temporary folder, so that a killed run leaves the tree as it was. First the
 mirrored test files run (train/step.py: tests/train/test_step.py, test_step_*.py), then the rest of the folder. A

@@ -11,7 +11,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from stretchysnake.ops import causal_conv_silu, selective_scan, triton_runtime
+from stretchysnake.ops import causal_conv_silu, selective_scan
+from stretchysnake.ops.triton import runtime as triton_runtime
 
 HOPPER = SimpleNamespace(
     get_current_target=lambda: GPUTarget("cuda", 90, 32),
@@ -37,11 +38,9 @@ class CompiledOnly:
 
 def stand_in() -> None:
     """Pretend that a Hopper chip with 132 processors holds the CPU's tensors."""
-    from stretchysnake.ops import (
-        causal_conv_triton_kernels,
-        selective_scan_triton_backward,
-        selective_scan_triton_forward,
-    )
+    from stretchysnake.ops.causal_conv import triton_kernels as causal_conv_triton_kernels
+    from stretchysnake.ops.selective_scan import triton_backward as selective_scan_triton_backward
+    from stretchysnake.ops.selective_scan import triton_forward as selective_scan_triton_forward
 
     triton.runtime.driver.set_active(HOPPER)
     triton_runtime.check_device = lambda name, tensor: None

@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from stretchysnake.ops.selective_scan import selective_scan
+from stretchysnake.ops.selective_scan.scan import selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from stretchysnake.ops import add_rms_norm, native_library
+from stretchysnake.ops import add_rms_norm
 from stretchysnake.ops.add_rms_norm import rms_norm
+from stretchysnake.ops.native import library as native_library
 
 needs_native = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"

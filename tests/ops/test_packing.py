@@ -4,7 +4,8 @@ import pytest
 import torch
 from scan_problems import make_inputs, relative_rms, run_with_gradients
 
-from stretchysnake.ops import causal_conv_silu, native_library, selective_scan
+from stretchysnake.ops import causal_conv_silu, selective_scan
+from stretchysnake.ops.native import library as native_library
 
 LENGTHS = [1, 64, 3, 65, 33]
 SEQUENCES = ("u", "delta", "B", "C", "z")

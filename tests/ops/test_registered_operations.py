@@ -8,12 +8,13 @@ import torch
 from scan_problems import make_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
-from stretchysnake.ops import causal_conv_silu, native_library, selective_scan
+from stretchysnake.ops import causal_conv_silu, selective_scan
 from stretchysnake.ops.flops import (
     causal_conv_flops,
     selective_scan_backward_flops,
     selective_scan_flops,
 )
+from stretchysnake.ops.native import library as native_library
 
 pytestmark = pytest.mark.skipif(
     not native_library.is_available(), reason=f"{native_library.unavailable_reason()}"

@@ -8,7 +8,7 @@ import torch
 
 from stretchysnake import cli
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.eval.classifier import load_classifier
+from stretchysnake.eval.protocols.classifier import load_classifier
 from stretchysnake.recipes.finetuning import _method, finetune_folder
 from stretchysnake.search.embed import embed
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stretchysnake.recipes.token_order import model_scan_orders, model_token_order
-from stretchysnake.report.picture import style
-from stretchysnake.report.token_order_picture import token_order_picture
+from stretchysnake.report.figures.picture import style
+from stretchysnake.report.figures.token_order_picture import token_order_picture
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "token-order.svg"
 

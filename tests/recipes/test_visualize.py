@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake import cli
+from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.records import read_records
-from stretchysnake.data.transforms import normalise
-from stretchysnake.data.video import read_frames
 from stretchysnake.eval.activation_maps import patch_activations
-from stretchysnake.eval.features import FeatureSet
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.extraction import FeatureSet
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.tsne import leave_one_out_top1
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import save_model
@@ -27,8 +27,8 @@ from stretchysnake.recipes.visualize import (
     write_activation_maps,
     write_feature_maps,
 )
-from stretchysnake.report.activation_picture import activation_picture, shown_frames
-from stretchysnake.report.context import read_pictures
+from stretchysnake.report.figures.activation_picture import activation_picture, shown_frames
+from stretchysnake.report.pages.context import read_pictures
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_picture_draws_each_tubelets_map_over_its_frame():
     maps = {("vanilla", 16): np.array([[[0.0]], [[1.0]]], np.float32)}
     frames = {("vanilla", 16): np.full((4, 16, 16, 3), 200, np.uint8)}
     picture = activation_picture("x", maps, frames, title="clip.mp4", frame_numbers=[0, 5, 10, 15])
-    from stretchysnake.report.picture import style
+    from stretchysnake.report.figures.picture import style
 
     with style("black") as plt:
         figure = picture.draw(plt)
@@ -206,7 +206,7 @@ def test_t_sne_needs_five_videos(trained, clip_folder, tmp_path):
 
 
 def test_classes_keep_their_look_in_every_panel_and_share_none():
-    from stretchysnake.report.feature_map_picture import LOOKS, _look
+    from stretchysnake.report.figures.feature_map_picture import LOOKS, _look
 
     looks = {tuple(_look(number).items()) for number in range(LOOKS)}
     assert len(looks) == LOOKS == 60

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from hand_made_index import hand_made, numbered
 
-from stretchysnake.search import lance_store
 from stretchysnake.search.index import read_index
-from stretchysnake.search.lance_tables import connect, held_indexes
+from stretchysnake.search.stores import lance_store
+from stretchysnake.search.stores.lance_tables import connect, held_indexes
 
 
 def dies_at(uri: str, folder: str, point: str) -> None:

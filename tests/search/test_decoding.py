@@ -9,7 +9,7 @@ import pytest
 from numbered_video import read_numbers, write_numbered, write_standstill, write_timed
 
 from stretchysnake import cli
-from stretchysnake.data import pyav_frames, video
+from stretchysnake.data.decoding import pyav_frames, video
 from stretchysnake.flexibility import Scale
 from stretchysnake.search import decoding
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stretchysnake import cli
-from stretchysnake.data.video import write_video
+from stretchysnake.data.decoding.video import write_video
 from stretchysnake.search.embed import embed, embed_into, group_of
 from stretchysnake.search.index import IndexDamaged, read_index
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stretchysnake import cli
-from stretchysnake.eval.cost import count_flops, measure_peak_bytes, measure_times
-from stretchysnake.eval.features import model_hash
-from stretchysnake.eval.subject import read_subject
+from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results import Row, append_rows
 from stretchysnake.search import plan as planning

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from stretchysnake import cli, load_model, save_model
-from stretchysnake.data.video import read_frames, write_video
-from stretchysnake.eval.nearest import scores
-from stretchysnake.search import collection as collections
+from stretchysnake.data.decoding.video import read_frames, write_video
+from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.search.embed import embed_into
 from stretchysnake.search.index import read_index
 from stretchysnake.search.query import search
+from stretchysnake.search.stores import collection as collections
 
 
 @pytest.fixture(scope="module")

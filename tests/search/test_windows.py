@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stretchysnake.data.packet_index import PacketIndex
+from stretchysnake.data.containers.packet_index import PacketIndex
 from stretchysnake.search.windows import frame_times, windows_of, windows_with_frames
 
 

@@ -17,7 +17,8 @@ import torch._dynamo  # the optimiser imports it at its first step; once here in
 from safetensors.torch import load_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.train import checkpoint, loop
+from stretchysnake.train import loop
+from stretchysnake.train.checkpoints import checkpoint
 from stretchysnake.train.run import TrainRun
 
 STEPS = 16

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from stretchysnake import VideoMambaConfig
-from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop, step
 from stretchysnake.train.run import OptimConfig, TrainRun

@@ -10,17 +10,18 @@ import torch
 from short_training import OPTIM, TINY, ShortTraining, with_optim
 
 from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
-from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
 from stretchysnake.models.checkpoints import read_checkpoint
-from stretchysnake.train import held_out as held_out_list
-from stretchysnake.train import loop, runtime, state
-from stretchysnake.train.bad_files import TooManyBadFiles
-from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train import loop, runtime
+from stretchysnake.train.checkpoints import state
+from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.run import OptimConfig, TrainRun
+from stretchysnake.train.watch import held_out as held_out_list
+from stretchysnake.train.watch.bad_files import TooManyBadFiles
 from stretchysnake.verbs import train as verb
 
 

@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
-from stretchysnake.data import loader
-from stretchysnake.data.augmentation import Augmentation
-from stretchysnake.data.loader import (
+from stretchysnake.data.clips import loader
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.loader import (
     DecodedClips,
     DecodingLimits,
     training_batches,
     training_steps,
 )
+from stretchysnake.data.decoding.video_writing import write_video
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.video_writing import write_video
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop
-from stretchysnake.train.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import total_steps, train
 from stretchysnake.train.run import OptimConfig, TrainRun

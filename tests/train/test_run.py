@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 from tiny_run import tiny_run
 
-from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, NonFiniteConfig, OptimConfig
 
 RUN = tiny_run(depth=2, precision="fp64")

@@ -12,10 +12,15 @@ import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
-from stretchysnake.data.augmentation import Augmentation
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.models.checkpoints import read_checkpoint
-from stretchysnake.train.checkpoint import SLICES, CheckpointDamaged, checkpoints_in, verify
+from stretchysnake.train.checkpoints.checkpoint import (
+    SLICES,
+    CheckpointDamaged,
+    checkpoints_in,
+    verify,
+)
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import SINGLE, RankLost, Runtime, is_lost_rank, open_runtime

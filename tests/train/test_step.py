@@ -7,15 +7,15 @@ import torch
 from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.data.loader import Batch, share_of
-from stretchysnake.data.seeds import DROP_PATH, seed_of
+from stretchysnake.data.clips.loader import Batch, share_of
+from stretchysnake.data.clips.seeds import DROP_PATH, seed_of
 from stretchysnake.flexibility import NANO, Scale
-from stretchysnake.train import checkpoint
+from stretchysnake.train.checkpoints import checkpoint
+from stretchysnake.train.checkpoints.outputs import RunLog
+from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import parameter_groups
-from stretchysnake.train.outputs import RunLog
 from stretchysnake.train.run import NonFiniteConfig, OptimConfig
-from stretchysnake.train.saving import Saver
 from stretchysnake.train.step import drop_draws_of, parts_of
 
 RUN = tiny_run(depth=3, precision="fp64")

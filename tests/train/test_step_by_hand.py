@@ -10,8 +10,8 @@ import torch
 from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba
-from stretchysnake.data.loader import Batch
-from stretchysnake.data.seeds import seed_of
+from stretchysnake.data.clips.loader import Batch
+from stretchysnake.data.clips.seeds import seed_of
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import lr_at, parameter_groups
 from stretchysnake.train.run import OptimConfig

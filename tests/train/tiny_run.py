@@ -4,8 +4,8 @@ import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.flexibility import Scale, ScaleSets
+from stretchysnake.train.checkpoints.state import new_state
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.state import new_state
 
 SCALE = Scale(num_frames=2, size=16, patch_size=8)
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from stretchysnake.data import clip_source
+from stretchysnake.data.clips import clip_source
 from stretchysnake.train import loop
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import open_runtime

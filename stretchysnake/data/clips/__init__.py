@@ -1,0 +1,1 @@
+"""From frames to batches: which frames, what is done to them, where clips come from, and the loader."""

@@ -1,0 +1,67 @@
+"""Doing to clips and batches what an `Augmentation` says; every draw comes from the generator given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.rand_augment import rand_augment
+from stretchysnake.data.clips.transforms import (
+    Box,
+    MixedClips,
+    crop_resize,
+    cutmix,
+    flip_frames,
+    mixup,
+    random_box,
+    random_erase,
+    resize_frames,
+)
+from stretchysnake.flexibility import Scale
+
+
+def augmented(
+    frames: Tensor, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
+) -> Tensor:
+    """Return the clip (T, S, S, 3) of frames (T, H, W, 3): the whole picture without a generator, else one draw."""
+    if generator is None:
+        return resize_frames(frames, scale.size)
+    height, width = frames.shape[1:3]
+    box = random_box(
+        height, width, generator, scale=augmentation.crop_scale, ratio=augmentation.crop_ratio
+    )
+    if not augmentation.crops:  # the four numbers are drawn all the same
+        box = Box(0, 0, height, width)
+    frames = crop_resize(frames, box, scale.size)
+    if augmentation.flip and torch.rand((), generator=generator) < 0.5:
+        frames = flip_frames(frames)
+    if augmentation.rand_augment is not None:
+        num_ops, magnitude = augmentation.rand_augment
+        frames = rand_augment(frames, generator, num_ops=num_ops, magnitude=magnitude)
+    if augmentation.erase > 0:
+        frames = random_erase(frames, generator, probability=augmentation.erase)
+    return frames
+
+
+def partners_of(places: list[int]) -> list[int]:
+    """For each clip, by its place in the whole batch, the position in `places` of the clip it is mixed with.
+
+    Clips 2i and 2i + 1 are mixed with each other; one whose partner is missing, with itself. Pairs do not depend on
+    how a batch is cut into ranks, as long as no cut parts a pair.
+    """
+    position = {place: number for number, place in enumerate(places)}
+    return [position.get(place ^ 1, number) for number, place in enumerate(places)]
+
+
+def mixed(
+    video: Tensor, partners: list[int], augmentation: Augmentation, generator: torch.Generator
+) -> MixedClips:
+    """Return the clips (B, 3, T, H, W) mixed with their partners by mixup or cutmix, and the share that stays."""
+    kinds = [
+        (mix, alpha)
+        for mix, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
+        if alpha > 0
+    ]
+    mix, alpha = kinds[int(torch.rand((), generator=generator) * len(kinds))]
+    return mix(video, video[partners], generator=generator, alpha=alpha)

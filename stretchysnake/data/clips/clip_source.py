@@ -1,0 +1,311 @@
+"""Where clips come from: two sources that answer `clip(index, scale, generator=...)` and `draw(requests)` alike.
+
+`CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
+With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
+clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips.augment import augmented
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.bad_clips import BadClips
+from stretchysnake.data.clips.clip_request import IN_THIS_PROCESS, ClipRequest, DecodingLimits
+from stretchysnake.data.clips.frame_cache import FrameCache
+from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
+from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
+from stretchysnake.data.clips.transforms import resize_frames
+from stretchysnake.data.decode_error import DecodeError, reason_of
+from stretchysnake.data.decoding.video import probe, read_frames
+from stretchysnake.data.processes.decoder_pool import (
+    DecoderPool,
+    map_decoding,
+)
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.flexibility import Scale
+from stretchysnake.shown import shown
+
+
+def _indices(
+    total: int,
+    *,
+    scale: Scale,
+    augmentation: Augmentation,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> list[int]:
+    drawn = generator if augmentation.jitter else None
+    return sampling.indices(total, scale.num_frames, generator=drawn)
+
+
+class CachedClips:
+    """Clips of a `FrameCache`; T frames are chosen among the cached ones, S pixels resized from the cached size."""
+
+    def __init__(
+        self,
+        cache: FrameCache,
+        *,
+        augmentation: Augmentation | None = None,
+        bad: BadClips | None = None,
+        keep_places: bool = False,
+    ):
+        """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
+        self.cache, self.bad = cache, bad or BadClips()
+        self.sampling, self.picture = Sampling(), "whole"
+        self.augmentation = augmentation or Augmentation()
+        self._rows = range(len(cache.listed)) if keep_places else cache.rows
+        self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
+        self.failures = [] if keep_places else cache.failures
+        for row, error in cache.holes.items() if keep_places else ():
+            self.bad.failed(row, error, for_good=True)
+        self.labels = torch.tensor([record.label for record in self.records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
+        stored = self._stored(index, scale)
+        options = {"augmentation": self.augmentation, "sampling": Sampling()}
+        chosen = _indices(len(stored), scale=scale, generator=generator, **options)
+        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+
+    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+        """Yield the clip of each request, in order."""
+        for request in requests:
+            yield self.draw_one(request)
+
+    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+        """The clip of one request, or why there is none."""
+        known = self.bad.quarantine.get(request.index)
+        return known or self.clip(request.index, request.scale, generator=request.generator)
+
+    def draw_views(
+        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
+    ) -> Iterator[Tensor | DecodeError]:
+        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames; the picture whole."""
+        if num_crops != 1:
+            raise ValueError(
+                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds squares; "
+                "use 1, or leave the cache out"
+            )
+        for index in indices:
+            stored, counts = self._stored(index, scale), {"num_views": num_views}
+            views = [
+                uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
+                for view in range(num_views)
+            ]
+            yield resize_frames(torch.from_numpy(stored[views]), scale.size)
+
+    def _stored(self, index: int, scale: Scale) -> np.ndarray:
+        stored = self.cache.frames[self._rows[index]]
+        for name, asked, held in (
+            ("num_frames", scale.num_frames, stored.shape[0]),
+            ("size", scale.size, stored.shape[1]),
+        ):
+            if asked > held:
+                raise ValueError(
+                    f"{name} ({asked}) must not exceed what the frame cache holds ({held}); set "
+                    f"cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
+                )
+        return stored
+
+    def close(self) -> None:
+        """Nothing to end: no process works for a cache."""
+
+
+class DecodedClips:
+    """Clips decoded from their files at every call.
+
+    `clip` decodes in this process and raises DecodeError for a file that cannot be trusted; `draw` decodes under
+    `limits`, and remembers bad files, so that each is tried once.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        *,
+        failures: Sequence[tuple[VideoRecord, DecodeError]] = (),
+        augmentation: Augmentation | None = None,
+        sampling: Sampling | None = None,
+        picture: str | None = None,
+        limits: DecodingLimits = IN_THIS_PROCESS,
+        bad: BadClips | None = None,
+    ):
+        self.augmentation, self.limits = augmentation or Augmentation(), limits
+        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
+        self.records, self.failures = list(records), list(failures)
+        self.labels = torch.tensor([record.label for record in self.records])
+        self.bad = bad or BadClips()
+        self._spare: DecoderPool | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return uint8 frames (T, S, S, 3)."""
+        record = self.records[index]
+        options = {"augmentation": self.augmentation, "sampling": self.sampling}
+        indices = partial(_indices, scale=scale, generator=generator, **options)
+        if generator is None:
+            return seen_crops(record, indices, scale.size, picture=self.picture or "whole")[0]
+        frames = read_frames(
+            record.path,
+            indices,
+            size=None if self.augmentation.crops else (scale.size, scale.size),
+            start_seconds=record.start,
+            end_seconds=record.end,
+        )
+        return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
+
+    def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
+        """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
+        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
+        Their predictions are averaged at test."""
+        record, count = self.records[index], scale.num_frames
+
+        def indices(total: int) -> list[int]:
+            views = (
+                self.sampling.indices(total, count, view=v, num_views=num_views)
+                for v in range(num_views)
+            )
+            return [i for view in views for i in view]
+
+        seen = {"picture": self.picture or "centre", "num_crops": num_crops}
+        crops = seen_crops(record, indices, scale.size, **seen)
+        crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
+        return crops.transpose(0, 1).flatten(0, 1)
+
+    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead."""
+        given: list[ClipRequest] = []
+
+        def tasks():
+            for request in requests:
+                given.append(request)
+                known = self.bad.quarantine.get(request.index)  # a bad file is not tried again
+                yield self.records[request.index].path, known or request
+
+        for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
+            yield self._noted(given.pop(0), answer)
+
+    def draw_views(
+        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
+    ) -> Iterator[Tensor | DecodeError]:
+        """Yield the `views` of each video, in order, or why there are none; decoded under `limits`."""
+        indices = list(indices)
+        look = partial(self._views, scale=scale, num_views=num_views, num_crops=num_crops)
+        tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
+        answers = map_decoding(look, tasks, **asdict(self.limits))
+        for index, answer in zip(indices, answers, strict=True):
+            yield self._noted(ClipRequest(index, scale), answer)
+
+    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+        """The clip of one request between those of `draw`, from a process of its own."""
+        if self.limits.num_workers and self._spare is None:
+            self._spare = DecoderPool(self._frames, **{**asdict(self.limits), "num_workers": 1})
+        task = (self.records[request.index].path, request)
+        if self._spare is None:
+            (answer,) = map_decoding(self._frames, [task], num_workers=0)
+        else:
+            (answer,) = self._spare.map([task])
+        return self._noted(request, answer)
+
+    def close(self) -> None:
+        """End the process of `draw_one`; it starts again when needed."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
+        if isinstance(answer, DecodeError):
+            self.bad.failed(request.index, answer)
+            return answer
+        if request.index in self.bad.quarantine:  # given up while this was decoded ahead
+            return self.bad.quarantine[request.index]
+        self.bad.was_read(request.index, self.records[request.index].path)
+        return torch.from_numpy(answer)
+
+    def _views(self, task: int | DecodeError, **options):
+        if isinstance(task, DecodeError):
+            raise task
+        return self.views(task, **options).numpy()
+
+    def _frames(self, task: ClipRequest | DecodeError):
+        if isinstance(task, DecodeError):
+            raise task
+        try:
+            return self.clip(task.index, task.scale, generator=task.generator).numpy()
+        except OSError as error:  # of its storage, where no other words were found for it
+            path = self.records[task.index].path
+            reason = f"cannot be read ({reason_of(error)}); check its storage."
+            raise DecodeError("unreadable", path, reason) from error
+
+
+Clips = CachedClips | DecodedClips
+
+
+def open_clips(
+    records: Sequence[VideoRecord],
+    *,
+    cache: str | os.PathLike | None,
+    num_frames: int = 16,
+    size: int = 64,
+    augmentation: Augmentation | None = None,
+    sampling: Sampling | None = None,
+    picture: str | None = None,
+    limits: DecodingLimits | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Clips:
+    """The clips of an evaluation: from the frame cache in the folder `cache`, or decoded at every call.
+
+    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced. Without a cache
+    every file's index is read once, here. ValueError when no file can be read. For a training: training_clips.py.
+    """
+    limits = limits or DecodingLimits()
+    settings = asdict(limits)
+    if cache is not None and sampling not in (None, Sampling()):
+        raise ValueError(
+            f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
+        )
+    checked_picture(picture, cache=cache)
+    if cache is not None:
+        held = FrameCache.build(
+            records, cache, num_frames=num_frames, size=size, progress=progress, **settings
+        )
+        clips = CachedClips(held, augmentation=augmentation)
+    else:
+        readable, failures = [], []
+        answers = map_decoding(probe, ((r.path, r.path) for r in records), **settings)
+        for record, answer in zip(records, answers, strict=True):
+            if isinstance(answer, DecodeError):
+                failures.append((record, answer))
+            else:
+                readable.append(record)
+            if progress:
+                found = len(readable) + len(failures)
+                progress(f"checked {found} of {len(records)} videos, {len(failures)} bad")
+        clips = DecodedClips(
+            readable,
+            failures=failures,
+            augmentation=augmentation,
+            sampling=sampling,
+            picture=picture,
+            limits=limits,
+        )
+    for _, error in clips.failures:
+        print(f"skipped {shown(error)}", file=sys.stderr)
+    if not clips.records:
+        raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")
+    return clips

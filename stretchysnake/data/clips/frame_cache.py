@@ -1,0 +1,193 @@
+"""A data set decoded once: a memory-mapped uint8 array of frames, keyed by the content of its files.
+
+Training decodes every clip many times; for a set that fits on disk the cache pays for it once. The key hashes the
+bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
+file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last
+holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stretchysnake.data.clips.bad_clips import TRIES
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.decoding.video import DecodeError, read_frames
+from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.whole_file import unfinished_file, write_whole
+
+VERSION = 3
+"""Raise it when the same file would give other pixels. 3: resized as in training, turned as ffmpeg turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameCache:
+    """Frames (num_frames, size, size, 3) uint8 of every readable record.
+
+    `frames[i]` belongs to `listed[i]`, unless `holes` says why there is none.
+    """
+
+    listed: list[VideoRecord]
+    holes: dict[int, DecodeError]
+    frames: np.ndarray
+    key: str
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows of `frames` that hold a video; `frames[rows[i]]` belongs to `records[i]`."""
+        return np.array([row for row in range(len(self.listed)) if row not in self.holes])
+
+    @property
+    def records(self) -> list[VideoRecord]:
+        """The readable ones."""
+        return [self.listed[row] for row in self.rows]
+
+    @property
+    def failures(self) -> list[tuple[VideoRecord, DecodeError]]:
+        """The records that are left out, each with the reason."""
+        return [(self.listed[row], error) for row, error in self.holes.items()]
+
+    @staticmethod
+    def build(
+        records: Sequence[VideoRecord],
+        directory: str | os.PathLike,
+        *,
+        num_frames: int = 16,
+        size: int = 64,
+        num_workers: int = 2,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        memory_gib: float = MEMORY_GIB,
+        progress: Callable[[str], None] | None = None,
+    ) -> FrameCache:
+        """Open the cache of these records under `directory`, decoding first what is not there yet.
+
+        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is
+        put in the place of a file that cannot be decoded; it is listed in `failures`. Only a set without a
+        single readable file is an error. Decoding runs in `num_workers` processes under the limits of
+        decoder_pool.py; 0 decodes in this process, without limits. An array whose checksum is wrong is decoded anew.
+        """
+        records, directory = list(records), Path(directory)
+        if not records:
+            raise ValueError("records is empty; give a list with at least one video.")
+        directory.mkdir(parents=True, exist_ok=True)
+        key = _key(records, num_frames, size)
+        shape = (len(records), num_frames, size, size, 3)
+        array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
+        note = _read_note(note_path, array_path, shape)
+        if note is None:
+            limits = {
+                "num_workers": num_workers,
+                "timeout_seconds": timeout_seconds,
+                "memory_gib": memory_gib,
+            }
+            note = _decode_all(records, array_path, shape, limits, progress)
+            write_whole(note_path, json.dumps(note))
+        holes = {
+            row: DecodeError(kind, records[row].path, reason)
+            for row, kind, reason in note["failures"]
+        }
+        if len(holes) == len(records):
+            raise ValueError(f"none of {len(records)} videos can be decoded; first: {holes[0]}")
+        frames = np.load(array_path, mmap_mode="r")
+        return FrameCache(listed=records, holes=holes, frames=frames, key=key)
+
+    def __len__(self) -> int:
+        return len(self.listed) - len(self.holes)
+
+
+def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
+    digest = hashlib.sha1(f"{VERSION} {num_frames} {size}".encode())
+    for record in records:
+        try:
+            with open(record.path, "rb") as file:
+                content = (
+                    hashlib.file_digest(file, "sha1").digest()
+                    if hasattr(hashlib, "file_digest")
+                    else None
+                )
+                if content is None:
+                    content = hashlib.sha1(file.read()).digest()
+        except OSError as error:
+            content = f"unreadable {error.errno}".encode()
+        digest.update(content + f"{record.start} {record.end}".encode())
+    return digest.hexdigest()[:20]
+
+
+def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dict | None:
+    """The finished cache's note, or None when the cache has to be (re)written."""
+    try:
+        note = json.loads(note_path.read_text())
+        whole = tuple(note["shape"]) == shape and array_path.stat().st_size == note["num_bytes"]
+        if whole and _checksum(array_path) != note["crc32"]:
+            print(
+                f"frame cache {array_path}: its content changed on disk; decoding again",
+                file=sys.stderr,
+            )
+            whole = False
+    except (OSError, ValueError, KeyError):
+        return None
+    return note if whole else None
+
+
+def _checksum(array_path: Path) -> int:
+    """CRC-32 of the file's bytes: finds every single changed bit, at the speed of reading."""
+    found = 0
+    with open(array_path, "rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
+    with unfinished_file(array_path) as unfinished:
+        array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        started = time.perf_counter()
+        decode = partial(_decode, num_frames=shape[1], size=shape[2])
+        failed: dict[int, DecodeError] = {}
+        left: Sequence[int] = range(len(records))
+        for number in range(TRIES):  # first all, then twice those whose trouble may have passed
+            tasks = [(records[row].path, records[row]) for row in left]
+            answers = map_decoding(decode, tasks, **limits)
+            for done, (row, answer) in enumerate(zip(left, answers, strict=True), 1):
+                if isinstance(answer, DecodeError):
+                    failed[row] = answer
+                else:
+                    failed.pop(row, None)
+                    array[row] = answer
+                if progress:
+                    rate = done / max(1e-6, time.perf_counter() - started)
+                    again = f" at try {number + 1}" if number else ""
+                    progress(
+                        f"frame cache: {done} of {len(left)} videos decoded{again}, {rate:.0f}/s"
+                    )
+            left = [row for row, error in failed.items() if error.transient]
+            if not left:
+                break
+        failures = [(row, failed[row].kind, failed[row].reason) for row in sorted(failed)]
+        array.flush()
+        del array
+        checksum = _checksum(unfinished)
+    num_bytes = array_path.stat().st_size
+    return {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
+
+
+def _decode(record: VideoRecord, *, num_frames: int, size: int) -> np.ndarray:
+    return read_frames(
+        record.path,
+        partial(uniform_indices, num_frames=num_frames),
+        size=(size, size),
+        start_seconds=record.start,
+        end_seconds=record.end,
+    )

@@ -1,0 +1,1 @@
+"""What a file says of itself without decoding: lengths, tables, clocks, packets."""

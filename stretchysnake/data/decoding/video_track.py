@@ -1,0 +1,125 @@
+"""The video track of a file, opened: which of several it is, and what of its frames is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+
+from stretchysnake.data.decode_error import DecodeError, check_file, damaged_file, unopened_file
+from stretchysnake.data.decoding.picture import (
+    Orientation,
+    Size,
+    orientation_of,
+    pictures_of,
+    pixel_aspect,
+    resized,
+    shown_size,
+    shown_track,
+    size_asked,
+    upright,
+)
+
+OLDEST_AV = 17
+"""Earlier ones give BT.709 videos, nearly all of HD, in the colours of BT.601, and 14.0 lacks what tells covers."""
+
+
+@cache
+def check_av() -> None:
+    """RuntimeError with the command to run where PyAV is too old to be trusted with colours."""
+    import av
+
+    if int(av.__version__.split(".")[0]) < OLDEST_AV:
+        raise RuntimeError(
+            f"av ({av.__version__}) must be {OLDEST_AV} or newer, older ones give wrong colours: "
+            f"pip install 'av>={OLDEST_AV}'"
+        )
+
+
+def _open(path: str):
+    import av
+
+    check_av()
+    check_file(path)
+    try:
+        # "file:" keeps names such as "a:b.mp4" from being read as a protocol; a file that names others (a playlist)
+        # must not make the decoder fetch them
+        options = {"protocol_whitelist": "file"}
+        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise unopened_file(path, error) from error
+    names = set(container.format.name.split(","))
+    if names & {"tty", "image2", "hls", "concat", "dash"} or any(
+        n.endswith("_pipe") for n in names
+    ):
+        container.close()
+        raise DecodeError(
+            "unreadable", path, "holds text or an image, not a video; give a video file."
+        )
+    if not pictures_of(container.streams.video):
+        num_streams = len(container.streams)
+        container.close()
+        if not num_streams:
+            raise damaged_file(path, "its header lists neither pictures nor sound; fetch it again.")
+        raise DecodeError(
+            "no_video", path, "has no video stream (audio only?); give a file with pictures."
+        )
+    return container
+
+
+@contextmanager
+def opened(path: str):
+    """(container, stream) of the track that is shown; DecodeError where there is none."""
+    container = _open(path)
+    try:
+        stream = shown_track(pictures_of(container.streams.video))
+        if stream.codec_context is None:
+            raise DecodeError(
+                "unreadable", path, "its codec is not known to this decoder; convert it to h264."
+            )
+        stream.codec_context.thread_count = (
+            1  # parallelism is one process per file, never threads inside one
+        )
+        yield container, stream
+    finally:
+        container.close()
+
+
+def to_pixels(size: Size, stream) -> Callable:
+    """Return a function from a decoded frame of this stream to upright uint8 RGB (H, W, 3) of the size asked for."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = (
+        VideoReformatter()
+    )  # keeps its tables; frame.reformat would build them for every frame
+    aspect = pixel_aspect(stream)
+
+    def pixels_of(frame) -> np.ndarray:
+        orientation = orientation_of(frame)
+        shown = shown_size(frame.height, frame.width, orientation, aspect)
+        rgb = reformatter.reformat(
+            frame, frame.width, frame.height, "rgb24", interpolation="BILINEAR"
+        )
+        return resized(upright(rgb.to_ndarray(), orientation), size_asked(size, shown))
+
+    return pixels_of
+
+
+def expected_sizes(size: Size, stream) -> set[tuple[int, int]]:
+    """What frames measure, by the header, which tells the first frame's size; either way round, as a frame may lie."""
+    if isinstance(size, tuple):
+        return {size}
+    ways = (Orientation(transposed=transposed) for transposed in (False, True))
+    shown = (shown_size(stream.height, stream.width, way, pixel_aspect(stream)) for way in ways)
+    return {size_asked(size, one) for one in shown}
+
+
+def track_note(container, stream) -> str:
+    """Which of several video tracks is read; "" where there is one."""
+    tracks = pictures_of(container.streams.video)
+    if len(tracks) == 1:
+        return ""
+    place, size = tracks.index(stream) + 1, f"{stream.width}x{stream.height}"
+    return f"of its {len(tracks)} video tracks number {place} is read ({size})"

@@ -1,0 +1,161 @@
+"""One process that decodes: it runs a function on what it is given, and answers whole, in parts, or with an error."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.processes import watchdog
+from stretchysnake.data.processes.workers import no_fork_warning
+
+
+class Raised(NamedTuple):
+    """An error that is the caller's, not the file's; raised again in the caller's process."""
+
+    error: Exception
+
+
+class Message(NamedTuple):
+    """What a process says: `kind` is "ready", "alive", "part", "last" (the last answer), or "end" (no more of them)."""
+
+    kind: str
+    answer: Any = None
+
+
+class DecodingProcess:
+    """One process and the task it works on; it is late when `timeout_seconds` pass without a word."""
+
+    def __init__(
+        self, context, function: Callable, *, memory_bytes: int, timeout_seconds: float
+    ) -> None:
+        self.connection, theirs = context.Pipe()
+        self.timeout_seconds = timeout_seconds
+        arguments = (theirs, function, memory_bytes, min(1.0, timeout_seconds / 4), os.getpid())
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        collects = gc.isenabled()
+        gc.disable()  # see _serve
+        try:
+            with no_fork_warning():
+                self.process.start()
+        finally:
+            if collects:
+                gc.enable()
+        theirs.close()
+        self.number, self.path, self.deadline = -1, "", float("inf")
+        self.num_given = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.number >= 0
+
+    def give(self, number: int, path: str, argument: Any) -> None:
+        self.number, self.path = number, path
+        self.num_given += 1
+        self.deadline = time.monotonic() + self.timeout_seconds
+        self.connection.send(argument)
+
+    def receive(self) -> Message:
+        """The next message; EOFError or OSError where the process has died."""
+        message = self.connection.recv()
+        self.deadline = time.monotonic() + self.timeout_seconds
+        if message.kind in ("last", "end"):
+            self.number, self.deadline = -1, float("inf")
+        return message
+
+    def end(self) -> int | None:
+        """Stop the process at once; return its exit code if it had ended by itself."""
+        code = self.process.exitcode
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.connection.close()
+        return code
+
+
+def _serve(
+    connection: Connection, function: Callable, memory_bytes: int, every: float, parent: int
+) -> None:
+    # What the parent left for the garbage collector is not ours to free: a scaler of FFmpeg, e.g., waits for its
+    # threads to end, which a fork does not have.
+    gc.freeze()
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    faulthandler.disable()  # a crash is the parent's to report
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the parent's thread pool does not exist in this process
+    _limit_memory(memory_bytes)
+    watchdog.tell(_at_most_every(every, lambda: connection.send(Message("alive"))))
+    connection.send(Message("ready"))
+    while True:
+        while not connection.poll(2):
+            if os.getppid() != parent:  # killed without a word
+                return
+        try:
+            argument = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            for message in _messages(function, argument):
+                connection.send(message)
+        except MemoryError:
+            connection.send(Message("last", MemoryError()))
+        except BrokenPipeError:  # the parent was killed while we decoded
+            return
+
+
+def _messages(function: Callable, argument: Any) -> Iterator[Message]:
+    """The answer, or one by one the parts that a generator makes.
+
+    A part goes out when the next one is there, so that the last one can say so, and the next task come at once.
+    """
+    held: list = []
+    try:
+        answer = function(argument)
+        for part in answer if isinstance(answer, Iterator) else [answer]:
+            if held:
+                yield Message("part", held.pop())
+            held.append(part)
+        yield Message("last", held.pop()) if held else Message("end")
+    except DecodeError as error:
+        if held:
+            yield Message("part", held.pop())
+        yield Message("last", error)
+    except MemoryError:
+        yield Message("last", MemoryError())
+    except Exception as error:
+        yield Message("last", Raised(error))
+
+
+def _at_most_every(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """`function`, passed over when it was called less than so many seconds ago: a full pipe would hold us up."""
+    called = time.monotonic()
+
+    def call() -> None:
+        nonlocal called
+        if (now := time.monotonic()) - called >= seconds:
+            called = now
+            function()
+
+    return call
+
+
+def _limit_memory(more_bytes: int) -> None:
+    """Let this process take `more_bytes` of address space beyond what it has; only Linux keeps to it."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            held = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = held + more_bytes if hard < 0 else min(held + more_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ImportError, OSError, ValueError):
+        pass

@@ -1,0 +1,1 @@
+"""Clips to features: extracted once, kept, shared out among ranks."""

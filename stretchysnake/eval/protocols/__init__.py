@@ -1,0 +1,1 @@
+"""Features to numbers: retrieval, probe, the test of a trained head."""

@@ -1,0 +1,108 @@
+"""A classifier of videos on disk: the weights, the class names, and what turns features into probabilities.
+
+    folder/
+      weights.safetensors      the backbone (with its head, where that was fine-tuned)
+      classifier.safetensors   kind, class names, scale and SHA-256 of the weights; the tensors of k-NN or probe
+
+n videos, C width, K classes.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stretchysnake.eval.protocols.nearest import nearest
+from stretchysnake.eval.protocols.probe import LinearProbe
+from stretchysnake.flexibility import Scale
+from stretchysnake.models.checkpoints import load_model
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.train.checkpoints.checkpoint import sha256_of
+from stretchysnake.whole_file import unfinished_file
+
+FORMAT = "stretchysnake-classifier-1"
+WEIGHTS, CLASSIFIER = "weights.safetensors", "classifier.safetensors"
+KINDS = ("knn", "probe", "finetune")
+NEIGHBOURS = 3
+"""Votes of k-NN; fewer where there are fewer training videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A model with what turns its features at `scale` into probabilities of `classes`."""
+
+    model: VideoMamba
+    kind: str
+    """"knn" (votes of the nearest training videos), "probe" (logistic regression) or "finetune" (the model's head)."""
+    classes: list[str]
+    scale: Scale
+    tensors: dict[str, Tensor]
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(n, K) fp64; those of k-NN are shares of votes, and a tie goes to the nearest."""
+        if self.kind == "finetune":
+            with torch.inference_mode():
+                return self.model.head(features).double().softmax(1)
+        if self.kind == "probe":
+            fields = {
+                name: self.tensors[name] for name in ("classes", "weight", "bias", "mean", "scale")
+            }
+            found = LinearProbe(**fields, strength=1.0).logits(features).softmax(1)
+            spread = features.new_zeros(len(features), len(self.classes), dtype=torch.float64)
+            spread[:, self.tensors["classes"]] = found
+            return spread
+        known, labels = self.tensors["features"], self.tensors["labels"]
+        rows = nearest(features, known, k=min(NEIGHBOURS, len(known)))
+        votes = torch.zeros(len(features), len(self.classes), dtype=torch.float64)
+        for place in range(rows.shape[1]):
+            share = torch.full((len(features), 1), (1 - 1e-3 * place) / rows.shape[1]).double()
+            votes.scatter_add_(1, labels[rows[:, place], None], share)
+        return votes / votes.sum(1, keepdim=True)
+
+
+def save_classifier(folder: str | os.PathLike, classifier: Classifier) -> None:
+    """Write classifier.safetensors beside the weights, which must be there."""
+    folder = Path(folder)
+    header = {
+        "format": FORMAT,
+        "kind": classifier.kind,
+        "classes": json.dumps(classifier.classes),
+        "scale": json.dumps(asdict(classifier.scale)),
+        "weights_sha256": sha256_of(folder / WEIGHTS),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in classifier.tensors.items()}
+    with unfinished_file(folder / CLASSIFIER) as part:
+        save_file(tensors or {"none": torch.zeros(1)}, part, metadata=header)
+
+
+def load_classifier(folder: str | os.PathLike) -> Classifier:
+    """The classifier of a folder; ValueError where it is none, damaged, or its weights are others."""
+    folder = Path(folder)
+    path = folder / CLASSIFIER
+    if not path.is_file():
+        raise ValueError(
+            f"model ({folder}) holds no {CLASSIFIER}; make it with: stretchysnake finetune VIDEOS --weights W "
+            f"-o {folder}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+        if header.get("format") != FORMAT:
+            raise ValueError(f"model ({folder}) is not of format {FORMAT}; fine-tune again")
+        classes, scale = json.loads(header["classes"]), Scale(**json.loads(header["scale"]))
+        if sha256_of(folder / WEIGHTS) != header["weights_sha256"]:
+            raise ValueError(
+                f"model ({folder}): {WEIGHTS} is not the one it was made with; fine-tune again"
+            )
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"model ({folder}) is damaged ({error}); fine-tune again") from None
+    model, _ = load_model(folder / WEIGHTS)
+    return Classifier(
+        model=model, kind=header["kind"], classes=classes, scale=scale, tensors=tensors
+    )

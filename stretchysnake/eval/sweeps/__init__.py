@@ -1,0 +1,1 @@
+"""Protocols over scales: cells, their cost, and the going on after a stop."""

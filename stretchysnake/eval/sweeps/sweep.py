@@ -1,0 +1,243 @@
+"""Protocols over a grid of scales: rows of every (dataset, T, S), resumable cell by cell (paper Table 1)."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+
+from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.feature_cache import cached_features
+from stretchysnake.eval.protocols.classify import classify
+from stretchysnake.eval.protocols.head_classes import head_labels
+from stretchysnake.eval.protocols.protocol import HEADS, Protocol, measured_fields
+from stretchysnake.eval.sweeps.available_memory import available_memory
+from stretchysnake.eval.sweeps.cost import (
+    count_flops,
+    estimate_memory,
+    measure_milliseconds,
+    measure_peak_bytes,
+)
+from stretchysnake.flexibility import Scale, Variant, eval_scale
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.results import Row
+from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.train.watch.memory import is_out_of_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The trained model under test and what identifies it in the rows."""
+
+    model: VideoMamba
+    variant: Variant
+    seed: int
+    run_id: str
+    name: str | None = None
+    """What the rows call the model; None means its variant."""
+    classes: Sequence[str] | None = None
+    """Names of the head's outputs, in order; None where the weights do not say."""
+    commit: str = ""
+    device: str = ""
+
+    @cached_property
+    def weights(self) -> str:
+        """The model_hash of its weights, computed once."""
+        return model_hash(self.model)
+
+    @cached_property
+    def weights_and_head(self) -> str:
+        """The same with the head, which two trainings on one backbone differ in."""
+        return model_hash(self.model, head=True)
+
+    @property
+    def row_model(self) -> str:
+        """The field `model` of its rows."""
+        return self.name or self.variant.name
+
+    def row_weights(self, protocol: Protocol) -> str:
+        """The field `weights` of its rows: of what decides the number."""
+        return self.weights_and_head if protocol.kind in HEADS else self.weights
+
+
+def sweep(
+    subject: Subject,
+    dataset: str,
+    gallery,
+    queries,
+    cells: Iterable[tuple[int, int]],
+    *,
+    protocols: Sequence[Protocol] = (Protocol(),),
+    batch_size: int = 32,
+    patch_from: str | None = None,
+    memory_limit: int | None = None,
+    feature_cache: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    runtime: Runtime = SINGLE,
+) -> Iterator[Row]:
+    """Yield one row per cell (T, S), protocol and metric, as soon as the cell is measured.
+
+    gallery and queries are clip sources of data/clips/loader.py; a cell's features are computed once for all
+    protocols, or taken from the folder feature_cache. A cell whose batch does not fit memory_limit bytes
+    (default: what the machine has free) is tried with smaller batches down to one clip; one that does not
+    fit even so, or that runs out of memory while running, becomes rows with status "oom".
+    With several ranks all of them compute features, and rank 0 alone yields rows.
+    """
+    for num_frames, size in cells:
+        scale = eval_scale(subject.variant, num_frames=num_frames, size=size, patch_from=patch_from)
+        config = subject.model.config
+        known = {
+            "run_id": subject.run_id,
+            "dataset": dataset,
+            "model": subject.row_model,
+            "seed": subject.seed,
+            "num_frames": num_frames,
+            "size": size,
+            "patch_size": scale.patch_size,
+            "num_gallery": len(gallery.records),
+            "gflops": count_flops(config, scale) / 1e9,
+            "trained": seen_in_training(subject.variant, scale),
+            "native": scale_matches_native(subject.variant, num_frames, size),
+            "commit": subject.commit,
+            "device": subject.device,
+        }
+        device = next(subject.model.parameters()).device
+        limit = available_memory(device) if memory_limit is None else memory_limit
+        limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
+        batch = batch_size
+        while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
+            batch //= 2
+        needed = estimate_memory(config, scale, batch_size=batch)
+        notes: list[str] = []
+        options = {"batch_size": batch, "progress": progress, "runtime": runtime}
+        stored = found = None
+        try:
+            if needed > limit:
+                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
+            if any(protocol.kind not in HEADS for protocol in protocols):
+                options |= {"weights": subject.weights, "folder": feature_cache, "notes": notes}
+                found, stored = (
+                    cached_features(subject.model, clips, scale, **options)
+                    for clips in (queries, gallery)
+                )
+            wanted, told = head_wanted(subject, gallery, queries, protocols)
+            answers = {
+                protocol: classify(
+                    subject.model,
+                    queries,
+                    scale,
+                    num_views=protocol.num_views,
+                    num_crops=protocol.num_crops,
+                    batch_size=batch,
+                    wanted=wanted,
+                    progress=progress,
+                    runtime=runtime,
+                )
+                for protocol in protocols
+                if protocol.kind in HEADS
+            }
+            if not runtime.is_first:
+                continue
+            known |= {
+                "milliseconds": measure_milliseconds(subject.model, scale),
+                "peak_mib": measure_peak_bytes(subject.model, scale) / 2**20,
+            }
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, _DoesNotFit):
+                if not is_out_of_memory(error):
+                    raise
+                error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
+            for protocol in protocols if runtime.is_first else ():
+                for metric in protocol.metrics:
+                    place = {**_seen(protocol, patch_from, queries), "metric": metric}
+                    place["weights"] = subject.row_weights(protocol)
+                    yield Row(**known, **place, **_absent(queries, str(error)))
+            continue
+        if scale.size != size:
+            notes.insert(0, f"frames resized to {scale.size} px")
+        for protocol in protocols:
+            if protocol in answers:
+                views = f"{protocol.num_views} views x {protocol.num_crops} crops"
+                views = "; ".join(filter(None, [views, told]))
+                measured = [("top1", answers[protocol].right, views)]
+            else:
+                measured = protocol.measure(stored, found)
+            for metric, values, note in measured:
+                asked = stored if metric == "gallery_top1" else answers.get(protocol, found)
+                yield Row(
+                    **known,
+                    **_seen(protocol, patch_from, queries),
+                    metric=metric,
+                    weights=subject.row_weights(protocol),
+                    **measured_fields(values, asked),
+                    note="; ".join(filter(None, [*notes, note])),
+                    created=_now(),
+                )
+
+
+class _DoesNotFit(RuntimeError):
+    """A cell needs more memory than it may have."""
+
+
+def head_wanted(
+    subject: Subject, gallery, queries, protocols: Sequence[Protocol]
+) -> tuple[list[int] | None, str]:
+    """`head_labels` of the queries that can be read, where a protocol tests the head; (None, "") else."""
+    if not any(protocol.kind in HEADS for protocol in protocols):
+        return None, ""
+    known = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
+    outputs = getattr(subject.model.head, "out_features", 0)
+    return head_labels(subject.classes, outputs, known, queries.records)
+
+
+def protocol_name(protocol: Protocol, patch_from: str | None) -> str:
+    """The row's protocol; borrowed patches (paper Table A2) are another one."""
+    return protocol.name + (f"-{patch_from}-patches" if patch_from else "")
+
+
+def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
+    """The fields of a Row that say by which protocol, and what it sees of the videos."""
+    return {
+        "protocol": protocol_name(protocol, patch_from),
+        "picture": protocol.shown_picture(clips),
+        "sampling": clips.sampling.name,
+    }
+
+
+def seen_in_training(variant: Variant, scale: Scale) -> bool:
+    """Whether this variant can draw this very scale in training."""
+    sets = variant.sets
+    frames = (sets.native.num_frames,) if variant.name == "vanilla" else sets.frames
+    sizes = {
+        "vanilla": (sets.native.size,),
+        "temporal": (sets.native.size,),
+        "flexivit": (sets.flexivit_size,),
+    }.get(variant.name)
+    if sizes is None:
+        sizes = tuple(
+            eval_scale(variant, num_frames=1, size=size).size
+            if variant.name == "static_tokens"
+            else size
+            for size in sets.sizes
+        )
+    return scale.num_frames in frames and scale.size in sizes
+
+
+def scale_matches_native(variant: Variant, num_frames: int, size: int) -> bool:
+    """Whether the cell is the one vanilla trains at."""
+    return (num_frames, size) == (variant.sets.native.num_frames, variant.sets.native.size)
+
+
+def _absent(queries, why: str) -> dict:
+    return {
+        "value": None,
+        "status": "oom",
+        "num_queries": 0,
+        "num_expected": len(queries.records) + len(queries.failures),
+        "milliseconds": None,
+        "note": why,
+        "created": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Both directions of a mixer as one operation, by single operations and natively."""

@@ -1,0 +1,129 @@
+"""What VideoMamba's mixer does between its two outer projections: both directions, one operation.
+
+Symbols: B batch, L tokens, Di inner channels, K convolution width, N state size, R rank of delta.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stretchysnake.ops.backend import Backend, choose_backend
+from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
+from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan.scan import selective_scan
+
+
+def bidirectional_scan(
+    xz: Tensor, forward: Direction, backward: Direction, *, backend: Backend = "auto"
+) -> Tensor:
+    """Return the sum of the forward and the backward scan of x, gated by z; xz = [x, z] (B, L, 2 Di).
+
+    Each direction: u = silu(conv(x)); [dt, B, C] = u x_proj^T; delta = dt dt_proj^T; then
+    ``selective_scan`` of u with delta_bias = dt_bias, softplus, D and gate z. The backward one reads
+    from the last token to the first. Returns (B, L, Di) in the dtype of xz; state and accumulation are
+    fp32, fp64 for fp64 parameters. backend as in ``selective_scan``; where it is the native one and
+    xz and the parameters share fp32 or fp64, outside autocast, the threads are woken twice for
+    all of it, delta is never stored, and the gate is applied once to the sum. ValueError names a wrong shape.
+
+    Source: Vision Mamba (Zhu et al., 2024), algorithm 1; VideoMamba adds the two without halving.
+    """
+    _check_inputs(xz, forward, backward)
+    if _is_native(xz, (*forward, *backward), backend):
+        from stretchysnake.ops.bidirectional_scan.native import bidirectional_scan_cpu
+
+        return bidirectional_scan_cpu(xz, forward, backward)
+    ahead, _ = one_direction(xz, forward, reverse=False, backend=backend)
+    return ahead + one_direction(xz, backward, reverse=True, backend=backend)[0]
+
+
+def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
+    if xz.dim() != 3 or xz.shape[2] % 2:
+        raise ValueError(
+            f"xz (shape {tuple(xz.shape)}) must be (B, L, 2 Di): x and z behind one another"
+        )
+    inner, (_, rank), (_, num_state) = (
+        xz.shape[2] // 2,
+        forward.dt_proj.shape,
+        forward.A_log.shape,
+    )
+    width = forward.conv_weight.shape[-1]
+    wanted = Direction(
+        conv_weight=(inner, width),
+        conv_bias=(inner,),
+        x_proj=(rank + 2 * num_state, inner),
+        dt_proj=(inner, rank),
+        dt_bias=(inner,),
+        A_log=(inner, num_state),
+        D=(inner,),
+    )
+    for way, own in (("forward", forward), ("backward", backward)):
+        for name, tensor, shape in zip(Direction._fields, own, wanted, strict=True):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{way}.{name} (shape {tuple(tensor.shape)}) must have shape {shape}, as xz and "
+                    "forward's dt_proj, A_log and conv_weight give it"
+                )
+
+
+def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
+    chosen = choose_backend("bidirectional_scan", xz) if backend == "auto" else backend
+    return (
+        chosen == "cpu"
+        and native_library.is_available()
+        and xz.dtype in (torch.float32, torch.float64)
+        and all(tensor.is_cpu and tensor.dtype == xz.dtype for tensor in (xz, *parameters))
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def one_direction(
+    xz: Tensor,
+    own: Direction,
+    *,
+    reverse: bool,
+    carry: Carry | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Carry | None]:
+    """One direction of `bidirectional_scan`: (its share (B, L, Di), the carry to its next part).
+
+    With a carry, xz is a part of a longer sequence: the next part is the one after it, with `reverse` the
+    one before it. Without one the sequence is whole, and nothing is carried.
+    """
+    x, z = xz.chunk(2, dim=-1)
+    u, recent = _convolved(x, own, carry, reverse=reverse, backend=backend)
+    rank, num_state = own.dt_proj.shape[1], own.A_log.shape[1]
+    dt, B, C = F.linear(u, own.x_proj).split((rank, num_state, num_state), dim=-1)
+    wide = torch.promote_types(own.A_log.dtype, torch.float32)
+    y, state = selective_scan(
+        u,
+        F.linear(dt, own.dt_proj).to(u.dtype),
+        -torch.exp(own.A_log.to(wide)),
+        B,
+        C,
+        D=own.D.to(wide),
+        z=z,
+        delta_bias=own.dt_bias.to(wide),
+        delta_softplus=True,
+        reverse=reverse,
+        initial_state=None if carry is None else carry.state,
+        return_final_state=True,
+        backend=backend,
+    )
+    return y, None if carry is None else Carry(state, recent)
+
+
+def _convolved(
+    x: Tensor, own: Direction, carry: Carry | None, *, reverse: bool, backend: Backend
+) -> tuple[Tensor, Tensor | None]:
+    """silu(conv(x)) and, with a carry, the inputs that the convolution of the next part needs."""
+    options = {"reverse": reverse, "backend": backend}
+    if carry is None:
+        return causal_conv_silu(x, own.conv_weight, own.conv_bias, **options), None
+    length, before = x.shape[1], carry.recent.shape[1]
+    joined = torch.cat([x, carry.recent] if reverse else [carry.recent, x], dim=1)
+    u = causal_conv_silu(joined, own.conv_weight, own.conv_bias, **options)
+    # copied: a view would keep the whole part in memory
+    if reverse:
+        return u[:, :length], joined[:, :before].clone()
+    return u[:, before:], joined[:, length:].clone()

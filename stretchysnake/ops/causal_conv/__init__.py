@@ -1,0 +1,1 @@
+"""The causal convolution with SiLU: what it means, and one file for each backend."""

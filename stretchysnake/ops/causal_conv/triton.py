@@ -1,0 +1,153 @@
+"""Causal convolution and SiLU on a GPU: the Triton kernels as operations of torch.
+
+Symbols: B batch, L tokens, D inner channels, K kernel width.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from stretchysnake.ops.flops import causal_conv_flops
+from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan.triton_tiles import power_of_two
+from stretchysnake.ops.triton import runtime as triton_runtime
+
+TOKENS, CHANNELS, SPAN_TOKENS = 16, 64, 256  # of a tile; of a program in the backward
+
+
+def causal_conv_silu_triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor:
+    """``causal_conv_silu`` in one pass over x, in fp32, or fp64 where any input is fp64.
+
+    Only x is kept for the backward; the convolution is computed again there. A run repeats to the bit.
+    """
+    triton_runtime.check_device("x", x)
+    return _conv(x, weight, bias, cu_seqlens, reverse)
+
+
+def _arithmetic(*tensors: Tensor | None) -> torch.dtype:
+    given = {t.dtype for t in tensors if t is not None}
+    return torch.float64 if torch.float64 in given else torch.float32
+
+
+def _sequence_of(cu_seqlens: Tensor | None, length: int) -> Tensor | None:
+    """The number of the packed sequence that each token belongs to (L,), computed on the device."""
+    if cu_seqlens is None:
+        return None
+    tokens = torch.arange(length, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+    return torch.searchsorted(cu_seqlens[1:].contiguous(), tokens, right=True, out_int32=True)
+
+
+def _options(x: Tensor, weight: Tensor, dtype: torch.dtype, reverse: bool) -> tuple[int, dict]:
+    """Blocks of channels, and the kernels' constants."""
+    from stretchysnake.ops.selective_scan.triton_forward import state_type
+
+    block = min(CHANNELS, power_of_two(x.shape[2]))
+    options = {"REVERSE": reverse, "K": weight.shape[1], "TOKENS": TOKENS, "BLOCK_D": block}
+    return -(-x.shape[2] // block), options | {"TYPE": state_type(dtype), "num_warps": 4}
+
+
+@torch.library.custom_op("stretchysnake::causal_conv_silu_triton", mutates_args=())
+def _conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, cu_seqlens: Tensor | None, reverse: bool
+) -> Tensor:
+    y = x.new_empty(x.shape)
+    if not x.numel():
+        return y
+    from stretchysnake.ops.causal_conv.triton_kernels import conv_forward
+
+    num_batch, length, channels = x.shape
+    dtype = _arithmetic(x, weight, bias)
+    blocks, options = _options(x, weight, dtype, reverse)
+    spans = -(-length // TOKENS)
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
+    with triton_runtime.on_device(x):
+        conv_forward[(blocks * spans * num_batch,)](
+            *(x, *x.stride(), weight, bias, y, _sequence_of(cu_seqlens, length)),
+            *(length, channels, spans),
+            **options,
+        )
+    return y
+
+
+@_conv.register_fake
+def _(x, weight, bias, cu_seqlens, reverse):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("stretchysnake::causal_conv_silu_triton_backward", mutates_args=())
+def _conv_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias; an empty tensor stands for that of an absent bias."""
+    grad_x, grad_weight, grad_bias = gradients = _new_gradients(x, weight, bias)
+    if not x.numel():
+        return grad_x, grad_weight.zero_(), grad_bias.zero_()
+    from stretchysnake.ops.causal_conv.triton_kernels import conv_backward
+
+    num_batch, length, channels = x.shape
+    dtype = _arithmetic(x, weight, bias)
+    blocks, options = _options(x, weight, dtype, reverse)
+    spans = -(-length // SPAN_TOKENS)
+    weight_parts = x.new_empty(num_batch * spans, channels, weight.shape[1], dtype=dtype)
+    bias_parts = None if bias is None else x.new_empty(num_batch * spans, channels, dtype=dtype)
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
+    with triton_runtime.on_device(x):
+        conv_backward[(blocks * spans * num_batch,)](
+            *(grad_y, *grad_y.stride(), x, *x.stride(), weight, bias),
+            *(grad_x, weight_parts, bias_parts, _sequence_of(cu_seqlens, length)),
+            *(length, channels, spans, SPAN_TOKENS),
+            BLOCK_K=power_of_two(weight.shape[1]),
+            **options,
+        )
+    grad_weight.copy_(weight_parts.sum(0))
+    if bias_parts is not None:
+        grad_bias.copy_(bias_parts.sum(0))
+    return gradients
+
+
+def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    grad_bias = x.new_empty(0) if bias is None else bias.new_empty(bias.shape)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), grad_bias
+
+
+@_conv_backward.register_fake
+def _(grad_y, x, weight, bias, cu_seqlens, reverse):
+    return _new_gradients(x, weight, bias)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad_y):
+    native_library.refuse_double_backward("causal_conv_silu", "triton")
+    x, weight, bias, cu_seqlens = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias = _conv_backward(
+        grad_y, x, weight, bias, cu_seqlens, ctx.reverse
+    )
+    return grad_x, grad_weight, None if bias is None else grad_bias, None, None
+
+
+_conv.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_triton)
+def _(x_shape, weight_shape, *_, **__) -> int:
+    return causal_conv_flops(*x_shape, weight_shape[1])
+
+
+@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_triton_backward)
+def _(grad_y_shape, x_shape, weight_shape, *_, **__) -> int:
+    return 3 * causal_conv_flops(*x_shape, weight_shape[1])  # again, into x, into the weight

@@ -1,0 +1,1 @@
+"""Every experiment of the paper on MotionDigits: design, cost, run, pages."""

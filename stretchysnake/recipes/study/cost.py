@@ -1,0 +1,123 @@
+"""`study --dry-run`: how many trainings and cells, and how long, from steps and cells timed on this machine."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from stretchysnake.flexibility import NANO, Scale, eval_scale, scale_at
+from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.recipes.study.design import (
+    ABLATED,
+    STATIC_PATCHES,
+    TRANSFERRED,
+    StudyRun,
+    Training,
+    trainings,
+)
+
+SECONDS_PER_CLIP = 0.017
+"""Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
+SECONDS_PER_CELL = 0.7
+"""Protocols, cost and writing of one cell beside its features; the probe takes most of it."""
+LOADING = 1.25
+"""What clips, log and checkpoints add to a bare step: the quickstart's vanilla step of 210 ms beside 165 bare."""
+RECORDED = 1.75e-3 / 32
+"""Seconds of a training step for each token of each clip on two idle cores, loading included: the quickstart's 210 ms
+for vanilla's 128 tokens and 287 ms for static tokens' 155; features take a third."""
+TIMED = (Scale(4, 32, 8), Scale(16, 32, 8), Scale(16, 48, 8))
+"""Scales at which a step and a batch of features are timed: 64, 256 and 576 tokens."""
+
+
+def study_cost(run: StudyRun) -> list[str]:
+    """The lines to print: trainings, cells, and minutes by stage, as timed now and as recorded on two idle cores."""
+    model = VideoMamba(VideoMambaConfig.named("nano", num_classes=40))
+    timed = _stages(
+        run,
+        _fitted(lambda video: _step(model.train(), video), run.batch_size),
+        _fitted(lambda video: _features(model.eval(), video), 32),
+    )
+    recorded = _stages(
+        run,
+        lambda tokens: RECORDED * tokens * run.batch_size / LOADING,
+        lambda tokens: RECORDED * tokens * 32 / 3,
+    )
+    planned = list(trainings(run, data="-", cache="-"))
+    cells = sum(len(_tested(run, training)) for training in planned) * len(run.suites)
+    lines = [
+        f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
+        f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
+        "",
+        "  minutes                  here, now   two idle cores",
+    ]
+    for stage in timed:
+        lines.append(f"  {stage:<24} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
+    total = [sum(found.values()) / 60 for found in (timed, recorded)]
+    lines.append(f"  {'in all':<24} {total[0]:9.1f} {total[1]:16.1f}")
+    return lines
+
+
+def _stages(run: StudyRun, step, forward) -> dict[str, float]:
+    """Seconds of each stage; step(tokens) and forward(tokens) are seconds of a batch of 32 (or batch_size) clips."""
+    suites, clips = len(run.suites), run.gallery_clips + run.query_clips
+    seconds = {"make the videos": SECONDS_PER_CLIP * (run.source_clips + 3 * clips)}
+    measure = transfer = 0.0
+    for training in trainings(run, data="-", cache="-"):
+        variant = training.run.bound_variant
+        drawn = Counter(scale_at(variant, seed=training.seed, step=s) for s in range(run.steps))
+        name = training.method if training.is_main else f"vanilla at T={training.num_frames}"
+        cost = LOADING * sum(count * step(scale.num_tokens) for scale, count in drawn.items())
+        seconds[f"train {name}"] = seconds.get(f"train {name}", 0.0) + cost
+        for scale in _tested(run, training):
+            cost = clips / 32 * forward(scale.num_tokens) + SECONDS_PER_CELL
+            measure += suites * cost
+        if run.finetune_steps and training.is_main and training.method in TRANSFERRED:
+            times = suites * (2 if run.sgd_probe else 1)
+            transfer += times * LOADING * run.finetune_steps * step(NANO.native.num_tokens)
+            for t, s in run.cross:
+                tokens = eval_scale(variant, num_frames=t, size=s).num_tokens
+                transfer += times * run.num_views * run.query_clips / 32 * forward(tokens)
+    return seconds | {"measure": measure, "fine-tune and test": transfer}
+
+
+def _tested(run: StudyRun, training: Training) -> list[Scale]:
+    """The scales of one suite that the training's model is measured at, Table A2's twice."""
+    variant = training.run.bound_variant
+    cells = run.cells if training.is_main else [(training.num_frames, s) for s in run.sizes]
+    rules = [None, STATIC_PATCHES] if training.method in ABLATED else [None]
+    return [
+        eval_scale(variant, num_frames=t, size=s, patch_from=rule)
+        for rule in rules
+        for t, s in cells
+    ]
+
+
+def _fitted(act: Callable[[torch.Tensor], None], clips: int) -> Callable[[int], float]:
+    """Seconds of `act` on a batch as a line in its tokens per clip, through timings at TIMED."""
+    tokens, times = [], []
+    for scale in TIMED:
+        video = torch.rand(clips, 3, scale.num_frames, scale.size, scale.size)
+        taken = []
+        for _ in range(3):
+            started = time.perf_counter()
+            act(video)
+            taken.append(time.perf_counter() - started)
+        tokens.append([1.0, float(scale.num_tokens)])
+        times.append([min(taken)])
+    line = torch.linalg.lstsq(torch.tensor(tokens), torch.tensor(times)).solution.flatten().tolist()
+    lowest = min(times)[0] / 4
+    return lambda count: max(lowest, line[0] + line[1] * count)
+
+
+def _step(model: VideoMamba, video: torch.Tensor) -> None:
+    labels = torch.arange(len(video)) % 40
+    F.cross_entropy(model(video, NANO.native.patch_size), labels).backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _features(model: VideoMamba, video: torch.Tensor) -> None:
+    with torch.inference_mode():
+        model.features(video, NANO.native.patch_size)

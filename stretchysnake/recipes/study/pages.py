@@ -1,0 +1,161 @@
+"""What a study leaves behind: tables, figures, one HTML page, and a summary that says what holds and what does not."""
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from stretchysnake.recipes.motion_digits import PREFIX, Suites, suite_infos, training_info
+from stretchysnake.recipes.study.design import TRANSFERRED, StudyRun
+from stretchysnake.recipes.study.stopwatch import Stopwatch
+
+
+def write_study(
+    run: StudyRun, suites: Suites, trained: list, rows: list, watch: Stopwatch
+) -> tuple[str, list[str]]:
+    """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
+    from stretchysnake.report.pages.context import ReportContext, write_context
+    from stretchysnake.results import environment
+
+    out = Path(run.out)
+    training = [
+        training_info(
+            t.run, result, model=t.method if t.is_main else f"{t.method} T={t.num_frames}"
+        )
+        for t, result in trained
+    ]
+    context = ReportContext(
+        title="The paper's experiments on MotionDigits",
+        suites=suite_infos(suites, out=out),
+        training=training,
+        commands=[command_of(run)],
+        seeds=run.seeds,
+        versions=environment(),
+        timings=watch.seconds,
+        settings=asdict(run),
+        notes=notes(run),
+        pictures=_pictures(run, suites, trained, out / "pictures"),
+    )
+    words = write_pages(out, rows, context)
+    write_context(out / "context.json", context)
+    watch.lap("write the report")
+    return str(out / "report.html"), words
+
+
+def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md") -> list[str]:
+    """Write tables/, overview.png, report.html and the summary into the folder; returns the summary's first lines.
+
+    Everything follows from rows and context, so a study measured once can be told anew:
+    `python -m stretchysnake.recipes.study.pages FOLDER` (a published folder, whose summary is README.md).
+    """
+    from stretchysnake.report.pages.export import write_tables
+    from stretchysnake.report.pages.page import write_overview_png, write_page
+    from stretchysnake.report.tables.cells import main_rows
+    from stretchysnake.report.tables.claims import claims, claims_in_words
+    from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
+    from stretchysnake.report.tables.headlines import claim, headlines
+    from stretchysnake.results import select
+    from stretchysnake.whole_file import write_whole
+
+    retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
+    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
+    write_tables(folder / "tables", rows, context)
+    first = PREFIX + context.settings["suites"][0]
+    write_overview_png(folder / "overview.png", retrieval, dataset=first)
+    write_page(folder / "report.html", rows, context)
+    lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
+    tables = [claims_grid(rows), *tables_of_claims(rows)]
+    lines += [table.to_markdown() for table in tables if table]
+    lines += ["## What this rests on", "", *(f"- {note}" for note in context.notes), ""]
+    seeds = ", ".join(map(str, context.seeds))
+    lines += [f"- Rows: {len(rows)} in rows.jsonl; seeds {seeds}.", ""]
+    lines += ["Command:", "", *(f"    {command}" for command in context.commands), ""]
+    lines += [
+        "Every table and figure: [tables/README.md](tables/README.md), each also as a file beside it;"
+    ]
+    lines += ["[report.html](report.html) holds them all and opens offline.", ""]
+    write_whole(folder / summary, "\n".join(lines) + "\n")
+    return words
+
+
+def tell_anew(folder: Path) -> list[str]:
+    """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
+    to the folder; nothing is measured."""
+    from stretchysnake.report.pages.context import read_context
+    from stretchysnake.results import read_rows
+
+    context = read_context(folder / "context.json")
+    suites = [
+        replace(
+            suite,
+            contact_sheet_png=folder / suite.contact_sheet_png,
+            sample_clips=[folder / clip for clip in suite.sample_clips],
+        )
+        for suite in context.suites
+    ]
+    pictures = [replace(picture, path=folder / picture.path) for picture in context.pictures]
+    context = replace(context, suites=suites, pictures=pictures)
+    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
+
+
+def notes(run: StudyRun) -> list[str]:
+    """What limits the study, one sentence each."""
+    lines = [
+        f"Every model is a nano VideoMamba trained for {run.steps} steps of {run.batch_size} clips from scratch; the "
+        "paper's are 74 M parameters and start from self-supervised weights.",
+        "Methods get equal numbers of steps, as in the paper equal epochs, so not equal compute: FlexiViT and flex-all "
+        "see more tokens.",
+        "Group-safe retrieval equals retrieval on the queries, because no handwritten image is on both sides; it "
+        "differs inside the gallery.",
+    ]
+    if run.finetune_steps:
+        lines.append(
+            f"Fine-tuning: {run.finetune_steps} steps at T = 8, 32 px on each gallery, tested with {run.num_views} "
+            "views of the whole picture in the cells that share T or S with that scale."
+        )
+    else:
+        lines.append("Fine-tuning was left out (finetune_steps 0), so its part of Fig. 4 is empty.")
+    if len(run.seeds) == 1:
+        lines.append("One seed: intervals are over queries and blind to the luck of a training.")
+    return lines
+
+
+def command_of(run: StudyRun) -> str:
+    """The command that makes this study: fields that differ from the defaults."""
+    default = asdict(StudyRun())
+    words = ["stretchysnake study motion-digits"]
+    for name, value in asdict(run).items():
+        if isinstance(value, dict):
+            changed = [(f"{name}.{k}", v) for k, v in value.items() if v != default[name][k]]
+        else:
+            changed = [(name, value)] if value != default[name] else []
+        for key, new in changed:
+            text = f"[{','.join(map(str, new))}]" if isinstance(new, (tuple, list)) else str(new)
+            words.append(f"--{key} {text}")
+    return " ".join(words)
+
+
+def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> list:
+    """What is drawn from the first seed's models: t-SNE of each suite's queries, activation maps of its first video."""
+    from stretchysnake.recipes.visualize import write_activation_maps, write_feature_maps
+    from stretchysnake.report.pages.context import read_pictures
+
+    subjects = {
+        t.method: result.weights
+        for t, result in trained
+        if t.is_main and t.seed == run.seeds[0] and t.method in TRANSFERRED
+    }
+    if not subjects:
+        return []
+    videos = []
+    for suite, (_, queries) in suites.clips.items():
+        write_feature_maps(
+            folder, subjects, queries.records, title=PREFIX + suite, cache=suites.cache
+        )
+        videos.append(queries.records[0].path)
+    write_activation_maps(folder, subjects, videos)
+    return read_pictures(folder)
+
+
+if __name__ == "__main__":
+    for line in tell_anew(Path(sys.argv[1])):
+        print(line)

@@ -1,0 +1,74 @@
+"""Every picture that rows can fill, in the order of the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stretchysnake.report.figures import trade_offs as figures
+from stretchysnake.report.figures.cost_front import accuracy_over_cost
+from stretchysnake.report.figures.picture import Picture
+from stretchysnake.report.figures.protocol_bars import protocol_bars
+from stretchysnake.report.figures.size_curves import accuracy_over_size
+from stretchysnake.report.figures.summary import summary
+from stretchysnake.report.pages.context import ReportContext, TrainingInfo
+from stretchysnake.report.tables.cells import datasets_of, main_dataset, main_rows, protocols_of
+from stretchysnake.results import Row, latest, select
+
+
+def first_protocol_rows(rows: Sequence[Row]) -> list[Row]:
+    """top1 of the protocol that the report is about: retrieval where it was measured, else the first one."""
+    rows = main_rows(rows)
+    first = protocols_of(select(rows, metric="top1"))[:1]
+    return latest(select(rows, metric="top1", protocol=first))
+
+
+def ordered_datasets(rows: Sequence[Row]) -> list[str]:
+    """The main data set first."""
+    main = main_dataset(rows)
+    return [main, *[name for name in datasets_of(rows) if name != main]]
+
+
+def pictures_of(rows: Sequence[Row], context: ReportContext) -> dict[str, list[Picture]]:
+    """Pictures by kind: heat, size, cost (one of each data set), summary, protocols, loss.
+
+    A picture that the rows cannot fill is left out, so no axis is empty.
+    """
+    top1 = first_protocol_rows(rows)
+    chance = {suite.dataset: suite.chance for suite in context.suites}
+    datasets = ordered_datasets(top1)
+    found = {
+        "heat": [figures.heat_maps(top1, dataset=name) for name in datasets],
+        "size": [accuracy_over_size(top1, dataset=d, chance=chance.get(d)) for d in datasets],
+        "cost": [accuracy_over_cost(top1, dataset=d, chance=chance.get(d)) for d in datasets],
+        "summary": [summary(main_rows(rows))],
+        "protocols": [protocol_bars(main_rows(rows))],
+        "loss": [loss(context.training)],
+    }
+    drawn = {kind: [p for p in made if p is not None] for kind, made in found.items()}
+    return _named_apart(drawn)
+
+
+def _named_apart(drawn: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    """The same with a number behind names whose files would be the same (data sets that differ in signs alone)."""
+    seen: Counter[str] = Counter()
+    apart: dict[str, list[Picture]] = {}
+    for kind, pictures in drawn.items():
+        apart[kind] = []
+        for picture in pictures:
+            seen[picture.file_name] += 1
+            times = seen[picture.file_name]
+            named = replace(picture, name=f"{picture.name}-{times}") if times > 1 else picture
+            apart[kind].append(named)
+    return apart
+
+
+def loss(training: Sequence[TrainingInfo]) -> Picture | None:
+    """Loss curves of the trainings that recorded one; None without any."""
+    curves = {
+        f"{number} {info.model} {info.seed}": (info.model, info.loss_curve)
+        for number, info in enumerate(training)
+        if len(info.loss_curve) > 1
+    }
+    return figures.loss_curves(curves) if curves else None

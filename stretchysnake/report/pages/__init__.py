@@ -1,0 +1,1 @@
+"""Tables and pictures to one HTML page, or to files."""

@@ -1,0 +1,1 @@
+"""Rows to tables, and the paper's own numbers as data."""

@@ -1,0 +1,183 @@
+"""The twin of the paper's Table 1 as plain data: every model at every scale, with differences to vanilla."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stretchysnake.report.tables.cells import (
+    Cell,
+    cells_of,
+    datasets_of,
+    label,
+    models_of,
+    percent,
+    points,
+)
+from stretchysnake.results import Row, select
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
+    """One cell as printed: `text` and, where there is no number, the reason in `note`."""
+
+    text: str
+    spread: str = ""
+    interval: str = ""
+    """`low–high`, 95 %, in percent."""
+    note: str = ""
+    best: bool = False
+    """The most accurate model of this (num_frames, size), ties included."""
+    trained: bool = False
+    native: bool = False
+    cell: Cell | None = None
+    """None in a row of differences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One model at one num_frames, or its differences to the baseline (`is_difference`)."""
+
+    model: str
+    num_frames: int
+    cells: tuple[TableCell, ...]
+    is_difference: bool = False
+    average_all: float | None = None
+    """Mean difference to the baseline over the row's cells; None for the baseline itself."""
+    average_away: float | None = None
+    """The same without the baseline's native cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyTable:
+    """Accuracy of every model (rows) at every size (columns), grouped by num_frames."""
+
+    dataset: str
+    metric: str
+    baseline: str
+    model: str
+    sizes: tuple[int, ...]
+    rows: tuple[TableRow, ...]
+    averages: tuple[tuple[str, float | None, float | None], ...]
+    """(model, mean difference over all cells, the same away from the native cell)."""
+    seeds: tuple[int, ...]
+    num_queries: int
+    """Fewest queries answered in any measured cell, of num_expected."""
+    num_expected: int
+    num_gallery: int
+
+
+def accuracy_table(
+    rows: Sequence[Row],
+    *,
+    dataset: str,
+    baseline: str = "vanilla",
+    model: str = "static_tokens",
+    metric: str = "top1",
+) -> AccuracyTable:
+    """Table 1 for one data set; `model` is the one whose differences get a row of their own.
+
+    Accuracies are means over seeds, ± is their standard deviation. A difference needs a value on
+    both sides: cells out of memory or not measured enter no average.
+    """
+    chosen = select(rows, dataset=dataset, metric=metric)
+    if not chosen:
+        raise ValueError(
+            f"dataset ({dataset!r}) has no {metric} rows; measured: "
+            f"{', '.join(datasets_of(rows)) or 'nothing'}."
+        )
+    grid = cells_of(chosen, dataset=dataset, metric=metric)
+    sizes = tuple(sorted({size for _, _, size in grid}))
+    lines = []
+    for num_frames in sorted({frames for _, frames, _ in grid}):
+        home = [grid.get((baseline, num_frames, size)) for size in sizes]
+        for name in models_of(chosen):
+            cells = [grid[name, num_frames, size] for size in sizes]
+            deltas = [_delta(cell, other) for cell, other in zip(cells, home, strict=True)]
+            away = [d for d, cell in zip(deltas, cells, strict=True) if not cell.native]
+            is_home = name == baseline
+            averages = {
+                "average_all": None if is_home else _mean(deltas),
+                "average_away": None if is_home else _mean(away),
+            }
+            printed = tuple(_printed(cell, grid) for cell in cells)
+            lines.append(TableRow(model=name, num_frames=num_frames, cells=printed, **averages))
+            if name == model and not is_home and any(home):
+                pairs = zip(deltas, cells, home, strict=True)
+                printed = tuple(_printed_delta(*pair) for pair in pairs)
+                lines.append(
+                    TableRow(
+                        model=name,
+                        num_frames=num_frames,
+                        cells=printed,
+                        is_difference=True,
+                        **averages,
+                    )
+                )
+    ok = [row for row in chosen if row.status == "ok"]
+    return AccuracyTable(
+        dataset=dataset,
+        metric=metric,
+        baseline=baseline,
+        model=model,
+        sizes=sizes,
+        rows=tuple(lines),
+        averages=_averages(grid, models_of(chosen), baseline),
+        seeds=tuple(sorted({row.seed for row in chosen})),
+        num_queries=min((row.num_queries for row in ok), default=0),
+        num_expected=max(row.num_expected for row in chosen),
+        num_gallery=max(row.num_gallery for row in chosen),
+    )
+
+
+def _averages(grid, models, baseline):
+    averages = []
+    for name in models:
+        if name == baseline:
+            continue
+        mine = [cell for key, cell in grid.items() if key[0] == name]
+        deltas = [_delta(c, grid.get((baseline, c.num_frames, c.size))) for c in mine]
+        away = [d for d, cell in zip(deltas, mine, strict=True) if not cell.native]
+        averages.append((name, _mean(deltas), _mean(away)))
+    return tuple(averages)
+
+
+def _delta(cell: Cell, other: Cell | None) -> float | None:
+    if other is None or cell.value is None or other.value is None:
+        return None
+    return cell.value - other.value
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _printed(cell: Cell, grid: dict) -> TableCell:
+    place = (cell.num_frames, cell.size)
+    rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
+    values = [other.value for other in rivals if other.value is not None]
+    texts = {"oom": "OOM", "empty": "–", "absent": "–"}
+    reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
+    note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
+    return TableCell(
+        text=texts.get(cell.status, percent(cell.value)),
+        spread="" if cell.spread is None else percent(cell.spread),
+        interval="" if cell.low is None else f"{percent(cell.low)}–{percent(cell.high)}",
+        note="not measured" if cell.status == "absent" else note,
+        best=cell.value is not None and len(rivals) > 1 and cell.value == max(values),
+        trained=cell.trained,
+        native=cell.native,
+        cell=cell,
+    )
+
+
+def _printed_delta(delta: float | None, cell: Cell, other: Cell | None) -> TableCell:
+    note = ""
+    if delta is None:
+        missing = other if other is None or other.value is None else cell
+        why = {"oom": "out of memory", "empty": "no query could be read"}
+        reason = why.get(missing.status if missing else "", "not measured")
+        note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
+    return TableCell(text=points(delta), note=note, native=cell.native)

@@ -1,0 +1,144 @@
+"""Which of the paper's claims the rows bear out: each with its difference, interval, seeds, queries and verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stretchysnake.comparison import Difference, mean_difference
+from stretchysnake.intervals import holm
+from stretchysnake.report.tables.cells import datasets_of, label, main_rows, models_of
+from stretchysnake.results import Row, select
+
+PATCHED = "retrieval-static_tokens-patches"
+"""Protocol of Table A2's models, tested with the patches of static tokens."""
+VERDICTS = ("holds", "does not hold", "not settled", "not measured")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One comparison of two models on one data set."""
+
+    name: str
+    source: str
+    """Where the paper says it."""
+    dataset: str
+    protocol: str
+    model: str
+    baseline: str
+    difference: Difference | None
+    num_queries: int = 0
+    num_expected: int = 0
+    reason: str = ""
+    """Why there is no difference."""
+    p_together: float | None = None
+    """The difference's p-value corrected by Holm for all claims that the rows measure."""
+
+    @property
+    def verdict(self) -> str:
+        """`holds` or `does not hold` when the 95 % interval excludes zero, else `not settled`."""
+        if self.difference is None or self.difference.interval is None:
+            return "not measured"
+        low, high = self.difference.interval
+        return "holds" if low > 0 else "does not hold" if high < 0 else "not settled"
+
+    @property
+    def verdict_together(self) -> str:
+        """`verdict` where it stands among all claims at once (`p_together` at most 0.05), else `not settled`."""
+        settled = self.p_together is not None and self.p_together <= 0.05
+        return self.verdict if settled or self.verdict == "not measured" else "not settled"
+
+
+def claims(
+    rows: Sequence[Row], *, model: str = "static_tokens", baseline: str = "vanilla"
+) -> list[Claim]:
+    """The paper's claims on every data set of the rows, in the order of the paper.
+
+    Vanillas trained at another T than the main one are compared in the cells of that T alone (Table A3).
+    """
+    found = []
+    everything, rows = rows, main_rows(rows)
+    main_runs = {row.run_id for row in rows}
+    others = [row for row in everything if row.run_id not in main_runs]
+
+    def add(name, source, chosen, against, **place):
+        protocols = {row.protocol for row in select(chosen, model=model)}
+        for dataset in datasets_of(rows):
+            if not (here := select(chosen, dataset=dataset)):
+                continue
+            place = {"cells": "all", "protocol": min(protocols, default="retrieval"), **place}
+            difference = mean_difference(here, model, against, dataset=dataset, **place)
+            used = [row for row in select(here, model=(model, against)) if row.value is not None]
+            lacking = [label(m) for m in (model, against) if not select(used, model=m)]
+            found.append(
+                Claim(
+                    name=name,
+                    source=source,
+                    dataset=dataset,
+                    protocol=place["protocol"],
+                    model=model,
+                    baseline=against,
+                    difference=difference,
+                    num_queries=min((row.num_queries for row in used), default=0),
+                    num_expected=max((row.num_expected for row in used), default=0),
+                    reason=f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
+                )
+            )
+
+    top1 = select(rows, metric="top1")
+    main = select(top1, protocol="retrieval")
+    names = label(model), label(baseline)
+    away, home = f"{names[0]} beats {names[1]} away from its scale", "at its own scale"
+    add(f"(i) {away}", "Table 1", main, baseline, cells="away")
+    add(f"(ii) {names[0]} ≥ {names[1]} {home}", "§4.2, Table 1", main, baseline, cells="native")
+    for other in models_of(main):
+        if other not in (model, baseline):
+            add(f"{names[0]} beats {label(other)}", "§4.2, Fig. 3", main, other)
+    for protocol, source in (("probe", "Fig. 4"), ("probe-sgd", "Fig. 4"), ("finetune", "Fig. 4")):
+        here = select(top1, protocol=protocol)
+        for cells, where in (("native", home), ("away", "away from it")) if here else ():
+            add(
+                f"{protocol}: {names[0]} beats {names[1]} {where}",
+                source,
+                here,
+                baseline,
+                cells=cells,
+            )
+    equal = [replace(row, protocol="retrieval") for row in select(top1, protocol=PATCHED)]
+    for other in models_of(equal):
+        pair = [*select(equal, model=other), *select(main, model=model)]
+        add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other)
+    if own := select(others, protocol="retrieval", metric="top1", model=baseline):
+        at = {row.num_frames for row in own}
+        pair = [*own, *(row for row in select(main, model=model) if row.num_frames in at)]
+        add(f"{names[0]} beats {names[1]} trained at the tested T", "Table A3", pair, baseline)
+    return _together(found)
+
+
+def _together(found: list[Claim]) -> list[Claim]:
+    """The claims with Holm's correction over all that were measured."""
+    measured = [claim for claim in found if claim.verdict != "not measured"]
+    corrected = holm([claim.difference.p_value for claim in measured])
+    by_place = {id(claim): p for claim, p in zip(measured, corrected, strict=True)}
+    return [replace(claim, p_together=by_place.get(id(claim))) for claim in found]
+
+
+def claims_in_words(found: Sequence[Claim]) -> list[str]:
+    """One sentence for each claim: on how many data sets it holds, does not hold, or is not settled.
+
+    A star marks what holds, or not, taken alone, and is not settled among all claims at once.
+    """
+    lines = []
+    for name in dict.fromkeys(claim.name for claim in found):
+        here = [claim for claim in found if claim.name == name]
+        parts = []
+        for verdict in VERDICTS:
+            of = [
+                claim.dataset.split("/")[-1] + "*" * (claim.verdict_together != verdict)
+                for claim in here
+                if claim.verdict == verdict
+            ]
+            if of:
+                parts.append(f"{verdict} on {', '.join(of)}")
+        lines.append(f"{name} ({here[0].source}): {'; '.join(parts)} ({len(here)} data sets).")
+    return lines

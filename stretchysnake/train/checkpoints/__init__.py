@@ -1,0 +1,1 @@
+"""What a training keeps: its state, its files, and whether a folder holds this very run."""

@@ -1,0 +1,192 @@
+"""Whether a folder holds this very run: its settings, its data and the weights it starts from.
+
+A run keeps the key it was started under. Where the key of today differs, the settings are compared field by field and
+the data by data_stamp.py, because paths and times of change may differ for one and the same training: another working
+folder, a data set that was moved or copied, another machine.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.records_key import records_key
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, sha256_of
+from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
+from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, TrainRun
+from stretchysnake.train.runtime import Runtime
+
+PLACES = ("data", "weights", "cache", "out")
+"""Fields that are paths: what they hold counts, not where it lies."""
+
+
+def run_key(run: TrainRun, records: Sequence[VideoRecord]) -> str:
+    """Hashes of settings, records and (where it starts from some) weights: equal keys, equal training."""
+    key = f"{replace(run, data='', weights=None, out='').digest()}-{records_key(records)[:8]}"
+    if run.weights is None:
+        return key
+    if not Path(run.weights).is_file():
+        raise ValueError(
+            f"weights ({run.weights}) must be an existing file, or null to start from scratch"
+        )
+    return f"{key}-{sha256_of(Path(run.weights))[:8]}"
+
+
+def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[str, list[str]]:
+    """(the key of this run in `out`, what a user should know): of its run there, finished or not, or a new one.
+
+    ValueError when `out` holds another run, finished or with checkpoints, and in what it differs: neither is ever
+    overwritten.
+    """
+    key = run_key(run, records)
+    finished = (out / "run.json").is_file()
+    if not finished and not checkpoints_in(out / "checkpoints"):
+        return key, []
+    try:
+        written = json.loads((out / ("run.json" if finished else "started.json")).read_text())
+        found, settings = str(written["digest"]), dict(written["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"out ({out}) holds a damaged run ({error}); remove it or choose another"
+        ) from None
+    if found == key:
+        return key, []
+    before = TrainRun.from_dict({**settings, "out": str(out)})
+    differing, notes = _differing(before, run), []
+    if found.split("-")[2:] != key.split("-")[2:]:
+        differing.append(f"weights: other bytes, {before.weights} there, {run.weights} here")
+    then = read_stamp(out)
+    if then is not None:
+        now = data_stamp(records, sampled=0)
+        if why := other_data(then, now, records, unfinished=not finished):
+            differing.append(f"data: {why}")
+        notes = told(then, now)
+    elif found.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
+        differing.append("data: other paths or labels")
+    else:
+        notes = [
+            f"out ({out}) holds this run by an earlier version, which noted paths and labels alone: "
+            "neither segments nor sizes of files could be compared"
+        ]
+    if not differing:
+        return found, notes
+    told_apart = "; ".join(differing)
+    if finished:
+        further = ""
+        if before.steps != run.steps or before.epochs != run.epochs:
+            further = f"; to train its result further: --weights {out}/weights.safetensors with another --out"
+        raise ValueError(
+            f"out ({out}) already holds another finished run ({told_apart}); "
+            f"choose another folder{further}"
+        )
+    raise ValueError(
+        f"out ({out}) holds an unfinished run with other settings or data ({told_apart}); "
+        f"finish it with `stretchysnake train --resume {out}`, or choose another folder"
+    )
+
+
+def refuse_unequal_records(sources, runtime: Runtime) -> None:
+    """ValueError when some rank can read other videos than another: they would draw other clips, or measure them.
+
+    Without times of change: each machine may have a copy of its own, made at a time of its own.
+    """
+    if runtime.world_size == 1:
+        return
+    keys = [records_key(clips.records, whole_paths=True, times=False) for clips in sources]
+    if len(set(runtime.gather(" ".join(keys)))) > 1:
+        raise ValueError(
+            "ranks do not read the same videos: some files are readable on one machine and not on another, or "
+            "of other sizes; compare the skipped files above"
+        )
+
+
+def placed(run: TrainRun) -> dict:
+    """The run's values with absolute paths, so that it can be resumed from any folder."""
+    return {
+        name: os.path.abspath(value) if name in PLACES and value is not None else value
+        for name, value in asdict(run).items()
+    }
+
+
+def started_run(
+    out: Path, *, data: str | None = None, weights: str | None = None, cache: str | None = None
+) -> TrainRun:
+    """The run that was started in `out`, as it was; ValueError where there is none.
+
+    data, weights and cache say where these lie today, where they were moved. Relative paths, of earlier versions,
+    start at the folder the run was started in, where the place of `out` shows it.
+    """
+    try:
+        values = dict(json.loads((out / "started.json").read_text())["run"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"resume ({out}) must be the folder of a started training: started.json is not in it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"resume ({out}): started.json is damaged ({error})") from None
+    began = _started_in(values.get("out"), out)
+    for name, given in (("data", data), ("weights", weights), ("cache", cache)):
+        if given is not None:
+            values[name] = given
+        elif isinstance(values.get(name), str) and (began / values[name]).exists():
+            values[name] = str(began / values[name])  # an absolute one stays
+    # The folder may have been moved since.
+    run = TrainRun.from_dict({**values, "out": str(out)})
+    for name in ("data", "weights"):
+        path = getattr(run, name)
+        if path is not None and not os.path.exists(path):
+            raise ValueError(
+                f"resume ({out}): its {name} ({path}) are not there; say where they are: "
+                f"stretchysnake train --resume {out} --{name} PATH"
+            )
+    return run
+
+
+def _started_in(written: object, out: Path) -> Path:
+    """The folder in which a relative `out` means this very folder; the current one where none does."""
+    whole = Path(os.path.abspath(out))
+    if isinstance(written, str):
+        parts = Path(os.path.normpath(written)).parts
+        if not os.path.isabs(written) and whole.parts[-len(parts) :] == parts:
+            return whole.parents[len(parts) - 1]
+    return Path()
+
+
+def _differing(before: TrainRun, run: TrainRun) -> list[str]:
+    """The fields in which two runs differ, each with both values: "steps: 6 there, 7 here"."""
+    there, here = (_flat(json.loads(json.dumps(asdict(one)))) for one in (before, run))
+    return [
+        f"{name}: {there.get(name)} there, {here[name]} here"
+        for name in here
+        if name.split(".")[0] not in (*NO_EFFECT_ON_WEIGHTS, *PLACES)
+        and there.get(name) != here[name]
+    ]
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """Nested fields by their names on the command line: optim.lr."""
+    flat = {}
+    for name, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
+
+
+def _earlier_hash(before: str, data: str, records: Sequence[VideoRecord]) -> str:
+    """What versions without a data stamp noted of these records: paths as typed then, and labels."""
+    of_folder = Path(data).is_dir()
+    old, new = (Path(path) if of_folder else Path(path).parent for path in (before, data))
+    listed = []
+    for record in records:
+        try:
+            inside = Path(record.path).relative_to(new)
+        except ValueError:  # an absolute path in the list
+            path = record.path
+        else:
+            path = str(old / inside) if of_folder else os.path.join(old, inside)
+        listed.append((path, record.label))
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:8]

@@ -1,0 +1,117 @@
+import shutil
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numbered_video import read_numbers, write_numbered
+
+from stretchysnake.data.clips import frame_cache
+from stretchysnake.data.clips.frame_cache import FrameCache
+from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.records import VideoRecord
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return [VideoRecord(write_numbered(folder / f"{n}.mp4", n), n) for n in (3, 20, 33)]
+
+
+def build(records, folder, **options):
+    return FrameCache.build(records, folder, num_frames=8, size=16, **{"num_workers": 1, **options})
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_cache_holds_decoded_and_resized_uniform_frames(
+    records, tmp_path, monkeypatch, num_workers
+):
+    cache = build(records, tmp_path, num_workers=num_workers)
+    for row, record in zip(cache.rows, cache.records, strict=True):
+        indices = uniform_indices(record.label, 8)
+        assert np.array_equal(cache.frames[row], read_frames(record.path, indices, size=(16, 16)))
+        assert read_numbers(cache.frames[row]) == indices
+
+
+def test_a_second_build_decodes_nothing(records, tmp_path, monkeypatch):
+    first = build(records, tmp_path)
+    monkeypatch.setattr(frame_cache, "read_frames", None)
+    assert np.array_equal(build(records, tmp_path).frames, first.frames)
+
+
+def test_moved_files_are_found_again(records, tmp_path, monkeypatch):
+    build(records, tmp_path / "cache")
+    monkeypatch.setattr(frame_cache, "read_frames", None)
+    moved = [
+        replace(r, path=shutil.copy(r.path, tmp_path / f"moved{i}.mp4"))
+        for i, r in enumerate(records)
+    ]
+    assert build(moved, tmp_path / "cache").records == moved
+
+
+@pytest.mark.parametrize("options", [{"num_frames": 4}, {"size": 20}], ids=str)
+def test_other_settings_are_another_cache(records, tmp_path, options):
+    settings = {"num_frames": 8, "size": 16, "num_workers": 1, **options}
+    cache = FrameCache.build(records, tmp_path, **settings)
+    assert cache.key != build(records, tmp_path).key
+
+
+def test_an_array_cut_short_is_made_anew(records, tmp_path):
+    cache = build(records, tmp_path)
+    path = tmp_path / f"{cache.key}.npy"
+    expected = cache.frames.copy()
+    path.write_bytes(path.read_bytes()[:500])
+    assert np.array_equal(build(records, tmp_path).frames, expected)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.999], ids=str)
+def test_one_changed_bit_is_noticed_and_decoded_anew(records, tmp_path, capsys, place):
+    cache = build(records, tmp_path)
+    path = tmp_path / f"{cache.key}.npy"
+    expected = cache.frames.copy()
+    content = bytearray(path.read_bytes())
+    content[128 + int(place * (len(content) - 128))] ^= 4
+    path.write_bytes(content)
+    assert np.array_equal(build(records, tmp_path).frames, expected)
+    assert "its content changed on disk; decoding again" in capsys.readouterr().err
+
+
+def test_a_decoder_that_hangs_costs_one_video(records, tmp_path, monkeypatch):
+    def hang_on(path, *arguments, **options):
+        if path == records[1].path:
+            time.sleep(600)
+        return read_frames(path, *arguments, **options)
+
+    monkeypatch.setattr(frame_cache, "read_frames", hang_on)
+    cache = build(records, tmp_path, num_workers=2, timeout_seconds=3)
+    assert cache.records == [records[0], records[2]]
+    assert [error.kind for _, error in cache.failures] == ["timeout"]
+
+
+def test_bad_files_are_listed_and_never_replaced(records, tmp_path):
+    bad = VideoRecord(str(tmp_path / "bad.mp4"), 7)
+    (tmp_path / "bad.mp4").write_text("no video")
+    gone = VideoRecord(str(tmp_path / "gone.mp4"), 8)
+    mixed = [records[0], bad, records[1], gone]
+    for _ in range(2):  # decoded, then from the cache
+        cache = build(mixed, tmp_path / "cache")
+        assert cache.records == records[:2]
+        assert [(r, e.kind) for r, e in cache.failures] == [(bad, "unreadable"), (gone, "missing")]
+        assert read_numbers(cache.frames[cache.rows[1]]) == uniform_indices(20, 8)
+
+
+def test_a_set_without_a_readable_file_is_an_error(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"none of 1 videos can be decoded; first: .*gone.mp4: missing"
+    ):
+        build([VideoRecord(str(tmp_path / "gone.mp4"), 0)], tmp_path)
+
+
+def test_an_interrupted_build_leaves_nothing(records, tmp_path, monkeypatch):
+    def interrupt(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(records, tmp_path, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []

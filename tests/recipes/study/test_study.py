@@ -1,0 +1,159 @@
+"""The study, shrunk: every part from generated videos to the summary, interrupted and resumed."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
+from stretchysnake.recipes.study.cost import study_cost
+from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
+from stretchysnake.recipes.study.pages import command_of, tell_anew
+from stretchysnake.recipes.study.run import study
+from stretchysnake.results import append_rows, read_rows, select
+
+SHRUNK = StudyRun(
+    variants=("vanilla", "flexivit", "static_tokens"),
+    seeds=(0,),
+    steps=1,
+    batch_size=2,
+    suites=("short",),
+    frames=(4, 8),
+    sizes=(16, 32),
+    source_clips=40,
+    gallery_clips=24,
+    query_clips=10,
+    finetune_steps=1,
+    sgd_probe=True,
+)
+
+
+@pytest.fixture(scope="module")
+def shrunk(tmp_path_factory):
+    """The study, stopped once while it writes rows, and then finished."""
+    run = replace(SHRUNK, out=str(tmp_path_factory.mktemp("study")))
+    written = []
+
+    def torn(path, rows):
+        if len(written) == 30:
+            raise KeyboardInterrupt
+        written.append(rows)
+        append_rows(path, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed_sweep, "append_rows", torn)
+        with pytest.raises(KeyboardInterrupt):
+            study(run)
+    assert len(read_rows(f"{run.out}/rows.jsonl")) == 30
+    return run, study(run)
+
+
+def test_every_protocol_is_measured_once(shrunk):
+    run, _ = shrunk
+    rows = read_rows(f"{run.out}/rows.jsonl")
+    keys = {(r.run_id, r.dataset, r.protocol, r.metric, r.num_frames, r.size) for r in rows}
+    assert len(keys) == len(rows)
+    counts = {
+        name: len(select(rows, protocol=name, metric="top1")) for name in {r.protocol for r in rows}
+    }
+    assert counts == {
+        "retrieval": 3 * 4 + 2,  # and vanilla trained at T = 4, in its two cells
+        "retrieval-group-safe": 3 * 4,
+        "probe": 3 * 4,
+        "retrieval-static_tokens-patches": 4,
+        "finetune": 2 * 3,
+        "probe-sgd": 2 * 3,
+    }
+    assert {r.model for r in select(rows, protocol="finetune")} == {"vanilla", "static_tokens"}
+    assert {
+        r.patch_size for r in select(rows, protocol="finetune", model="static_tokens", size=16)
+    } == {4}
+    own = {
+        (r.run_id, r.num_frames)
+        for r in rows
+        if r.native and r.model == "vanilla" and r.protocol == "retrieval"
+    }
+    assert {t for _, t in own} == {4, 8} and len(own) == 2
+
+
+def test_summary_says_what_holds_with_seeds_intervals_and_command(shrunk):
+    run, (report, lines) = shrunk
+    summary = Path(run.out, "summary.md").read_text()
+    for text in ("(i) static tokens beats vanilla away", "(ii) static tokens ≥ vanilla at its own",
+                 "equal patches", "trained at the tested T", "finetune: static tokens", "the methods in order",
+                 "10 of 10", "(queries)", "One seed", "stretchysnake study motion-digits --out"):  # fmt: skip
+        assert text in summary, text
+    assert all(
+        any(word in line for word in ("holds", "hold on", "settled", "measured"))
+        for line in lines[1:]
+    )
+    assert "not measured" not in summary
+    page = Path(report).read_text()
+    assert "flexivit" in page.lower() and Path(run.out, "tables", "claims.csv").is_file()
+
+
+def test_second_call_repeats_nothing(shrunk):
+    run, first = shrunk
+    before = Path(run.out, "rows.jsonl").read_text()
+    assert study(run) == first
+    assert Path(run.out, "rows.jsonl").read_text() == before
+
+
+def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path):
+    run, _ = shrunk
+    copy = tmp_path / "published"
+    shutil.copytree(run.out, copy, ignore=shutil.ignore_patterns("motion-digits", "cache", "*.pt"))
+    context = json.loads((copy / "context.json").read_text())
+    for suite in context["suites"]:
+        suite["contact_sheet_png"] = Path(suite["contact_sheet_png"]).name
+        suite["sample_clips"] = []
+    for picture in context["pictures"]:
+        picture["path"] = f"pictures/{Path(picture['path']).name}"
+    (copy / "context.json").write_text(json.dumps(context))
+    pictures = (copy / "report.html").read_text().count("data:image")
+    (copy / "report.html").unlink()
+    shutil.rmtree(copy / "tables")
+    tell_anew(copy)
+    assert (copy / "README.md").read_text() == (copy / "summary.md").read_text()
+    assert (copy / "report.html").read_text().count("data:image") == pictures > 0
+    for path in Path(run.out, "tables").glob("*.csv"):
+        assert (copy / "tables" / path.name).read_text() == path.read_text()
+
+
+def test_command_names_what_differs():
+    assert command_of(StudyRun()) == "stretchysnake study motion-digits"
+    assert command_of(StudyRun(seeds=(4,), steps=9)).endswith("--seeds [4] --steps 9")
+
+
+def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
+    found = list(trainings(StudyRun(), data="-", cache="-"))
+    assert len(found) == 3 * (6 + 2)
+    vanillas = [t for t in found if t.method == "vanilla" and t.seed == 0]
+    assert sorted(t.run.sets.native.num_frames for t in vanillas) == [4, 8, 16]
+    assert all(t.run.model.num_frames == t.num_frames for t in found)
+    assert len({t.run.out for t in found}) == len(found)
+
+
+def test_dry_run_counts_trainings_and_cells():
+    lines = study_cost(replace(SHRUNK, batch_size=1))
+    assert lines[0] == "4 trainings of 1 steps, seeds 0; 18 cells of 34 clips"
+    assert "in all" in lines[-1]
+    assert quick_study().seeds == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"variants": ("vanilla",)}, r"variants \(vanilla\) must hold static_tokens"),
+        ({"variants": ("vanilla", "static_token")}, "did you mean static_tokens"),
+        ({"seeds": (1, 1)}, r"seeds \(1, 1\) must hold one or more, each once"),
+        ({"frames": (4, 16)}, r"must hold vanilla's own scale \(8 and 32\)"),
+        ({"sizes": (32, 36)}, r"sizes \(36\) must be multiples of the native patch \(8\)"),
+        ({"finetune_steps": 0, "sgd_probe": True}, "sgd_probe takes finetune_steps"),
+    ],
+)
+def test_mistakes_are_named(changes, text):
+    with pytest.raises(ValueError, match=text):
+        StudyRun(**changes)

@@ -1,0 +1,187 @@
+"""Claims from hand-made rows: verdicts on both sides, over seeds and queries, and what is missing."""
+
+from dataclasses import replace
+
+import pytest
+
+from stretchysnake.comparison import pack_correct
+from stretchysnake.report.tables.claims import claims, claims_in_words
+from stretchysnake.report.tables.claims_tables import (
+    claims_grid,
+    claims_table,
+    order_table,
+    tables_of_claims,
+)
+from stretchysnake.results import Row
+
+GRID = [(4, 32), (8, 16), (8, 32)]
+VALUES = {  # model -> accuracy in the cells of GRID
+    "vanilla": (0.2, 0.3, 0.8),
+    "temporal": (0.4, 0.3, 0.7),
+    "static_tokens": (0.7, 0.8, 0.75),
+}
+
+
+def row(model, cell, value, *, seed=0, protocol="retrieval", dataset="toy/short", **changes):
+    right = [i < round(100 * value) for i in range(100)]
+    fields = {
+        "run_id": f"{model}{seed}",
+        "protocol": protocol,
+        "dataset": dataset,
+        "model": model,
+        "seed": seed,
+        "num_frames": cell[0],
+        "size": cell[1],
+        "patch_size": 8,
+        "metric": "top1",
+        "value": round(100 * value) / 100,
+        "num_queries": 100,
+        "num_expected": 101,
+        "num_gallery": 50,
+        "gflops": 1.0,
+        "milliseconds": 1.0,
+        "trained": False,
+        "native": cell == (8, 32),
+        "correct": pack_correct(right),
+        "queries": "q",
+    }
+    return Row(**(fields | changes))
+
+
+def measured(seeds=(0, 1, 2), values=VALUES, **place):
+    return [
+        row(
+            model, cell, value + 0.01 * seed * (1 if model == "vanilla" else -1), seed=seed, **place
+        )
+        for model, cells in values.items()
+        for cell, value in zip(GRID, cells, strict=True)
+        for seed in seeds
+    ]
+
+
+def verdicts(found):
+    return {claim.name: claim.verdict for claim in found}
+
+
+def test_the_two_claims_have_verdicts_with_intervals_over_seeds():
+    found = claims(measured())
+    assert verdicts(found) == {
+        "(i) static tokens beats vanilla away from its scale": "holds",
+        "(ii) static tokens ≥ vanilla at its own scale": "does not hold",
+        "static tokens beats temporal": "holds",
+    }
+    first = found[0]
+    assert first.difference.mean == pytest.approx(0.48)  # (0.5 + 0.5) / 2 less 0.02 a seed
+    assert first.difference.interval_over == "seeds and queries"
+    assert first.difference.seeds == (0, 1, 2)
+    line = claims_table(found).rows[0]
+    assert line[2:6] == ("toy/short", "holds", "holds", "+48.0")
+    assert line[-3:] == ("2 of 2", "0, 1, 2", "100 of 101")
+
+
+def test_an_interval_with_zero_settles_nothing():
+    rows = measured(values=VALUES | {"static_tokens": (0.7, 0.8, 0.8)})
+    home = claims(rows)[1]
+    assert home.difference.mean == pytest.approx(-0.02) and home.verdict == "not settled"
+    (low, high) = home.difference.interval
+    assert low < 0 < high
+    single = claims([r for r in rows if r.seed == 0])[
+        1
+    ]  # equal in that seed: the interval is over queries
+    assert single.difference.interval_over == "queries" and single.verdict == "not settled"
+
+
+def test_a_claim_that_holds_alone_may_not_among_all():
+    """One suite that settles, and five where p is near 0.04 each: Holm leaves the first alone."""
+    certain = measured(values={"vanilla": (0.2,) * 3, "static_tokens": (0.8,) * 3})
+    weak = [
+        row(model, cell, value, seed=seed, dataset=f"weak{i}")
+        for i in range(5)
+        for model, value in (("vanilla", 0.5), ("static_tokens", 0.545))
+        for cell in GRID
+        for seed in (0,)
+    ]
+    found = claims(certain + weak)
+    away = [claim for claim in found if claim.name.startswith("(i)")]
+    assert [c.verdict for c in away] == ["holds"] * 6
+    assert [c.verdict_together for c in away] == ["holds"] + ["not settled"] * 5
+    ps = sorted(c.difference.p_value for c in found)
+    assert away[0].p_together == pytest.approx(len(found) * ps[0])
+    assert 0.01 < away[1].difference.p_value < 0.05 < away[1].p_together
+    grid = claims_grid(certain + weak)
+    assert "holds*" in grid.rows[0][3] and "holds*" not in grid.rows[0][2]
+    assert "not among all 12 comparisons at once" in grid.note
+    assert "weak0*" in claims_in_words(found)[0]
+    assert "– (one seed)" not in str(claims_table(found).rows)
+
+
+def test_what_was_not_measured_says_why():
+    found = claims([r for r in measured() if r.model == "static_tokens"])
+    assert {c.verdict for c in found} == {"not measured"}
+    assert claims_table(found).rows[0][3] == "not measured: no value of vanilla"
+    assert all("–" in line for line in claims_table(found).rows)
+
+
+def test_other_protocols_equal_patches_and_other_vanillas_are_claims_of_their_own():
+    rows = measured() + measured(protocol="finetune")
+    patched = measured(
+        values={"flexivit": (0.5, 0.5, 0.9)}, protocol="retrieval-static_tokens-patches"
+    )
+    other = [
+        row("vanilla", (4, 32), 0.65, seed=s, native=True, run_id=f"T4-{s}") for s in (0, 1, 2)
+    ]
+    found = verdicts(claims(rows + patched + other))
+    assert found["finetune: static tokens beats vanilla at its own scale"] == "does not hold"
+    assert found["finetune: static tokens beats vanilla away from it"] == "holds"
+    assert "equal patches: static tokens beats flexivit" in found
+    trained_there = [c for c in claims(rows + other) if c.source == "Table A3"]
+    assert [c.difference.cells for c in trained_there] == [((4, 32),)]
+    assert trained_there[0].difference.mean == pytest.approx(0.04)
+
+
+def test_methods_are_ordered_over_the_cells_all_have():
+    rows = [r for r in measured() if (r.model, r.num_frames, r.size) != ("temporal", 8, 16)]
+    table = order_table(rows, dataset="toy/short")
+    assert [line[0] for line in table.rows] == ["1. static tokens", "2. temporal", "3. vanilla"]
+    assert {line[4] for line in table.rows} == {"2 of 3"}
+    assert table.rows[0][2].endswith("(seeds and queries)")
+    single = order_table([r for r in rows if r.seed == 0], dataset="toy/short")
+    # 70 % and 75 % of 100 queries: right in both cells 70, in one 5; by hand 1.96 · 0.4345 / 10
+    assert single.rows[0][1:3] == ("72.5", "64.0 to 81.0 (queries)")
+
+
+def test_words_count_the_data_sets():
+    rows = measured() + measured(dataset="toy/long", values={m: v[::-1] for m, v in VALUES.items()})
+    lines = claims_in_words(claims(rows))
+    assert lines[0].startswith("(i) static tokens beats vanilla away from its scale (Table 1): ")
+    assert lines[0].endswith("(2 data sets).")
+
+
+def test_the_grid_has_a_column_for_each_data_set_and_says_what_it_rests_on():
+    rows = measured() + measured(dataset="toy/long", values={m: v[::-1] for m, v in VALUES.items()})
+    grid = claims_grid(rows)
+    assert grid.head == ("claim", "paper", "toy/short", "toy/long")
+    name, source, short, long = grid.rows[0]  # long: (-0.05 + 0.5) / 2 less 0.02 a seed
+    assert (name, source) == ("(i) static tokens beats vanilla away from its scale", "Table 1")
+    # by hand: 4.30 · 2 / √3 = 5.0 points over seeds; over 100 queries, gains of 0, ½ and 1, 1.96 · 0.447 / 10 = 8.8
+    assert short == "+48.0 [+38.0, +58.0] holds" and long.startswith("+20.5 [")
+    assert "Seeds 0, 1, 2; at least 100 of 101 queries each." in grid.note
+    assert claims_grid([row for row in rows if row.model != "vanilla"]) is None
+    missing = [r for r in rows if (r.model, r.dataset) != ("temporal", "toy/long")]
+    assert claims_grid(missing).rows[2][3] == "– (no value of temporal)"
+
+
+def test_the_tables_below_the_grid_hold_orders_of_three_methods_or_more():
+    names = [table.file_name for table in tables_of_claims(measured())]
+    assert names == ["claims", "order-toy-short"]
+    two = [row for row in measured() if row.model != "temporal"]
+    assert [table.file_name for table in tables_of_claims(two)] == ["claims"]
+    assert tables_of_claims([row for row in two if row.model == "vanilla"]) == []
+
+
+def test_a_claim_rests_on_the_fewest_queries_answered_of_the_most_expected():
+    rows = measured()
+    rows[0] = replace(rows[0], num_queries=80, correct=pack_correct([True] * 80))
+    rows[1] = replace(rows[1], num_expected=120)
+    (claim,) = [one for one in claims(rows) if one.name.startswith("(i)")]
+    assert (claim.num_queries, claim.num_expected) == (80, 120)
