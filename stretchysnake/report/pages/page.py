@@ -262,6 +262,11 @@ def _limits(rows: Sequence[Row], context: ReportContext, main: str) -> list[str]
                 f"is below three times chance ({percent(suite.chance)} %): read that suite as "
                 "not learned."
             )
+    if unknown := sum(not row.weights for row in rows):
+        limits.append(
+            f"{unknown} of {len(rows)} rows are of an earlier version and do not say which weights they were "
+            "measured with; that one model name stands for one model is taken on trust there."
+        )
     if any(row.status == "oom" for row in rows):
         limits.append("Cells marked OOM did not fit in memory; they enter no average.")
     if any(row.status == "ok" and row.num_queries < row.num_expected for row in rows):

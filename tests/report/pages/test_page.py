@@ -139,6 +139,12 @@ def test_page_counts_queries_and_names_its_limits(page):
     assert "OOM" in text
 
 
+def test_page_says_how_many_rows_do_not_know_their_weights():
+    old, new = grid(VANILLA, WINS), grid(VANILLA, WINS, weights="a" * 16)
+    assert "12 of 12 rows are of an earlier version" in render_page(old, ReportContext())
+    assert "of an earlier version" not in render_page(new, ReportContext())
+
+
 def test_page_opens_with_the_loss_when_static_tokens_loses():
     page = render_page(grid(VANILLA, LOSES), ReportContext())
     text = parse(page).text
