@@ -60,8 +60,8 @@ $(LOWEST_ENV)/.installed: $(INSTALLED)
 	@touch $@
 
 test-lowest: $(LOWEST_ENV)/.installed
-	$(LOWEST_ENV)/bin/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS) tests/data/test_picture.py \
-	  tests/data/test_seen_picture.py tests/data/test_colour_check.py tests/data/test_video.py
+	$(LOWEST_ENV)/bin/python -m pytest -m "not slow and not gpu" $(PYTEST_FLAGS) tests/data/decoding/test_picture.py \
+	  tests/data/clips/test_seen_picture.py tests/data/decoding/test_colour_check.py tests/data/decoding/test_video.py
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/plant.py --out benchmarks/results/mutants.json $(MUTANTS)

@@ -68,6 +68,23 @@ def orientation_of(frame) -> Orientation:
     return Orientation()
 
 
+def orientation_reader() -> Callable:
+    """`orientation_of` for the frames of one stream, asked once for each angle of rotation.
+
+    PyAV's side data and its frame hold each other until the garbage collector comes: asked of every frame, hundreds
+    of them would stay, 12 MB each at 4K.
+    """
+    known: dict[float, Orientation] = {}
+
+    def orientation(frame) -> Orientation:
+        angle = frame.rotation
+        if angle not in known:
+            known[angle] = orientation_of(frame)
+        return known[angle]
+
+    return orientation
+
+
 def orientation_by(matrix: Sequence[int]) -> Orientation:
     """What ffmpeg's autorotate does by this display matrix (a b u, c d v, x y w): turns by whole degrees, and mirrors
     in every matrix that has one and turns by quarters."""

@@ -28,6 +28,7 @@ from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.picture import (
     Size,
     orientation_of,
+    orientation_reader,
     pixel_aspect,
     resized,
     shown_size,
@@ -109,9 +110,10 @@ def verify(path: str | os.PathLike) -> VideoInfo:
     with opened(path) as (container, stream):
         index = file_index(path, container, stream)
         aspect, note = pixel_aspect(stream), track_note(container, stream)
+        oriented = orientation_reader()
 
         def size_of(frame) -> tuple[int, int]:
-            return shown_size(frame.height, frame.width, orientation_of(frame), aspect)
+            return shown_size(frame.height, frame.width, oriented(frame), aspect)
 
         everything = range(len(index.stamps))
         shapes = dict(decoded_in_order(path, index, everything, size_of))

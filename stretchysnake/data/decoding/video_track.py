@@ -12,7 +12,7 @@ from stretchysnake.data.decode_error import DecodeError, check_file, damaged_fil
 from stretchysnake.data.decoding.picture import (
     Orientation,
     Size,
-    orientation_of,
+    orientation_reader,
     pictures_of,
     pixel_aspect,
     resized,
@@ -94,10 +94,10 @@ def to_pixels(size: Size, stream) -> Callable:
     reformatter = (
         VideoReformatter()
     )  # keeps its tables; frame.reformat would build them for every frame
-    aspect = pixel_aspect(stream)
+    aspect, oriented = pixel_aspect(stream), orientation_reader()
 
     def pixels_of(frame) -> np.ndarray:
-        orientation = orientation_of(frame)
+        orientation = oriented(frame)
         shown = shown_size(frame.height, frame.width, orientation, aspect)
         rgb = reformatter.reformat(
             frame, frame.width, frame.height, "rgb24", interpolation="BILINEAR"

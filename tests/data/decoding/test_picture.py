@@ -1,5 +1,6 @@
 """Upright, with square pixels, of the right track, of one size: what every reader shows of a picture."""
 
+import gc
 import math
 from fractions import Fraction
 
@@ -221,3 +222,21 @@ def test_encoded_parts_are_what_the_file_holds():
     """The changing file above is two encodings put one after another; each begins with a key frame."""
     _, packets = encoded(quarters(2), codec="libvpx")
     assert packets[0].is_keyframe and len(packets) == 2
+
+
+def test_frames_are_not_kept_for_the_garbage_collector(tmp_path):
+    """PyAV's side data hold their frame and it them: at most one of a file may wait for the collector."""
+    path = write_painted(tmp_path / "v.mp4", [quarters(40)])
+
+    def waiting() -> int:
+        return sum(type(one).__name__ == "VideoFrame" for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = waiting()
+        verify(path)
+        read_frames(path, range(40))
+        assert waiting() - before <= 3
+    finally:
+        gc.enable()
