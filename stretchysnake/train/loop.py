@@ -18,8 +18,9 @@ from stretchysnake.data.clips.loader import (
     training_steps,
 )
 from stretchysnake.data.clips.training_clips import open_training_clips
-from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.train.checkpoints.identity import key_in, refuse_unequal_records
 from stretchysnake.train.checkpoints.outputs import (
     RunLog,

@@ -9,7 +9,7 @@ import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
 from stretchysnake.flexibility import NANO, Scale, scale_at
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.recipes import pretrain, transfer
 from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
 from stretchysnake.recipes.named import RECIPES, recipe_named

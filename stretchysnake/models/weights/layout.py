@@ -31,6 +31,7 @@ class FoundWeights:
     part: str
     """Where it lies: keys, and a prefix that only some names have; "" at the top."""
     state: dict[str, Tensor]
+    architecture: str = "videomamba"
     left_out: list[str]
     """Names of what the file holds beside it."""
     notes: list[str] = field(default_factory=list)
