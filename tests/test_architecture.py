@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "__init__": {"allocator", "data", "models"} | LEAVES,
 }
 
-# models knows no variants: it reads T, H, W from the tensor. It shares the text of one error, and says its native scale.
+# models knows no variants: it reads T, H, W from the tensor; it takes the text of one error, and says its native scale.
 MODELS_TAKE_FROM_FLEXIBILITY = {"Scale", "size_message"}
 
 # Which file alone may import an outside package.
