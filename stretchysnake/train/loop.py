@@ -18,7 +18,7 @@ from stretchysnake.data.clips.loader import (
     training_steps,
 )
 from stretchysnake.data.clips.training_clips import open_training_clips
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import build_model
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.train.checkpoints.identity import key_in, refuse_unequal_records
@@ -90,7 +90,7 @@ def train(
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None
     refuse_unequal_records([clips], runtime)
     torch.manual_seed(run.seed)
-    model = VideoMamba(replace(run.model, num_classes=len(classes.names)))
+    model = build_model(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
         for note in load_weights(model, read_checkpoint(run.weights)[0]):
             runtime.say(f"{run.weights}: {note}")

@@ -7,11 +7,15 @@ import difflib
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.flexibility import NANO, ScaleSets, variant_named
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
+
+if TYPE_CHECKING:  # it needs torch, and --help does not
+    from stretchysnake.models.backbone import BackboneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +117,8 @@ class TrainRun:
     """Folder for weights.safetensors, run.json, loss.jsonl, log.jsonl and checkpoints/."""
     variant: str = "static_tokens"
     sets: ScaleSets = NANO
-    model: VideoMambaConfig = field(
-        default_factory=lambda: VideoMambaConfig.named("nano", num_classes=0)
+    model: "BackboneConfig" = field(
+        default_factory=lambda: config_named("videomamba-nano", num_classes=0)
     )
     optim: OptimConfig = field(default_factory=OptimConfig)
     weights: str | None = None
@@ -225,10 +229,11 @@ class TrainRun:
         if self.num_workers < 0:
             raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
         native = self.sets.native
-        if (native.size, native.patch_size) != (self.model.image_size, self.model.patch_size):
+        stored = self.model.native
+        if (native.size, native.patch_size) != (stored.size, stored.patch_size):
             raise ValueError(
                 f"sets.native ({native.size} px, patch {native.patch_size}) must equal the model's "
-                f"image_size ({self.model.image_size}) and patch_size ({self.model.patch_size})"
+                f"image_size ({stored.size}) and patch_size ({stored.patch_size})"
             )
 
     @property
@@ -238,7 +243,7 @@ class TrainRun:
 
     def digest(self) -> str:
         """A hash of everything that decides the weights: two runs with equal digests give equal weights."""
-        values = {k: v for k, v in asdict(self).items() if k not in NO_EFFECT_ON_WEIGHTS}
+        values = {k: v for k, v in self.to_dict().items() if k not in NO_EFFECT_ON_WEIGHTS}
         for later in fields(self):
             if later.name in ADDED_LATER and getattr(self, later.name) == _default(later):
                 del values[later.name]
@@ -246,13 +251,17 @@ class TrainRun:
             del values["optim"]["layer_decay"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
+    def to_dict(self) -> dict:
+        """The fields as JSON keeps them, the model's architecture among its own."""
+        return {**asdict(self), "model": config_to_dict(self.model)}
+
     @classmethod
     def from_dict(cls, values: dict) -> "TrainRun":
-        """The run that `dataclasses.asdict` and JSON made these values from; a wrong field is a ValueError."""
+        """The run that `to_dict` and JSON made these values from; a wrong field is a ValueError."""
         try:
             values = dict(values)
             values["sets"] = ScaleSets.from_dict(values["sets"])
-            values["model"] = VideoMambaConfig.from_dict(values["model"])
+            values["model"] = config_from_dict(values["model"])
             optim = dict(values["optim"])
             optim["betas"] = tuple(optim.get("betas", OptimConfig.betas))
             values["optim"] = OptimConfig(**optim)

@@ -81,15 +81,15 @@ def parts_of(
     return [range(a, b) for a, b in pairwise(cuts)]
 
 
-def drop_draws_of(batch: Batch, run: TrainRun, depth: int) -> Tensor | None:
-    """(B, depth): the numbers that decide drop path, of (run seed, step, place in the whole step, layer) alone.
+def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
+    """(B, num_draws): the numbers that decide drop path, of (run seed, step, place in the whole step, number) alone.
 
     So a batch cut into parts or shared out over ranks drops what the whole drops. None where nothing is dropped.
     """
     if not run.model.drop_path:
         return None
     places = range(len(batch.labels)) if batch.places is None else batch.places
-    found = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=depth)
+    found = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=num_draws)
     return torch.from_numpy(found).float()
 
 
@@ -133,7 +133,7 @@ def take_step(
     and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
-    draws = drop_draws_of(batch, run, len(state.model.layers))
+    draws = drop_draws_of(batch, run, state.model.num_drop_draws(batch.scale))
     state.optimizer.zero_grad(set_to_none=True)
     clips = len(batch.labels)
     asked = clips if batch.asked is None else batch.asked

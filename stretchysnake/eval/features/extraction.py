@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from stretchysnake.data.clips.loader import evaluation_batches
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import config_to_dict
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.train.runtime import SINGLE, Runtime
 
 
@@ -49,11 +50,14 @@ class FeatureSet:
             )
 
 
-def model_hash(model: VideoMamba, *, head: bool = False) -> str:
+def model_hash(model: Backbone, *, head: bool = False) -> str:
     """16 hex digits that name the weights and the configuration that `features` depends on; with `head`, logits."""
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith("head.") and not head:
+    digest = hashlib.sha256(json.dumps(config_to_dict(model.config), sort_keys=True).encode())
+    state = model.state_dict(keep_vars=True)
+    of_head = {id(tensor) for tensor in model.head.state_dict(keep_vars=True).values()}
+    in_head = {name for name, tensor in state.items() if id(tensor) in of_head}
+    for name, tensor in sorted(state.items()):
+        if name in in_head and not head:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -61,7 +65,7 @@ def model_hash(model: VideoMamba, *, head: bool = False) -> str:
 
 
 def extract(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,
@@ -78,7 +82,7 @@ def extract(
     """
     device = next(model.parameters()).device
     model.eval()
-    kept, found, trouble = [], [torch.empty(0, model.config.embed_dim)], None
+    kept, found, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)
     try:
         with torch.inference_mode():

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.models.weights.files import save_weights
 from stretchysnake.whole_file import unfinished_file
 
@@ -49,7 +49,7 @@ def write_checkpoint(
     step: int,
     *,
     weights: dict[str, Tensor],
-    config: VideoMambaConfig,
+    config: BackboneConfig,
     metadata: dict,
     training: dict[str, Tensor],
     state: dict,

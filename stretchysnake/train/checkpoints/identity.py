@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord
@@ -107,7 +107,7 @@ def placed(run: TrainRun) -> dict:
     """The run's values with absolute paths, so that it can be resumed from any folder."""
     return {
         name: os.path.abspath(value) if name in PLACES and value is not None else value
-        for name, value in asdict(run).items()
+        for name, value in run.to_dict().items()
     }
 
 
@@ -157,7 +157,7 @@ def _started_in(written: object, out: Path) -> Path:
 
 def _differing(before: TrainRun, run: TrainRun) -> list[str]:
     """The fields in which two runs differ, each with both values: "steps: 6 there, 7 here"."""
-    there, here = (_flat(json.loads(json.dumps(asdict(one)))) for one in (before, run))
+    there, here = (_flat(json.loads(json.dumps(one.to_dict()))) for one in (before, run))
     return [
         f"{name}: {there.get(name)} there, {here[name]} here"
         for name in here

@@ -1,7 +1,6 @@
 """When a run writes a checkpoint, and which ones it keeps."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from stretchysnake.train.checkpoints.checkpoint import CheckpointNotWritten, prune
@@ -41,7 +40,7 @@ class Saver:
                 state,
                 self.folder,
                 metadata=self.metadata,
-                extra={"digest": self.key, "run": asdict(self.run)},
+                extra={"digest": self.key, "run": self.run.to_dict()},
                 runtime=runtime,
             )
         except CheckpointNotWritten as error:

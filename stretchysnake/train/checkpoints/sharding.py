@@ -13,16 +13,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from stretchysnake.models.backbone import Backbone
 
-def shard(model: nn.Module, device: torch.device) -> None:
-    """Share the parameters of each block of `model.layers`, and of the rest, out over all ranks, in place."""
+
+def shard(model: Backbone, device: torch.device) -> None:
+    """Share the parameters of each block of `model.stages()`, and of the rest, out over all ranks, in place."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     # Blocks return a transposed view; FSDP2 warns of in-place operations on it, of which there are none.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in model.layers:
+    for block in model.stages():
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.clips.bad_clips import BadFile
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.train.checkpoints.checkpoint import (
     write_checkpoint,
 )
@@ -57,7 +58,7 @@ class HeldOutScore(NamedTuple):
 class TrainState:
     """A run after `step` steps (done or skipped)."""
 
-    model: VideoMamba
+    model: Backbone
     optimizer: torch.optim.AdamW
     average: dict[str, Tensor] | None
     """Moving average of the weights, by name; None when it is off."""
@@ -84,7 +85,7 @@ class TrainState:
     """Files of the list found bad so far, by their place in it; the same on every rank."""
 
 
-def new_state(model: VideoMamba, run: TrainRun, *, runtime: Runtime = SINGLE) -> TrainState:
+def new_state(model: Backbone, run: TrainRun, *, runtime: Runtime = SINGLE) -> TrainState:
     """The state before the first step; freezes what the run does not train, compiles and slices as the run says."""
     if run.trainable == "head":
         if model.config.num_classes == 0:
@@ -92,7 +93,7 @@ def new_state(model: VideoMamba, run: TrainRun, *, runtime: Runtime = SINGLE) ->
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     if run.compile:
-        for block in model.layers:
+        for block in model.stages():
             block.compile(dynamic=True)
     runtime.share_out(model, next(model.parameters()).device, parallel=run.parallel)
     average = None
@@ -111,15 +112,15 @@ def whole_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: whole(tensor).detach().cpu() for name, tensor in weights.items()}
 
 
-def plain_model(state: TrainState) -> VideoMamba:
+def plain_model(state: TrainState) -> Backbone:
     """The model to look into: itself, or a whole and uncompiled copy where it is sliced or compiled (all ranks ask)."""
     model = state.model
-    compiled = any(block._compiled_call_impl is not None for block in model.layers)
+    compiled = any(block._compiled_call_impl is not None for block in model.stages())
     if not (is_sharded(model) or compiled):
         return model
     first = next(model.parameters())
     with torch.random.fork_rng(devices=[]):
-        copy = VideoMamba(model.config).to(first.device, first.dtype).train(model.training)
+        copy = build_model(model.config).to(first.device, first.dtype).train(model.training)
     copy.load_state_dict(whole_weights(model.state_dict()))
     for parameter, own in zip(copy.parameters(), model.parameters(), strict=True):
         parameter.grad = None if own.grad is None else whole(own.grad)
@@ -134,8 +135,11 @@ def update_average(state: TrainState, decay: float) -> None:
     done = len(state.losses)
     decay = min(decay, (1 + done) / (10 + done))
     current = state.model.state_dict()
+    moving = [name for name, tensor in state.average.items() if tensor.is_floating_point()]
+    for name in state.average.keys() - set(moving):  # counters of batch norm
+        state.average[name].copy_(current[name])
     torch._foreach_lerp_(
-        list(state.average.values()), [current[name] for name in state.average], 1 - decay
+        [state.average[name] for name in moving], [current[name] for name in moving], 1 - decay
     )
 
 

@@ -72,7 +72,7 @@ def _first_bad_layer(
 
     handles = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
     try:
-        draws = drop_draws_of(batch, run, len(model.layers))
+        draws = drop_draws_of(batch, run, model.num_drop_draws(batch.scale))
         logits = compute_logits(model, video, batch.scale, run, draws)
     finally:
         for handle in handles:
