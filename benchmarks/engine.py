@@ -24,7 +24,7 @@ from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.clips.loader import Batch, batch_size_at
 from stretchysnake.eval.sweeps.cost import _LiveStorages
 from stretchysnake.flexibility import NANO, scale_at, variant_named
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.checkpoints.state import new_state

@@ -17,7 +17,7 @@ _HOMES = {
     "VideoRecord": "data.records",
     "embed": "search.embed",
     "eval_scale": "flexibility",
-    "keep_freed_memory": "allocator",
+    "keep_freed_memory": "cli.allocator",
     "load_model": "models.checkpoints",
     "long_features": "eval.long_video",
     "read_records": "data.records",

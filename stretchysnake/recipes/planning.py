@@ -6,7 +6,7 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.flexibility import Variant
-from stretchysnake.results import read_rows
+from stretchysnake.results.rows import read_rows
 from stretchysnake.search.budget import parse_budget
 from stretchysnake.search.plan import Plan, plan
 

@@ -24,9 +24,9 @@ from stretchysnake.eval.sweeps.cost import (
     measure_times,
 )
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
 from stretchysnake.train.checkpoints.checkpoint import sha256_of

@@ -10,6 +10,7 @@ import torch
 from short_training import OPTIM, TINY, ShortTraining, with_optim
 
 from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
+from stretchysnake.cli.models import train as verb
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
@@ -22,7 +23,6 @@ from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkp
 from stretchysnake.train.run import OptimConfig, TrainRun
 from stretchysnake.train.watch import held_out as held_out_list
 from stretchysnake.train.watch.bad_files import TooManyBadFiles
-from stretchysnake.verbs import train as verb
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.eval.sweeps.sweep import Subject
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.results import Row, environment
+from stretchysnake.results.rows import Row, environment
 from stretchysnake.shown import shown
 from stretchysnake.train.checkpoints.identity import refuse_unequal_records
 from stretchysnake.train.runtime import SINGLE, Runtime

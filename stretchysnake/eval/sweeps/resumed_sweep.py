@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stretchysnake.eval.protocols.protocol import Protocol
 from stretchysnake.eval.sweeps.sweep import Subject, protocol_name, sweep
-from stretchysnake.results import Row, append_rows, read_rows
+from stretchysnake.results.rows import Row, append_rows, read_rows
 from stretchysnake.train.runtime import SINGLE
 
 
