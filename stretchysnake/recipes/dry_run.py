@@ -14,11 +14,11 @@ from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.step import most_clips, parts_of
 
 DRAWS = 4000

@@ -29,8 +29,7 @@ from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
-from stretchysnake.whole_file import write_whole
+from stretchysnake.whole_file import sha256_of, write_whole
 
 TIME_MARGIN = 1.25
 """A time fits when it stays within the budget even this much slower."""

@@ -10,13 +10,13 @@ import torch
 from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
 from stretchysnake.flexibility import NANO, Scale, scale_at
 from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.ranks import Runtime
 from stretchysnake.recipes import pretrain, transfer
 from stretchysnake.recipes.dry_run import dry_run, run_cost, training_memory
 from stretchysnake.recipes.named import RECIPES, recipe_named
 from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 
 MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
 

@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
             f"rows ({asked.rows}) say which cell is best for a budget; give --budget too"
         )
     run = EvaluateRun(**values)
-    from stretchysnake.train.runtime import open_runtime, torchrun_ranks
+    from stretchysnake.ranks import open_runtime, torchrun_ranks
 
     with open_runtime(**torchrun_ranks(os.environ), longest_wait=run.rank_timeout) as runtime:
         rows = evaluate(run, progress=progress if runtime.is_first else None, runtime=runtime)

@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
 
             defaults = recipe_named(argv.pop(0))
         run, _ = parsed("train", TrainRun, EXAMPLES, argv, defaults=defaults)
-    from stretchysnake.train.runtime import open_runtime, torchrun_ranks
+    from stretchysnake.ranks import open_runtime, torchrun_ranks
 
     ranks = torchrun_ranks(os.environ)
     with open_runtime(**ranks, longest_wait=run.rank_timeout) as runtime:

@@ -12,7 +12,7 @@ from stretchysnake.data.clips.loader import evaluation_batches
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.ranks import SINGLE, Runtime
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from stretchysnake.data.clips.bad_clips import bad_file_of
 from stretchysnake.data.clips.loader import Clips
 from stretchysnake.data.clips.training_clips import changed_since, pass_over
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
@@ -30,7 +31,6 @@ from stretchysnake.train.checkpoints.sharding import (
 )
 from stretchysnake.train.checkpoints.state import COUNTS, MOMENTS, HeldOutScore, TrainState
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 
 ABSENT_IN_OLDER = {
     "loss_scale": 1.0, "loss_scale_age": 0, "replaced": 0, "left_out": 0, "bad_files": [], "held_out": [],

@@ -14,18 +14,19 @@ from torch import Tensor
 
 from stretchysnake.data.clips.bad_clips import BadFile
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import (
     write_checkpoint,
 )
 from stretchysnake.train.checkpoints.sharding import (
     is_sharded,
     save_slices,
+    shard,
     whole,
 )
 from stretchysnake.train.loss_scale import FIRST_SCALE
 from stretchysnake.train.optim import build_optimizer
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, Runtime
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 COUNTS = {
@@ -94,7 +95,8 @@ def new_state(model: VideoMamba, run: TrainRun, *, runtime: Runtime = SINGLE) ->
     if run.compile:
         for block in model.layers:
             block.compile(dynamic=True)
-    runtime.share_out(model, next(model.parameters()).device, parallel=run.parallel)
+    if run.parallel == "fsdp" and runtime.world_size > 1:
+        shard(model, next(model.parameters()).device)
     average = None
     if run.ema_decay:
         average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

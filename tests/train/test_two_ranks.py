@@ -23,7 +23,6 @@ from stretchysnake.train.checkpoints.checkpoint import (
 )
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, RankLost, Runtime, is_lost_rank, open_runtime
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
@@ -284,25 +283,3 @@ def test_rank_that_hangs_is_an_error_after_the_time_allowed(clip_folder, tmp_pat
 def test_limit_of_waiting_is_a_field_of_both_verbs(words, capsys):
     assert cli.main([*words, "--out", "o", "--rank_timeout", "0"]) == 2
     assert "rank_timeout (0.0) must be positive seconds" in capsys.readouterr().err
-
-
-def test_one_process_needs_no_connection():
-    assert SINGLE.gather("x") == ["x"]
-    assert SINGLE.from_first("y") == "y"
-    assert SINGLE.device("cpu") == torch.device("cpu")
-    assert Runtime(rank=1, world_size=2).is_first is False
-
-
-def test_only_errors_of_connections_are_taken_for_lost_ranks():
-    assert is_lost_rank(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
-    assert not is_lost_rank(RuntimeError("not enough memory"))
-    assert not is_lost_rank(ValueError("gloo"))
-    assert issubclass(RankLost, RuntimeError)
-    with open_runtime() as runtime:
-        assert runtime is SINGLE
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_absent_gpu_is_said():
-    with pytest.raises(RuntimeError, match=r"device \(cuda\) is not there"):
-        SINGLE.device("cuda")

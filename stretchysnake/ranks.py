@@ -1,24 +1,22 @@
-"""Where a run runs: rank, device, precision, and what ranks say to each other. One process is the default case.
+"""The ranks of a run: which this process is, its device, and what ranks say to each other. One process is the default.
 
 Launched by torchrun (or anything that sets RANK and WORLD_SIZE), the same code trains data-parallel: every rank
 draws the same scale and the same global batch, and loads and computes its share of it, so 1 rank x 2b clips and 2
-ranks x b clips make the same step. Weights are whole on every rank (DDP) or sliced over them (FSDP2, sharding.py).
+ranks x b clips make the same step. What that does to a model in training is train/parallel_model.py's.
 A rank that dies closes its connections, and the others end with an error.
 """
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from stretchysnake.shown import shown
-from stretchysnake.train.checkpoints.sharding import is_sharded, shard
 
 PATIENCE = timedelta(days=7)
 """Longest wait for work that one rank does alone, such as filling a cache: no limit in practice."""
@@ -30,7 +28,7 @@ class RankLost(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """This process among all that train together."""
+    """This process among all that train or measure together."""
 
     rank: int = 0
     world_size: int = 1
@@ -57,24 +55,6 @@ class Runtime:
                 "device (cuda) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
             )
         return torch.device("cuda", self.local_rank)
-
-    def share_out(self, model: nn.Module, device: torch.device, *, parallel: str) -> None:
-        """With parallel "fsdp", slice the model's parameters over the ranks, in place; before the optimiser is made."""
-        if parallel == "fsdp" and self.world_size > 1:
-            shard(model, device)
-
-    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model so that gradients are averaged over the ranks: itself for one process, or when it is sliced."""
-        if self.world_size == 1 or is_sharded(model):
-            return model
-        ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids)
-
-    def unsynchronised(self, model: nn.Module) -> AbstractContextManager:
-        """Within, backward leaves gradients on this rank (all parts of a batch but the last)."""
-        if isinstance(model, DistributedDataParallel):
-            return model.no_sync()
-        return _slices_unsynchronised(model) if is_sharded(model) else nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
         """Elementwise sum of a CPU tensor over the ranks."""
@@ -131,15 +111,6 @@ class Runtime:
 
 
 SINGLE = Runtime()
-
-
-@contextmanager
-def _slices_unsynchronised(model: nn.Module) -> Iterator[None]:
-    model.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        model.set_requires_gradient_sync(True)
 
 
 def is_lost_rank(error: BaseException) -> bool:
