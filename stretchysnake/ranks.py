@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stretchysnake.shown import shown
+from stretchysnake.shown import first_line, shown
 
 PATIENCE = timedelta(days=7)
 """Longest wait for work that one rank does alone, such as filling a cache: no limit in practice."""
@@ -161,6 +161,6 @@ def open_runtime(
         raise RankLost(
             f"rank {rank}: another rank ended, or did not answer within rank_timeout ({longest_wait:g} s); its own "
             f"message says why, if it had time for one. The same command goes on from the last checkpoint "
-            f"({str(error).splitlines()[0][:120]})"
+            f"({first_line(error, 120)})"
         ) from None
     dist.destroy_process_group()

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "shown": set(),
     "whole_file": set(),
     "results": set(),
-    "models": {"ops", "flexibility", "whole_file"},
+    "models": {"ops", "flexibility", "shown", "whole_file"},
     "data": {
         "flexibility",
         "ranks",

@@ -6,7 +6,7 @@ import warnings
 
 from stretchysnake.cli.allocator import keep_freed_memory
 from stretchysnake.cli.verbs import VERBS, verb_module
-from stretchysnake.shown import shown
+from stretchysnake.shown import shown, shown_lines
 
 HELP = f"""stretchysnake: one video backbone for any length, any resolution, any budget.
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         from stretchysnake.train.interrupt import TrainingInterrupted
 
         if isinstance(error, TrainingInterrupted):
-            print(f"\n{_in_lines(error)}", file=sys.stderr)
+            print(f"\n{shown_lines(error)}", file=sys.stderr)
             return error.exit_code
         expected = isinstance(error, (ValueError, RuntimeError, OSError, DecodeError))
         if not expected or os.environ.get("STRETCHYSNAKE_TRACEBACK"):
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _one_line(message, category, filename, lineno, line=None) -> str:
     """A warning without the line of ours that it came from."""
-    return f"warning: {_in_lines(message)}\n"
+    return f"warning: {shown_lines(message)}\n"
 
 
 def _said(error: Exception) -> str:
@@ -85,9 +85,4 @@ def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"file ({shown(error.filename)}): {error.strerror.lower()}"
     # a line end in our own messages belongs to a file's name
-    return _in_lines(error) if isinstance(error, RuntimeError) else shown(error)
-
-
-def _in_lines(text: object) -> str:
-    """A text of several lines without what a terminal would obey."""
-    return "\n".join(map(shown, str(text).split("\n")))
+    return shown_lines(error) if isinstance(error, RuntimeError) else shown(error)

@@ -23,6 +23,7 @@ from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
+from stretchysnake.shown import first_line
 from stretchysnake.train.checkpoints.identity import key_in
 from stretchysnake.train.checkpoints.outputs import (
     RunLog,
@@ -255,7 +256,7 @@ def fit(
 def _explain_compiling(error: BaseException, run: TrainRun) -> None:
     if run.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
         raise RuntimeError(
-            f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
+            f"compile (true) failed: {first_line(error)}; on the CPU it needs a C++ compiler. "
             "Set compile to false to train without"
         ) from None
 

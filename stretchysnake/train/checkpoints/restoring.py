@@ -13,6 +13,7 @@ from stretchysnake.data.clips.bad_clips import bad_file_of
 from stretchysnake.data.clips.loader import Clips
 from stretchysnake.data.clips.training_clips import changed_since, pass_over
 from stretchysnake.ranks import Runtime
+from stretchysnake.shown import first_line
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
@@ -179,9 +180,8 @@ def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     except CheckpointDamaged:
         raise
     except Exception as error:  # whatever a file made on purpose sets off in there
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointDamaged(
-            f"checkpoint {path.name}: {SLICES} cannot be read ({reason[0][:200]})"
+            f"checkpoint {path.name}: {SLICES} cannot be read ({first_line(error, 200)})"
         ) from None
     _check_finite(path, SLICES, found)
     return found
