@@ -13,7 +13,7 @@ def within_budget(
         raise ValueError(
             f"budget ({budget}) chooses the frames and the size; give either it or frames and size"
         )
-    from stretchysnake.recipes.planning import planned_scale
+    from stretchysnake.search.budget_plan import planned_scale
 
     made = planned_scale(weights, budget, rows, progress=progress)
     progress.close()

@@ -43,8 +43,8 @@ class PlanRun:
 
 def run(argv: list[str]) -> int:
     run, _ = parsed("plan", PlanRun, EXAMPLES, argv, short={"-o": "--out"})
-    from stretchysnake.recipes.planning import plan_for
     from stretchysnake.report.tables.plain_table import PlainTable
+    from stretchysnake.search.budget_plan import plan_for
     from stretchysnake.search.plan import plan_json
     from stretchysnake.whole_file import write_whole
 

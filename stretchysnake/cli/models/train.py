@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     ranks = torchrun_ranks(os.environ)
     with open_runtime(**ranks, longest_wait=run.rank_timeout) as runtime:
         if dry:
-            from stretchysnake.recipes.dry_run import dry_run
+            from stretchysnake.train.dry_run import dry_run
 
             print("\n".join(dry_run(run, runtime=runtime)))
             return 0
