@@ -12,7 +12,7 @@ HELP = f"""stretchysnake: one video backbone for any length, any resolution, any
 
 usage: stretchysnake VERB [options]      (stretchysnake VERB --help shows an example)
 
-{chr(10).join(f"  {verb:<12} {does}" for verb, (_, does) in VERBS.items())}
+{chr(10).join(f"  {verb:<12} {does}" for verb, does in VERBS.items())}
 
   --version    print the version
 """

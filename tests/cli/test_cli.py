@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from stretchysnake import cli
-from stretchysnake.cli.verbs import VERBS, verb_module
+from stretchysnake.cli.verbs import ROOMS, VERBS, verb_module
 from stretchysnake.report.pages.context import ReportContext, write_context
 
 
@@ -22,6 +23,13 @@ def test_help_lists_every_verb_and_loads_no_torch():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert all(verb in found.stdout for verb in VERBS)
+
+
+def test_every_file_of_a_room_is_a_verb_and_every_verb_has_one():
+    rooms = Path(cli.__file__).parent
+    files = {path.stem for room in ROOMS for path in (rooms / room).glob("*.py")}
+    assert files - {"__init__", "checks"} == VERBS.keys()
+    assert sorted(verb for verbs in ROOMS.values() for verb in verbs) == sorted(VERBS)
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
