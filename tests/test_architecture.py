@@ -45,8 +45,8 @@ MAY_IMPORT = {
     "__init__": {"cli", "data", "eval", "models", "search"} | LEAVES,
 }
 
-# models knows no variants: it reads T, H, W from the tensor. It shares the text of one error.
-MODELS_TAKE_FROM_FLEXIBILITY = {"size_message"}
+# models knows no variants: it reads T, H, W from the tensor; it takes the text of one error, and says its native scale.
+MODELS_TAKE_FROM_FLEXIBILITY = {"Scale", "size_message"}
 
 # Which file alone may import an outside package.
 ONLY_HOME = {

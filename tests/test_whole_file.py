@@ -49,9 +49,9 @@ def test_who_may_read_a_file_is_up_to_the_umask_whoever_writes_it(tmp_path, umas
 
 
 def test_weights_can_be_read_by_those_the_umask_allows(tmp_path):
-    from stretchysnake.models.checkpoints import save_model
     from stretchysnake.models.config import VideoMambaConfig
     from stretchysnake.models.videomamba import VideoMamba
+    from stretchysnake.models.weights.files import save_model
 
     before = os.umask(0o027)
     try:

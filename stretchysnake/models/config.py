@@ -6,8 +6,9 @@ Imports no torch, so that `stretchysnake train --help` stays quick.
 import difflib
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from typing import ClassVar
 
-from stretchysnake.flexibility import size_message
+from stretchysnake.flexibility import Scale, size_message
 
 PATCH_RESIZES = ("bicubic", "area", "pi")
 
@@ -18,6 +19,15 @@ class VideoMambaConfig:
 
     image_size, patch_size and num_frames are those of the *stored* weights; the model accepts others.
     """
+
+    architecture: ClassVar[str] = "videomamba"
+    pixel_mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    pixel_std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+    shaped: ClassVar[tuple[str, ...]] = (
+        "embed_dim", "depth", "patch_size", "image_size", "num_frames", "num_classes", "tubelet_size",
+        "state_size", "expand", "conv_width", "rank_of_delta",
+    )  # fmt: skip
+    """What the shapes of the weights decide."""
 
     embed_dim: int = 192
     depth: int = 24
@@ -68,6 +78,19 @@ class VideoMambaConfig:
             )
         if self.init not in ("mamba", "official"):
             raise ValueError(f'init ({self.init!r}) must be "mamba" or "official"')
+
+    @property
+    def feature_dim(self) -> int:
+        return self.embed_dim
+
+    @property
+    def native(self) -> Scale:
+        """The scale of the stored weights."""
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        return self.tubelet_size
 
     @property
     def rank_of_delta(self) -> int:

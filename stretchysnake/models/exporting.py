@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stretchysnake.models.checkpoints import load_weights
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.shown import first_line
 from stretchysnake.whole_file import unfinished_file
 

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stretchysnake.models.drop_path import drop_path
 from stretchysnake.ops.add_rms_norm import add_rms_norm, rms_norm
 from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
 from stretchysnake.ops.bidirectional_scan.scan import bidirectional_scan, one_direction
@@ -168,17 +169,3 @@ class Block(nn.Module):
         residual = x.to(wide) if residual is None else residual + x
         x, carry = self.mixer.window(self.norm(residual), carry)
         return x, residual, carry
-
-
-def drop_path(x: Tensor, rate: float, *, training: bool, draws: Tensor | None = None) -> Tensor:
-    """Zero whole samples with probability `rate`, scaling the rest by 1 / (1 - rate); identity in eval.
-
-    A sample (row of x) is zeroed where its number in `draws` (B,), uniform in [0, 1), is below the rate. Without
-    draws they come from torch's generator, and a batch computed in parts gets others than the whole.
-    """
-    if rate == 0.0 or not training:
-        return x
-    if draws is None:
-        draws = torch.rand(x.shape[0], device=x.device)
-    keep = (draws >= rate).to(x.device, x.dtype)
-    return x * keep.view(-1, *[1] * (x.dim() - 1)) / (1.0 - rate)

@@ -62,6 +62,22 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
     )
 
 
+def resize_table(
+    table: Tensor, before: tuple[int, int], after: tuple[int, int], *, mode: str = "bicubic"
+) -> Tensor:
+    """A table over a grid, (..., h0·w0, C) row by row, for another grid: (..., h·w, C); the very table where equal.
+
+    `mode` is "bicubic" (paper), "bilinear" or "nearest" (some official code; for parity).
+    """
+    if tuple(before) == tuple(after):
+        return table
+    rows = _at_least_fp32(table).reshape(-1, *before, table.shape[-1]).permute(0, 3, 1, 2)
+    options = {} if mode == "nearest" else {"align_corners": False}
+    rows = F.interpolate(rows, size=tuple(after), mode=mode, **options)
+    rows = rows.flatten(2).transpose(1, 2).to(table.dtype)  # (rows, h·w, C)
+    return rows.reshape(*table.shape[:-2], after[0] * after[1], table.shape[-1])
+
+
 def resize_temporal_positions(
     positions: Tensor, num_tokens: int, *, span: tuple[int, int] | None = None
 ) -> Tensor:

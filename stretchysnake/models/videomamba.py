@@ -8,30 +8,24 @@ C width, L = 1 + t·h·w tokens.
     features = model.features(video, patch_size=9)
 """
 
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from stretchysnake.flexibility import size_message
+from stretchysnake.flexibility import Scale
+from stretchysnake.models.backbone import Tokens, depth_by_name, run_stage
 from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.mixer import BidirectionalMixer, Block, RMSNorm, drop_path
+from stretchysnake.models.drop_path import drop_path, growing_rates
+from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
+from stretchysnake.models.mixer import BidirectionalMixer, Block, RMSNorm
 from stretchysnake.models.resample import (
     resize_patch_kernel,
     resize_spatial_positions,
     resize_temporal_positions,
 )
-
-
-class Tokens(NamedTuple):
-    """What the encoder returns after the final norm."""
-
-    cls: Tensor
-    """(B, C), the [CLS] token: the feature used for retrieval."""
-    patches: Tensor
-    """(B, t, h, w, C)."""
+from stretchysnake.models.weights.videomamba import config_of, fitted
 
 
 class PatchEmbed(nn.Module):
@@ -51,6 +45,9 @@ class VideoMamba(nn.Module):
     floating point, normalised as in training; it is cast to the parameters' dtype.
     """
 
+    marks = (("patch_embed.proj.weight",),)
+    classifier = "head"
+
     def __init__(self, config: VideoMambaConfig):
         super().__init__()
         self.config = config
@@ -63,7 +60,7 @@ class VideoMamba(nn.Module):
             torch.zeros(1, config.num_frames // config.tubelet_size, width)
         )
         # Drop path grows linearly with depth, as in the official code; the last rate is also norm_f's.
-        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        rates = growing_rates(config.drop_path, config.depth)
         self.layers = nn.ModuleList(
             Block(
                 BidirectionalMixer(
@@ -82,7 +79,7 @@ class VideoMamba(nn.Module):
         self.head = (
             nn.Linear(width, config.num_classes) if config.num_classes > 0 else nn.Identity()
         )
-        self._resized: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._resized = ResizedWeights()
         self._initialise()
 
     def forward(
@@ -130,19 +127,15 @@ class VideoMamba(nn.Module):
     ) -> tuple[Tensor, tuple]:
         """The residual stream before the final norm, (B, L, C), and (t, h, w)."""
         patch = self.config.patch_size if patch_size is None else patch_size
-        shape = self._checked_grid(video, patch, grid)
+        shape = token_grid(video, patch, grid, tubelet=self.config.tubelet_size)
         x = self._embed(video, patch, shape)
         residual = None
-        again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         # A block drops the branch that it is handed, that of the layer before; the last one is dropped at the end.
         drawn = [None] * (len(self.layers) + 1)
         if drop_draws is not None:
             drawn[1:] = drop_draws.to(x.device).unbind(1)
         for layer, draws in zip(self.layers, drawn, strict=False):
-            if again:
-                x, residual = checkpoint(layer, x, residual, draws, use_reentrant=False)
-            else:
-                x, residual = layer(x, residual, draws)
+            x, residual = run_stage(self, layer, x, residual, draws)
         x = drop_path(x, self.config.drop_path, training=self.training, draws=drawn[-1])
         return residual + x, shape
 
@@ -161,7 +154,7 @@ class VideoMamba(nn.Module):
         as in `tokens`.
         """
         patch = self.config.patch_size if patch_size is None else patch_size
-        shape = self._checked_grid(video, patch, grid)
+        shape = token_grid(video, patch, grid, tubelet=self.config.tubelet_size)
         tubelet = self.config.tubelet_size
         of = video.shape[2] if of is None else of
         if first % tubelet or of % tubelet or not 0 <= first <= of - video.shape[2]:
@@ -197,8 +190,9 @@ class VideoMamba(nn.Module):
         """Patch kernel, E_pos and E_temp at this scale; remembered while no gradient can flow."""
         t, h, w = shape
         mode = self.config.patch_resize
+        resized = partial(self._resized, training=self.training)
         if part is None or part == (0, t):
-            frames = self._resize(
+            frames = resized(
                 ("frames", t),
                 self.temporal_pos_embedding,
                 lambda table: resize_temporal_positions(table, t),
@@ -208,12 +202,12 @@ class VideoMamba(nn.Module):
             span = (first, first + t)
             frames = resize_temporal_positions(self.temporal_pos_embedding, of, span=span)
         return (
-            self._resize(
+            resized(
                 ("patch", patch, mode),
                 self.patch_embed.proj.weight,
                 lambda weight: resize_patch_kernel(weight, patch, mode=mode),
             ),
-            self._resize(
+            resized(
                 ("grid", h, w),
                 self.pos_embed,
                 lambda table: resize_spatial_positions(table, (h, w)),
@@ -221,50 +215,27 @@ class VideoMamba(nn.Module):
             frames,
         )
 
-    def _resize(self, key: tuple, stored: Tensor, resize) -> Tensor:
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return resize(stored)
-        # The copy is compared by content: version counters miss writes through `.data` (EMA, some loaders).
-        remembered = self._resized.get(key)
-        if remembered is not None:
-            copy, resized = remembered
-            if (
-                copy.dtype == stored.dtype
-                and copy.device == stored.device
-                and torch.equal(copy, stored)
-            ):
-                return resized
-        resized = resize(stored)
-        if resized is stored:
-            return stored
-        if len(self._resized) >= 64:
-            self._resized.clear()
-        self._resized[key] = (stored.detach().clone(), resized.detach())
-        return resized
+    def num_drop_draws(self, scale: Scale) -> int:
+        """One for each layer, whatever the scale."""
+        return len(self.layers)
 
-    def _checked_grid(self, video: Tensor, patch: int, grid: str) -> tuple[int, int, int]:
-        if video.dim() != 5 or video.shape[1] != 3 or not video.is_floating_point():
-            raise ValueError(
-                f"video (shape {tuple(video.shape)}, {video.dtype}) must be floating point of shape "
-                "(B, 3, T, H, W); for one clip add a batch axis with video[None]"
-            )
-        if grid not in ("exact", "floor"):
-            raise ValueError(f'grid ({grid!r}) must be "exact" or "floor"')
-        if not isinstance(patch, int) or patch < 1:
-            raise ValueError(f"patch_size ({patch!r}) must be a positive integer")
-        _, _, num_frames, height, width = video.shape
-        tubelet = self.config.tubelet_size
-        if num_frames == 0 or num_frames % tubelet:
-            nearest = num_frames // tubelet * tubelet
-            near = f"{nearest}, {nearest + tubelet}" if nearest else f"{tubelet}"
-            raise ValueError(
-                f"num_frames ({num_frames}) must be a positive multiple of tubelet_size ({tubelet}); "
-                f"nearest: {near}"
-            )
-        for name, size in (("height", height), ("width", width)):
-            if size < patch or (size % patch and grid == "exact"):
-                raise ValueError(size_message(name, size, patch))
-        return num_frames // tubelet, height // patch, width // patch
+    def stages(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def depth_of(self, parameter: str) -> int:
+        bottom = ("patch_embed.", "cls_token", "pos_embed", "temporal_pos_embedding")
+        return depth_by_name(self, parameter, bottom=bottom)
+
+    def undecayed(self) -> tuple[str, ...]:
+        """Mamba marks A_log and D so: decay would pull every A to -1."""
+        return "A_log", "A_b_log", "D", "D_b", "cls_token", "pos_embed", "temporal_pos_embedding"
+
+    @classmethod
+    def config_of(cls, state: dict[str, Tensor], **changes) -> VideoMambaConfig:
+        return config_of(state, **changes)
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        return fitted(state, self)
 
     @torch.no_grad()
     def _initialise(self) -> None:

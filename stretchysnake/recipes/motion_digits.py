@@ -120,7 +120,7 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
 
 def training_info(run: TrainRun, result, *, model: str | None = None):
     """What the page tells of a training; `model` where it is another name than the variant's."""
-    from stretchysnake.models.checkpoints import read_checkpoint
+    from stretchysnake.models.weights.files import read_checkpoint
     from stretchysnake.report.pages.context import TrainingInfo
 
     state, _ = read_checkpoint(result.weights)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from stretchysnake.data.classes import Classes, contradictions, number_classes
 from stretchysnake.data.records import VideoRecord, read_records
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train.run import TrainRun
 
 

@@ -19,8 +19,9 @@ from stretchysnake.data.clips.loader import (
 )
 from stretchysnake.data.clips.training_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
-from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.shown import first_line

@@ -7,9 +7,9 @@ import torch
 
 from stretchysnake.data.classes import contradictions, number_classes
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.models.checkpoints import save_model
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.files import save_model
 from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.run import TrainRun
 

@@ -19,9 +19,10 @@ from stretchysnake.eval.sweeps import sweep as sweeping
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.checkpoints import load_model, read_checkpoint, save_model
-from stretchysnake.models.converting import convert
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.converting import convert
+from stretchysnake.models.weights.files import read_checkpoint, save_model
+from stretchysnake.models.weights.loading import load_model
 from stretchysnake.results.comparison import unpack_correct
 from stretchysnake.results.rows import append_rows, latest, read_rows
 

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.models.checkpoints import config_of
 from stretchysnake.models.resample import resize_patch_kernel
+from stretchysnake.models.weights.videomamba import config_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

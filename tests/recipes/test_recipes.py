@@ -9,7 +9,7 @@ import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
 from stretchysnake.flexibility import NANO, scale_at
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.recipes import pretrain, transfer
 from stretchysnake.recipes.named import RECIPES, recipe_named
 from stretchysnake.recipes.transfer import finetune_nano

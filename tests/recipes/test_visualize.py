@@ -17,9 +17,9 @@ from stretchysnake.eval.features.extraction import FeatureSet
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.tsne import leave_one_out_top1
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.checkpoints import save_model
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.videomamba import Tokens, VideoMamba
+from stretchysnake.models.weights.files import save_model
 from stretchysnake.recipes.visualize import (
     default_sizes,
     named_subjects,

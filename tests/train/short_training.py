@@ -9,7 +9,7 @@ import torch
 
 from stretchysnake import VideoMambaConfig
 from stretchysnake.data.clips.augmentation import Augmentation
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop, step
 from stretchysnake.train.run import OptimConfig, TrainRun
 

@@ -16,7 +16,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints import state
 from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in

@@ -17,7 +17,7 @@ from stretchysnake import (
 )
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun
 

@@ -24,7 +24,7 @@ from stretchysnake.data.clips.loader import (
 from stretchysnake.data.decoding.video_writing import write_video
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.interrupt import TrainingInterrupted

@@ -14,7 +14,7 @@ import torch
 from stretchysnake import VideoMambaConfig, cli
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.records import VideoRecord, read_records, write_records
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     CheckpointDamaged,

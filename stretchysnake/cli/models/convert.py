@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"checkpoints ({', '.join(paths)}) must be one file; convert one after another"
         )
-    from stretchysnake.models.converting import convert
+    from stretchysnake.models.weights.converting import convert
 
     changes = {"num_frames": run.frames, "image_size": run.size}
     card = convert(

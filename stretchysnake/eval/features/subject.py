@@ -4,8 +4,9 @@ import os
 import warnings
 
 from stretchysnake.flexibility import Scale, ScaleSets, Variant, variant_named
-from stretchysnake.models.checkpoints import load_model, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.models.weights.loading import load_model
 
 
 def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]:

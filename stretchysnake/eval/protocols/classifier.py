@@ -20,8 +20,8 @@ from torch import Tensor
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.checkpoints import load_model
 from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.weights.loading import load_model
 from stretchysnake.whole_file import sha256_of, unfinished_file
 
 FORMAT = "stretchysnake-classifier-1"

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stretchysnake.models.checkpoints import save_weights
 from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.weights.files import save_weights
 from stretchysnake.whole_file import sha256_of, unfinished_file
 
 FORMAT = "stretchysnake-checkpoint-1"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.models.checkpoints import save_weights
+from stretchysnake.models.weights.files import save_weights
 from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.data_stamp import (
     data_stamp,

@@ -13,7 +13,7 @@ import pytest
 
 from stretchysnake import VideoMambaConfig, cli, read_records
 from stretchysnake.data.records import write_records
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, told
 from stretchysnake.train.checkpoints.identity import _earlier_hash, run_key, started_run

@@ -15,7 +15,7 @@ from stretchysnake.data.clips.bad_clips import BadDraw, BadFile
 from stretchysnake.data.clips.loader import Batch
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.ranks import SINGLE
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, read_state

@@ -14,7 +14,7 @@ from stretchysnake import VideoMamba, VideoMambaConfig, VideoRecord, load_model,
 from stretchysnake.data.clips.clip_source import DecodedClips
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.records import write_records
-from stretchysnake.models.checkpoints import read_checkpoint
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.report.figures.training_log import write_training_log
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in

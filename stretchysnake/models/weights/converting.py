@@ -7,12 +7,8 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.models.checkpoints import (
-    find_weights,
-    load_model,
-    read_checkpoint,
-    save_model,
-)
+from stretchysnake.models.weights.files import find_weights, read_checkpoint, save_model
+from stretchysnake.models.weights.loading import load_model
 
 # Names under which OpenGVLab publishes VideoMamba's weights.
 PUBLISHED = re.compile(

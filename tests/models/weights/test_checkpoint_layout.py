@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, cli, load_model
-from stretchysnake.models.checkpoints import find_weights, read_checkpoint
-from stretchysnake.models.converting import convert
+from stretchysnake.models.weights.converting import convert
+from stretchysnake.models.weights.files import find_weights, read_checkpoint
 
 CONFIG = VideoMambaConfig(
     embed_dim=16, depth=2, patch_size=8, image_size=16, num_frames=2, num_classes=3

@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig, load_model, save_model
-from stretchysnake.models.checkpoints import config_of, load_weights, read_checkpoint
 from stretchysnake.models.resample import (
     resize_patch_kernel,
     resize_spatial_positions,
     resize_temporal_positions,
 )
+from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.models.weights.loading import load_weights
+from stretchysnake.models.weights.videomamba import config_of
 
 CONFIG = VideoMambaConfig(
     embed_dim=32, depth=2, patch_size=8, image_size=32, num_frames=4, num_classes=5

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from stretchysnake import cli, load_model
-from stretchysnake.models.checkpoints import read_checkpoint
-from stretchysnake.models.converting import NOT_STATED, convert
+from stretchysnake.models.weights.converting import NOT_STATED, convert
+from stretchysnake.models.weights.files import read_checkpoint
 
-STORED = load_file(Path(__file__).parents[1] / "fixtures" / "public_small.safetensors")
+STORED = load_file(Path(__file__).parents[2] / "fixtures" / "public_small.safetensors")
 OFFICIAL = {
     name.removeprefix("model."): tensor
     for name, tensor in STORED.items()

@@ -1,0 +1,155 @@
+"""A model from a file of weights, whoever wrote it: official files of every architecture, and our own.
+
+model, notes = load_model("videomamba_t16_k400_f8_res224.pth")
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stretchysnake.models.architectures import (
+    build_model,
+    config_from_dict,
+    config_to_dict,
+    model_class,
+)
+from stretchysnake.models.backbone import Backbone, BackboneConfig
+from stretchysnake.models.weights.files import find_weights, read_clip_tower
+
+
+def load_model(
+    path: str | os.PathLike,
+    *,
+    part: str | None = None,
+    clip: str | os.PathLike | None = None,
+    **changes,
+) -> tuple[Backbone, list[str]]:
+    """A model in eval mode with a file's weights, and one note for each thing that was changed or left out.
+
+    The architecture and its config come from the file, by its header or by the names and shapes of its tensors;
+    `changes` overrides fields of the config (num_frames=64, num_classes=101, …), and weights are then resized or, for
+    the head alone, left at their initialisation: both are noted. `clip` is a file with CLIP's visual tower, for
+    published files that leave it out (EVL).
+    """
+    found, metadata = find_weights(path, part=part)
+    state = found.state if clip is None else {**found.state, **read_clip_tower(clip)}
+    if "config" in metadata:
+        config = _trusted_config(metadata["config"], state, path)
+        config = config_from_dict({**config_to_dict(config), **changes})
+    else:
+        try:
+            config = model_class(found.architecture).config_of(state, **changes)
+        except ValueError as error:
+            raise ValueError(f"checkpoint ({path}): {error}{_if_a_shard(path)}") from None
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a fresh head is drawn without moving the caller's generator
+        model = build_model(config)
+    try:
+        return model.eval(), [*found.notes, *load_weights(model, state)]
+    except ValueError as error:
+        if hint := _if_a_shard(path):
+            raise ValueError(f"{error}{hint}") from None
+        raise
+
+
+def _if_a_shard(path: str | os.PathLike) -> str:
+    """Advice where a file's name says that it is one of several."""
+    named = re.search(r"\d+-of-0*(\d+)\b|mp_rank_\d+|rank_?\d+", Path(path).name)
+    return (
+        "; by its name it is a part of the weights: join all parts into one file first"
+        if named
+        else ""
+    )
+
+
+def _trusted_config(
+    values: dict, state: dict[str, Tensor], path: str | os.PathLike
+) -> BackboneConfig:
+    """The config written in a file, once its sizes are those of the file's tensors."""
+    # Before a model is built: a false config could ask for any amount of memory.
+    try:
+        claimed = config_from_dict(values)
+    except TypeError as error:
+        raise ValueError(f"checkpoint ({path}): its config is not valid ({error})") from None
+    shapes = model_class(claimed.architecture).config_of(state)
+    for name in claimed.shaped:
+        if getattr(claimed, name) != getattr(shapes, name):
+            raise ValueError(
+                f"checkpoint ({path}): its config says {name} {getattr(claimed, name)}, its tensors "
+                f"{getattr(shapes, name)}; the file is damaged or not what it claims to be"
+            )
+    return claimed
+
+
+def load_weights(model: Backbone, state: dict[str, Tensor]) -> list[str]:
+    """Load a flat state dict, strictly, after fitting it to the model; returns what was changed.
+
+    Fitting means: the model's own names, stored sizes resized to the config's (see its `fitted`), and keeping the
+    model's own head when the number of classes differs or the file has none. Any other missing, unexpected or
+    wrongly shaped tensor, and any non-finite value, is a ValueError that names it.
+    """
+    state, notes = model.fitted(state)
+    own = model.state_dict()
+    _fit_classifier(model.classifier, state, own, notes)
+    _fit_dtype(state, own, notes)
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems += [
+        f"{name} holds {tensor.dtype} {tensor.layout} instead of dense floats or non-finite values"
+        for name, tensor in state.items()
+        if tensor.layout != torch.strided
+        or (own[name].is_floating_point() if name in own else True) != tensor.is_floating_point()
+        or (tensor.is_floating_point() and not tensor.isfinite().all())
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"weights do not fit the model: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(state, strict=True)
+    return notes
+
+
+def _fit_classifier(
+    classifier: str, state: dict[str, Tensor], own: dict[str, Tensor], notes: list[str]
+) -> None:
+    names = weight, _ = f"{classifier}.weight", f"{classifier}.bias"
+    if weight not in own:
+        if state.pop(weight, None) is not None:
+            notes.append("head dropped (num_classes is 0)")
+        state.pop(names[1], None)
+    elif weight not in state or state[weight].shape[0] != own[weight].shape[0]:
+        before = f"of {state[weight].shape[0]} classes not used" if weight in state else "absent"
+        notes.append(
+            f"head {before}: a fresh one of {own[weight].shape[0]} classes must be trained"
+        )
+        state.update({name: own[name] for name in names if name in own})
+
+
+def _fit_dtype(state: dict, own: dict, notes: list[str]) -> None:
+    """Convert to the model's dtype, and say of each other dtype what that changed."""
+    changes: dict[tuple, list[float]] = {}
+    for name, tensor in state.items():
+        wanted = own.get(name)
+        if wanted is None or tensor.layout != torch.strided or not tensor.is_floating_point():
+            continue  # named by whoever checks
+        if tensor.dtype != wanted.dtype:
+            state[name] = tensor.to(wanted.dtype)
+            change = (state[name].double() - tensor.double()).abs()
+            changes.setdefault((tensor.dtype, wanted.dtype), []).append(
+                float(change.max()) if change.numel() else 0.0
+            )
+    for (before, after), largest in changes.items():
+        words = f"{len(largest)} tensors of {before} ".replace("torch.", "")
+        to = str(after).removeprefix("torch.")
+        if max(largest) == 0:
+            notes.append(f"{words}held as {to}: no value changed")
+        else:
+            notes.append(f"{words}rounded to {to}: largest change {max(largest):.1e}")
