@@ -24,14 +24,14 @@ from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.clips.loader import Batch, batch_size_at
 from stretchysnake.eval.sweeps.cost import _LiveStorages
 from stretchysnake.flexibility import NANO, scale_at, variant_named
-from stretchysnake.results import environment
+from stretchysnake.ranks import SINGLE
+from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.checkpoints.state import new_state
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import build_optimizer, lr_at
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.step import take_step
 
 PASSES, STEPS, WARM_UP, BATCH = 3, 52, 4, 16

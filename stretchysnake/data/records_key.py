@@ -8,6 +8,7 @@ from dataclasses import fields
 from operator import attrgetter
 
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.ranks import Runtime
 
 _FIELDS = attrgetter(*(field.name for field in fields(VideoRecord) if field.name != "path"))
 ENDS = 1 << 16
@@ -35,6 +36,21 @@ def records_key(
         listed.append([path, *_FIELDS(record), stamp if times or stamp is None else stamp[0]])
     # surrogates of names that are not UTF-8 are written as escapes
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:32]
+
+
+def refuse_unequal_records(sources, runtime: Runtime) -> None:
+    """ValueError when some rank can read other videos than another: they would draw other clips, or measure them.
+
+    Without times of change: each machine may have a copy of its own, made at a time of its own.
+    """
+    if runtime.world_size == 1:
+        return
+    keys = [records_key(clips.records, whole_paths=True, times=False) for clips in sources]
+    if len(set(runtime.gather(" ".join(keys)))) > 1:
+        raise ValueError(
+            "ranks do not read the same videos: some files are readable on one machine and not on another, or "
+            "of other sizes; compare the skipped files above"
+        )
 
 
 def relative_paths(records: Sequence[VideoRecord]) -> list[str]:

@@ -30,7 +30,7 @@ from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.long_sequence import exact_features, window_features
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
+from stretchysnake.whole_file import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.classifier import KINDS, WEIGHTS, Classifier, save_classifier
 from stretchysnake.eval.protocols.probe import choose_strength, fit, held_out
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.intervals import Interval, wilson_interval
 from stretchysnake.models.weights.files import save_model
+from stretchysnake.results.intervals import Interval, wilson_interval
 from stretchysnake.shown import shown
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun

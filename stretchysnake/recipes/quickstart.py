@@ -69,7 +69,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     from stretchysnake.eval.sweeps.sweep import Subject
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.headlines import headlines, tiles
-    from stretchysnake.results import environment
+    from stretchysnake.results.rows import environment
     from stretchysnake.train.loop import train
 
     out = Path(run.out)

@@ -20,7 +20,7 @@ from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
+from stretchysnake.whole_file import sha256_of
 
 _LISTS = (".csv", ".tsv", ".jsonl", ".txt")
 

@@ -21,8 +21,7 @@ import numpy as np
 from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.decoding.video_track import OLDEST_AV
 from stretchysnake.flexibility import Scale
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
-from stretchysnake.whole_file import unfinished_file, write_whole
+from stretchysnake.whole_file import sha256_of, unfinished_file, write_whole
 
 FORMAT = "stretchysnake-index-1"
 FEATURES, META, MANIFEST = "features.npy", "meta.jsonl", "manifest.json"

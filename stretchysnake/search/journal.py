@@ -7,6 +7,12 @@
       features.npy, meta.jsonl, manifest.json    the whole new index; once the manifest is there it only has to be moved
 
 Rows are believed when their digest is that of their line; a torn end is cut off and made again.
+
+Covered: a process that ends at any instruction loses the video it was at and no other; a reader sees the old index, the
+new one, or the error that it is being written, never a mixture; two writers on one machine (a lock); features changed
+by accident. Not covered: features and lines changed together on purpose, since a digest is no signature; a power cut,
+after which lines that the system had not written are made again; two writers on several machines, where the file
+system does not pass locks on, or on Windows.
 """
 
 import json

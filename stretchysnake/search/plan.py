@@ -24,13 +24,12 @@ from stretchysnake.eval.sweeps.cost import (
     measure_times,
 )
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.intervals import wilson_interval
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
-from stretchysnake.whole_file import write_whole
+from stretchysnake.whole_file import sha256_of, write_whole
 
 TIME_MARGIN = 1.25
 """A time fits when it stays within the budget even this much slower."""

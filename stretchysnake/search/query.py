@@ -16,7 +16,7 @@ from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of, group_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.stores.collection import Collection, open_collection
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
+from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
 """More than the error of a cosine in fp32: candidates are asked for until the k-th video is that clear of the rest."""

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from stretchysnake.data.clips.loader import Batch, share_of
 from stretchysnake.data.clips.seeds import DROP_PATH, uniforms
 from stretchysnake.flexibility import Scale
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.sharding import is_sharded, whole
 from stretchysnake.train.checkpoints.state import TrainState, update_average
 from stretchysnake.train.loss_scale import after_overflow, after_step
 from stretchysnake.train.optim import set_lr
+from stretchysnake.train.parallel_model import unsynchronised
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -144,7 +145,7 @@ def take_step(
     local = torch.zeros(7, dtype=torch.float64)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
-        with torch.enable_grad(), nullcontext() if last else runtime.unsynchronised(model):
+        with torch.enable_grad(), nullcontext() if last else unsynchronised(model):
             if part:
                 rows = slice(part.start, part.stop)
                 drawn = None if draws is None else draws[rows]

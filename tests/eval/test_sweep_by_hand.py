@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from stretchysnake import Scale, read_records
-from stretchysnake.comparison import unpack_correct
 from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.eval.features.subject import read_subject
@@ -16,7 +15,8 @@ from stretchysnake.eval.sweeps.cost import count_flops
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.eval.sweeps.sweep import Subject, scale_matches_native, sweep
 from stretchysnake.flexibility import variant_named
-from stretchysnake.results import read_rows
+from stretchysnake.results.comparison import unpack_correct
+from stretchysnake.results.rows import read_rows
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 CELLS = {(t, 48): Scale(t, 48, 12) for t in (3, 4, 8)}  # the videos' own size: nothing is resized

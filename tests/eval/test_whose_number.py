@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from stretchysnake import VideoMambaConfig, cli, read_records
-from stretchysnake.comparison import unpack_correct
 from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.data.records import VideoRecord, write_records
 from stretchysnake.eval.features.extraction import extract, model_hash
@@ -24,7 +23,8 @@ from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.models.weights.converting import convert
 from stretchysnake.models.weights.files import read_checkpoint, save_model
 from stretchysnake.models.weights.loading import load_model
-from stretchysnake.results import append_rows, latest, read_rows
+from stretchysnake.results.comparison import unpack_correct
+from stretchysnake.results.rows import append_rows, latest, read_rows
 
 
 @pytest.fixture

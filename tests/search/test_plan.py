@@ -14,7 +14,7 @@ from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.results import Row, append_rows
+from stretchysnake.results.rows import Row, append_rows
 from stretchysnake.search import plan as planning
 from stretchysnake.search.budget import Budget, parse_budget
 from stretchysnake.search.plan import Cell, choose, pareto_front, plan

@@ -9,20 +9,20 @@ import pytest
 import torch
 from short_training import OPTIM, TINY, ShortTraining, with_optim
 
-from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
+from stretchysnake import VideoMamba, VideoRecord, ranks, read_records, save_model
+from stretchysnake.cli.models import train as verb
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
 from stretchysnake.models.weights.files import read_checkpoint
-from stretchysnake.train import loop, runtime
+from stretchysnake.train import loop
 from stretchysnake.train.checkpoints import state
 from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
 from stretchysnake.train.run import OptimConfig, TrainRun
 from stretchysnake.train.watch import held_out as held_out_list
 from stretchysnake.train.watch.bad_files import TooManyBadFiles
-from stretchysnake.verbs import train as verb
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def compiled_blocks(case):
 
 def parallel(case):
     sliced = []
-    case.patch.setattr(runtime, "shard", lambda model, device: sliced.append(model))
+    case.patch.setattr(state, "shard", lambda model, device: sliced.append(model))
     for kind in ("ddp", "fsdp"):
         run = case.run(parallel=kind)
-        state.new_state(VideoMamba(run.model), run, runtime=runtime.Runtime(world_size=2))
+        state.new_state(VideoMamba(run.model), run, runtime=ranks.Runtime(world_size=2))
     assert len(sliced) == 1
 
 
@@ -154,7 +154,7 @@ def rank_timeout(case):
         asked.update(options)
         raise RuntimeError("enough")
 
-    case.patch.setattr(runtime, "open_runtime", opened)
+    case.patch.setattr(ranks, "open_runtime", opened)
     with pytest.raises(RuntimeError, match="enough"):
         verb.run(["--data", "x", "--out", "y", "--rank_timeout", "7.5"])
     assert asked["longest_wait"] == 7.5

@@ -26,7 +26,7 @@ from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.clips.transforms import resize_frames
-from stretchysnake.data.decode_error import DecodeError, reason_of
+from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import probe, read_frames
 from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
@@ -34,7 +34,7 @@ from stretchysnake.data.processes.decoder_pool import (
 )
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import shown
+from stretchysnake.shown import reason_of, shown
 
 
 def _indices(

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stretchysnake.data.decode_error import damaged_file, reason_of
+from stretchysnake.data.decode_error import damaged_file
 from stretchysnake.data.processes.watchdog import watched
+from stretchysnake.shown import reason_of
 
 
 class SeekMissed(Exception):

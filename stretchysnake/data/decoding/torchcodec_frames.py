@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from stretchysnake.data.containers.packet_index import PacketIndex
-from stretchysnake.data.decode_error import DecodeError, damaged_file, reason_of
+from stretchysnake.data.decode_error import DecodeError, damaged_file
 from stretchysnake.data.decoding.picture import (
     Orientation,
     Size,
@@ -16,6 +16,7 @@ from stretchysnake.data.decoding.picture import (
     size_asked,
     upright,
 )
+from stretchysnake.shown import reason_of
 
 
 def torchcodec_frames(

@@ -13,7 +13,7 @@ from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_to_dict
 from stretchysnake.models.backbone import Backbone
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.ranks import SINGLE, Runtime
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.whole_file import write_whole
 
 VERSION = 2

@@ -22,8 +22,7 @@ from stretchysnake.eval.protocols.probe import LinearProbe
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.models.weights.loading import load_model
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
-from stretchysnake.whole_file import unfinished_file
+from stretchysnake.whole_file import sha256_of, unfinished_file
 
 FORMAT = "stretchysnake-classifier-1"
 WEIGHTS, CLASSIFIER = "weights.safetensors", "classifier.safetensors"

@@ -16,7 +16,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.ranks import SINGLE, Runtime
 
 
 class Answers(NamedTuple):

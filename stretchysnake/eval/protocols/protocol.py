@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from stretchysnake.comparison import pack_correct
 from stretchysnake.eval.features.extraction import FeatureSet
 from stretchysnake.eval.protocols.classify import Answers
 from stretchysnake.eval.protocols.nearest import SIMILARITIES
 from stretchysnake.eval.protocols.probe import probe
 from stretchysnake.eval.protocols.retrieval import check_metrics, retrieve, shared_places
 from stretchysnake.eval.protocols.self_matches import refusal
-from stretchysnake.intervals import bootstrap_interval, wilson_interval
+from stretchysnake.results.comparison import pack_correct
+from stretchysnake.results.intervals import bootstrap_interval, wilson_interval
 
 HEADS = ("finetune", "probe-sgd")
 KINDS = ("retrieval", "probe", *HEADS)

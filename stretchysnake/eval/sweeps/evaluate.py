@@ -12,7 +12,7 @@ from stretchysnake.data.clips.loader import DecodingLimits, open_clips
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
-from stretchysnake.data.records_key import records_key
+from stretchysnake.data.records_key import records_key, refuse_unequal_records
 from stretchysnake.eval.features.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features.extraction import check_labels
 from stretchysnake.eval.features.subject import class_names, read_subject
@@ -24,10 +24,9 @@ from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.eval.sweeps.sweep import Subject
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.results import Row, environment
+from stretchysnake.ranks import SINGLE, Runtime
+from stretchysnake.results.rows import Row, environment
 from stretchysnake.shown import shown
-from stretchysnake.train.checkpoints.identity import refuse_unequal_records
-from stretchysnake.train.runtime import SINGLE, Runtime
 
 
 def evaluate(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from stretchysnake.eval.protocols.protocol import Protocol
 from stretchysnake.eval.sweeps.sweep import Subject, protocol_name, sweep
-from stretchysnake.results import Row, append_rows, read_rows
-from stretchysnake.train.runtime import SINGLE
+from stretchysnake.ranks import SINGLE
+from stretchysnake.results.rows import Row, append_rows, read_rows
 
 
 def resumed_sweep(

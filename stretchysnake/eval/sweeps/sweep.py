@@ -19,9 +19,9 @@ from stretchysnake.eval.sweeps.cost import (
 )
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.results import Row
-from stretchysnake.train.runtime import SINGLE, Runtime
-from stretchysnake.train.watch.memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ranks import SINGLE, Runtime
+from stretchysnake.results.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def _subject(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
     from stretchysnake.eval.features.subject import class_names, read_subject
     from stretchysnake.eval.sweeps.sweep import Subject
-    from stretchysnake.results import environment
+    from stretchysnake.results.rows import environment
 
     model, _, metadata = read_subject(weights)
     env = environment()

@@ -16,7 +16,7 @@ from stretchysnake.report.figures.picture import (
 )
 from stretchysnake.report.tables.cells import Cell, cells_of, label, models_of
 from stretchysnake.report.tables.headlines import headlines
-from stretchysnake.results import Row
+from stretchysnake.results.rows import Row
 
 
 def pareto_front(cells: Iterable[Cell]) -> list[Cell]:

@@ -14,7 +14,7 @@ from stretchysnake.report.figures.size_curves import accuracy_over_size
 from stretchysnake.report.figures.summary import summary
 from stretchysnake.report.pages.context import ReportContext, TrainingInfo
 from stretchysnake.report.tables.cells import datasets_of, main_dataset, main_rows, protocols_of
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.rows import Row, latest, select
 
 
 def first_protocol_rows(rows: Sequence[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stretchysnake.report.figures.picture import Picture, colour_of, names_of
 from stretchysnake.report.tables.cells import Cell, cells_of, datasets_of, label, models_of, percent
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, native_cells, select
+from stretchysnake.results.rows import Row, native_cells, select
 
 NAMES = {
     "retrieval": "retrieval",

@@ -15,7 +15,7 @@ from stretchysnake.report.figures.picture import (
 )
 from stretchysnake.report.tables.best_cell import BestCell, best_cell
 from stretchysnake.report.tables.cells import datasets_of, models_of
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 
 
 def chosen_cells(

@@ -21,7 +21,7 @@ from stretchysnake.report.figures.picture import (
 )
 from stretchysnake.report.figures.size_curves import finish_size_axis, size_lines
 from stretchysnake.report.tables.cells import cells_of, label, main_dataset, models_of
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 
 
 def heat_maps(

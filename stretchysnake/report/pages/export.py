@@ -19,7 +19,7 @@ from stretchysnake.report.tables.grids import (
 )
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 from stretchysnake.whole_file import write_whole
 
 

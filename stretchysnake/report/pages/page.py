@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from stretchysnake.intervals import wilson_interval
 from stretchysnake.report.figures import trade_offs as figures
 from stretchysnake.report.figures.gallery import first_protocol_rows, ordered_datasets, pictures_of
 from stretchysnake.report.figures.picture import Picture
@@ -31,7 +30,8 @@ from stretchysnake.report.tables.grids import (
 )
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, select
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import Row, select
 from stretchysnake.whole_file import write_whole
 
 __all__ = [

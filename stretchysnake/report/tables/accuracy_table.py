@@ -15,7 +15,7 @@ from stretchysnake.report.tables.cells import (
     percent,
     points,
 )
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from stretchysnake.report.tables.cells import (
 )
 from stretchysnake.report.tables.paper import PaperNumber, paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 
 NATIVE_FRAMES = 16
 """T that the paper's vanilla model is trained at, but for Table A3."""

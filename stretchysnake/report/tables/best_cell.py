@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.comparison import query_error
-from stretchysnake.intervals import Interval, mean_interval, wilson_interval
 from stretchysnake.report.tables.cells import label, models_of, percent, points
 from stretchysnake.report.tables.paper import paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.comparison import query_error
+from stretchysnake.results.intervals import Interval, mean_interval, wilson_interval
+from stretchysnake.results.rows import Row, latest, select
 
 
 @dataclass(frozen=True, kw_only=True)

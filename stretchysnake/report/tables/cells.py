@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.comparison import query_error
-from stretchysnake.intervals import mean_interval, wilson_interval
-from stretchysnake.results import Row, latest, native_cells, select
+from stretchysnake.results.comparison import query_error
+from stretchysnake.results.intervals import mean_interval, wilson_interval
+from stretchysnake.results.rows import Row, latest, native_cells, select
 
 MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
 

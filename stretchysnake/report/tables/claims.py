@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stretchysnake.comparison import Difference, mean_difference
-from stretchysnake.intervals import holm
 from stretchysnake.report.tables.cells import datasets_of, label, main_rows, models_of
-from stretchysnake.results import Row, select
+from stretchysnake.results.comparison import Difference, mean_difference
+from stretchysnake.results.intervals import holm
+from stretchysnake.results.rows import Row, select
 
 PATCHED = "retrieval-static_tokens-patches"
 """Protocol of Table A2's models, tested with the patches of static tokens."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from stretchysnake.comparison import query_error, scatter_of
-from stretchysnake.intervals import mean_interval
 from stretchysnake.report.tables.cells import (
     datasets_of,
     label,
@@ -17,7 +15,9 @@ from stretchysnake.report.tables.cells import (
 )
 from stretchysnake.report.tables.claims import Claim, claims
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.comparison import query_error, scatter_of
+from stretchysnake.results.intervals import mean_interval
+from stretchysnake.results.rows import Row, latest, select
 
 
 def claims_grid(rows: Sequence[Row]) -> PlainTable | None:

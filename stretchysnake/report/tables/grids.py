@@ -27,7 +27,7 @@ from stretchysnake.report.tables.claims_tables import claims_grid
 from stretchysnake.report.tables.headlines import Headlines, claim, headlines, tiles
 from stretchysnake.report.tables.paired import paired_table
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, select
+from stretchysnake.results.rows import Row, select
 
 __all__ = [
     "AccuracyTable",

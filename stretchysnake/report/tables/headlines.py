@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.comparison import Difference, mean_difference
 from stretchysnake.report.tables.cells import Cell, cells_of, label, main_dataset, percent, points
-from stretchysnake.results import Row
+from stretchysnake.results.comparison import Difference, mean_difference
+from stretchysnake.results.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)

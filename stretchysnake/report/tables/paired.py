@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stretchysnake.comparison import paired_test
 from stretchysnake.report.tables.cells import label, points
 from stretchysnake.report.tables.plain_table import PlainTable
-from stretchysnake.results import Row, latest, select
+from stretchysnake.results.comparison import paired_test
+from stretchysnake.results.rows import Row, latest, select
 
 
 def paired_table(

@@ -10,6 +10,7 @@ from stretchysnake.search.index import IndexRow
 from stretchysnake.search.stores.candidate import Candidate
 from stretchysnake.search.stores.lance_store import FIELDS
 from stretchysnake.search.stores.lance_tables import HeldIndex, connect, held_indexes, holds_none
+from stretchysnake.shown import first_line
 
 
 class LanceCollection:
@@ -33,7 +34,7 @@ class LanceCollection:
             counts = [table.count_rows(where) for table in self._tables]
         except (ValueError, RuntimeError, OSError) as error:
             raise ValueError(
-                f"where ({where}) is no filter of {self.name}: {str(error).splitlines()[0][:200]}; "
+                f"where ({where}) is no filter of {self.name}: {first_line(error, 200)}; "
                 f"columns: {', '.join(FIELDS.values())}"
             ) from None
         self.num_rows = sum(counts)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stretchysnake.search.index import FORMAT, IndexSettings
+from stretchysnake.shown import first_line
 
 TABLE = "stretchysnake"
 """What the names of our tables begin with; the whole name of the one table that earlier versions wrote."""
@@ -127,8 +128,7 @@ def told(uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"store (lancedb:{uri}) {what}: {reason[:200]}") from None
+        raise ValueError(f"store (lancedb:{uri}) {what}: {first_line(error, 200)}") from None
 
 
 def _table_names(database) -> Sequence[str]:

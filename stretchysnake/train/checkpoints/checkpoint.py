@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.models.weights.files import save_weights
-from stretchysnake.whole_file import unfinished_file
+from stretchysnake.whole_file import sha256_of, unfinished_file
 
 FORMAT = "stretchysnake-checkpoint-1"
 WEIGHTS, TRAINING, STATE, MANIFEST = (
@@ -249,20 +249,6 @@ def _parsed(text: bytes, name: str, file: str) -> dict:
     if not isinstance(found, dict):
         raise CheckpointDamaged(f"checkpoint {name}: {file} is not a JSON object")
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            yield block
 
 
 def _sync(path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
-from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, sha256_of
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, TrainRun
-from stretchysnake.train.runtime import Runtime
+from stretchysnake.whole_file import sha256_of
 
 PLACES = ("data", "weights", "cache", "out")
 """Fields that are paths: what they hold counts, not where it lies."""
@@ -86,21 +86,6 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         f"out ({out}) holds an unfinished run with other settings or data ({told_apart}); "
         f"finish it with `stretchysnake train --resume {out}`, or choose another folder"
     )
-
-
-def refuse_unequal_records(sources, runtime: Runtime) -> None:
-    """ValueError when some rank can read other videos than another: they would draw other clips, or measure them.
-
-    Without times of change: each machine may have a copy of its own, made at a time of its own.
-    """
-    if runtime.world_size == 1:
-        return
-    keys = [records_key(clips.records, whole_paths=True, times=False) for clips in sources]
-    if len(set(runtime.gather(" ".join(keys)))) > 1:
-        raise ValueError(
-            "ranks do not read the same videos: some files are readable on one machine and not on another, or "
-            "of other sizes; compare the skipped files above"
-        )
 
 
 def placed(run: TrainRun) -> dict:

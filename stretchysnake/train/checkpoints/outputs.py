@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.models.weights.files import save_weights
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.data_stamp import (
     data_stamp,
     read_stamp,

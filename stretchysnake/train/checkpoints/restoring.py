@@ -12,6 +12,8 @@ from torch import Tensor
 from stretchysnake.data.clips.bad_clips import bad_file_of
 from stretchysnake.data.clips.loader import Clips
 from stretchysnake.data.clips.training_clips import changed_since, pass_over
+from stretchysnake.ranks import Runtime
+from stretchysnake.shown import first_line
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
@@ -30,7 +32,6 @@ from stretchysnake.train.checkpoints.sharding import (
 )
 from stretchysnake.train.checkpoints.state import COUNTS, MOMENTS, HeldOutScore, TrainState
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 
 ABSENT_IN_OLDER = {
     "loss_scale": 1.0, "loss_scale_age": 0, "replaced": 0, "left_out": 0, "bad_files": [], "held_out": [],
@@ -179,9 +180,8 @@ def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     except CheckpointDamaged:
         raise
     except Exception as error:  # whatever a file made on purpose sets off in there
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointDamaged(
-            f"checkpoint {path.name}: {SLICES} cannot be read ({reason[0][:200]})"
+            f"checkpoint {path.name}: {SLICES} cannot be read ({first_line(error, 200)})"
         ) from None
     _check_finite(path, SLICES, found)
     return found

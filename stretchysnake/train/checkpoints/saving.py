@@ -3,12 +3,12 @@
 import time
 from pathlib import Path
 
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.checkpoint import CheckpointNotWritten, prune
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.sharding import is_sharded
 from stretchysnake.train.checkpoints.state import TrainState, save_state
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 
 SECONDS_BETWEEN = 60.0
 LARGEST_SHARE = 0.02

@@ -15,18 +15,19 @@ from torch import Tensor
 from stretchysnake.data.clips.bad_clips import BadFile
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import (
     write_checkpoint,
 )
 from stretchysnake.train.checkpoints.sharding import (
     is_sharded,
     save_slices,
+    shard,
     whole,
 )
 from stretchysnake.train.loss_scale import FIRST_SCALE
 from stretchysnake.train.optim import build_optimizer
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, Runtime
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 COUNTS = {
@@ -95,7 +96,8 @@ def new_state(model: Backbone, run: TrainRun, *, runtime: Runtime = SINGLE) -> T
     if run.compile:
         for block in model.stages():
             block.compile(dynamic=True)
-    runtime.share_out(model, next(model.parameters()).device, parallel=run.parallel)
+    if run.parallel == "fsdp" and runtime.world_size > 1:
+        shard(model, next(model.parameters()).device)
     average = None
     if run.ema_decay:
         average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -12,11 +12,11 @@ from collections import deque
 
 from stretchysnake.data.clips.bad_clips import bad_file_of
 from stretchysnake.data.clips.loader import Batch
+from stretchysnake.ranks import Runtime
 from stretchysnake.shown import shown
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.step import StepOutcome
 
 WINDOW, FEWEST_CLIPS, FEWEST_FILES = 10_000, 20, 3

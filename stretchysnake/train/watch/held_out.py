@@ -18,11 +18,11 @@ from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_ba
 from stretchysnake.data.clips.training_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
 from stretchysnake.models.weights.files import read_checkpoint, save_weights
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.sharding import is_sharded
 from stretchysnake.train.checkpoints.state import HeldOutScore, TrainState, whole_weights
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.step import compute_logits
 
 BEST = "weights_best.safetensors"

@@ -5,20 +5,11 @@ import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Batch
 from stretchysnake.flexibility import Scale, scale_at
+from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.step import compute_logits, largest_share, parts_of
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had (GPU, CPU allocator, Python)."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "not enough memory" in text or "can't allocate memory" in text
-    )
 
 
 def out_of_memory_message(

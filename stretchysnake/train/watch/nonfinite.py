@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.data.clips.loader import Batch
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState, plain_model
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.step import StepOutcome, compute_logits, drop_draws_of
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from stretchysnake import NANO, VARIANTS, Scale, read_records
-from stretchysnake.comparison import unpack_correct
 from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.eval.features.extraction import extract, model_hash
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.run import EvaluateRun
 from stretchysnake.eval.sweeps.sweep import Subject, seen_in_training, sweep
-from stretchysnake.results import read_rows
+from stretchysnake.results.comparison import unpack_correct
+from stretchysnake.results.rows import read_rows
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from stretchysnake import VideoMamba, VideoMambaConfig, load_model
 from stretchysnake.data.clips.loader import Batch
 from stretchysnake.flexibility import Scale, ScaleSets
+from stretchysnake.ranks import SINGLE
 from stretchysnake.train.checkpoints import checkpoint
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
@@ -35,8 +36,8 @@ from stretchysnake.train.checkpoints.restoring import restore_state
 from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.checkpoints.state import new_state
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.step import take_step
+from stretchysnake.whole_file import sha256_of
 
 MODEL = VideoMamba(
     VideoMambaConfig(
@@ -185,7 +186,7 @@ def manifest_of(path, change):
 def resealed(path, name, content):
     """Replace a file and make the manifest agree: what someone does on purpose."""
     (path / name).write_bytes(content)
-    digest = checkpoint.sha256_of(path / name)
+    digest = sha256_of(path / name)
     manifest_of(path, lambda m: m["files"][name].update(bytes=len(content), sha256=digest))
 
 
@@ -306,7 +307,7 @@ def slices_of(path, tensors, offsets):
         for key, tensor in tensors.items()
     }
     save_file(tensors, path / name, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
-    entry = {"bytes": (path / name).stat().st_size, "sha256": checkpoint.sha256_of(path / name)}
+    entry = {"bytes": (path / name).stat().st_size, "sha256": sha256_of(path / name)}
     manifest_of(path, lambda m: m["files"].update({name: entry}))
 
 

@@ -1,0 +1,60 @@
+"""`stretchysnake evaluate`: protocols over a grid of scales, one row per cell and metric."""
+
+import os
+from dataclasses import dataclass, fields
+
+from stretchysnake.cli.budget import within_budget
+from stretchysnake.cli.options import parsed, tell_passed_over
+from stretchysnake.cli.progress import Progress
+from stretchysnake.eval.sweeps.run import EvaluateRun
+
+EXAMPLES = (
+    "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
+    "--queries test.csv\n    --frames [8,16] --sizes [16,32,64] --out runs/mine/rows.jsonl\n"
+    "  stretchysnake evaluate --config run.yaml --protocols [retrieval,probe] --metrics [top1,map,gallery_top1] "
+    "--feature_cache features/\n"
+    "  stretchysnake evaluate --weights runs/fine/weights.safetensors --gallery train.csv --queries test.csv "
+    "--protocols [finetune] --num_views 4 --num_crops 3 --out rows.jsonl\n"
+    "  torchrun --nproc-per-node 4 -m stretchysnake.cli evaluate --config run.yaml"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOrPlanRun(EvaluateRun):
+    """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
+
+    budget: str | None = None
+    """Instead of frames and sizes: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
+    rows: str | None = None
+    """Rows measured before, on other queries, which tell the accuracy of every cell."""
+
+
+def run(argv: list[str]) -> int:
+    from stretchysnake.eval.features.bad_videos import incomplete
+
+    asked, _ = parsed("evaluate", EvaluateOrPlanRun, EXAMPLES, argv)
+    from stretchysnake.eval.sweeps.evaluate import evaluate
+    from stretchysnake.report.tables.grids import render_text
+
+    progress = Progress()
+    values = {field.name: getattr(asked, field.name) for field in fields(EvaluateRun)}
+    if asked.budget is not None:
+        given = (asked.frames, asked.sizes)
+        cell = within_budget(asked.weights, asked.budget, asked.rows, given, progress)
+        values |= {"frames": [cell[0]], "sizes": [cell[1]]}
+    elif asked.rows is not None:
+        raise ValueError(
+            f"rows ({asked.rows}) say which cell is best for a budget; give --budget too"
+        )
+    run = EvaluateRun(**values)
+    from stretchysnake.ranks import open_runtime, torchrun_ranks
+
+    with open_runtime(**torchrun_ranks(os.environ), longest_wait=run.rank_timeout) as runtime:
+        rows = evaluate(run, progress=progress if runtime.is_first else None, runtime=runtime)
+        progress.close()
+        if not runtime.is_first:
+            return 0
+        print(render_text(rows))
+        print(f"rows: {run.out}")
+        tell_passed_over([run.gallery, run.queries], classes=True)
+    return 1 if run.on_error == "report" and incomplete(rows) else 0
