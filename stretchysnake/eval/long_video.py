@@ -1,8 +1,8 @@
 """Features of a video of any length in constant memory: by windows that carry the scan's state, or exactly.
 
-    found = long_features("lecture.mp4", weights="weights.safetensors", frames_per_second=2)
-    found.feature                          # (C,), of the whole video
-    found.windows, found.seconds           # (n, C) and (begin, end) of each window
+    lecture = long_features("lecture.mp4", weights="weights.safetensors", frames_per_second=2)
+    lecture.feature                        # (C,), of the whole video
+    lecture.windows, lecture.seconds       # (n, C) and (begin, end) of each window
 
 What the two forms compute is said in models/long_sequence.py; docs/long_videos.md compares them.
 """
@@ -187,12 +187,12 @@ def features_of_long_video(
         scale = replace(scale, num_frames=num_frames)
         none = torch.empty(0, len(feature))
         return LongFeatures(_on_cpu(feature), none, [], num_frames, scale, repeated)
-    found = []
+    per_window = []
     for feature in window_features(model, parts(), scale.patch_size, grid="floor"):
-        found.append(_on_cpu(feature[0]))
+        per_window.append(_on_cpu(feature[0]))
         if progress:
-            progress(f"window {len(found)} of {len(spans)}")
-    windows = torch.stack(found)
+            progress(f"window {len(per_window)} of {len(spans)}")
+    windows = torch.stack(per_window)
     feature = torch.cat([part.mean(0) for part in windows.tensor_split(sampling.stretches)])
     scale = replace(scale, num_frames=max(stop - start for start, stop in spans))
     return LongFeatures(feature, windows, plan.seconds, num_frames, scale, repeated)
@@ -247,7 +247,7 @@ def embed_long(
     """`embed` of long videos, one after another: one feature per file, bad files listed and never replaced."""
     videos = find_videos([paths] if isinstance(paths, (str, os.PathLike)) else paths)
     model, scale = _subject_and_scale(weights, sampling.window, size)
-    kept, features, failures, repeated = [], [], [], []
+    read, features, failures, repeated = [], [], [], []
     for number, path in enumerate(videos, 1):
 
         def say(text: str, number: int = number) -> None:
@@ -255,15 +255,15 @@ def embed_long(
                 progress(f"video {number}/{len(videos)}: {text}")
 
         try:
-            found = features_of_long_video(
+            result = features_of_long_video(
                 model, scale, path, sampling, timeout_seconds=timeout_seconds, progress=say
             )
         except DecodeError as error:
             failures.append((str(path), str(error)))
             continue
-        features.append(found.feature)
-        kept.append(str(path))
-        if found.repeated:
+        features.append(result.feature)
+        read.append(str(path))
+        if result.repeated:
             repeated.append(str(path))
     stacked = (
         torch.stack(features)
@@ -271,7 +271,7 @@ def embed_long(
         else torch.empty(0, sampling.stretches * model.config.embed_dim)
     )
     digest = sha256_of(Path(weights))
-    return LongEmbeddings(stacked, kept, scale, failures, repeated, digest, sampling=str(sampling))
+    return LongEmbeddings(stacked, read, scale, failures, repeated, digest, sampling=str(sampling))
 
 
 def window_spans(

@@ -30,11 +30,11 @@ class Suites:
         if suite not in self.clips:
             return False
         gallery, queries = self.clips[suite]
-        asked = len(queries.records) + len(queries.failures)
+        expected = len(queries.records) + len(queries.failures)
         # leave-one-out inside the gallery asks the gallery's own videos
         if row.metric == "gallery_top1":
-            asked = len(gallery.records) + len(gallery.failures)
-        return (row.num_gallery, row.num_expected) == (len(gallery.records), asked)
+            expected = len(gallery.records) + len(gallery.failures)
+        return (row.num_gallery, row.num_expected) == (len(gallery.records), expected)
 
 
 def open_suites(

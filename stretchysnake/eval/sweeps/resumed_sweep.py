@@ -32,24 +32,26 @@ def resumed_sweep(
     returns the rows.
     """
     cells, runtime = list(dict.fromkeys(cells)), options.get("runtime", SINGLE)
-    asked = {
+    protocol_at = {
         (protocol_name(protocol, patch_from), metric, *cell): protocol
         for cell in cells
         for protocol in protocols
         for metric in protocol.metrics
     }
-    known = read_rows(path) if runtime.is_first and Path(path).exists() else []
-    known = [row for row in known if row.run_id == subject.run_id and row.dataset == dataset]
-    known = [row for row in known if _place(row) in asked and _is_of(row, subject, asked)]
-    known = {_place(row): row for row in known if belongs(row)}
-    rows = {place: row for place, row in known.items() if row.status != "oom"}
+    stored = read_rows(path) if runtime.is_first and Path(path).exists() else []
+    stored = [row for row in stored if row.run_id == subject.run_id and row.dataset == dataset]
+    stored = [
+        row for row in stored if _place(row) in protocol_at and _is_of(row, subject, protocol_at)
+    ]
+    stored = {_place(row): row for row in stored if belongs(row)}
+    rows = {place: row for place, row in stored.items() if row.status != "oom"}
     for cell in cells:
-        wanted = [place for place in asked if place[2:] == cell and place not in rows]
+        wanted = [place for place in protocol_at if place[2:] == cell and place not in rows]
         # rank 0 alone has read the file, and says what is missing
         wanted = map(tuple, json.loads(runtime.from_first(json.dumps(wanted))))
         missing: dict[Protocol, list[str]] = {}
         for place in wanted:
-            missing.setdefault(asked[place], []).append(place[1])
+            missing.setdefault(protocol_at[place], []).append(place[1])
         if not missing:
             continue
         measured = sweep(
@@ -62,15 +64,15 @@ def resumed_sweep(
             **options,
         )
         for row in map(finish, measured):
-            earlier = known.get(_place(row))
+            earlier = stored.get(_place(row))
             if row.status != "oom" or earlier is None or earlier.status != "oom":
                 append_rows(path, [row])
             rows[_place(row)] = row
-    return [rows[place] for place in asked] if runtime.is_first else []
+    return [rows[place] for place in protocol_at] if runtime.is_first else []
 
 
-def _is_of(row: Row, subject: Subject, asked: dict) -> bool:
-    weights = subject.row_weights(asked[_place(row)])
+def _is_of(row: Row, subject: Subject, protocol_at: dict) -> bool:
+    weights = subject.row_weights(protocol_at[_place(row)])
     return row.model == subject.row_model and row.weights in ("", weights)
 
 

@@ -85,7 +85,7 @@ def sweep(
     for num_frames, size in cells:
         scale = eval_scale(subject.variant, num_frames=num_frames, size=size, patch_from=patch_from)
         config = subject.model.config
-        known = {
+        fields = {
             "run_id": subject.run_id,
             "dataset": dataset,
             "model": subject.row_model,
@@ -109,13 +109,13 @@ def sweep(
         needed = estimate_memory(config, scale, batch_size=batch)
         notes: list[str] = []
         options = {"batch_size": batch, "progress": progress, "runtime": runtime}
-        stored = found = None
+        gallery_features = query_features = None
         try:
             if needed > limit:
                 raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
             if any(protocol.kind not in HEADS for protocol in protocols):
                 options |= {"weights": subject.weights, "folder": feature_cache, "notes": notes}
-                found, stored = (
+                query_features, gallery_features = (
                     cached_features(subject.model, clips, scale, **options)
                     for clips in (queries, gallery)
                 )
@@ -137,7 +137,7 @@ def sweep(
             }
             if not runtime.is_first:
                 continue
-            known |= {
+            fields |= {
                 "milliseconds": measure_milliseconds(subject.model, scale),
                 "peak_mib": measure_peak_bytes(subject.model, scale) / 2**20,
             }
@@ -150,7 +150,7 @@ def sweep(
                 for metric in protocol.metrics:
                     place = {**_seen(protocol, patch_from, queries), "metric": metric}
                     place["weights"] = subject.row_weights(protocol)
-                    yield Row(**known, **place, **_absent(queries, str(error)))
+                    yield Row(**fields, **place, **_absent(queries, str(error)))
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
@@ -160,15 +160,19 @@ def sweep(
                 views = "; ".join(filter(None, [views, told]))
                 measured = [("top1", answers[protocol].right, views)]
             else:
-                measured = protocol.measure(stored, found)
+                measured = protocol.measure(gallery_features, query_features)
             for metric, values, note in measured:
-                asked = stored if metric == "gallery_top1" else answers.get(protocol, found)
+                scored = (
+                    gallery_features
+                    if metric == "gallery_top1"
+                    else answers.get(protocol, query_features)
+                )
                 yield Row(
-                    **known,
+                    **fields,
                     **_seen(protocol, patch_from, queries),
                     metric=metric,
                     weights=subject.row_weights(protocol),
-                    **measured_fields(values, asked),
+                    **measured_fields(values, scored),
                     note="; ".join(filter(None, [*notes, note])),
                     created=_now(),
                 )
@@ -184,9 +188,9 @@ def head_wanted(
     """`head_labels` of the queries that can be read, where a protocol tests the head; (None, "") else."""
     if not any(protocol.kind in HEADS for protocol in protocols):
         return None, ""
-    known = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
+    records = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
     outputs = getattr(subject.model.head, "out_features", 0)
-    return head_labels(subject.classes, outputs, known, queries.records)
+    return head_labels(subject.classes, outputs, records, queries.records)
 
 
 def protocol_name(protocol: Protocol, patch_from: str | None) -> str:

@@ -21,9 +21,9 @@ from stretchysnake.results import Row
 
 def pareto_front(cells: Iterable[Cell]) -> list[Cell]:
     """Cells that no cheaper or equally dear cell beats or equals, by rising GFLOPs; cells without both are left out."""
-    known = [c for c in cells if c.value is not None and c.gflops]
+    measured = [c for c in cells if c.value is not None and c.gflops]
     front: list[Cell] = []
-    for cell in sorted(known, key=lambda c: (c.gflops, -c.value)):
+    for cell in sorted(measured, key=lambda c: (c.gflops, -c.value)):
         if not front or cell.value > front[-1].value:
             front.append(cell)
     return front
@@ -41,7 +41,7 @@ def accuracy_over_cost(
     overall = pareto_front(grid.values())
     if not overall:
         return None
-    found = headlines(rows, dataset=dataset, metric=metric).cost
+    cost = headlines(rows, dataset=dataset, metric=metric).cost
 
     def draw(plt):
         figure, axis = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
@@ -68,14 +68,14 @@ def accuracy_over_cost(
             markeredgewidth=1.2,
         )
         named = []
-        if found is not None:
+        if cost is not None:
             axis.axhline(
-                100 * found.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
+                100 * cost.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
             )
-            named.append(_name_cell(axis, found.native, "*", 17, "its own scale"))
-            if found.cheapest is not None:
+            named.append(_name_cell(axis, cost.native, "*", 17, "its own scale"))
+            if cost.cheapest is not None:
                 words = "cheapest as accurate"
-                named.append(_name_cell(axis, found.cheapest, "D", 9, words))
+                named.append(_name_cell(axis, cost.cheapest, "D", 9, words))
         if named:
             axis.legend(handles=named, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         axis.set_xscale("log")
@@ -90,7 +90,7 @@ def accuracy_over_cost(
         legend(figure, plt, models, chance=chance, one_each=True)
         return figure
 
-    marks = " The dashed line is as accurate as vanilla at its own training scale." if found else ""
+    marks = " The dashed line is as accurate as vanilla at its own training scale." if cost else ""
     return Picture(
         name=f"cost-{dataset}",
         dataset=dataset,

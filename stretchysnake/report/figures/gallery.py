@@ -38,7 +38,7 @@ def pictures_of(rows: Sequence[Row], context: ReportContext) -> dict[str, list[P
     top1 = first_protocol_rows(rows)
     chance = {suite.dataset: suite.chance for suite in context.suites}
     datasets = ordered_datasets(top1)
-    found = {
+    pictures = {
         "heat": [figures.heat_maps(top1, dataset=name) for name in datasets],
         "size": [accuracy_over_size(top1, dataset=d, chance=chance.get(d)) for d in datasets],
         "cost": [accuracy_over_cost(top1, dataset=d, chance=chance.get(d)) for d in datasets],
@@ -46,7 +46,7 @@ def pictures_of(rows: Sequence[Row], context: ReportContext) -> dict[str, list[P
         "protocols": [protocol_bars(main_rows(rows))],
         "loss": [loss(context.training)],
     }
-    drawn = {kind: [p for p in made if p is not None] for kind, made in found.items()}
+    drawn = {kind: [p for p in made if p is not None] for kind, made in pictures.items()}
     return _named_apart(drawn)
 
 

@@ -164,8 +164,8 @@ def legend(
     """Below the figure: the models, then num_frames, then chance. one_each: a model has its own marker and dash."""
     handles = []
     for model in models:
-        own = {"linestyle": dash_of(model), "marker": marker_of(model), "lw": 2, "ms": 7}
-        look = own if one_each else {"lw": 3.5}
+        line_style = {"linestyle": dash_of(model), "marker": marker_of(model), "lw": 2, "ms": 7}
+        look = line_style if one_each else {"lw": 3.5}
         handles.append(plt.Line2D([], [], color=colour_of(model), label=label(model), **look))
     ink = plt.rcParams["text.color"]
     for index, t in enumerate(frames):

@@ -34,7 +34,7 @@ def write_tables(
     context = context or ReportContext()
     folder = Path(folder)
     top1 = first_protocol_rows(rows)
-    found = headlines(top1)  # ValueError without rows, before anything is written
+    headline = headlines(top1)  # ValueError without rows, before anything is written
     made = [p for kind in pictures_of(rows, context).values() for p in kind]
     source = provenance(rows, context)
     texts: list[tuple[str, str, str]] = []  # file name, Markdown, CSV
@@ -54,8 +54,8 @@ def write_tables(
         paths += [folder / f"{name}.md", folder / f"{name}.csv"]
         write_whole(paths[-2], f"{markdown}\n{source}")
         write_whole(paths[-1], comma)
-    lines = [f"# {context.title}", "", claim(found), ""]
-    lines += [f"- **{t.value}** {t.label}: {t.detail}" for t in tiles(found)]
+    lines = [f"# {context.title}", "", claim(headline), ""]
+    lines += [f"- **{t.value}** {t.label}: {t.detail}" for t in tiles(headline)]
     lines += ["", source]
     for picture in made:
         lines += [f"![{picture.alt}]({picture.file_name}.png)", "", picture.caption, ""]
@@ -85,8 +85,8 @@ def provenance(rows: Sequence[Row], context: ReportContext) -> str:
         ("Commit of the rows", {row.commit for row in rows}),
         ("Measured on", {row.device for row in rows}),
     ):
-        if known := sorted(values - {""}):
-            parts.append(f"{name}: {', '.join(known)}.")
+        if listed := sorted(values - {""}):
+            parts.append(f"{name}: {', '.join(listed)}.")
     text = " ".join(parts) + "\n"
     if context.commands:
         text += "\nCommands:\n\n" + "".join(f"    {command}\n" for command in context.commands)

@@ -74,8 +74,8 @@ def write_overview_png(
 def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     """The report as HTML text. Every text of rows and context is escaped."""
     top1 = first_protocol_rows(rows)
-    found = headlines(top1)
-    main = found.dataset
+    headline = headlines(top1)
+    main = headline.dataset
     infos = {suite.dataset: suite for suite in context.suites}
     order = ordered_datasets(top1)
     filters = {"percent": percent, "points": points, "label": label, "stacked": _stacked}
@@ -86,8 +86,8 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         "page.html.j2",
         filters,
         context=context,
-        claim=claim(found),
-        tiles=tiles(found),
+        claim=claim(headline),
+        tiles=tiles(headline),
         main=main,
         native=[n for n in native if any(_is_home(row, n) for row in top1)],
         drawn=drawn,

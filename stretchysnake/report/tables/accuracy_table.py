@@ -150,8 +150,8 @@ def _delta(cell: Cell, other: Cell | None) -> float | None:
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return statistics.fmean(known) if known else None
+    present = [number for number in numbers if number is not None]
+    return statistics.fmean(present) if present else None
 
 
 def _printed(cell: Cell, grid: dict) -> TableCell:

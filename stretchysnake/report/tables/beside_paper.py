@@ -56,9 +56,9 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
         raise ValueError(
             f"dataset ({dataset!r}) is neither measured nor in the paper's Table {table}: {present}."
         )
-    own = {place[1] for place in ours if table == "1" or place[0] != "static_tokens"}
+    our_frames = {place[1] for place in ours if table == "1" or place[0] != "static_tokens"}
     # static tokens alone at some T is Table 1's business
-    frames = sorted({place[1] for place in theirs} | own)
+    frames = sorted({place[1] for place in theirs} | our_frames)
     sizes = sorted({place[2] for place in [*theirs, *ours]})
     counted = {(c.num_queries, c.num_expected) for c in ours.values() if c.value is not None}
     lines = []
@@ -88,7 +88,7 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
 
 def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
     """Table 1 of the paper's own data sets; A2 and A3 of every data set with rows of their kind."""
-    found = []
+    tables = []
     for dataset in datasets_of(rows):
         for table in MODELS:
             in_paper = any(n.dataset == dataset for n in paper_numbers(table))
@@ -101,8 +101,8 @@ def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
                 "A3": len(lengths) > 1 or (in_paper and bool(lengths - {NATIVE_FRAMES})),
             }
             if wanted[table]:
-                found.append(beside_paper(rows, table, dataset=dataset))
-    return found
+                tables.append(beside_paper(rows, table, dataset=dataset))
+    return tables
 
 
 def _measured(

@@ -139,17 +139,17 @@ def comparison_table(rows: Sequence[Row], table: str) -> PlainTable | None:
     lines = []
     for model in models_of(measured):
         for chosen_by, way in (("top1", "best on test"), ("gallery_top1", "chosen on gallery")):
-            found = {d: best_cell(rows, model, dataset=d, chosen_by=chosen_by) for d in datasets}
-            values = [found[d].value if found[d] else None for d in datasets]
+            best = {d: best_cell(rows, model, dataset=d, chosen_by=chosen_by) for d in datasets}
+            values = [best[d].value if best[d] else None for d in datasets]
             paper = {d: _theirs(d).get(model) for d in datasets}
             why = [
                 "no gallery_top1" if select(measured, dataset=d, model=model) else "not measured"
                 for d in datasets
             ]
-            cells = [_printed(found[d], reason)[0] for d, reason in zip(datasets, why, strict=True)]
+            cells = [_printed(best[d], reason)[0] for d, reason in zip(datasets, why, strict=True)]
             lines.append((label(model), f"ours, {way}", *cells, _average(values)))
             if any(value is not None for value in paper.values()):
-                apart = [_apart(found[d], paper[d]) for d in datasets]
+                apart = [_apart(best[d], paper[d]) for d in datasets]
                 lines.append((label(model), f"{way} − paper", *apart, ""))
     for model in dict.fromkeys(n.model for n in numbers):
         cells = {n.dataset: n.value for n in numbers if n.model == model}
@@ -179,19 +179,19 @@ def _average(values: Sequence[float | None]) -> str:
     return percent(statistics.fmean(values))
 
 
-def _apart(found: BestCell | None, paper: float | None) -> str:
+def _apart(best: BestCell | None, paper: float | None) -> str:
     if paper is None:
         return "– (not in the paper)"
-    return "– (no number of ours)" if found is None else points(found.value - paper / 100)
+    return "– (no number of ours)" if best is None else points(best.value - paper / 100)
 
 
-def _counted(found: BestCell | None) -> str:
-    return f"{found.num_queries} of {found.num_expected}" if found else "–"
+def _counted(best: BestCell | None) -> str:
+    return f"{best.num_queries} of {best.num_expected}" if best else "–"
 
 
-def _printed(found: BestCell | None, reason: str) -> tuple[str, str]:
-    if found is None:
+def _printed(best: BestCell | None, reason: str) -> tuple[str, str]:
+    if best is None:
         return f"– ({reason})", "–"
-    low, high = (percent(min(1.0, max(0.0, end))) for end in found.interval)
-    cells = ", ".join(f"{t} × {s} px" for t, s in dict.fromkeys(found.cells))
-    return f"{percent(found.value)} [{low}, {high}]", cells
+    low, high = (percent(min(1.0, max(0.0, end))) for end in best.interval)
+    cells = ", ".join(f"{t} × {s} px" for t, s in dict.fromkeys(best.cells))
+    return f"{percent(best.value)} [{low}, {high}]", cells

@@ -108,13 +108,15 @@ def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
     Two seeds or more: over seeds and queries, cut to [0, 1]. One seed: the row's own interval, else
     Wilson's over its queries where the metric is a share of queries.
     """
-    known = [row for row in rows if row.value is not None]
-    if len(known) > 1:
-        both = mean_interval([row.value for row in known], query_error([[row] for row in known]))
+    measured = [row for row in rows if row.value is not None]
+    if len(measured) > 1:
+        both = mean_interval(
+            [row.value for row in measured], query_error([[row] for row in measured])
+        )
         return max(0.0, both.low), min(1.0, both.high)
-    if not known:
+    if not measured:
         return None
-    (row,) = known
+    (row,) = measured
     if row.low is not None and row.high is not None:
         return row.low, row.high
     if row.metric != "map" and row.num_queries:
@@ -143,8 +145,8 @@ def vanilla_trained_at(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _mean(numbers) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return statistics.fmean(known) if known else None
+    present = [number for number in numbers if number is not None]
+    return statistics.fmean(present) if present else None
 
 
 def models_of(rows: Sequence[Row]) -> list[str]:

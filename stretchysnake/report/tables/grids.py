@@ -100,9 +100,9 @@ def to_csv(table: AccuracyTable) -> str:
     writer.writerow(names)
     for row in table.rows:
         for printed in row.cells if not row.is_difference else ():
-            found = {"dataset": table.dataset, "metric": table.metric}
-            found |= {name: getattr(printed.cell, name) for name in names[2:]}
-            writer.writerow("" if found[name] is None else found[name] for name in names)
+            values = {"dataset": table.dataset, "metric": table.metric}
+            values |= {name: getattr(printed.cell, name) for name in names[2:]}
+            writer.writerow("" if values[name] is None else values[name] for name in names)
     return out.getvalue()
 
 
@@ -112,9 +112,9 @@ def render_text(rows: Sequence[Row]) -> str:
     everything, rows = rows, main_rows(rows)
     main = select(rows, protocol="retrieval", metric="top1")
     if main:
-        found = headlines(main)
-        parts += [claim(found), ""]
-        parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
+        headline = headlines(main)
+        parts += [claim(headline), ""]
+        parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(headline)]
     if grid := claims_grid(everything):
         parts += ["", grid.to_text().rstrip()]
     for protocol, metric, dataset in measured_tables(rows):
@@ -167,7 +167,7 @@ def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
     cells = {(row.dataset, row.num_frames, row.size) for row in retrieval}
     counts = Counter(dataset for dataset, *_ in cells)
     several = [d for d in datasets_of(retrieval) if counts[d] > 1]  # of one cell none is best
-    found = [
+    tables = [
         *(best_cell_table(retrieval, dataset=dataset) for dataset in several),
         comparison_table(main, "2"),
         comparison_table(main, "A1"),
@@ -175,4 +175,4 @@ def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
         *(paired_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
         *tables_beside_paper(rows),
     ]
-    return [table for table in found if table is not None]
+    return [table for table in tables if table is not None]

@@ -234,11 +234,11 @@ def disagreements(tolerance: float = 0.051) -> list[Disagreement]:
     0.051 is half of the last printed digit. Table 1: mean difference over the cells that both models
     have. Table 2: mean of six. A1 and A2: difference to VideoMamba and to the better of the two others.
     """
-    found = []
+    apart = []
 
     def check(table: str, row: str, printed: float, recomputed: float) -> None:
         if abs(printed - recomputed) > tolerance:
-            found.append(Disagreement(table, row, printed, round(recomputed, 2)))
+            apart.append(Disagreement(table, row, printed, round(recomputed, 2)))
 
     for dataset, lines in _TABLE_1.items():
         for num_frames, (vanilla, static, printed) in lines.items():
@@ -255,7 +255,7 @@ def disagreements(tolerance: float = 0.051) -> list[Disagreement]:
         for size, *cells in zip(SIZES, *map(_cells, lines.values()), strict=True):
             flexivit, flex_all, mine, printed = cells
             check("A2", f"{dataset}, {size} px", printed, mine - max(flexivit, flex_all))
-    return found
+    return apart
 
 
 def contradictions() -> list[tuple[PaperNumber, PaperNumber]]:

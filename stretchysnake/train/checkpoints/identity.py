@@ -47,16 +47,16 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         return key, []
     try:
         written = json.loads((out / ("run.json" if finished else "started.json")).read_text())
-        found, settings = str(written["digest"]), dict(written["run"])
+        digest, settings = str(written["digest"]), dict(written["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"out ({out}) holds a damaged run ({error}); remove it or choose another"
         ) from None
-    if found == key:
+    if digest == key:
         return key, []
     before = TrainRun.from_dict({**settings, "out": str(out)})
     differing, notes = _differing(before, run), []
-    if found.split("-")[2:] != key.split("-")[2:]:
+    if digest.split("-")[2:] != key.split("-")[2:]:
         differing.append(f"weights: other bytes, {before.weights} there, {run.weights} here")
     then = read_stamp(out)
     if then is not None:
@@ -64,7 +64,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         if why := other_data(then, now, records, unfinished=not finished):
             differing.append(f"data: {why}")
         notes = told(then, now)
-    elif found.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
+    elif digest.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
         differing.append("data: other paths or labels")
     else:
         notes = [
@@ -72,7 +72,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
             "neither segments nor sizes of files could be compared"
         ]
     if not differing:
-        return found, notes
+        return digest, notes
     told_apart = "; ".join(differing)
     if finished:
         further = ""

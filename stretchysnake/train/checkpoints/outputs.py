@@ -48,12 +48,12 @@ def finished_run(out: Path, key: str) -> TrainResult | None:
     try:
         written = json.loads((out / "run.json").read_text())
         losses = [tuple(json.loads(line)) for line in (out / "loss.jsonl").read_text().splitlines()]
-        found, result = written["digest"], written["result"]
+        digest, result = written["digest"], written["result"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(
             f"out ({out}) holds a damaged run ({error}); remove it or choose another"
         ) from None
-    assert found == key, "key_in has compared them"
+    assert digest == key, "key_in has compared them"
     if not (out / "weights.safetensors").is_file():
         return None
     return TrainResult(str(out / "weights.safetensors"), losses, **result)

@@ -121,8 +121,8 @@ def plain_model(state: TrainState) -> VideoMamba:
     with torch.random.fork_rng(devices=[]):
         copy = VideoMamba(model.config).to(first.device, first.dtype).train(model.training)
     copy.load_state_dict(whole_weights(model.state_dict()))
-    for parameter, own in zip(copy.parameters(), model.parameters(), strict=True):
-        parameter.grad = None if own.grad is None else whole(own.grad)
+    for parameter, original in zip(copy.parameters(), model.parameters(), strict=True):
+        parameter.grad = None if original.grad is None else whole(original.grad)
     return copy
 
 

@@ -42,15 +42,15 @@ class BadFileWatch:
 
     def __call__(self, batch: Batch, outcome: StepOutcome) -> None:
         """All ranks call it after the same step; where a file is new, they tell each other."""
-        asked = len(batch.labels) if batch.asked is None else batch.asked
+        clips = len(batch.labels) if batch.asked is None else batch.asked
         bad = outcome.replaced + outcome.left_out
         self.state.replaced += outcome.replaced
         self.state.left_out += outcome.left_out
-        self._recent.append((asked, bad))
-        self._asked, self._bad = self._asked + asked, self._bad + bad
+        self._recent.append((clips, bad))
+        self._asked, self._bad = self._asked + clips, self._bad + bad
         while len(self._recent) > 1 and self._asked - self._recent[0][0] >= WINDOW:
-            old_asked, old_bad = self._recent.popleft()
-            self._asked, self._bad = self._asked - old_asked, self._bad - old_bad
+            old_clips, old_bad = self._recent.popleft()
+            self._asked, self._bad = self._asked - old_clips, self._bad - old_bad
         if outcome.news:
             self._tell(batch)
 
@@ -83,9 +83,9 @@ class BadFileWatch:
             places |= taken
         for file in sorted(dict.fromkeys(news), key=lambda file: file.index):
             if file.outlook == "back":
-                known = self.state.bad_files.pop(file.index, None)
+                listed = self.state.bad_files.pop(file.index, None)
             else:
-                known, self.state.bad_files[file.index] = None, file
+                listed, self.state.bad_files[file.index] = None, file
             if not self.runtime.is_first:
                 continue
             taken = places.get(file.path)
@@ -102,7 +102,7 @@ class BadFileWatch:
                     text += f"left out of step {batch.step}"
                 else:  # not drawn yet
                     text += "another of its class takes its place when it is drawn"
-            if file.outlook != "back" or known:
+            if file.outlook != "back" or listed:
                 print(shown(text), file=sys.stderr, flush=True)
             if self.log:
                 self.log(
