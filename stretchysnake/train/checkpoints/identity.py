@@ -16,11 +16,9 @@ from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, sha256_of
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
+from stretchysnake.train.checkpoints.outputs import PLACES
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, TrainRun
 from stretchysnake.train.runtime import Runtime
-
-PLACES = ("data", "weights", "cache", "out")
-"""Fields that are paths: what they hold counts, not where it lies."""
 
 
 def run_key(run: TrainRun, records: Sequence[VideoRecord]) -> str:
@@ -101,58 +99,6 @@ def refuse_unequal_records(sources, runtime: Runtime) -> None:
             "ranks do not read the same videos: some files are readable on one machine and not on another, or "
             "of other sizes; compare the skipped files above"
         )
-
-
-def placed(run: TrainRun) -> dict:
-    """The run's values with absolute paths, so that it can be resumed from any folder."""
-    return {
-        name: os.path.abspath(value) if name in PLACES and value is not None else value
-        for name, value in asdict(run).items()
-    }
-
-
-def started_run(
-    out: Path, *, data: str | None = None, weights: str | None = None, cache: str | None = None
-) -> TrainRun:
-    """The run that was started in `out`, as it was; ValueError where there is none.
-
-    data, weights and cache say where these lie today, where they were moved. Relative paths, of earlier versions,
-    start at the folder the run was started in, where the place of `out` shows it.
-    """
-    try:
-        values = dict(json.loads((out / "started.json").read_text())["run"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(
-            f"resume ({out}) must be the folder of a started training: started.json is not in it"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"resume ({out}): started.json is damaged ({error})") from None
-    began = _started_in(values.get("out"), out)
-    for name, given in (("data", data), ("weights", weights), ("cache", cache)):
-        if given is not None:
-            values[name] = given
-        elif isinstance(values.get(name), str) and (began / values[name]).exists():
-            values[name] = str(began / values[name])  # an absolute one stays
-    # The folder may have been moved since.
-    run = TrainRun.from_dict({**values, "out": str(out)})
-    for name in ("data", "weights"):
-        path = getattr(run, name)
-        if path is not None and not os.path.exists(path):
-            raise ValueError(
-                f"resume ({out}): its {name} ({path}) are not there; say where they are: "
-                f"stretchysnake train --resume {out} --{name} PATH"
-            )
-    return run
-
-
-def _started_in(written: object, out: Path) -> Path:
-    """The folder in which a relative `out` means this very folder; the current one where none does."""
-    whole = Path(os.path.abspath(out))
-    if isinstance(written, str):
-        parts = Path(os.path.normpath(written)).parts
-        if not os.path.isabs(written) and whole.parts[-len(parts) :] == parts:
-            return whole.parents[len(parts) - 1]
-    return Path()
 
 
 def _differing(before: TrainRun, run: TrainRun) -> list[str]:
