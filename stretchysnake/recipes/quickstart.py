@@ -64,9 +64,8 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
     from stretchysnake.data import motion_digits
-    from stretchysnake.eval.features.subject import class_names, read_subject
+    from stretchysnake.eval.sweeps.model_under_test import model_under_test
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
-    from stretchysnake.eval.sweeps.sweep import Subject
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.headlines import headlines, tiles
     from stretchysnake.results import environment
@@ -92,21 +91,12 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
             watch.lap(f"train {method}")
 
     rows, env = [], environment()
-    for (_, seed), (_, result) in trained.items():
-        model, variant, metadata = read_subject(result.weights)
-        subject = Subject(
-            model=model,
-            variant=variant,
-            seed=seed,
-            run_id=metadata["digest"],
-            classes=class_names(model, metadata),
-            commit=env.get("commit", ""),
-            device=env.get("cpu", ""),
-        )
+    for _, result in trained.values():
+        tested = model_under_test(result.weights)
         for suite, clips in suites.clips.items():
             rows += resumed_sweep(
                 out / "rows.jsonl",
-                subject,
+                tested,
                 PREFIX + suite,
                 lambda clips=clips: clips,
                 [(t, s) for t in run.frames for s in run.sizes],

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, fields
 
 from stretchysnake.command_line import Progress, parsed, tell_passed_over
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.verbs.plan import within_budget
 
 EXAMPLES = (

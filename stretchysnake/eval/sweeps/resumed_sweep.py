@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from stretchysnake.eval.protocols.protocol import Protocol
-from stretchysnake.eval.sweeps.sweep import Subject, protocol_name, sweep
+from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
+from stretchysnake.eval.sweeps.sweep import protocol_name, sweep
 from stretchysnake.results import Row, append_rows, read_rows
 from stretchysnake.train.runtime import SINGLE
 
 
 def resumed_sweep(
     path: str | Path,
-    subject: Subject,
+    tested: ModelUnderTest,
     dataset: str,
     clips: Callable[[], tuple],
     cells: Iterable[tuple[int, int]],
@@ -26,7 +27,7 @@ def resumed_sweep(
     """The rows of every cell, protocol and metric, in that order: found in the file `path`, or measured and added.
 
     clips() gives (gallery, queries), and is called when something has to be measured. A row in the file counts
-    when it has the subject's run_id, name and weights (rows of earlier versions have none), this data set, and
+    when it has the model's run_id, name and weights (rows of earlier versions have none), this data set, and
     `belongs`; one that did not fit in memory is tried again, as there may be more of it now. A measured row is
     written as `finish` makes it. `options` are those of `sweep`. With several ranks, rank 0 reads, writes and
     returns the rows.
@@ -39,9 +40,9 @@ def resumed_sweep(
         for metric in protocol.metrics
     }
     stored = read_rows(path) if runtime.is_first and Path(path).exists() else []
-    stored = [row for row in stored if row.run_id == subject.run_id and row.dataset == dataset]
+    stored = [row for row in stored if row.run_id == tested.run_id and row.dataset == dataset]
     stored = [
-        row for row in stored if _place(row) in protocol_at and _is_of(row, subject, protocol_at)
+        row for row in stored if _place(row) in protocol_at and _is_of(row, tested, protocol_at)
     ]
     stored = {_place(row): row for row in stored if belongs(row)}
     rows = {place: row for place, row in stored.items() if row.status != "oom"}
@@ -55,7 +56,7 @@ def resumed_sweep(
         if not missing:
             continue
         measured = sweep(
-            subject,
+            tested,
             dataset,
             *clips(),
             [cell],
@@ -71,9 +72,9 @@ def resumed_sweep(
     return [rows[place] for place in protocol_at] if runtime.is_first else []
 
 
-def _is_of(row: Row, subject: Subject, protocol_at: dict) -> bool:
-    weights = subject.row_weights(protocol_at[_place(row)])
-    return row.model == subject.row_model and row.weights in ("", weights)
+def _is_of(row: Row, tested: ModelUnderTest, protocol_at: dict) -> bool:
+    weights = tested.row_weights(protocol_at[_place(row)])
+    return row.model == tested.row_model and row.weights in ("", weights)
 
 
 def _place(row: Row) -> tuple:

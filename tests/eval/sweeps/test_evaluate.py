@@ -11,7 +11,7 @@ from stretchysnake import read_records
 from stretchysnake.comparison import paired_test, unpack_correct
 from stretchysnake.data.records import write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate, read_lists
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.results import append_rows, read_rows
 
 

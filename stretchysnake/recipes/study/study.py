@@ -59,17 +59,15 @@ def _measured(run: StudyRun, suites: Suites, training: Training, weights: str, *
     retrieval = Protocol(metrics=("top1", "recall@5", "gallery_top1"))
     if not training.is_main:
         cells = [(training.num_frames, size) for size in run.sizes]
-        return _rows(
-            run, suites, _subject(training, weights), cells, [Protocol()], progress=progress
-        )
+        return _rows(run, suites, _model(training, weights), cells, [Protocol()], progress=progress)
     # No image of a digit is on both sides, so the group-safe number differs inside the gallery alone.
     safe = Protocol(metrics=("top1", "gallery_top1"), group_safe=True)
     protocols = [retrieval, safe, Protocol(kind="probe")]
-    subject = _subject(training, weights)
-    rows = _rows(run, suites, subject, run.cells, protocols, progress=progress)
+    tested = _model(training, weights)
+    rows = _rows(run, suites, tested, run.cells, protocols, progress=progress)
     if training.method in ABLATED:
         options = {"patch_from": STATIC_PATCHES, "progress": progress}
-        rows += _rows(run, suites, subject, run.cells, [Protocol()], **options)
+        rows += _rows(run, suites, tested, run.cells, [Protocol()], **options)
     return rows
 
 
@@ -93,33 +91,23 @@ def _transferred(
             cache=suites.cache,
         ):
             result = train(wanted, progress=progress)
-            subject = _subject(training, result.weights, suffix=f"-views{run.num_views}")
-            tested = [Protocol(kind=protocol, num_views=run.num_views)]
-            rows += _rows(run, suites, subject, run.cross, tested, names=[suite], progress=progress)
+            tested = _model(training, result.weights, suffix=f"-views{run.num_views}")
+            protocols = [Protocol(kind=protocol, num_views=run.num_views)]
+            rows += _rows(
+                run, suites, tested, run.cross, protocols, names=[suite], progress=progress
+            )
     return rows
 
 
-def _subject(training: Training, weights: str, *, suffix: str = ""):
+def _model(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
-    from stretchysnake.eval.features.subject import class_names, read_subject
-    from stretchysnake.eval.sweeps.sweep import Subject
-    from stretchysnake.results import environment
+    from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
-    model, _, metadata = read_subject(weights)
-    env = environment()
-    return Subject(
-        model=model,
-        variant=training.run.bound_variant,
-        seed=training.seed,
-        run_id=metadata["digest"] + suffix,
-        classes=class_names(model, metadata),
-        commit=env.get("commit", ""),
-        device=env.get("cpu", ""),
-    )
+    return model_under_test(weights, variant=training.run.bound_variant, suffix=suffix)
 
 
 def _rows(
-    run: StudyRun, suites: Suites, subject, cells, protocols, *, names=None, **options
+    run: StudyRun, suites: Suites, tested, cells, protocols, *, names=None, **options
 ) -> list:
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 
@@ -129,7 +117,7 @@ def _rows(
             continue
         rows += resumed_sweep(
             Path(run.out) / "rows.jsonl",
-            subject,
+            tested,
             PREFIX + suite,
             lambda clips=clips: clips,
             cells,
