@@ -3,14 +3,14 @@
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from stretchysnake.shown import shown
 
 
 def parsed(
     verb: str,
-    run_class: type,
+    run_class: type | tuple[type, ...],
     examples: str,
     argv: list[str],
     *,
@@ -20,7 +20,8 @@ def parsed(
 ):
     """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`.
 
-    `short` names options by a letter: {"-o": "--out"}.
+    Of several classes the fields of all are options, and the run is a tuple of one value each; the first has the words
+    of --help. `short` names options by a letter: {"-o": "--out"}.
     """
     try:
         from argparse import RawDescriptionHelpFormatter
@@ -31,19 +32,22 @@ def parsed(
             "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
         ) from None
 
+    classes = run_class if isinstance(run_class, tuple) else (run_class,)
+
     class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         """Keeps the lines of the example."""
 
     parser = ArgumentParser(
         formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {examples}",
+        description=f"{(classes[0].__doc__ or '').strip()}\n\nexample:\n  {examples}",
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")
     if paths:
         parser.add_argument("paths", nargs="+", type=str, help="files or folders")
-    parser.add_class_arguments(run_class)
+    for one in classes:
+        parser.add_class_arguments(one)
     if defaults is not None:
         parser.set_defaults(asdict(defaults))
     words = [(short or {}).get(word, word) for word in argv]
@@ -51,7 +55,9 @@ def parsed(
     values.pop("config", None)
     given = values.pop("paths", [])
     values = {name: _at_home(value) for name, value in values.items()}
-    return run_class(**values), [_at_home(path) for path in given]
+    runs = tuple(one(**{f.name: values[f.name] for f in fields(one)}) for one in classes)
+    run = runs if isinstance(run_class, tuple) else runs[0]
+    return run, [_at_home(path) for path in given]
 
 
 def tell_passed_over(sources: list[str], *, classes: bool = False, file=None) -> None:
