@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from stretchysnake.report.figures.svg import inline_svg
+from stretchysnake.report.file_names import file_name
 from stretchysnake.report.tables.cells import label
 
 # Six colours found by search: any two stay apart (CIE Lab distance >= 18) for normal sight, protanopia,
@@ -91,7 +91,7 @@ class Picture:
     @property
     def file_name(self) -> str:
         """`name` with everything but letters, digits, dots and _ made a dash."""
-        return re.sub(r"[^A-Za-z0-9._]+", "-", self.name).strip("-.") or "picture"
+        return file_name(self.name, otherwise="picture")
 
 
 def pyplot():

@@ -61,16 +61,18 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
     frames = sorted({place[1] for place in theirs} | our_frames)
     sizes = sorted({place[2] for place in [*theirs, *ours]})
     counted = {(c.num_queries, c.num_expected) for c in ours.values() if c.value is not None}
+    our_values = {place: cell.value for place, cell in ours.items()}
+    their_values = {place: n.value / 100 for place, n in theirs.items() if n.value is not None}
     lines = []
     for num_frames in frames:
         for model in MODELS[table]:
             places = [(model, num_frames, size) for size in sizes]
             name = (label(model), str(num_frames))
             mine = [_printed(ours.get(place), counted) for place in places]
-            lines.append((*name, "ours", *mine, _gain(ours, places, table)))
+            lines.append((*name, "ours", *mine, _gain(our_values, places, table)))
             if any(place in theirs for place in places):
                 cells = [_their(theirs.get(place)) for place in places]
-                lines.append((*name, "paper", *cells, _their_gain(theirs, places, table)))
+                lines.append((*name, "paper", *cells, _gain(their_values, places, table)))
                 apart = [_apart(ours.get(place), theirs.get(place)) for place in places]
                 lines.append((*name, "ours − paper", *apart, ""))
     heads = [_head(size, table, ours, theirs) for size in sizes]
@@ -158,17 +160,7 @@ def _apart(cell: Cell | None, number: PaperNumber | None) -> str:
     return points(cell.value - number.value / 100)
 
 
-def _gain(cells: dict[Place, Cell], places: list[Place], table: str) -> str:
-    values = {place: cell.value for place, cell in cells.items()}
-    return _mean_gain(values, places, table)
-
-
-def _their_gain(numbers: dict[Place, PaperNumber], places: list[Place], table: str) -> str:
-    values = {place: n.value / 100 for place, n in numbers.items() if n.value is not None}
-    return _mean_gain(values, places, table)
-
-
-def _mean_gain(values: dict, places: list[Place], table: str) -> str:
+def _gain(values: dict[Place, float | None], places: list[Place], table: str) -> str:
     """Mean over sizes of static tokens minus the best of the others, where all of them have a value."""
     if places[0][0] != "static_tokens":
         return ""

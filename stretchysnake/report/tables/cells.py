@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stretchysnake.comparison import query_error
@@ -94,8 +94,8 @@ def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bo
         status="ok" if values else rows[0].status,
         trained=any(row.trained for row in rows),
         patch_size=rows[0].patch_size,
-        gflops=_mean(row.gflops for row in rows),
-        milliseconds=_mean(row.milliseconds for row in rows),
+        gflops=mean_of(row.gflops for row in rows),
+        milliseconds=mean_of(row.milliseconds for row in rows),
         num_queries=min((row.num_queries for row in rows if row.value is not None), default=0),
         num_expected=max(row.num_expected for row in rows),
         note="; ".join(notes),
@@ -144,7 +144,8 @@ def vanilla_trained_at(rows: Sequence[Row]) -> dict[str, int]:
     return {row.run_id: row.num_frames for row in rows if row.native and row.model == "vanilla"}
 
 
-def _mean(numbers) -> float | None:
+def mean_of(numbers: Iterable[float | None]) -> float | None:
+    """The mean of the numbers that are there; None where there is none."""
     present = [number for number in numbers if number is not None]
     return statistics.fmean(present) if present else None
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 from stretchysnake.comparison import Difference, mean_difference
 from stretchysnake.intervals import holm
+from stretchysnake.report.tables.beside_paper import BORROWED
 from stretchysnake.report.tables.cells import datasets_of, label, main_rows, models_of
 from stretchysnake.results import Row, select
 
-PATCHED = "retrieval-static_tokens-patches"
-"""Protocol of Table A2's models, tested with the patches of static tokens."""
 VERDICTS = ("holds", "does not hold", "not settled", "not measured")
 
 
@@ -104,7 +103,7 @@ def claims(
                 baseline,
                 cells=cells,
             )
-    equal = [replace(row, protocol="retrieval") for row in select(top1, protocol=PATCHED)]
+    equal = [replace(row, protocol="retrieval") for row in select(top1, protocol=BORROWED)]
     for other in models_of(equal):
         pair = [*select(equal, model=other), *select(main, model=model)]
         add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other)

@@ -26,7 +26,7 @@ from stretchysnake.report.tables.cells import (
 from stretchysnake.report.tables.claims_tables import claims_grid
 from stretchysnake.report.tables.headlines import Headlines, claim, headlines, tiles
 from stretchysnake.report.tables.paired import paired_table
-from stretchysnake.report.tables.plain_table import PlainTable
+from stretchysnake.report.tables.plain_table import PlainTable, pipe_table
 from stretchysnake.results import Row, select
 
 __all__ = [
@@ -47,18 +47,17 @@ __all__ = [
 def to_markdown(table: AccuracyTable) -> str:
     """A pipe table: best of each cell in bold, `*` seen in training, `†` vanilla's native cell."""
     head = ["model", "T", *map(str, table.sizes), "Avg Δ", "Avg Δ away"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
     for row in table.rows:
         name = f"Δ {label(row.model)}" if row.is_difference else label(row.model)
         cells = [_marked(cell) for cell in row.cells]
         ends = [points(row.average_all), points(row.average_away)]
         if row.is_difference:
             ends = ["", ""]
-        lines.append([name.replace("|", "\\|"), str(row.num_frames), *cells, *ends])
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([name, str(row.num_frames), *cells, *ends])
     title = table.dataset.replace("|", "\\|")
     return (
-        f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{body}\n\n"
+        f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{pipe_table(head, lines)}\n\n"
         "Bold: best of its cell. Brackets: 95 % interval, over seeds (Student's t) where there are two or more, else "
         "over queries. `*` seen in training, `†` vanilla's native cell. "
         "Avg Δ: mean difference to vanilla in points; away: without the native cell.\n"
@@ -84,19 +83,9 @@ def to_csv(table: AccuracyTable) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [
-        "dataset",
-        "metric",
-        "model",
-        "num_frames",
-        "size",
-        "patch_size",
-        "value",
-        "spread",
-        "low",
-        "high",
-    ]
-    names += ["num_seeds", "status", "trained", "native", "gflops", "milliseconds"]
-    names += ["num_queries", "num_expected", "note"]
+        "dataset", "metric", "model", "num_frames", "size", "patch_size", "value", "spread", "low", "high", "num_seeds",
+        "status", "trained", "native", "gflops", "milliseconds", "num_queries", "num_expected", "note",
+    ]  # fmt: skip
     writer.writerow(names)
     for row in table.rows:
         for printed in row.cells if not row.is_difference else ():
