@@ -14,15 +14,15 @@ from stretchysnake.report.figures.picture import (
     marker_of,
     names_of,
 )
-from stretchysnake.report.tables.cells import Cell, cells_of, label, models_of
+from stretchysnake.report.tables.cells import CellMean, cells_of, label, models_of
 from stretchysnake.report.tables.headlines import headlines
 from stretchysnake.results import Row
 
 
-def pareto_front(cells: Iterable[Cell]) -> list[Cell]:
+def pareto_front(cells: Iterable[CellMean]) -> list[CellMean]:
     """Cells that no cheaper or equally dear cell beats or equals, by rising GFLOPs; cells without both are left out."""
     measured = [c for c in cells if c.value is not None and c.gflops]
-    front: list[Cell] = []
+    front: list[CellMean] = []
     for cell in sorted(measured, key=lambda c: (c.gflops, -c.value)):
         if not front or cell.value > front[-1].value:
             front.append(cell)
@@ -106,7 +106,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list, list]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _name_cell(axis, cell: Cell, marker: str, markersize: float, words: str):
+def _name_cell(axis, cell: CellMean, marker: str, markersize: float, words: str):
     """A mark on the cell, and its line for the legend: beside the mark a name would lie on other marks."""
     text = f"{label(cell.model)}, {words}: T={cell.num_frames}, {cell.size} px"
     at, look = (cell.gflops, 100 * cell.value), {"linestyle": "none", "color": NATIVE, "zorder": 5}

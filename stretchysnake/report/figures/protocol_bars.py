@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stretchysnake.report.figures.picture import Picture, colour_of, names_of
-from stretchysnake.report.tables.cells import Cell, cells_of, datasets_of, label, models_of, percent
+from stretchysnake.report.tables.cells import (
+    CellMean,
+    cells_of,
+    datasets_of,
+    label,
+    models_of,
+    percent,
+)
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results import Row, native_cells, select
 
@@ -19,7 +26,7 @@ PROTOCOLS = tuple(NAMES)
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 
 
-def protocol_cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], Cell]:
+def protocol_cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], CellMean]:
     """top1 by (protocol, data set, model) at vanilla's training scale; where a protocol was not measured there,
     at its scale nearest to it that most models share.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stretchysnake.report.tables.cells import (
-    Cell,
+    CellMean,
     cells_of,
     datasets_of,
     label,
@@ -19,7 +19,7 @@ from stretchysnake.results import Row, select
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableCell:
+class PrintedCell:
     """One cell as printed: `text` and, where there is no number, the reason in `note`."""
 
     text: str
@@ -31,7 +31,7 @@ class TableCell:
     """The most accurate model of this (num_frames, size), ties included."""
     trained: bool = False
     native: bool = False
-    cell: Cell | None = None
+    cell: CellMean | None = None
     """None in a row of differences."""
 
 
@@ -41,7 +41,7 @@ class TableRow:
 
     model: str
     num_frames: int
-    cells: tuple[TableCell, ...]
+    cells: tuple[PrintedCell, ...]
     is_difference: bool = False
     average_all: float | None = None
     """Mean difference to the baseline over the row's cells; None for the baseline itself."""
@@ -138,7 +138,7 @@ def _averages(grid, models, baseline):
 
 
 def _mean_deltas(
-    cells: Sequence[Cell], home: Sequence[Cell | None]
+    cells: Sequence[CellMean], home: Sequence[CellMean | None]
 ) -> tuple[float | None, float | None]:
     """(mean difference of the pairs, the same without the baseline's native cell)."""
     deltas = list(map(_delta, cells, home))
@@ -146,20 +146,20 @@ def _mean_deltas(
     return mean_of(deltas), mean_of(away)
 
 
-def _delta(cell: Cell, other: Cell | None) -> float | None:
+def _delta(cell: CellMean, other: CellMean | None) -> float | None:
     if other is None or cell.value is None or other.value is None:
         return None
     return cell.value - other.value
 
 
-def _printed(cell: Cell, grid: dict) -> TableCell:
+def _printed(cell: CellMean, grid: dict) -> PrintedCell:
     place = (cell.num_frames, cell.size)
     rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
     values = [other.value for other in rivals if other.value is not None]
     texts = {"oom": "OOM", "empty": "–", "absent": "–"}
     reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
     note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
-    return TableCell(
+    return PrintedCell(
         text=texts.get(cell.status, percent(cell.value)),
         spread="" if cell.spread is None else percent(cell.spread),
         interval="" if cell.low is None else f"{percent(cell.low)}–{percent(cell.high)}",
@@ -171,11 +171,11 @@ def _printed(cell: Cell, grid: dict) -> TableCell:
     )
 
 
-def _printed_delta(cell: Cell, other: Cell | None) -> TableCell:
+def _printed_delta(cell: CellMean, other: CellMean | None) -> PrintedCell:
     delta, note = _delta(cell, other), ""
     if delta is None:
         missing = other if other is None or other.value is None else cell
         why = {"oom": "out of memory", "empty": "no query could be read"}
         reason = why.get(missing.status if missing else "", "not measured")
         note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
-    return TableCell(text=points(delta), note=note, native=cell.native)
+    return PrintedCell(text=points(delta), note=note, native=cell.native)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from stretchysnake.report.tables.cells import (
-    Cell,
+    CellMean,
     cells_of,
     datasets_of,
     label,
@@ -109,12 +109,12 @@ def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
 
 def _measured(
     rows: Sequence[Row], table: str, dataset: str, *, in_paper: bool
-) -> dict[Place, Cell]:
+) -> dict[Place, CellMean]:
     """Our cells of this table; those never measured are left out."""
     rows = select(rows, dataset=dataset, metric="top1")
     home = vanilla_trained_at(rows)
     main = {row.run_id for row in main_rows(rows)}
-    cells: dict[Place, Cell] = {}
+    cells: dict[Place, CellMean] = {}
     for model in MODELS[table]:
         borrowed = table == "A2" and model != "static_tokens"
         chosen = select(rows, model=model, protocol=BORROWED if borrowed else "retrieval")
@@ -133,7 +133,7 @@ def _measured(
     return {place: cell for place, cell in cells.items() if cell.status != "absent"}
 
 
-def _printed(cell: Cell | None, counted: set) -> str:
+def _printed(cell: CellMean | None, counted: set) -> str:
     if cell is None:
         return "– (not measured)"
     if cell.value is None:
@@ -150,7 +150,7 @@ def _their(number: PaperNumber | None) -> str:
     return "OOM" if number.value is None else f"{number.value:.1f}"
 
 
-def _apart(cell: Cell | None, number: PaperNumber | None) -> str:
+def _apart(cell: CellMean | None, number: PaperNumber | None) -> str:
     if number is None:
         return "– (not in the paper)"
     if cell is None or cell.value is None:
@@ -181,7 +181,7 @@ def _head(size: int, table: str, ours: dict, theirs: dict) -> str:
     return f"{size}/{'|'.join(map(str, sorted(patches - {None})))}"
 
 
-def _note(ours: dict[Place, Cell], counted: set, dataset: str, *, in_paper: bool) -> str:
+def _note(ours: dict[Place, CellMean], counted: set, dataset: str, *, in_paper: bool) -> str:
     parts = []
     if not in_paper:
         parts.append(

@@ -14,7 +14,7 @@ MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellMean:
     """One scale of one model, averaged over its seeds; accuracies are fractions."""
 
     model: str
@@ -41,7 +41,7 @@ class Cell:
 
 def cells_of(
     rows: Sequence[Row], *, dataset: str, metric: str = "top1"
-) -> dict[tuple[str, int, int], Cell]:
+) -> dict[tuple[str, int, int], CellMean]:
     """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`.
 
     ValueError when rows of several protocols are mixed: they do not belong into one table.
@@ -75,16 +75,16 @@ def cells_of(
     }
 
 
-def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> Cell:
+def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> CellMean:
     place = {"model": model, "num_frames": num_frames, "size": size, "native": native}
     if not rows:
-        return Cell(**place, value=None, note="not measured")
+        return CellMean(**place, value=None, note="not measured")
     values = [row.value for row in rows if row.value is not None]
     notes = sorted({row.note for row in rows if row.note})
     if values and len(values) < len(rows):
         notes.append(f"{len(rows) - len(values)} of {len(rows)} seeds without a value")
     low, high = interval_of(rows) or (None, None)
-    return Cell(
+    return CellMean(
         **place,
         value=statistics.fmean(values) if values else None,
         spread=statistics.stdev(values) if len(values) >= 2 else None,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from stretchysnake.report.figures.protocol_bars import protocol_table
 from stretchysnake.report.tables.accuracy_table import (
     AccuracyTable,
-    TableCell,
+    PrintedCell,
     TableRow,
     accuracy_table,
 )
@@ -64,7 +64,7 @@ def to_markdown(table: AccuracyTable) -> str:
     )
 
 
-def _marked(cell: TableCell) -> str:
+def _marked(cell: PrintedCell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
     text += f" [{cell.interval}]" if cell.interval else ""
     return text + ("*" if cell.trained else "") + ("†" if cell.native and cell.cell else "")

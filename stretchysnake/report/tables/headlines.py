@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stretchysnake.comparison import Difference, mean_difference
-from stretchysnake.report.tables.cells import Cell, cells_of, label, main_dataset, percent, points
+from stretchysnake.report.tables.cells import (
+    CellMean,
+    cells_of,
+    label,
+    main_dataset,
+    percent,
+    points,
+)
 from stretchysnake.results import Row
 
 
@@ -14,8 +21,8 @@ from stretchysnake.results import Row
 class Cost:
     """The cheapest cell of the model at least as accurate as the baseline at its native cell."""
 
-    native: Cell
-    cheapest: Cell | None
+    native: CellMean
+    cheapest: CellMean | None
     """None when no cell is as accurate."""
     times_fewer: float | None
     """GFLOPs of the native cell over those of the cheapest; below 1 means it costs more."""
