@@ -8,7 +8,7 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 from collections.abc import Callable
 from pathlib import Path
 
-from stretchysnake.recipes.motion_digits import PREFIX, Suites, open_suites
+from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites
 from stretchysnake.recipes.study.design import (
     ABLATED,
     STATIC_PATCHES,
@@ -27,20 +27,12 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     Resumable at any point: finished videos, trainings, features and rows are kept, an interrupted training goes on
     from its checkpoint. Each model is measured as soon as it is trained.
     """
-    from stretchysnake.data import motion_digits
     from stretchysnake.train.loop import train
 
-    out, watch = Path(run.out), Stopwatch()
-    data = Path(run.data) if run.data else out / "motion-digits"
-    sizes = motion_digits.MotionDigitsSizes(
-        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
-    )
-    lists = motion_digits.generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
-    watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
-    watch.lap("decode them once")
+    watch = Stopwatch()
+    suites = make_suites(run, watch, progress=progress)
     trained, rows = [], []
-    for training in trainings(run, data=str(lists["source"][0]), cache=suites.cache):
+    for training in trainings(run, data=suites.source, cache=suites.cache):
         result = train(training.run, progress=progress)
         trained.append((training, result))
         watch.lap("train")

@@ -51,22 +51,11 @@ def accuracy_over_cost(
                 c for c in grid.values() if c.model == name and c.value is not None and c.gflops
             ]
             look = {"color": colour_of(name), "marker": marker_of(name)}
-            points = [(c.gflops, 100 * c.value) for c in cells]
-            axis.plot(*_columns(points), linestyle="none", markersize=5.5, alpha=0.4, **look)
-            front = [(c.gflops, 100 * c.value) for c in pareto_front(cells)]
-            axis.plot(
-                *_columns(front), linestyle=dash_of(name), linewidth=2.2, markersize=7, **look
-            )
-        ringed = [(c.gflops, 100 * c.value) for c in overall]
-        axis.plot(
-            *_columns(ringed),
-            marker="o",
-            markersize=13,
-            fillstyle="none",
-            color=ink,
-            linestyle="none",
-            markeredgewidth=1.2,
-        )
+            _plot(axis, cells, linestyle="none", markersize=5.5, alpha=0.4, **look)
+            line = {"linestyle": dash_of(name), "linewidth": 2.2, "markersize": 7}
+            _plot(axis, pareto_front(cells), **line, **look)
+        ring = {"marker": "o", "markersize": 13, "fillstyle": "none", "markeredgewidth": 1.2}
+        _plot(axis, overall, color=ink, linestyle="none", **ring)
         named = []
         if cost is not None:
             axis.axhline(
@@ -102,8 +91,8 @@ def accuracy_over_cost(
     )
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list, list]:
-    return [x for x, _ in points], [y for _, y in points]
+def _plot(axis, cells: Sequence[CellMean], **look) -> None:
+    axis.plot([c.gflops for c in cells], [100 * c.value for c in cells], **look)
 
 
 def _name_cell(axis, cell: CellMean, marker: str, markersize: float, words: str):

@@ -71,9 +71,11 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
             mine = [_printed(ours.get(place), counted) for place in places]
             lines.append((*name, "ours", *mine, _gain(our_values, places, table)))
             if any(place in theirs for place in places):
-                cells = [_their(theirs.get(place)) for place in places]
+                cells = [printed_number(theirs.get(place)) for place in places]
                 lines.append((*name, "paper", *cells, _gain(their_values, places, table)))
-                apart = [_apart(ours.get(place), theirs.get(place)) for place in places]
+                apart = [
+                    difference_to_paper(ours.get(place), theirs.get(place)) for place in places
+                ]
                 lines.append((*name, "ours − paper", *apart, ""))
     heads = [_head(size, table, ours, theirs) for size in sizes]
     gain = {"1": "Δ vanilla", "A2": "Δ next best", "A3": "Δ vanilla"}[table]
@@ -144,20 +146,22 @@ def _printed(cell: CellMean | None, counted: set) -> str:
     return text if len(counted) == 1 else f"{text} ({cell.num_queries} of {cell.num_expected})"
 
 
-def _their(number: PaperNumber | None) -> str:
+def printed_number(number: PaperNumber | None) -> str:
+    """The paper's cell as printed there."""
     if number is None:
         return "– (not in the paper)"
     return "OOM" if number.value is None else f"{number.value:.1f}"
 
 
-def _apart(cell: CellMean | None, number: PaperNumber | None) -> str:
+def difference_to_paper(ours, number: PaperNumber | None) -> str:
+    """`ours` (a cell, or None) minus theirs in points, or why there is no difference."""
     if number is None:
         return "– (not in the paper)"
-    if cell is None or cell.value is None:
+    if ours is None or ours.value is None:
         return "– (no number of ours)"
     if number.value is None:
         return "– (theirs OOM)"
-    return points(cell.value - number.value / 100)
+    return points(ours.value - number.value / 100)
 
 
 def _gain(values: dict[Place, float | None], places: list[Place], table: str) -> str:

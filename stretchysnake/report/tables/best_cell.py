@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from stretchysnake.comparison import query_error
 from stretchysnake.intervals import Interval, mean_interval, wilson_interval
-from stretchysnake.report.tables.cells import label, models_of, percent, points
-from stretchysnake.report.tables.paper import paper_numbers
+from stretchysnake.report.tables.beside_paper import difference_to_paper, printed_number
+from stretchysnake.report.tables.cells import label, models_of, percent
+from stretchysnake.report.tables.paper import PaperNumber, paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results import Row, latest, select
 
@@ -94,8 +95,8 @@ def best_cell_table(
             )
         )
         if theirs:
-            printed = "– (not in the paper)" if paper is None else f"{paper:.1f}"
-            lines[-1] += (printed, _apart(ours, paper), _apart(honest, paper))
+            apart = (difference_to_paper(one, paper) for one in (ours, honest))
+            lines[-1] += (printed_number(paper), *apart)
     head = (
         "model",
         "best on test",
@@ -148,8 +149,8 @@ def comparison_table(rows: Sequence[Row], table: str) -> PlainTable | None:
             ]
             cells = [_printed(best[d], reason)[0] for d, reason in zip(datasets, why, strict=True)]
             lines.append((label(model), f"ours, {way}", *cells, _average(values)))
-            if any(value is not None for value in paper.values()):
-                apart = [_apart(best[d], paper[d]) for d in datasets]
+            if any(paper.values()):
+                apart = [difference_to_paper(best[d], paper[d]) for d in datasets]
                 lines.append((label(model), f"{way} − paper", *apart, ""))
     for model in dict.fromkeys(n.model for n in numbers):
         cells = {n.dataset: n.value for n in numbers if n.model == model}
@@ -167,9 +168,9 @@ def comparison_table(rows: Sequence[Row], table: str) -> PlainTable | None:
     )  # fmt: skip
 
 
-def _theirs(dataset: str) -> dict[str, float | None]:
+def _theirs(dataset: str) -> dict[str, PaperNumber]:
     numbers = paper_numbers("2") + paper_numbers("A1")
-    return {n.model: n.value for n in numbers if n.dataset == dataset}
+    return {n.model: n for n in numbers if n.dataset == dataset}
 
 
 def _average(values: Sequence[float | None]) -> str:
@@ -177,12 +178,6 @@ def _average(values: Sequence[float | None]) -> str:
         missing = sum(value is None for value in values)
         return f"– ({missing} of {len(values)} missing)"
     return percent(statistics.fmean(values))
-
-
-def _apart(best: BestCell | None, paper: float | None) -> str:
-    if paper is None:
-        return "– (not in the paper)"
-    return "– (no number of ours)" if best is None else points(best.value - paper / 100)
 
 
 def _counted(best: BestCell | None) -> str:

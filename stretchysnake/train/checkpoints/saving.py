@@ -71,12 +71,7 @@ class Saver:
 
 
 def save_state(
-    state: TrainState,
-    folder: Path,
-    *,
-    metadata: dict,
-    extra: dict,
-    runtime: Runtime = SINGLE,
+    state: TrainState, folder: Path, *, metadata: dict, extra: dict, runtime: Runtime = SINGLE
 ) -> Path | None:
     """Write the state as a checkpoint; None, and nothing written, when a weight is not finite.
 
