@@ -90,21 +90,10 @@ def retrieve(
     return values
 
 
-def hits(
-    gallery: FeatureSet,
-    queries: FeatureSet,
-    *,
-    similarity: str = "cosine",
-    group_safe: bool = False,
-) -> Tensor:
-    """(Q,) bool: whether the nearest gallery video of each query has the query's label (top-1)."""
-    return retrieve(gallery, queries, similarity=similarity, group_safe=group_safe)["top1"]
-
-
 def gallery_hits(
     gallery: FeatureSet, *, similarity: str = "cosine", group_safe: bool = False
 ) -> Tensor:
-    """(G,) bool: the same inside the gallery, each video leaving itself (or its whole group) out.
+    """(G,) bool: top-1 inside the gallery, each video leaving itself (or its whole group) out.
 
     A video that is the only one of its class cannot be right and counts as wrong, at every scale alike.
     """

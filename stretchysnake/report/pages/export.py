@@ -9,10 +9,10 @@ from stretchysnake.report.figures.gallery import first_protocol_rows, pictures_o
 from stretchysnake.report.figures.picture import Picture
 from stretchysnake.report.file_names import file_name, told_apart
 from stretchysnake.report.pages.context import ReportContext
+from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import main_rows
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.tables.grids import (
-    accuracy_table,
     further_tables,
     measured_tables,
     to_csv,

@@ -15,37 +15,20 @@ from stretchysnake.report.pages.context import (
     PictureFile,
     ReportContext,
     SuiteInfo,
-    TrainingInfo,
-    read_context,
-    write_context,
 )
 from stretchysnake.report.pages.template import filled
+from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import label, main_rows, percent, points
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.tables.grids import (
-    accuracy_table,
     further_tables,
     measured_tables,
     plain_accuracy_table,
-    render_text,
 )
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results import Row, select
 from stretchysnake.whole_file import write_whole
-
-__all__ = [
-    "PictureFile",
-    "ReportContext",
-    "SuiteInfo",
-    "TrainingInfo",
-    "read_context",
-    "render_page",
-    "render_text",
-    "write_context",
-    "write_overview_png",
-    "write_page",
-]
 
 MAX_CLIP_BYTES = 200_000
 MAX_CLIPS = 6

@@ -11,7 +11,6 @@ from stretchysnake.report.figures.protocol_bars import protocol_table
 from stretchysnake.report.tables.accuracy_table import (
     AccuracyTable,
     PrintedCell,
-    TableRow,
     accuracy_table,
 )
 from stretchysnake.report.tables.beside_paper import tables_beside_paper
@@ -24,24 +23,10 @@ from stretchysnake.report.tables.cells import (
     protocols_of,
 )
 from stretchysnake.report.tables.claims_tables import claims_grid
-from stretchysnake.report.tables.headlines import Headlines, claim, headlines, tiles
+from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.paired import paired_table
 from stretchysnake.report.tables.plain_table import PlainTable, pipe_table
 from stretchysnake.results import Row, select
-
-__all__ = [
-    "AccuracyTable",
-    "Headlines",
-    "TableRow",
-    "accuracy_table",
-    "further_tables",
-    "headlines",
-    "measured_tables",
-    "plain_accuracy_table",
-    "render_text",
-    "to_csv",
-    "to_markdown",
-]
 
 
 def to_markdown(table: AccuracyTable) -> str:
