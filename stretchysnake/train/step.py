@@ -56,7 +56,7 @@ def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
 
 
 def most_clips(clips: int, run: TrainRun, runtime: Runtime) -> int:
-    """Clips of the largest of the shares of `asked` clips."""
+    """Clips of the largest of the shares of so many `clips`."""
     unit, world_size = 2 if run.augmentation.mixes else 1, runtime.world_size
     return max(
         len(share_of(clips, rank=rank, world_size=world_size, unit=unit))

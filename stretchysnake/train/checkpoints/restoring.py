@@ -194,7 +194,7 @@ def _check(path: Path, file: str, tensors: dict[str, Tensor], wanted: dict[str, 
 
 
 def _check_forms(path: Path, file: str, forms: dict, wanted: dict[str, Tensor]) -> None:
-    """`found` holds shape and type by name."""
+    """`forms` holds shape and type by name."""
     problems = [f"{name} is missing" for name in wanted if name not in forms]
     problems += [f"{name} is unexpected" for name in forms if name not in wanted]
     for name in forms.keys() & wanted.keys():
