@@ -12,7 +12,7 @@ from painted_video import write_painted
 
 from stretchysnake.data.records import VideoRecord, write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.report.tables.cells import cells_of
 
 

@@ -16,7 +16,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.frame_windows import frame_windows
 from stretchysnake.data.decoding.video import write_video
 from stretchysnake.eval import long_video
-from stretchysnake.eval.long_video import LongSampling, window_spans
+from stretchysnake.eval.long_reading import LongReading, window_spans
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_windows_are_few_and_equal(num_frames, longest, tubelet, spans):
 )
 def test_settings_without_meaning_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
-        LongSampling(**settings)
+        LongReading(**settings)
 
 
 def test_a_bad_video_is_named(weights, tmp_path):

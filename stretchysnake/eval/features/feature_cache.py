@@ -121,20 +121,20 @@ def cached_features(
     }
     if folder is None:
         return extract(model, clips, scale, **options)
-    found = None
+    features = None
     if runtime.is_first:
         path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
         if _manifest(path).exists():
             try:
-                found = load_features(path, model=weights)
+                features = load_features(path, model=weights)
             except DamagedFeatures as error:
                 (notes if notes is not None else []).append(str(error))
-    if runtime.from_first("" if found is None else "found"):
-        return found  # None on the other ranks: rank 0 alone measures
-    found = extract(model, clips, scale, **options)
+    if runtime.from_first("" if features is None else "found"):
+        return features  # None on the other ranks: rank 0 alone measures
+    features = extract(model, clips, scale, **options)
     if runtime.is_first:
-        save_features(path, found)
-    return found
+        save_features(path, features)
+    return features
 
 
 def features_key(weights: str, clips, scale: Scale) -> str:

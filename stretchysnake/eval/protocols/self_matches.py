@@ -17,7 +17,7 @@ Segment = tuple[float | None, float | None]
 def places(paths: Iterable[str], segments: Iterable[Segment]) -> list[tuple[str, float, float]]:
     """(path without links, start, end) of each video: equal where two records show the same frames."""
     folders: dict[str, str] = {}
-    found = []
+    spans = []
     for path, (start, end) in zip(paths, segments, strict=True):
         folder, name = os.path.split(os.path.abspath(path))
         if folder not in folders:
@@ -25,8 +25,8 @@ def places(paths: Iterable[str], segments: Iterable[Segment]) -> list[tuple[str,
         whole = os.path.join(folders[folder], name)
         if os.path.islink(whole):
             whole = os.path.realpath(whole)
-        found.append((whole, start or 0.0, math.inf if end is None else end))
-    return found
+        spans.append((whole, start or 0.0, math.inf if end is None else end))
+    return spans
 
 
 def places_of(records: Sequence[VideoRecord]) -> list[tuple[str, float, float]]:
@@ -65,21 +65,21 @@ class Meetings:
 
     def notes(self, protocol: str) -> list[str]:
         """For the note of a row of this protocol."""
-        found = []
+        lines = []
         if self.same:
             done = ", each left out of its own ranking" if protocol.startswith("retrieval") else ""
-            found.append(f"{self.same} of {self.total} queries are in the gallery too{done}")
+            lines.append(f"{self.same} of {self.total} queries are in the gallery too{done}")
         if self.overlapping:
             # Lists of segments often share a boundary, so this is told and not refused.
-            found.append(
+            lines.append(
                 f"{self.overlapping} of {self.total} queries overlap a gallery video's seconds"
             )
         if self.copies:
             # Public benchmarks hold some; their official lists must stay usable.
-            found.append(
+            lines.append(
                 f"{self.copies} of {self.total} queries are copies of a gallery video's bytes"
             )
-        return found
+        return lines
 
 
 def meetings(gallery: Sequence[VideoRecord], queries: Sequence[VideoRecord]) -> Meetings:
@@ -116,21 +116,21 @@ def _copies(gallery: Iterable[str], queries: Iterable[str]) -> dict[str, list[st
             by_size[stamp[0]].append(path)
     digests: dict[tuple, str | None] = {}
 
-    def known(act, path: str) -> str | None:
+    def digest_of(act, path: str) -> str | None:
         if (act, path) not in digests:
             digests[act, path] = act(path)
         return digests[act, path]
 
-    found = {}
+    copies = {}
     for path in queries:
         stamp = file_stamp(path)
         twins = by_size.get(stamp[0], []) if stamp and stamp[0] else []
         for act in (ends_of, _sha256):
             # in this order: most files of one size differ in their ends
-            twins = [t for t in twins if t != path and known(act, t) == known(act, path)]
+            twins = [t for t in twins if t != path and digest_of(act, t) == digest_of(act, path)]
         if twins:
-            found[path] = twins
-    return found
+            copies[path] = twins
+    return copies
 
 
 def _sha256(path: str) -> str | None:

@@ -158,8 +158,8 @@ def read_tensors(path: Path, file: str) -> dict[str, Tensor]:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoint directories of a folder, oldest first, good or not."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    paths = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_good(
@@ -243,12 +243,12 @@ def _manifest_bytes(body: bytes) -> bytes:
 
 def _parsed(text: bytes, name: str, file: str) -> dict:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointDamaged(f"checkpoint {name}: {file} is not JSON ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise CheckpointDamaged(f"checkpoint {name}: {file} is not a JSON object")
-    return found
+    return parsed
 
 
 def _sync(path: Path) -> None:

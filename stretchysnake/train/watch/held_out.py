@@ -32,13 +32,13 @@ def read_held_out(run: TrainRun, records: Sequence[VideoRecord]) -> list[VideoRe
     """The held-out records with the class numbers of the training's; ValueError where they cannot be compared."""
     held = read_records(run.held_out)
     numbers = {record.class_name: record.label for record in records if record.class_name}
-    known = {record.label for record in records}
+    labels = {record.label for record in records}
     if numbers:  # a number without a name is called by itself, as in data/classes.py
         named = [replace(r, class_name=r.class_name or str(r.label)) for r in held]
         lost = sorted({r.class_name for r in named} - numbers.keys())
         held = [replace(r, label=numbers.get(r.class_name, -1)) for r in named]
     else:  # numbers without names
-        lost = sorted({r.label for r in held} - known)
+        lost = sorted({r.label for r in held} - labels)
     if lost:
         raise ValueError(
             f"held_out ({run.held_out}) has classes that data ({run.data}) has not: {', '.join(map(str, lost[:5]))}; "
@@ -204,12 +204,12 @@ def _averaged(state: TrainState) -> Iterator[None]:
     if state.average is None:
         yield
         return
-    own = state.model.state_dict()
-    kept = {name: tensor.clone() for name, tensor in own.items()}
+    weights = state.model.state_dict()
+    trained = {name: tensor.clone() for name, tensor in weights.items()}
     try:
-        for name, tensor in own.items():
+        for name, tensor in weights.items():
             tensor.copy_(state.average[name])
         yield
     finally:
-        for name, tensor in own.items():
-            tensor.copy_(kept[name])
+        for name, tensor in weights.items():
+            tensor.copy_(trained[name])
