@@ -57,8 +57,8 @@ def same_file(paths: Iterable[str | os.PathLike]) -> dict[str, str]:
     by_file: dict[tuple, str] = {}
     for path in map(os.fspath, paths):
         try:
-            found = os.stat(path)
-            key = (found.st_dev, found.st_ino)
+            status = os.stat(path)
+            key = (status.st_dev, status.st_ino)
         except OSError:
             key = (os.path.abspath(path),)
         first[path] = by_file.setdefault(key, path)
@@ -153,12 +153,12 @@ def doubles_of(
                     one_file=one_file,
                 )
 
-    found = list(doubles(same_file(record.path for record in records), one_file=True))
-    named = {path for double in found for path in double.paths}
+    named_twice = list(doubles(same_file(record.path for record in records), one_file=True))
+    named = {path for double in named_twice for path in double.paths}
     for double in doubles(content, one_file=False):
         if len(double.labels) > 1 and not named.issuperset(double.paths):
-            found.append(double)
-    return sorted(found, key=lambda double: not double.contradicts)
+            named_twice.append(double)
+    return sorted(named_twice, key=lambda double: not double.contradicts)
 
 
 def _listed(values: Sequence, between: str = ", ") -> str:

@@ -191,9 +191,9 @@ def generate(
         root / "manifest.json",
     )
     if settings_path.exists():
-        found = json.loads(settings_path.read_text())
-        if found != settings:
-            other = f"seed {found.get('seed')}, version {found.get('version')}"
+        stored = json.loads(settings_path.read_text())
+        if stored != settings:
+            other = f"seed {stored.get('seed')}, version {stored.get('version')}"
             raise ValueError(
                 f"{root} holds MotionDigits of other settings ({other}); delete it or choose another folder."
             )

@@ -27,7 +27,7 @@ from stretchysnake.whole_file import unfinished_file, write_whole
 FORMAT = "stretchysnake-index-1"
 FEATURES, META, MANIFEST = "features.npy", "meta.jsonl", "manifest.json"
 AREA = "area"
-SAMPLING = "uniform segments, frames repeated when the part is shorter than T"
+EVEN_FRAMES = "uniform segments, frames repeated when the part is shorter than T"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class IndexSettings:
     """Length of the windows, each a row of its own; None: one row per video."""
     stride_seconds: float | None = None
     """From the start of one window to the start of the next."""
-    sampling: str = SAMPLING
+    sampling: str = EVEN_FRAMES
     decoder: str = "pyav"
     resampler: str = AREA
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
@@ -64,15 +64,15 @@ class IndexSettings:
 
     def differences(self, other: "IndexSettings") -> str:
         """In words, what other has differently; empty when nothing."""
-        found = []
+        different = []
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
                 mine, theirs = (
                     str(v)[:12] if "sha256" in field.name else v for v in (mine, theirs)
                 )
-                found.append(f"{field.name} {mine} against {theirs}")
-        return "; ".join(found)
+                different.append(f"{field.name} {mine} against {theirs}")
+        return "; ".join(different)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,13 @@ class IndexRow:
 
     @classmethod
     def from_dict(cls, values: dict) -> "IndexRow":
-        own = {name: values[name] for name in ("start", "end", "repeated")}
+        part = {name: values[name] for name in ("start", "end", "repeated")}
         names = [field.name for field in fields(VideoFile)]
-        return cls(file=VideoFile(**{name: values[name] for name in names}), **own)
+        return cls(file=VideoFile(**{name: values[name] for name in names}), **part)
 
     def to_dict(self) -> dict:
-        own = {"start": self.start, "end": self.end, "repeated": self.repeated}
-        return {**asdict(self.file), **own}
+        part = {"start": self.start, "end": self.end, "repeated": self.repeated}
+        return {**asdict(self.file), **part}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +185,12 @@ def read_index(folder: str | os.PathLike) -> Index:
 
 def made_otherwise(settings: IndexSettings, av: str = "") -> str:
     """What an index of an earlier version has in other pixels than a query of this one gets; "" when nothing."""
-    found = []
+    reasons = []
     if settings.resampler != RESAMPLER:
-        found.append(f"frames were resized by {settings.resampler}, now {RESAMPLER}")
+        reasons.append(f"frames were resized by {settings.resampler}, now {RESAMPLER}")
     if av[:3].rstrip(".").isdigit() and int(av.split(".")[0]) < OLDEST_AV:
-        found.append(f"av {av} read HD videos in other colours")
-    return "; ".join(found)
+        reasons.append(f"av {av} read HD videos in other colours")
+    return "; ".join(reasons)
 
 
 def write_parts(

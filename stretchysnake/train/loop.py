@@ -17,7 +17,7 @@ from stretchysnake.data.clips.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.models.checkpoints import load_weights, read_checkpoint
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.train.checkpoints.identity import key_in, refuse_unequal_records

@@ -15,8 +15,9 @@ import torch
 
 from stretchysnake import cli
 from stretchysnake.data.decoding.video import write_video
-from stretchysnake.search.embed import embed, embed_into, group_of
+from stretchysnake.search.embed import embed, embed_into
 from stretchysnake.search.index import IndexDamaged, read_index
+from stretchysnake.search.named_videos import group_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

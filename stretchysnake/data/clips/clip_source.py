@@ -1,6 +1,6 @@
 """Where clips come from: two sources that answer `clip(index, scale, generator=...)` and `draw(requests)` alike.
 
-`CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
+`CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; open_clips.py picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
 clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
 turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
@@ -8,9 +8,7 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -27,14 +25,13 @@ from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError, reason_of
-from stretchysnake.data.decoding.video import probe, read_frames
+from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
     map_decoding,
 )
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import shown
 
 
 def _indices(
@@ -88,8 +85,8 @@ class CachedClips:
 
     def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
         """The clip of one request, or why there is none."""
-        known = self.bad.quarantine.get(request.index)
-        return known or self.clip(request.index, request.scale, generator=request.generator)
+        error = self.bad.quarantine.get(request.index)
+        return error or self.clip(request.index, request.scale, generator=request.generator)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -110,14 +107,14 @@ class CachedClips:
 
     def _stored(self, index: int, scale: Scale) -> np.ndarray:
         stored = self.cache.frames[self._rows[index]]
-        for name, asked, held in (
+        for name, requested, held in (
             ("num_frames", scale.num_frames, stored.shape[0]),
             ("size", scale.size, stored.shape[1]),
         ):
-            if asked > held:
+            if requested > held:
                 raise ValueError(
-                    f"{name} ({asked}) must not exceed what the frame cache holds ({held}); set "
-                    f"cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
+                    f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
+                    f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
                 )
         return stored
 
@@ -194,8 +191,8 @@ class DecodedClips:
         def tasks():
             for request in requests:
                 given.append(request)
-                known = self.bad.quarantine.get(request.index)  # a bad file is not tried again
-                yield self.records[request.index].path, known or request
+                error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
+                yield self.records[request.index].path, error or request
 
         for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
             yield self._noted(given.pop(0), answer)
@@ -254,58 +251,3 @@ class DecodedClips:
 
 
 Clips = CachedClips | DecodedClips
-
-
-def open_clips(
-    records: Sequence[VideoRecord],
-    *,
-    cache: str | os.PathLike | None,
-    num_frames: int = 16,
-    size: int = 64,
-    augmentation: Augmentation | None = None,
-    sampling: Sampling | None = None,
-    picture: str | None = None,
-    limits: DecodingLimits | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Clips:
-    """The clips of an evaluation: from the frame cache in the folder `cache`, or decoded at every call.
-
-    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced. Without a cache
-    every file's index is read once, here. ValueError when no file can be read. For a training: training_clips.py.
-    """
-    limits = limits or DecodingLimits()
-    settings = asdict(limits)
-    if cache is not None and sampling not in (None, Sampling()):
-        raise ValueError(
-            f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
-        )
-    checked_picture(picture, cache=cache)
-    if cache is not None:
-        held = FrameCache.build(
-            records, cache, num_frames=num_frames, size=size, progress=progress, **settings
-        )
-        clips = CachedClips(held, augmentation=augmentation)
-    else:
-        readable, failures = [], []
-        answers = map_decoding(probe, ((r.path, r.path) for r in records), **settings)
-        for record, answer in zip(records, answers, strict=True):
-            if isinstance(answer, DecodeError):
-                failures.append((record, answer))
-            else:
-                readable.append(record)
-            if progress:
-                found = len(readable) + len(failures)
-                progress(f"checked {found} of {len(records)} videos, {len(failures)} bad")
-        clips = DecodedClips(
-            readable,
-            failures=failures,
-            augmentation=augmentation,
-            sampling=sampling,
-            picture=picture,
-            limits=limits,
-        )
-    for _, error in clips.failures:
-        print(f"skipped {shown(error)}", file=sys.stderr)
-    if not clips.records:
-        raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")
-    return clips

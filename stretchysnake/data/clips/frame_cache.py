@@ -143,11 +143,11 @@ def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dic
 
 def _checksum(array_path: Path) -> int:
     """CRC-32 of the file's bytes: finds every single changed bit, at the speed of reading."""
-    found = 0
+    crc = 0
     with open(array_path, "rb") as file:
         while block := file.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:

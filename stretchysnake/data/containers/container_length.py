@@ -63,8 +63,8 @@ def _begins_box(rest: bytes) -> bool:
     """Whether fewer than 8 bytes may be the beginning of a box that was cut: a small length, a known type."""
     if len(rest) < 4:
         return rest[:1] == b"\0"
-    known = any(kind.startswith(rest[4:]) for kind in _MP4_BOXES)
-    return rest[:1] == b"\0" and int.from_bytes(rest[:4], "big") >= 8 and known
+    kind_fits = any(kind.startswith(rest[4:]) for kind in _MP4_BOXES)
+    return rest[:1] == b"\0" and int.from_bytes(rest[:4], "big") >= 8 and kind_fits
 
 
 def _riff(file: BinaryIO, size: int) -> int:

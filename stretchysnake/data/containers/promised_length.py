@@ -46,14 +46,14 @@ def check_duration(
     """
     tolerance = 0.5  # of a length that sound, too, may have made longer
     text = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
-    own = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
-    if own:
-        promised = 3600 * int(own[1]) + 60 * int(own[2]) + float(own[3])
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
+    if stated:
+        promised = 3600 * int(stated[1]) + 60 * int(stated[2]) + float(stated[3])
         tolerance = 0.1
     if promised is None:
         return
     lacks = promised - tolerance - 2 / float(stream.average_rate or 30)
-    if lacks <= max(last, last + held - 1e-3) or (not own and lacks <= sound_seconds()):
+    if lacks <= max(last, last + held - 1e-3) or (not stated and lacks <= sound_seconds()):
         return
     reason = f"the header promises {promised:.2f} s, frames end at {last:.2f} s; fetch it again."
     raise DecodeError("truncated", path, reason)

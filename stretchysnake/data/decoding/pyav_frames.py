@@ -93,8 +93,8 @@ def frames_in_order(
     """
     import av
 
-    known = range(len(index.stamps)) if index.ordinal else index.stamps
-    places = {stamp: i for i, stamp in enumerate(known)}
+    stamps = range(len(index.stamps)) if index.ordinal else index.stamps
+    places = {stamp: i for i, stamp in enumerate(stamps)}
     remaining, count, last, held, in_doubt = set(wanted), 0, -1, [], 0
     try:
         for frame in watched(container.decode(stream), index.fps):

@@ -51,11 +51,9 @@ def torchcodec_frames(
         raise damaged_file(path, reason) from error
     begin = decoder.metadata.begin_stream_seconds or 0.0
     tolerance = 0.5 * float(index.time_base) + 1e-6
-    for i, found in zip(wanted, seconds, strict=True):
-        if abs(found - begin - index.seconds(i)) > tolerance:
-            reason = (
-                f"torchcodec gives the frame of {found:.3f} s as frame {i}; use decoder='pyav'."
-            )
+    for i, time in zip(wanted, seconds, strict=True):
+        if abs(time - begin - index.seconds(i)) > tolerance:
+            reason = f"torchcodec gives the frame of {time:.3f} s as frame {i}; use decoder='pyav'."
             raise DecodeError("corrupt", path, reason)
     turned = round(
         (decoder.metadata.rotation or 0) / 90

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.bad_clips import bad_file_of
+from stretchysnake.data.clips.bad_clips import bad_file_of, changed_since, pass_over
 from stretchysnake.data.clips.loader import Clips
-from stretchysnake.data.clips.training_clips import changed_since, pass_over
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_batches
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
 from stretchysnake.models.checkpoints import read_checkpoint, save_weights
 from stretchysnake.train.checkpoints.outputs import RunLog
