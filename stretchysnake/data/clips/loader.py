@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import tee
 from typing import NamedTuple
@@ -44,7 +43,6 @@ __all__ = [
     "DecodedClips",
     "DecodingLimits",
     "FrameCache",
-    "TimedBatches",
     "TrainingStep",
     "batch_size_at",
     "evaluation_batches",
@@ -253,31 +251,3 @@ def evaluation_batches(
                     batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)
-
-
-class TimedBatches:
-    """Batches, and the share of the time that their consumer spent waiting for them."""
-
-    def __init__(self, batches: Iterable):
-        self._batches = iter(batches)
-        self._started: float | None = None
-        self.seconds_waited = 0.0
-
-    def __iter__(self) -> TimedBatches:
-        return self
-
-    def __next__(self):
-        asked = time.perf_counter()
-        if self._started is None:
-            self._started = asked
-        try:
-            return next(self._batches)
-        finally:
-            self.seconds_waited += time.perf_counter() - asked
-
-    @property
-    def wait_share(self) -> float:
-        """Seconds waited over seconds since the first batch was asked for; 0 before that."""
-        if self._started is None:
-            return 0.0
-        return self.seconds_waited / max(1e-9, time.perf_counter() - self._started)

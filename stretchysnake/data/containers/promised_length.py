@@ -13,6 +13,11 @@ from stretchysnake.data.containers.mp4_tables import trimmed_samples
 from stretchysnake.data.decode_error import DecodeError
 
 
+def header_rate(stream) -> float:
+    """Frames per second as the header has it; 30 where it tells none."""
+    return float(stream.average_rate or 30)
+
+
 def check_count(path: str, stream, container: str, num_packets: int, num_shown: int) -> bool | int:
     """Raise unless all packets that the header counts are there; return whether it counts them (AVI: the places)."""
     promised = stream.frames
@@ -52,7 +57,7 @@ def check_duration(
         tolerance = 0.1
     if promised is None:
         return
-    lacks = promised - tolerance - 2 / float(stream.average_rate or 30)
+    lacks = promised - tolerance - 2 / header_rate(stream)
     if lacks <= max(last, last + held - 1e-3) or (not stated and lacks <= sound_seconds()):
         return
     reason = f"the header promises {promised:.2f} s, frames end at {last:.2f} s; fetch it again."

@@ -22,7 +22,7 @@ from itertools import repeat
 
 import numpy as np
 
-from stretchysnake.data.containers.packet_index import PacketIndex
+from stretchysnake.data.containers.packet_index import PacketIndex, joined_notes
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.picture import (
@@ -79,15 +79,14 @@ def packet_index(path: str | os.PathLike) -> PacketIndex:
 
 
 def _info(index: PacketIndex, stream, height: int, width: int, note: str) -> VideoInfo:
-    fps = float(stream.average_rate or stream.guessed_rate or 30)
     return VideoInfo(
         num_frames=len(index.stamps),
-        fps=fps,
+        fps=index.fps,
         duration_seconds=index.duration,
         width=width,
         height=height,
         codec=stream.codec_context.name,
-        note="; ".join(filter(None, (index.note, note))),
+        note=joined_notes(index.note, note),
     )
 
 
@@ -120,7 +119,7 @@ def verify(path: str | os.PathLike) -> VideoInfo:
         if len(sizes := dict.fromkeys(shapes[i] for i in everything)) > 1:
             names = ", ".join(f"{width}x{height}" for height, width in list(sizes)[:4])
             changes = f"its picture changes size ({names}); frames get the first one's"
-            note = "; ".join(filter(None, (note, changes)))
+            note = joined_notes(note, changes)
         return _info(index, stream, *shapes[0], note)
 
 
