@@ -14,38 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"),
-    *(
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".m2t",
-        ".vob",
-        ".m2v",
-        ".m1v",
-        ".mpe",
-        ".flv",
-        ".f4v",
-        ".qt",
-        ".mk3d",
-    ),
-    *(
-        ".wmv",
-        ".asf",
-        ".3gp",
-        ".3gpp",
-        ".3g2",
-        ".ogv",
-        ".ogm",
-        ".mxf",
-        ".divx",
-        ".xvid",
-        ".dv",
-        ".rm",
-    ),
-    *(".rmvb", ".y4m", ".nut", ".wtv", ".ivf"),
+_ENDINGS = (
+    "mp4 avi webm mkv mov mpg mpeg m4v gif ts mts m2ts m2t vob m2v m1v mpe flv f4v qt mk3d wmv asf 3gp 3gpp 3g2 ogv ogm "
+    "mxf divx xvid dv rm rmvb y4m nut wtv ivf"
 )
+VIDEO_EXTENSIONS = tuple(f".{ending}" for ending in _ENDINGS.split())
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")
 
 _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space"}
@@ -149,9 +122,8 @@ def _read_jsonl(source: Path, text: str) -> list[ListRow]:
 
 def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow]:
     first, _, rest = text.partition("\n")
-    told = _EXCEL_SEPARATOR.fullmatch(
-        first
-    )  # spreadsheets write the separator into a line of its own
+    # spreadsheets write the separator into a line of its own
+    told = _EXCEL_SEPARATOR.fullmatch(first)
     if told:
         text = f"\n{rest}"
     lines = [line for line in text.splitlines()[:200] if line.strip()]

@@ -185,11 +185,8 @@ def generate(
     """
     root, sizes = Path(root), sizes or MotionDigitsSizes()
     root.mkdir(parents=True, exist_ok=True)
-    settings, settings_path, manifest_path = (
-        _settings(seed),
-        root / "settings.json",
-        root / "manifest.json",
-    )
+    settings = _settings(seed)
+    settings_path, manifest_path = root / "settings.json", root / "manifest.json"
     if settings_path.exists():
         stored = json.loads(settings_path.read_text())
         if stored != settings:

@@ -108,7 +108,7 @@ def _whole(
         totals.append(total)
         return uniform_indices(total, count)
 
-    frames = read_frames(file.path, indices, size=(size, size))
+    frames = read_frames(file.path, indices, size=(size, size), decoder=settings.decoder)
     yield [IndexRow(file=file, repeated=totals[0] < count)], frames[None], True
 
 

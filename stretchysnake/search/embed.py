@@ -11,6 +11,7 @@ import torch
 
 from stretchysnake.data.clips.transforms import RESAMPLER, normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
@@ -60,8 +61,10 @@ def open_weights(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    decoder: str = "pyav",
 ) -> tuple[VideoMamba, IndexSettings]:
     """The model and the settings of its features; T and S default to the weights' native scale."""
+    checked_decoder(decoder)
     model, variant, _ = read_subject(weights)
     native = variant.sets.native
     scale = eval_scale(
@@ -73,6 +76,7 @@ def open_weights(
         scale=scale,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
+        decoder=decoder,
         resampler=RESAMPLER,
     )
     return model, settings
@@ -86,6 +90,7 @@ def embed(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    decoder: str = "pyav",
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -97,7 +102,7 @@ def embed(
     window_seconds each window of that length, one every stride_seconds, is a row of its own.
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
     replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
-    given up when no more second of it comes within timeout_seconds.
+    given up when no more second of it comes within timeout_seconds. `decoder` as in `read_frames`; of windows, "pyav".
     """
     videos = videos_named(paths)
     model, settings = open_weights(
@@ -106,6 +111,7 @@ def embed(
         size=size,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
+        decoder=decoder,
     )
     answers = {}
     parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
@@ -140,6 +146,7 @@ def embed_into(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    decoder: str = "pyav",
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -158,6 +165,7 @@ def embed_into(
         size=size,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
+        decoder=decoder,
     )
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []

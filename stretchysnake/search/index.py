@@ -52,6 +52,11 @@ class IndexSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} ({value}) must be more than 0 seconds")
+        if self.decoder != "pyav" and self.window_seconds is not None:
+            raise ValueError(
+                f"decoder ({self.decoder}) decodes whole videos, and windows of window_seconds "
+                f"({self.window_seconds:g}) come from one pass by pyav; leave the windows out, or use decoder pyav"
+            )
         if self.stride_seconds is not None and self.window_seconds is None:
             raise ValueError(
                 f"stride_seconds ({self.stride_seconds}) needs window_seconds; give both or neither"

@@ -156,11 +156,8 @@ class Journal:
         """Write the index, without the videos in `dropped`, and remove the journal."""
         gone = {path for path in dropped if self.done.pop(path, None) is not None}
         unchanged = self._was_finished and not self._fresh and not gone
-        if (
-            unchanged
-            and sorted(failures) == self._old_failures
-            and self.weights == self._old_weights
-        ):
+        told = (sorted(failures), self.weights)
+        if unchanged and told == (self._old_failures, self._old_weights):
             shutil.rmtree(self.place)
             return
         pairs = [pair for path in sorted(self.done) for pair in self.done[path]]
@@ -172,11 +169,8 @@ class Journal:
         shutil.rmtree(self.place)
 
     def _move(self) -> None:
-        for name in (
-            FEATURES,
-            META,
-            MANIFEST,
-        ):  # the manifest last: without it the move starts again
+        # the manifest last: without it the move starts again
+        for name in (FEATURES, META, MANIFEST):
             if (self.place / name).exists():
                 os.replace(self.place / name, self.folder / name)
         for name in ("features.f32", "done.jsonl"):

@@ -82,6 +82,7 @@ def train(
             num_frames=run.cache_frames,
             size=run.cache_size,
             augmentation=run.augmentation,
+            decoder=run.decoder,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,

@@ -4,6 +4,7 @@ import json
 from dataclasses import fields, replace
 
 import augmentation_effects as effects
+import inverting_torchcodec
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from short_training import OPTIM, TINY, ShortTraining, with_optim
 
 from stretchysnake import VideoMamba, VideoRecord, read_records, save_model
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
@@ -176,6 +178,21 @@ def cache(case):
     case.train(cache=str(case.folder / "cache"), cache_frames=9, cache_size=40)
     (array,) = (case.folder / "cache").glob("*.npy")
     assert np.load(array).shape == (12, 9, 40, 40, 3)
+
+
+def decoder(case):
+    inverting_torchcodec.remove(case.patch)
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[torchcodec\]'"):
+        case.train(decoder="torchcodec")
+    inverting_torchcodec.install(case.patch)
+    frames, inverted = (
+        case.train(decoder=name, steps=1, **split(case)).batches[0].video
+        for name in ("pyav", "torchcodec")
+    )
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    assert ((frames + inverted) * std + 2 * mean - 1).abs().max() < 1.5 / 255
+    with pytest.raises(ValueError, match=r"decoder \(torchcodec\) reads the files, and cache"):
+        case.train(decoder="torchcodec", cache=str(case.folder / "cache"))
 
 
 def on_error(case):
@@ -355,7 +372,7 @@ EFFECTS = {
         *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
         *(token_budget, tokens_per_pass, accumulate, activation_checkpointing, ema_decay),
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
-        *(on_error, max_bad_share, num_workers, timeout_seconds, held_out, held_out_every),
+        *(decoder, on_error, max_bad_share, num_workers, timeout_seconds, held_out, held_out_every),
         *(checkpoint_every, keep_checkpoints, tensorboard, on_damaged),
         non_finite,
         optim=lr,

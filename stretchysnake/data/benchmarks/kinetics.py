@@ -171,9 +171,8 @@ def _names(annotations: dict[str, Annotations]) -> set[str]:
 def _key(path: PurePosixPath) -> tuple[str, int | None]:
     """(YouTube id, start), from `<id>_<start>_<end>`; (id, None) from a file named by the id alone."""
     trimmed = _TRIMMED.fullmatch(path.stem)
-    if (
-        trimmed is None or len(path.stem) == 11
-    ):  # an id has 11 characters, and may look like the rest
+    # an id has 11 characters, and may look like the rest
+    if trimmed is None or len(path.stem) == 11:
         return path.stem, None
     return trimmed[1], int(trimmed[2])
 

@@ -25,7 +25,7 @@ from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError, reason_of
-from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.decoding.video import checked_decoder, read_frames
 from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
     map_decoding,
@@ -59,7 +59,7 @@ class CachedClips:
     ):
         """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
         self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.picture = Sampling(), "whole"
+        self.sampling, self.picture, self.decoder = Sampling(), "whole", "pyav"
         self.augmentation = augmentation or Augmentation()
         self._rows = range(len(cache.listed)) if keep_places else cache.rows
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
@@ -137,11 +137,13 @@ class DecodedClips:
         augmentation: Augmentation | None = None,
         sampling: Sampling | None = None,
         picture: str | None = None,
+        decoder: str = "pyav",
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
         self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
+        self.decoder = checked_decoder(decoder)
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -156,13 +158,15 @@ class DecodedClips:
         options = {"augmentation": self.augmentation, "sampling": self.sampling}
         indices = partial(_indices, scale=scale, generator=generator, **options)
         if generator is None:
-            return seen_crops(record, indices, scale.size, picture=self.picture or "whole")[0]
+            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
+            return seen_crops(record, indices, scale.size, **seen)[0]
         frames = read_frames(
             record.path,
             indices,
             size=None if self.augmentation.crops else (scale.size, scale.size),
             start_seconds=record.start,
             end_seconds=record.end,
+            decoder=self.decoder,
         )
         return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
 
@@ -179,8 +183,8 @@ class DecodedClips:
             )
             return [i for view in views for i in view]
 
-        seen = {"picture": self.picture or "centre", "num_crops": num_crops}
-        crops = seen_crops(record, indices, scale.size, **seen)
+        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
+        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 

@@ -20,7 +20,7 @@ from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoding.video import probe
+from stretchysnake.data.decoding.video import checked_decoder, probe
 from stretchysnake.data.processes.decoder_pool import map_decoding
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.shown import shown
@@ -35,6 +35,7 @@ def open_clips(
     augmentation: Augmentation | None = None,
     sampling: Sampling | None = None,
     picture: str | None = None,
+    decoder: str = "pyav",
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Clips:
@@ -50,6 +51,7 @@ def open_clips(
             f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
         )
     checked_picture(picture, cache=cache)
+    checked_decoder(decoder, cache=cache)
     if cache is not None:
         held = FrameCache.build(
             records, cache, num_frames=num_frames, size=size, progress=progress, **settings
@@ -72,6 +74,7 @@ def open_clips(
             augmentation=augmentation,
             sampling=sampling,
             picture=picture,
+            decoder=decoder,
             limits=limits,
         )
     for _, error in clips.failures:
@@ -88,6 +91,7 @@ def open_training_clips(
     num_frames: int = 16,
     size: int = 64,
     augmentation: Augmentation | None = None,
+    decoder: str = "pyav",
     on_error: str = "replace",
     tries: int = TRIES,
     limits: DecodingLimits | None = None,
@@ -99,8 +103,11 @@ def open_training_clips(
     call. With `on_error="stop"` the first hole of a cache is raised; without a cache that is left to the draw.
     """
     limits, bad = limits or DecodingLimits(), BadClips(on_error, tries=tries)
+    checked_decoder(decoder, cache=cache)
     if cache is None:
-        return DecodedClips(records, augmentation=augmentation, limits=limits, bad=bad)
+        return DecodedClips(
+            records, augmentation=augmentation, decoder=decoder, limits=limits, bad=bad
+        )
     held = FrameCache.build(
         records, cache, num_frames=num_frames, size=size, progress=progress, **asdict(limits)
     )

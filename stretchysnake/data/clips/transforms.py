@@ -37,9 +37,8 @@ def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     if frames.shape[-3:-1] == (height, width):
         return frames
     leading = frames.shape[:-3]
-    planes = frames.reshape(-1, *frames.shape[-3:]).permute(
-        0, 3, 1, 2
-    )  # (N, 3, H, W), channels last in memory
+    # (N, 3, H, W), channels last in memory
+    planes = frames.reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2)
     planes = F.interpolate(
         planes, (height, width), mode="bilinear", antialias=True, align_corners=False
     )

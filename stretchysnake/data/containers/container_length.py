@@ -54,9 +54,8 @@ def _mp4(file: BinaryIO, size: int) -> int:
         fragmented |= kind == b"moof"
         more_may_come = fragmented or (more_may_come and kind != b"mdat")
         place += length
-    return (
-        place - size if place > size or index_seen else 1
-    )  # without its index it was never finished
+    # without its index it was never finished
+    return place - size if place > size or index_seen else 1
 
 
 def _begins_box(rest: bytes) -> bool:

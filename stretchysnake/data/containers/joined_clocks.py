@@ -38,9 +38,8 @@ def clock_stretches(
     starts = {0} | {
         place for place, step in zip(stamped[1:], steps, strict=True) if not 0 <= step <= leap
     }
-    if (
-        mpeg or "flv" in container
-    ):  # a key frame comes after all that was shown before it was decoded
+    # a key frame comes after all that was shown before it was decoded
+    if mpeg or "flv" in container:
         highest = None
         for place, (stamp, key) in enumerate(zip(stamps, keys, strict=True)):
             if highest is None or place in starts:

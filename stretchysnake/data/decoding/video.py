@@ -34,13 +34,14 @@ from stretchysnake.data.decoding.picture import (
     shown_size,
 )
 from stretchysnake.data.decoding.pyav_frames import SeekMissed, frames_by_stamp
-from stretchysnake.data.decoding.torchcodec_frames import torchcodec_frames
+from stretchysnake.data.decoding.torchcodec_frames import torchcodec_decoder, torchcodec_frames
 from stretchysnake.data.decoding.video_track import expected_sizes, opened, to_pixels, track_note
 from stretchysnake.data.decoding.video_writing import png_bytes, write_image, write_video
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
+    "checked_decoder",
     "packet_index",
     "png_bytes",
     "probe",
@@ -51,7 +52,6 @@ __all__ = [
     "write_image",
     "write_video",
 ]
-
 
 DECODERS = ("pyav", "torchcodec")
 
@@ -69,6 +69,20 @@ class VideoInfo:
     note: str = ""
     """What is odd about the file although all that it names can be read: frames left out because a recording was
     stopped, which of several tracks is read, a picture that changes its size; "" where nothing is."""
+
+
+def checked_decoder(decoder: str, *, cache: object = None) -> str:
+    """The same; ValueError for an unknown one, or where a frame cache forbids it; RuntimeError where it is missing."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
+    if decoder == "torchcodec":
+        if cache is not None:
+            raise ValueError(
+                f"decoder (torchcodec) reads the files, and cache ({cache}) holds frames that pyav decoded; leave the "
+                "cache out, or use decoder pyav."
+            )
+        torchcodec_decoder()
+    return decoder
 
 
 def packet_index(path: str | os.PathLike) -> PacketIndex:
@@ -182,8 +196,7 @@ def read_frames_at(
 
 
 def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
+    checked_decoder(decoder)
     with opened(path) as (container, stream):
         pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
         index = file_index(path, container, stream)

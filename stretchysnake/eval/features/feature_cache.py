@@ -155,6 +155,8 @@ def features_key(weights: str, clips, scale: Scale) -> str:
         "failures": len(clips.failures),
         "records": records_key(clips.records, whole_paths=True, files=cache is None),
     }
+    if clips.decoder != "pyav":  # features of earlier versions keep their names
+        described["decoder"] = clips.decoder
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

@@ -70,6 +70,7 @@ def open_held_out(
         cache=run.cache,
         num_frames=run.cache_frames,
         size=run.cache_size,
+        decoder=run.decoder,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
