@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _ENDINGS = (
-    "mp4 avi webm mkv mov mpg mpeg m4v gif ts mts m2ts m2t vob m2v m1v mpe flv f4v qt mk3d wmv asf 3gp 3gpp 3g2 ogv ogm "
-    "mxf divx xvid dv rm rmvb y4m nut wtv ivf"
+    "mp4 avi webm mkv mov mpg mpeg m4v gif ts mts m2ts m2t vob m2v m1v mpe flv f4v qt mk3d wmv asf 3gp 3gpp 3g2 ogv "
+    "ogm mxf divx xvid dv rm rmvb y4m nut wtv ivf"
 )
 VIDEO_EXTENSIONS = tuple(f".{ending}" for ending in _ENDINGS.split())
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")

@@ -20,12 +20,11 @@ import numpy as np
 
 from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.decoding.video_track import OLDEST_AV
+from stretchysnake.eval.features.feature_table import FEATURES, MANIFEST, META, write_feature_table
 from stretchysnake.flexibility import Scale
-from stretchysnake.train.checkpoints.checkpoint import sha256_of
-from stretchysnake.whole_file import unfinished_file, write_whole
+from stretchysnake.whole_file import Damaged, sha256_of
 
 FORMAT = "stretchysnake-index-1"
-FEATURES, META, MANIFEST = "features.npy", "meta.jsonl", "manifest.json"
 AREA = "area"
 EVEN_FRAMES = "uniform segments, frames repeated when the part is shorter than T"
 
@@ -131,34 +130,30 @@ class Index:
     """The version of PyAV that decoded; "" where it is not known."""
 
 
-class IndexDamaged(ValueError):
-    """An index that is not what was written, or not finished."""
-
-
 def is_index(folder: str | os.PathLike) -> bool:
     """Whether a finished index, of whatever format, lies there."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def read_index(folder: str | os.PathLike) -> Index:
-    """The index of a folder, every byte checked; IndexDamaged, a ValueError, says what to do."""
+    """The index of a folder, every byte checked; Damaged, a ValueError, says what to do."""
     folder = Path(folder)
     again = "embed the videos again"
     if not is_index(folder):
         what = "is not there" if not folder.is_dir() else f"holds no {MANIFEST}"
-        raise IndexDamaged(
+        raise Damaged(
             f"index ({folder}) {what}; make it with: stretchysnake embed VIDEOS -o {folder} --weights W"
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest.get("format") != FORMAT:
-            raise IndexDamaged(
+            raise Damaged(
                 f"index ({folder}) is of format {manifest.get('format', '(none, an older one)')}, this "
                 f"version reads {FORMAT}; {again} into a new folder"
             )
         for name in (FEATURES, META):
             if sha256_of(folder / name) != manifest["sha256"][name]:
-                raise IndexDamaged(
+                raise Damaged(
                     f"index ({folder}): {name} is not the one its manifest names; it is being written or was "
                     "interrupted (run the same embed once more), or it is damaged (delete the folder and embed again)"
                 )
@@ -170,13 +165,13 @@ def read_index(folder: str | os.PathLike) -> Index:
         weights = str(manifest["weights"])
         av = str(manifest.get("versions", {}).get("av", ""))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise IndexDamaged(
+        raise Damaged(
             f"index ({folder}) cannot be read ({type(error).__name__}: {error}); {again}"
         ) from None
     except OSError as error:
-        raise IndexDamaged(f"index ({folder}): {error}; {again}") from None
+        raise Damaged(f"index ({folder}): {error}; {again}") from None
     if features.shape != (len(rows), settings.width):
-        raise IndexDamaged(f"index ({folder}): features are {features.shape}; {again}")
+        raise Damaged(f"index ({folder}): features are {features.shape}; {again}")
     return Index(
         folder=str(folder),
         settings=settings,
@@ -207,25 +202,21 @@ def write_parts(
     failures: Iterable[tuple[str, str]],
 ) -> None:
     """Write the three files of an index into `folder`, the manifest last. `features` gives row after row."""
-    with unfinished_file(folder / FEATURES) as part, open(part, "wb") as file:
-        shape = (len(rows), settings.width)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for row in features:
-            file.write(np.ascontiguousarray(row, "<f4").tobytes())
-    lines = (json.dumps({"row": i, **row.to_dict()}) + "\n" for i, row in enumerate(rows))
-    write_whole(folder / META, "".join(lines))
-    manifest = {
-        "format": FORMAT,
-        "count": len(rows),
-        "videos": len({row.file.path for row in rows}),
-        "settings": asdict(settings),
-        "weights": weights,
-        "versions": {name: _version(name) for name in ("stretchysnake", "torch", "av")},
-        "sha256": {name: sha256_of(folder / name) for name in (FEATURES, META)},
-        "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
-    }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+    def manifest(hashes: dict[str, str]) -> dict:
+        return {
+            "format": FORMAT,
+            "count": len(rows),
+            "videos": len({row.file.path for row in rows}),
+            "settings": asdict(settings),
+            "weights": weights,
+            "versions": {name: _version(name) for name in ("stretchysnake", "torch", "av")},
+            "sha256": hashes,
+            "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
+        }
+
+    meta = [row.to_dict() for row in rows]
+    write_feature_table(folder, features, meta, width=settings.width, manifest=manifest)
 
 
 def digest(rows: np.ndarray) -> str:

@@ -20,11 +20,12 @@ from stretchysnake.models import videomamba
 from stretchysnake.models.checkpoints import read_checkpoint
 from stretchysnake.train import loop, runtime
 from stretchysnake.train.checkpoints import state
-from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.run import OptimConfig, TrainRun
 from stretchysnake.train.watch import held_out as held_out_list
 from stretchysnake.train.watch.bad_files import TooManyBadFiles
 from stretchysnake.verbs import train as verb
+from stretchysnake.whole_file import Damaged
 
 
 @pytest.fixture
@@ -303,7 +304,7 @@ def on_damaged(case):
     newest = checkpoints_in(done.out / "checkpoints")[-1] / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     again = {"steps": 2, "checkpoint_every": 1, "out": str(done.out)}
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(Damaged):
         case.train(**again, on_damaged="stop")
     assert [batch.step for batch in case.train(**again).batches] == [1]
 

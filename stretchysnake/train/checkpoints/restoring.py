@@ -15,7 +15,6 @@ from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
     WEIGHTS,
-    CheckpointDamaged,
     newest_good,
     read_state,
     read_tensors,
@@ -30,6 +29,7 @@ from stretchysnake.train.checkpoints.sharding import (
 from stretchysnake.train.checkpoints.state import COUNTS, MOMENTS, HeldOutScore, TrainState
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.runtime import Runtime
+from stretchysnake.whole_file import Damaged
 
 ABSENT_IN_OLDER = {
     "loss_scale": 1.0, "loss_scale_age": 0, "replaced": 0, "left_out": 0, "bad_files": [], "held_out": [],
@@ -108,7 +108,7 @@ def go_back(
 
 @torch.no_grad()
 def restore_state(state: TrainState, path: Path) -> None:
-    """Set the state to what a verified checkpoint holds; CheckpointDamaged, and nothing changed, if it does not fit.
+    """Set the state to what a verified checkpoint holds; Damaged, and nothing changed, if it does not fit.
 
     A checkpoint of sliced weights serves a run of whole ones and the other way round, over any number of ranks.
     """
@@ -122,7 +122,7 @@ def restore_state(state: TrainState, path: Path) -> None:
     series = {name: training.pop(name, torch.empty(0)) for name in ("losses.step", "losses.value")}
     steps, values = series["losses.step"], series["losses.value"]
     if steps.dtype != torch.int64 or values.dtype != torch.float64 or steps.shape != values.shape:
-        raise CheckpointDamaged(f"checkpoint {path.name}: the loss series has no valid form")
+        raise Damaged(f"checkpoint {path.name}: the loss series has no valid form")
     trained = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
     wanted = {f"average.{name}": own[name] for name in state.average or {}}
     if any(name.startswith("optimizer.") for name in training):
@@ -141,14 +141,12 @@ def restore_state(state: TrainState, path: Path) -> None:
     for name, kind in COUNTS.items():
         found = counts.get(name)
         if isinstance(found, bool) or not isinstance(found, kind | int) or not 0 <= found < 2**62:
-            raise CheckpointDamaged(
-                f"checkpoint {path.name}: {name} ({found!r}) in state.json is not valid"
-            )
+            raise Damaged(f"checkpoint {path.name}: {name} ({found!r}) in state.json is not valid")
     try:
         bad_files = [bad_file_of(values) for values in counts["bad_files"]]
         held_out = [HeldOutScore.of(values) for values in counts["held_out"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointDamaged(f"checkpoint {path.name}: state.json: {error}") from None
+        raise Damaged(f"checkpoint {path.name}: state.json: {error}") from None
 
     for name, tensor in own.items():
         tensor.copy_(shared_out_like(weights[name], tensor))
@@ -175,11 +173,11 @@ def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         _check_forms(path, SLICES, stored, wanted)
         found = {name: torch.empty_like(pattern) for name, pattern in wanted.items()}
         load_slices(found, path / SLICES)
-    except CheckpointDamaged:
+    except Damaged:
         raise
     except Exception as error:  # whatever a file made on purpose sets off in there
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointDamaged(
+        raise Damaged(
             f"checkpoint {path.name}: {SLICES} cannot be read ({reason[0][:200]})"
         ) from None
     _check_finite(path, SLICES, found)
@@ -213,4 +211,4 @@ def _check_finite(path: Path, file: str, found: dict[str, Tensor]) -> None:
 def _refuse(path: Path, file: str, problems: list[str]) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointDamaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")
+        raise Damaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")
