@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from stretchysnake.data.containers.container_length import first_bytes
 from stretchysnake.data.lists import is_video_name
 
 _SYSTEM_NAMES = {
@@ -171,11 +172,7 @@ def videos_in(root: str | os.PathLike, passed: PassedOver | None = None) -> Iter
 
 def _is_text(path: str) -> bool:
     """Whether a file begins like text; a transport stream has control characters in its first packet."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-    except OSError:
-        return False
+    head = first_bytes(path, 1024)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     text = head.decode("utf-8", errors="ignore")  # the last character may be cut

@@ -244,11 +244,16 @@ _MEASURES = (
 )
 
 
-def is_container(path: str) -> bool:
-    """Whether the file begins like a video container, whatever follows."""
+def first_bytes(path: str, count: int) -> bytes:
+    """The first bytes of a file, at most `count`; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
+            return file.read(count)
     except OSError:
-        return False
+        return b""
+
+
+def is_container(path: str) -> bool:
+    """Whether the file begins like a video container, whatever follows."""
+    head = first_bytes(path, 16)
     return any(name(head) for name, _ in _MEASURES[:-1])
