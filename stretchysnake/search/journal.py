@@ -156,8 +156,8 @@ class Journal:
         """Write the index, without the videos in `dropped`, and remove the journal."""
         gone = {path for path in dropped if self.done.pop(path, None) is not None}
         unchanged = self._was_finished and not self._fresh and not gone
-        told = (sorted(failures), self.weights)
-        if unchanged and told == (self._old_failures, self._old_weights):
+        latest = (sorted(failures), self.weights)
+        if unchanged and latest == (self._old_failures, self._old_weights):
             shutil.rmtree(self.place)
             return
         pairs = [pair for path in sorted(self.done) for pair in self.done[path]]
