@@ -17,7 +17,7 @@ from stretchysnake.data.clips.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.weights.files import read_checkpoint
@@ -87,6 +87,7 @@ def train(
             num_frames=run.cache_frames,
             size=run.cache_size,
             augmentation=run.augmentation,
+            decoder=run.decoder,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,

@@ -1,5 +1,6 @@
 """Long videos from file to feature: exact against `embed`, windows with seconds, bad files, and flat memory."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -125,6 +126,10 @@ def test_command_line_writes_features_and_how_they_were_read(
     assert np.array_equal(found[0], wanted.feature.numpy())
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["sampling"].startswith("3 frames per second spread evenly over the video")
+    assert manifest["sha256"] == {
+        name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+        for name in ("features.npy", "meta.jsonl")
+    }
 
 
 @pytest.mark.parametrize(

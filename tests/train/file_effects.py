@@ -10,9 +10,10 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
-from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.watch import held_out as held_out_list
 from stretchysnake.train.watch.bad_files import TooManyBadFiles
+from stretchysnake.whole_file import Damaged
 
 
 def on_error(case):
@@ -123,6 +124,6 @@ def on_damaged(case):
     newest = checkpoints_in(done.out / "checkpoints")[-1] / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     again = {"steps": 2, "checkpoint_every": 1, "out": str(done.out)}
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(Damaged):
         case.train(**again, on_damaged="stop")
     assert [batch.step for batch in case.train(**again).batches] == [1]

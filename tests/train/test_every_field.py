@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 import augmentation_effects as effects
 import file_effects as files
+import inverting_torchcodec
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from short_training import OPTIM, TINY, ShortTraining, with_optim
 from stretchysnake import VideoMamba, ranks, read_records, save_model
 from stretchysnake.cli.models import train as verb
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
 from stretchysnake.models import videomamba
@@ -173,6 +175,21 @@ def cache(case):
     assert np.load(array).shape == (12, 9, 40, 40, 3)
 
 
+def decoder(case):
+    inverting_torchcodec.remove(case.patch)
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[torchcodec\]'"):
+        case.train(decoder="torchcodec")
+    inverting_torchcodec.install(case.patch)
+    frames, inverted = (
+        case.train(decoder=name, steps=1, **files.split(case)).batches[0].video
+        for name in ("pyav", "torchcodec")
+    )
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    assert ((frames + inverted) * std + 2 * mean - 1).abs().max() < 1.5 / 255
+    with pytest.raises(ValueError, match=r"decoder \(torchcodec\) reads the files, and cache"):
+        case.train(decoder="torchcodec", cache=str(case.folder / "cache"))
+
+
 def non_finite(case):
     """Its own fields: test_step.py."""
     case.patch.setattr(torch.Tensor, "item", lambda tensor: float("nan"))
@@ -237,7 +254,7 @@ EFFECTS = {
         *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
         *(token_budget, tokens_per_pass, accumulate, activation_checkpointing, ema_decay),
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
-        *(files.on_error, files.max_bad_share, files.num_workers, files.timeout_seconds),
+        *(decoder, files.on_error, files.max_bad_share, files.num_workers, files.timeout_seconds),
         *(files.held_out, files.held_out_every, files.checkpoint_every, files.keep_checkpoints),
         *(files.tensorboard, files.on_damaged, non_finite),
         optim=lr,

@@ -11,6 +11,7 @@ from stretchysnake.data.clips.frame_choice import Sampling
 from stretchysnake.data.clips.loader import DecodingLimits, open_clips
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.clips.transforms import RESAMPLER
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.data.records_key import records_key, refuse_unequal_records
 from stretchysnake.eval.features.bad_videos import bad_lines, check_on_error, counted
@@ -62,6 +63,8 @@ def evaluate(
         choices.append([run.picture, sampling.name])
     if (run.num_views, run.num_crops) != (1, 1):
         choices.append([run.num_views, run.num_crops])
+    if run.decoder != "pyav":
+        choices.append(run.decoder)
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
     if run.allow_self:
@@ -83,6 +86,7 @@ def evaluate(
                         size=run.cache_size,
                         sampling=sampling,
                         picture=run.picture,
+                        decoder=run.decoder,
                         limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
                         progress=progress,
                     )
@@ -95,6 +99,10 @@ def evaluate(
 
     def finished(row: Row) -> Row:
         row = counted(row, run.on_error)
+        if run.decoder != "pyav":
+            row = replace(
+                row, note="; ".join(filter(None, [row.note, f"decoded by {run.decoder}"]))
+            )
         if row.metric == "gallery_top1":  # asks no query
             return row
         return replace(row, note="; ".join(filter(None, [row.note, *met[0].notes(row.protocol)])))
@@ -135,6 +143,7 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
             f"sampling ({run.sampling}) needs the whole video, and cache ({run.cache}) holds uniform frames; "
             "leave the cache out, or use sampling uniform"
         )
+    checked_decoder(run.decoder, cache=run.cache)
     protocols = []
     for kind in run.protocols:
         settings = {}

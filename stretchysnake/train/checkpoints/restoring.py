@@ -9,16 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.bad_clips import bad_file_of
+from stretchysnake.data.clips.bad_clips import bad_file_of, changed_since, pass_over
 from stretchysnake.data.clips.loader import Clips
-from stretchysnake.data.clips.training_clips import changed_since, pass_over
 from stretchysnake.ranks import Runtime
 from stretchysnake.shown import first_line
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
     WEIGHTS,
-    CheckpointDamaged,
     newest_good,
     read_state,
     read_tensors,
@@ -32,6 +30,7 @@ from stretchysnake.train.checkpoints.sharding import (
 )
 from stretchysnake.train.checkpoints.state import COUNTS, MOMENTS, HeldOutScore, TrainState
 from stretchysnake.train.run import TrainRun
+from stretchysnake.whole_file import Damaged
 
 ABSENT_IN_OLDER = {
     "loss_scale": 1.0, "loss_scale_age": 0, "replaced": 0, "left_out": 0, "bad_files": [], "held_out": [],
@@ -110,7 +109,7 @@ def go_back(
 
 @torch.no_grad()
 def restore_state(state: TrainState, path: Path) -> None:
-    """Set the state to what a verified checkpoint holds; CheckpointDamaged, and nothing changed, if it does not fit.
+    """Set the state to what a verified checkpoint holds; Damaged, and nothing changed, if it does not fit.
 
     A checkpoint of sliced weights serves a run of whole ones and the other way round, over any number of ranks.
     """
@@ -124,7 +123,7 @@ def restore_state(state: TrainState, path: Path) -> None:
     series = {name: training.pop(name, torch.empty(0)) for name in ("losses.step", "losses.value")}
     steps, values = series["losses.step"], series["losses.value"]
     if steps.dtype != torch.int64 or values.dtype != torch.float64 or steps.shape != values.shape:
-        raise CheckpointDamaged(f"checkpoint {path.name}: the loss series has no valid form")
+        raise Damaged(f"checkpoint {path.name}: the loss series has no valid form")
     trained = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
     wanted = {f"average.{name}": current[name] for name in state.average or {}}
     if any(name.startswith("optimizer.") for name in training):
@@ -143,14 +142,12 @@ def restore_state(state: TrainState, path: Path) -> None:
     for name, kind in COUNTS.items():
         count = counts.get(name)
         if isinstance(count, bool) or not isinstance(count, kind | int) or not 0 <= count < 2**62:
-            raise CheckpointDamaged(
-                f"checkpoint {path.name}: {name} ({count!r}) in state.json is not valid"
-            )
+            raise Damaged(f"checkpoint {path.name}: {name} ({count!r}) in state.json is not valid")
     try:
         bad_files = [bad_file_of(values) for values in counts["bad_files"]]
         held_out = [HeldOutScore.of(values) for values in counts["held_out"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointDamaged(f"checkpoint {path.name}: state.json: {error}") from None
+        raise Damaged(f"checkpoint {path.name}: state.json: {error}") from None
 
     for name, tensor in current.items():
         tensor.copy_(shared_out_like(weights[name], tensor))
@@ -177,10 +174,10 @@ def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         _check_forms(path, SLICES, stored, wanted)
         tensors = {name: torch.empty_like(pattern) for name, pattern in wanted.items()}
         load_slices(tensors, path / SLICES)
-    except CheckpointDamaged:
+    except Damaged:
         raise
     except Exception as error:  # whatever a file made on purpose sets off in there
-        raise CheckpointDamaged(
+        raise Damaged(
             f"checkpoint {path.name}: {SLICES} cannot be read ({first_line(error, 200)})"
         ) from None
     _check_finite(path, SLICES, tensors)
@@ -214,4 +211,4 @@ def _check_finite(path: Path, file: str, tensors: dict[str, Tensor]) -> None:
 def _refuse(path: Path, file: str, problems: list[str]) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointDamaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")
+        raise Damaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")

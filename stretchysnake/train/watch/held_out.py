@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_batches
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
 from stretchysnake.models.weights.files import read_checkpoint, save_weights
 from stretchysnake.ranks import SINGLE, Runtime
@@ -70,6 +70,7 @@ def open_held_out(
         cache=run.cache,
         num_frames=run.cache_frames,
         size=run.cache_size,
+        decoder=run.decoder,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
