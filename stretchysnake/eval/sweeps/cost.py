@@ -5,6 +5,7 @@ Counts and estimates run the model itself on meta tensors, so they hold for ever
 
 import copy
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -17,6 +18,22 @@ from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops.native import library as native_library
 
 
+def _continued_in_depth(measure: Callable[..., tuple[int, ...]]) -> Callable[..., tuple[int, ...]]:
+    """`measure` of a deep VideoMamba from those of 3 and 4 blocks: each further block adds the same, 32 take seconds.
+
+    Not before: the first block has no residual, the second no drop path.
+    """
+
+    def measured(config: VideoMambaConfig, *rest) -> tuple[int, ...]:
+        if not isinstance(config, VideoMambaConfig) or config.depth <= 4:
+            return measure(config, *rest)
+        three, four = (measure(config.but(depth=depth), *rest) for depth in (3, 4))
+        more = config.depth - 3
+        return tuple(low + more * (high - low) for low, high in zip(three, four, strict=True))
+
+    return measured
+
+
 def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
     """Floating-point operations of one clip's features, a multiplication and an addition counting as two.
 
@@ -27,40 +44,46 @@ def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
     return _features_cost(config, scale)[0]
 
 
-def estimate_memory(config: VideoMambaConfig, scale: Scale, *, batch_size: int) -> int:
+def estimate_memory(
+    config: VideoMambaConfig, scale: Scale, *, batch_size: int, joined: bool = True
+) -> int:
     """Bytes that `features` holds at its peak beside the weights, in fp32, for one batch.
 
     The clips as uint8 and float, and what the operations hold at once: so many times that of one clip, weights
-    resized for the scale included. Within a third of `measure_peak_bytes` in the tests.
+    resized for the scale included. Within a third of `measure_peak_bytes` in
+    the tests. `joined`: a mixer is one native operation, as on the CPU outside autocast.
     """
-    return batch_size * _features_cost(config, scale)[1]
+    return batch_size * _features_cost(config, scale, joined)[1]
 
 
 @lru_cache(maxsize=4096)
-def _features_cost(config: VideoMambaConfig, scale: Scale) -> tuple[int, int]:
+@_continued_in_depth
+def _features_cost(config: VideoMambaConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
     model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
     counter = FlopCounterMode(display=False)
     live = LiveStorages((video, *model.state_dict().values()))
-    with _operations(joined=True), torch.no_grad(), counter, live:
+    with _operations(joined), torch.no_grad(), counter, live:
         model.features(video, scale.patch_size, grid="floor")
     return counter.get_total_flops(), live.peak + _clip_bytes(video)
 
 
-@lru_cache(maxsize=4096)
 def estimate_training_memory(
-    config: VideoMambaConfig,
-    scale: Scale,
-    *,
-    clips: int,
-    recompute: bool = False,
-    joined: bool = True,
+    config: VideoMambaConfig, scale: Scale, *, clips: int, recompute: bool, joined: bool = True
 ) -> int:
     """Bytes that forward and backward of so many clips hold at their peak, in fp32, beside weights and gradients.
 
     What waits for the backward, and the widest moment of the way back. `recompute`: blocks are computed again there
-    (activation checkpointing). `joined`: a mixer is one native operation, as on the CPU outside autocast.
+    (activation checkpointing). `joined` as in `estimate_memory`.
     """
+    return _training_cost(config, scale, clips, recompute, joined)[0]
+
+
+@lru_cache(maxsize=4096)
+@_continued_in_depth
+def _training_cost(
+    config: VideoMambaConfig, scale: Scale, clips: int, recompute: bool, joined: bool
+) -> tuple[int]:
     model, video = _meta_model(config).train(), _meta_clips(scale, clips)
     model.checkpoint_activations = recompute
     for parameter in model.parameters():
@@ -68,7 +91,7 @@ def estimate_training_memory(
     uncounted = (video, *model.state_dict().values(), *(p.grad for p in model.parameters()))
     with _operations(joined), LiveStorages(uncounted) as live:
         model(video, scale.patch_size, grid="floor").sum().backward()
-    return live.peak + _clip_bytes(video)
+    return (live.peak + _clip_bytes(video),)
 
 
 def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -> float:

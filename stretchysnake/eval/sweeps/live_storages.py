@@ -24,7 +24,11 @@ class LiveStorages(TorchDispatchMode):
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.upsample_bicubic2d.default and args[0].is_meta:
+            # torch's own answer computes all sixteen taps in Python: 0.2 s, and tensors that no device makes
+            made = args[0].new_empty((*args[0].shape[:2], *args[1]))
+        else:
+            made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
