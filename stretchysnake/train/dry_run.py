@@ -101,6 +101,9 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
 def training_memory(run: TrainRun, scale: Scale, *, clips: int, parameters: int) -> int:
     """Bytes that a step holds at its peak: weights, gradients, moments, average, and what backward needs.
 
+    By formula, for VideoMamba alone: a table of 64 scales is instantaneous. `estimate_training_memory` of
+    eval/sweeps/cost.py counts any model and takes a third of a second for a scale.
+
     Per token and block backward keeps 2·C + 8·Di + 0.19·Di·S floats (·1.25 under bf16, which keeps casts); where the
     native operation of both directions runs 2·C + 5·Di + 2·(R + 2·S) + Di·S/16; with activation checkpointing 2·C
     of every block and all of one. Measured in tests within a factor 1.3.
