@@ -25,8 +25,12 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.eval.long_reading import LongReading, windowed_frames
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.long_sequence import exact_features, window_features
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.models.long_sequence import (
+    check_recurrent,
+    exact_features,
+    window_features,
+)
 from stretchysnake.whole_file import sha256_of
 
 
@@ -90,7 +94,7 @@ def long_features(
 
 
 def features_of_long_video(
-    model: VideoMamba,
+    model: Backbone,
     scale: Scale,
     path: str | os.PathLike,
     reading: LongReading,
@@ -102,7 +106,7 @@ def features_of_long_video(
     """`long_features` with a model at hand; scale says size, patch and the frames of a window."""
     frames_read, decoded = frame_windows(
         path,
-        partial(windowed_frames, reading=reading, scale=scale, tubelet=model.config.tubelet_size),
+        partial(windowed_frames, reading=reading, scale=scale, tubelet=model.config.frame_multiple),
         size=scale.size,
         num_workers=num_workers,
         timeout_seconds=timeout_seconds,
@@ -112,7 +116,7 @@ def features_of_long_video(
 
     def parts() -> Iterator[Tensor]:
         for frames in decoded:
-            yield normalise(torch.from_numpy(frames))[None].to(device)
+            yield normalise(torch.from_numpy(frames), **pixels_of(model.config))[None].to(device)
 
     if reading.exact:
         feature = exact_features(
@@ -171,7 +175,7 @@ def embed_long(
     stacked = (
         torch.stack(features)
         if features
-        else torch.empty(0, reading.stretches * model.config.embed_dim)
+        else torch.empty(0, reading.stretches * model.config.feature_dim)
     )
     digest = sha256_of(Path(weights))
     return LongEmbeddings(stacked, read, scale, failures, repeated, digest, sampling=str(reading))
@@ -179,8 +183,9 @@ def embed_long(
 
 def _subject_and_scale(
     weights: str | os.PathLike, window: int | None, size: int | None
-) -> tuple[VideoMamba, Scale]:
+) -> tuple[Backbone, Scale]:
     model, variant, _ = read_subject(weights)
+    check_recurrent(model)
     native = variant.sets.native
     num_frames = window or native.num_frames
     return model, eval_scale(variant, num_frames=num_frames, size=size or native.size)

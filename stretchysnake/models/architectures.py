@@ -86,8 +86,9 @@ def config_from_dict(values: dict) -> "BackboneConfig":
     An unknown field is an error that names the nearest known one.
     """
     values = dict(values)
-    cls = config_class(values.pop("architecture", "videomamba"))
-    names = [f.name for f in fields(cls)]
+    architecture = values.pop("architecture", "videomamba")
+    cls = config_class(architecture)
+    names = [f.name for f in fields(cls) if f.name != "architecture"]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
@@ -102,6 +103,5 @@ def _tupled(value):
 
 
 def config_to_dict(config: "BackboneConfig") -> dict:
-    """The fields as JSON keeps them; "architecture" too where it is not videomamba, whose files came first."""
-    said = {} if config.architecture == "videomamba" else {"architecture": config.architecture}
-    return {**said, **asdict(config)}
+    """The fields as JSON keeps them: "architecture" is one, but for videomamba, whose files came first."""
+    return asdict(config)

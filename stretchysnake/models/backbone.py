@@ -28,8 +28,8 @@ class Tokens(NamedTuple):
 class BackboneConfig(Protocol):
     """A frozen keyword-only dataclass; its sizes are those of the *stored* weights."""
 
-    architecture: ClassVar[str]
-    """Its name in architectures.py; written into weights files."""
+    architecture: str
+    """Its name in architectures.py, written into weights files: a field, so that every dict of the config holds it."""
     pixel_mean: ClassVar[tuple[float, float, float]]
     pixel_std: ClassVar[tuple[float, float, float]]
     """Of RGB in [0, 1], as the published weights were trained."""
@@ -106,8 +106,14 @@ class Backbone(Protocol):
         """The state dict under this model's names and shapes (head and dtype apart), and a note for each change."""
 
 
+# A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
 # (activation maps); and VideoMamba alone has what long_sequence.py needs. Who asks says what is missing.
+
+
+def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:
+    """What a model's video is standardised by, as `normalise` and the loader take it."""
+    return {"mean": config.pixel_mean, "std": config.pixel_std}
 
 
 def run_stage(model: nn.Module, stage: nn.Module, *inputs):
@@ -128,6 +134,11 @@ def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -
 
 def check_sizes(config: BackboneConfig, *positive: str) -> None:
     """ValueError unless these fields are positive integers, num_classes one of at least 0, drop_path in [0, 1)."""
+    own = type(config).architecture
+    if config.architecture != own:
+        raise ValueError(
+            f"architecture ({config.architecture}) must be {own}, which has these fields"
+        )
     for name in positive:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -130,7 +130,7 @@ def finetune_folder(
             out=out,
             variant=variant.name,
             sets=variant.sets,
-            model=model.config.but(num_classes=len(classes)),
+            model=replace(model.config, num_classes=len(classes)),
             weights=weights,
             # Paper does not say; we use VideoMamba's fine-tuning layer decay and a third of the rate of pre-training.
             optim=OptimConfig(lr=3e-4, weight_decay=0.05, warmup=0.1, layer_decay=0.8),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.flexibility import NANO, scale_at
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 PREFIX = "motion-digits/"
@@ -93,10 +93,10 @@ def nano_run(
     num_frames: int | None = None,
 ) -> TrainRun:
     """The training of one method and seed; methods differ in `variant` alone. `num_frames` is vanilla's other T."""
-    sets, model = NANO, VideoMambaConfig.named("nano", num_classes=0)
+    sets, model = NANO, config_named("videomamba-nano", num_classes=0)
     if num_frames is not None and num_frames != sets.native.num_frames:
         sets = replace(sets, native=replace(sets.native, num_frames=num_frames))
-        model = model.but(num_frames=num_frames)
+        model = replace(model, num_frames=num_frames)
     return TrainRun(
         data=str(data),
         out=str(out),

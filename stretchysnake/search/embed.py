@@ -15,7 +15,7 @@ from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
@@ -62,7 +62,7 @@ def open_weights(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
-) -> tuple[VideoMamba, IndexSettings]:
+) -> tuple[Backbone, IndexSettings]:
     """The model and the settings of its features; T and S default to the weights' native scale."""
     checked_decoder(decoder)
     model, variant, _ = read_subject(weights)
@@ -72,7 +72,7 @@ def open_weights(
     )
     settings = IndexSettings(
         weights_sha256=sha256_of(Path(weights)),
-        width=model.config.embed_dim,
+        width=model.config.feature_dim,
         scale=scale,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
@@ -229,7 +229,7 @@ class _Embedded(NamedTuple):
 
 
 def _embedded(
-    model: VideoMamba, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
+    model: Backbone, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
 ) -> Iterator[_Embedded | Unreadable]:
     """Every video once, as it ends; its parts are embedded as they come, and their frames are let go."""
     done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
@@ -260,13 +260,15 @@ def _embedded(
             yield _Embedded(video, part.file, rows, np.concatenate([block for _, block in blocks]))
 
 
-def features_of(model: VideoMamba, scale: Scale, frames: np.ndarray) -> np.ndarray:
+def features_of(model: Backbone, scale: Scale, frames: np.ndarray) -> np.ndarray:
     """(n, C) fp32 of frames (n, T, S, S, 3)."""
     at_once = rows_at_once(scale)
-    blocks = []
+    blocks, pixels = [], pixels_of(model.config)
     with torch.inference_mode():
         for start in range(0, len(frames), at_once):
-            clips = [normalise(torch.from_numpy(f)) for f in frames[start : start + at_once]]
+            clips = [
+                normalise(torch.from_numpy(f), **pixels) for f in frames[start : start + at_once]
+            ]
             video = torch.stack(clips)
             blocks.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
     return np.concatenate(blocks)

@@ -24,7 +24,7 @@ from stretchysnake.eval.sweeps.cost import (
     measure_times,
 )
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
@@ -175,7 +175,7 @@ def choose(cells: Sequence[PricedCell], budget: Budget) -> tuple[PricedCell, str
 
 
 def _of_these_weights(
-    rows: Sequence[Row], model: VideoMamba, variant: str, notes: list[str]
+    rows: Sequence[Row], model: Backbone, variant: str, notes: list[str]
 ) -> list[Row]:
     """The rows measured with these very weights, whatever their name; else those of their variant, and a note."""
     of_weights = select(rows, weights=(model_hash(model), model_hash(model, head=True)))
@@ -232,7 +232,7 @@ def _accuracies(
 
 
 def _measured(
-    model: VideoMamba,
+    model: Backbone,
     scales: dict[tuple[int, int], Scale],
     weights: Path,
     remeasure: bool,

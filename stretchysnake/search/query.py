@@ -11,7 +11,7 @@ import torch
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
@@ -114,7 +114,7 @@ def decoding_workers(indexes: Sequence[str]) -> int:
     return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
 
 
-def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMamba:
+def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbone:
     """The model that made a collection; ValueError for any other."""
     path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
     if weights is None and not path.is_file():
@@ -131,7 +131,7 @@ def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMa
 
 
 def _embed_query(
-    model: VideoMamba,
+    model: Backbone,
     settings: IndexSettings,
     path: str,
     num_workers: int,

@@ -155,6 +155,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     prefetch: int = 1,
+    pixels: dict | None = None,
 ) -> Iterator[Batch]:
     """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
@@ -162,6 +163,7 @@ def training_batches(
     several ranks together are the batch of one; no rank reads more than its share.
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
+    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -214,7 +216,7 @@ def training_batches(
         labels = clips.labels[[step.indices[place] for place in places]]
         side = step.scale.size
         empty = torch.empty(0, 3, step.scale.num_frames, side, side)
-        video = normalise(torch.stack(loaded)) if loaded else empty
+        video = normalise(torch.stack(loaded), **(pixels or {})) if loaded else empty
         whole = Batch(step.step, step.scale, video, labels, len(step.indices), places)
         if not augmentation.mixes or not places:
             return whole
@@ -232,8 +234,10 @@ def evaluation_batches(
     *,
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
+    pixels: dict | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness; `pixels` as in
+    `training_batches`.
 
     A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
     """
@@ -247,7 +251,7 @@ def evaluation_batches(
                     batch_indices.append(index)
                     batch_clips.append(clip)
                 if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
-                    yield batch_indices, normalise(torch.stack(batch_clips))
+                    yield batch_indices, normalise(torch.stack(batch_clips), **(pixels or {}))
                     batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)

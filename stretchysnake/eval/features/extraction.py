@@ -12,7 +12,7 @@ from stretchysnake.data.clips.loader import evaluation_batches
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_to_dict
-from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.ranks import SINGLE, Runtime
 
 
@@ -86,7 +86,9 @@ def extract(
     mine = own_share(len(clips), batch_size, runtime)
     try:
         with torch.inference_mode():
-            for indices, video in evaluation_batches(clips, scale, batch_size, indices=mine):
+            for indices, video in evaluation_batches(
+                clips, scale, batch_size, indices=mine, pixels=pixels_of(model.config)
+            ):
                 features.append(
                     model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
                 )

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.whole_file import Damaged, write_whole
 
@@ -91,7 +91,7 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
 
 
 def cached_features(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,

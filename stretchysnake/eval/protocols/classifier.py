@@ -20,7 +20,7 @@ from torch import Tensor
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.loading import load_model
 from stretchysnake.whole_file import sha256_of, unfinished_file
 
@@ -35,7 +35,7 @@ NEIGHBOURS = 3
 class Classifier:
     """A model with what turns its features at `scale` into probabilities of `classes`."""
 
-    model: VideoMamba
+    model: Backbone
     kind: str
     """"knn" (votes of the nearest training videos), "probe" (logistic regression) or "finetune" (the model's head)."""
     classes: list[str]

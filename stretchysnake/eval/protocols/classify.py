@@ -15,7 +15,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.ranks import SINGLE, Runtime
 
 
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     """(start, end) of each, as in a FeatureSet"""
 
 
-def check_head(model: VideoMamba, labels: Tensor) -> None:
+def check_head(model: Backbone, labels: Tensor) -> None:
     """ValueError when the weights hold no classifier of these labels."""
     classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     highest = int(labels.max()) if len(labels) else 0
@@ -43,7 +43,7 @@ def check_head(model: VideoMamba, labels: Tensor) -> None:
 
 
 def classify(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,
@@ -67,7 +67,7 @@ def classify(
     indices, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
 
     def score() -> None:
-        video = normalise(torch.cat(waiting)).to(device)
+        video = normalise(torch.cat(waiting), **pixels_of(model.config)).to(device)
         logits = model(video, scale.patch_size, grid="floor").float().cpu()
         scores.append(logits.softmax(1).unflatten(0, (len(waiting), -1)).mean(1))
         waiting.clear()

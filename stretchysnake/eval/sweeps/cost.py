@@ -6,6 +6,7 @@ Counts and estimates run the model itself on meta tensors, so they hold for ever
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -13,28 +14,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import Backbone, BackboneConfig
 from stretchysnake.ops.native import library as native_library
 
 
 def _continued_in_depth(measure: Callable[..., tuple[int, ...]]) -> Callable[..., tuple[int, ...]]:
-    """`measure` of a deep VideoMamba from those of 3 and 4 blocks: each further block adds the same, 32 take seconds.
+    """`measure` of a deep model of equal blocks from those of 3 and 4: each further one adds the same, 32 take seconds.
 
     Not before: the first block has no residual, the second no drop path.
     """
 
-    def measured(config: VideoMambaConfig, *rest) -> tuple[int, ...]:
-        if not isinstance(config, VideoMambaConfig) or config.depth <= 4:
+    def measured(config: BackboneConfig, *rest) -> tuple[int, ...]:
+        if not getattr(config, "equal_blocks", False) or config.depth <= 4:
             return measure(config, *rest)
-        three, four = (measure(config.but(depth=depth), *rest) for depth in (3, 4))
+        three, four = (measure(replace(config, depth=depth), *rest) for depth in (3, 4))
         more = config.depth - 3
         return tuple(low + more * (high - low) for low, high in zip(three, four, strict=True))
 
     return measured
 
 
-def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
+def count_flops(config: BackboneConfig, scale: Scale) -> int:
     """Floating-point operations of one clip's features, a multiplication and an addition counting as two.
 
     Counted by torch: products, convolutions and attention as it knows them, the operations of ops/ by their
@@ -45,7 +46,7 @@ def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
 
 
 def estimate_memory(
-    config: VideoMambaConfig, scale: Scale, *, batch_size: int, joined: bool = True
+    config: BackboneConfig, scale: Scale, *, batch_size: int, joined: bool = True
 ) -> int:
     """Bytes that `features` holds at its peak beside the weights, in fp32, for one batch.
 
@@ -58,7 +59,7 @@ def estimate_memory(
 
 @lru_cache(maxsize=4096)
 @_continued_in_depth
-def _features_cost(config: VideoMambaConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
+def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
     model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
     counter = FlopCounterMode(display=False)
@@ -69,7 +70,7 @@ def _features_cost(config: VideoMambaConfig, scale: Scale, joined: bool = True) 
 
 
 def estimate_training_memory(
-    config: VideoMambaConfig, scale: Scale, *, clips: int, recompute: bool, joined: bool = True
+    config: BackboneConfig, scale: Scale, *, clips: int, recompute: bool, joined: bool = True
 ) -> int:
     """Bytes that forward and backward of so many clips hold at their peak, in fp32, beside weights and gradients.
 
@@ -82,7 +83,7 @@ def estimate_training_memory(
 @lru_cache(maxsize=4096)
 @_continued_in_depth
 def _training_cost(
-    config: VideoMambaConfig, scale: Scale, clips: int, recompute: bool, joined: bool
+    config: BackboneConfig, scale: Scale, clips: int, recompute: bool, joined: bool
 ) -> tuple[int]:
     model, video = _meta_model(config).train(), _meta_clips(scale, clips)
     model.checkpoint_activations = recompute
@@ -94,12 +95,12 @@ def _training_cost(
     return (live.peak + _clip_bytes(video),)
 
 
-def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -> float:
+def measure_milliseconds(model: Backbone, scale: Scale, *, repeats: int = 5) -> float:
     """Median time of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
     return sorted(measure_times(model, scale, repeats=repeats))[repeats // 2]
 
 
-def measure_times(model: VideoMamba, scale: Scale, *, repeats: int) -> list[float]:
+def measure_times(model: Backbone, scale: Scale, *, repeats: int) -> list[float]:
     """Times of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
     video, device = _random_clip(model, scale), next(model.parameters()).device
     times = []
@@ -113,7 +114,7 @@ def measure_times(model: VideoMamba, scale: Scale, *, repeats: int) -> list[floa
     return times[1:]
 
 
-def measure_peak_bytes(model: VideoMamba, scale: Scale) -> int:
+def measure_peak_bytes(model: Backbone, scale: Scale) -> int:
     """Most bytes that tensors hold at once during `features` of one clip, the clip included, beside the weights.
 
     On the CPU the storages of all tensors made are counted while they live, on a GPU its allocator tells;
@@ -133,22 +134,22 @@ def measure_peak_bytes(model: VideoMamba, scale: Scale) -> int:
     return clip + live.peak
 
 
-def _random_clip(model: VideoMamba, scale: Scale) -> torch.Tensor:
+def _random_clip(model: Backbone, scale: Scale) -> torch.Tensor:
     shape = (1, 3, scale.num_frames, scale.size, scale.size)
     generator = torch.Generator().manual_seed(0)
     return torch.rand(shape, generator=generator).to(next(model.parameters()).device)
 
 
-def _meta_model(config: VideoMambaConfig) -> VideoMamba:
+def _meta_model(config: BackboneConfig) -> Backbone:
     return copy.deepcopy(
         _meta_models(config)
     )  # what a pass leaves in a model stays out of the next
 
 
 @lru_cache(maxsize=16)
-def _meta_models(config: VideoMambaConfig) -> VideoMamba:
+def _meta_models(config: BackboneConfig) -> Backbone:
     with torch.device("meta"):
-        return VideoMamba(config)
+        return build_model(config)
 
 
 def _meta_clips(scale: Scale, clips: int) -> torch.Tensor:

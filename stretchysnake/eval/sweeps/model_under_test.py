@@ -9,7 +9,7 @@ from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.features.subject import class_names, read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.results.rows import environment
 
 
@@ -17,7 +17,7 @@ from stretchysnake.results.rows import environment
 class ModelUnderTest:
     """The trained model under test and what identifies it in the rows."""
 
-    model: VideoMamba
+    model: Backbone
     variant: Variant
     seed: int
     run_id: str

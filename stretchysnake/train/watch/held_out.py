@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_batches
 from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
+from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.files import read_checkpoint, save_weights
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.outputs import RunLog
@@ -158,7 +159,9 @@ class HeldOut:
         mine = range(runtime.rank, len(clips), runtime.world_size)
         at_once = self._clips_at_once()
         sums, passes = torch.zeros(3, dtype=torch.float64), 0  # loss, right, read
-        for indices, video in evaluation_batches(clips, self.scale, at_once, indices=mine):
+        for indices, video in evaluation_batches(
+            clips, self.scale, at_once, indices=mine, pixels=pixels_of(state.model.config)
+        ):
             logits = compute_logits(model, video.to(device), self.scale, self.run).double().cpu()
             labels = clips.labels[indices]
             sums[0] += F.cross_entropy(logits, labels, reduction="sum")
