@@ -1,0 +1,311 @@
+"""TimeSformer with divided space-time attention, for any number of frames, frame size and patch size.
+
+Bertasius et al. 2021. B batch, T frames, H W pixels, P patch size, h = H/P, w = W/P, N = h·w patches of a frame,
+C width.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stretchysnake.flexibility import Scale, size_message
+from stretchysnake.models.architectures import config_from_dict
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import PATCH_RESIZES
+from stretchysnake.models.drop_path import drop_path, growing_rates
+from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
+from stretchysnake.models.resample import native_grid, resize_patch_kernel, resize_table
+from stretchysnake.models.transformers.attention import Attention, Mlp
+
+STEM = "patch_embed.proj.weight"
+TABLE_RESIZES = {"paper": ("bicubic", "bilinear"), "nearest": ("nearest", "nearest")}
+"""How tables are resized in space and in time; bilinear over one column is linear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSformerConfig:
+    """The sizes of a TimeSformer; the defaults are the published base model of Kinetics-400, 8 frames of 224 px."""
+
+    architecture: ClassVar[str] = "timesformer"
+    pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
+    pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
+    shaped: ClassVar[tuple[str, ...]] = (
+        "embed_dim", "depth", "mlp_width", "qkv_bias", "patch_size", "image_size", "num_frames", "num_classes",
+    )  # fmt: skip
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
+    patch_size: int = 16
+    image_size: int = 224
+    num_frames: int = 8
+    num_classes: int = 400
+    """Outputs of the head; 0 leaves the head out, so that logits are the features."""
+    drop_path: float = 0.1
+    """Rate of the last block; earlier ones grow linearly from 0. Locations and frames are dropped each for itself."""
+    patch_resize: str = "bicubic"
+    """How the patch kernel is resized: "bicubic" (paper), "area" or "pi"."""
+    table_resize: str = "paper"
+    """How the tables are resized: "paper" is bicubic in space and linear in time, "nearest" what the official code does
+    (features then move by 20 to 30 % where the paper's rule would have moved them otherwise)."""
+
+    def __post_init__(self):
+        check_sizes(
+            self, "embed_dim", "depth", "num_heads", "mlp_width", "patch_size", "image_size", "num_frames"
+        )  # fmt: skip
+        if self.image_size % self.patch_size:
+            raise ValueError(size_message("image_size", self.image_size, self.patch_size))
+        for name, known in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} ({value!r}) must be one of: {', '.join(known)}")
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden channels of the MLP; a ratio that was found as width / embed_dim gives that width again."""
+        return int(self.embed_dim * self.mlp_ratio + 1e-6)
+
+    @property
+    def feature_dim(self) -> int:
+        return self.embed_dim
+
+    @property
+    def native(self) -> Scale:
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        return 1
+
+
+NAMED: dict[str, dict] = {
+    "base": {},
+    "hr": {"num_frames": 16, "image_size": 448},
+    "large": {"num_frames": 96},
+    # Width, patch and drop path of nano VideoMamba.
+    "nano": {"embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 8, "image_size": 32, "drop_path": 0.0},
+}  # fmt: skip
+
+
+class Block(nn.Module):
+    """Attention over the frames of each location, over the patches of each frame, then the MLP, all pre-norm.
+
+    cls (B, 1, C) and patches (B, T, N, C) in and out. draws (B, N + T + 1) decide drop path: the locations row by row,
+    the frames, the MLP.
+    """
+
+    def __init__(self, config: TimeSformerConfig, rate: float):
+        super().__init__()
+        width, self.rate = config.embed_dim, rate
+        norm = partial(nn.LayerNorm, width, eps=config.norm_eps)
+        attention = partial(Attention, width, config.num_heads, bias=config.qkv_bias)
+        self.temporal_norm1, self.temporal_attn = norm(), attention()
+        self.temporal_fc = nn.Linear(width, width)
+        self.norm1, self.attn = norm(), attention()
+        self.norm2, self.mlp = norm(), Mlp(width, config.mlp_width)
+
+    def forward(
+        self, cls: Tensor, patches: Tensor, draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        batch, frames, places = patches.shape[:3]
+        drawn = [None] * 3 if draws is None else draws.split((places, frames, 1), dim=1)
+        drop = partial(drop_path, rate=self.rate, training=self.training)
+
+        line = patches.transpose(1, 2).flatten(0, 1)  # (B·N, T, C)
+        line = drop(self.temporal_attn(self.temporal_norm1(line)), draws=drawn[0])
+        # After drop path, as in the official code: the bias of a dropped branch still acts.
+        line = self.temporal_fc(line)
+        patches = patches + line.unflatten(0, (batch, places)).transpose(1, 2)
+
+        # Every frame attends to the same incoming [CLS]; the answers of all frames are averaged.
+        frame = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), patches], dim=2)
+        frame = drop(self.attn(self.norm1(frame.flatten(0, 1))), draws=drawn[1])
+        frame = frame.unflatten(0, (batch, frames))  # (B, T, 1 + N, C)
+        cls, patches = cls + frame[:, :, :1].mean(1), patches + frame[:, :, 1:]
+
+        x = torch.cat([cls, patches.flatten(1, 2)], dim=1)  # (B, 1 + T·N, C)
+        x = x + drop(self.mlp(self.norm2(x)), draws=drawn[2])
+        return x[:, :1], x[:, 1:].unflatten(1, (frames, places))
+
+
+class TimeSformer(nn.Module):
+    """The backbone and its linear head; parameter names are those of the official files behind their `model.`.
+
+    `pos_embed` is added per frame ([CLS] takes row 0), then `time_embed` to every patch of its frame. H and W must be
+    multiples of the patch, or `grid="floor"` leaves the rest unused; T is any. video is cast to the weights' dtype.
+    """
+
+    marks = (("blocks.0.temporal_attn.qkv.weight", "blocks.0.temporal_fc.weight", "time_embed"),)
+    classifier = "head"
+
+    def __init__(self, config: TimeSformerConfig):
+        super().__init__()
+        self.config = config
+        self.checkpoint_activations = False
+        width, grid = config.embed_dim, config.native.grid
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, width))
+        self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
+        stem = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        self.patch_embed = nn.ModuleDict({"proj": stem})
+        self.blocks = nn.ModuleList(
+            Block(config, rate) for rate in growing_rates(config.drop_path, config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
+        self._resized = ResizedWeights()
+        self._initialise()
+
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
+        """Class logits (B, num_classes); arguments as in `features`."""
+        return self.head(self.features(video, patch_size, **how))
+
+    def features(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """The [CLS] token after the final norm, (B, C).
+
+        drop_draws (B, depth · (N + T + 1)), block after block, each in the order of `Block`.
+        """
+        cls, _, _ = self._encode(video, patch_size, grid, drop_draws)
+        return self.norm(cls[:, 0])
+
+    def tokens(self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact") -> Tokens:  # fmt: skip
+        """[CLS] and patch tokens after the final norm; arguments as in `features`."""
+        cls, patches, (_, h, w) = self._encode(video, patch_size, grid)
+        return Tokens(self.norm(cls[:, 0]), self.norm(patches).unflatten(2, (h, w)))
+
+    def _encode(
+        self, video: Tensor, patch_size: int | None, grid: str, drop_draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+        """[CLS] (B, 1, C) and patches (B, T, N, C) before the final norm, and (T, h, w)."""
+        patch = self.config.patch_size if patch_size is None else patch_size
+        shape = token_grid(video, patch, grid)
+        # The stem as a 3-D convolution over one frame: no frame is copied.
+        kernel = self._weight(STEM, self.patch_embed["proj"].weight.unsqueeze(2), patch)
+        video, bias = video.to(kernel.dtype), self.patch_embed["proj"].bias
+        x = F.conv3d(video, kernel, bias, stride=(1, patch, patch))  # (B, C, T, h, w)
+        positions = self._weight("pos_embed", self.pos_embed, *shape[1:])
+        frames = self._weight("time_embed", self.time_embed, shape[0])
+        patches = x.flatten(3).permute(0, 2, 3, 1)  # (B, T, N, C)
+        patches = patches + positions[:, 1:].unsqueeze(1) + frames.unsqueeze(2)
+        cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
+        drawn = [None] * len(self.blocks)
+        if drop_draws is not None:
+            each = shape[0] + shape[1] * shape[2] + 1
+            wanted = (x.shape[0], len(self.blocks) * each)
+            if tuple(drop_draws.shape) != wanted:
+                shown = tuple(drop_draws.shape)
+                raise ValueError(
+                    f"drop_draws (shape {shown}) must be {wanted} here: num_drop_draws(scale) a clip"
+                )
+            drawn = drop_draws.to(x.device).split(each, dim=1)
+        for block, draws in zip(self.blocks, drawn, strict=True):
+            cls, patches = run_stage(self, block, cls, patches, draws)
+        return cls, patches, shape
+
+    def _weight(self, name: str, stored: Tensor, *size: int) -> Tensor:
+        """`_resize`, remembered while no gradient can flow."""
+        resize = partial(self._resize, name, size=size)
+        return self._resized((name, *size), stored, resize, training=self.training)
+
+    def _resize(self, name: str, stored: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The stem (C, 3, 1, P0, P0) for patches of (P,) pixels, E_pos for a grid (h, w), E_temp for (T,) frames."""
+        if name == STEM:
+            return resize_patch_kernel(stored, size[0], mode=self.config.patch_resize)
+        space, time = TABLE_RESIZES[self.config.table_resize]
+        if name == "time_embed":
+            return resize_table(stored, (stored.shape[1], 1), (size[0], 1), mode=time)
+        native = _size_of(name, stored)
+        if tuple(size) == native:
+            return stored
+        rows = resize_table(stored[:, 1:], native, size, mode=space)
+        return torch.cat([stored[:, :1], rows], dim=1)  # row 0 is [CLS]'s
+
+    def num_drop_draws(self, scale: Scale) -> int:
+        return len(self.blocks) * (scale.grid**2 + scale.num_frames + 1)
+
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+    def depth_of(self, parameter: str) -> int:
+        bottom = ("patch_embed.", "cls_token", "pos_embed", "time_embed")
+        return depth_by_name(self, parameter, bottom=bottom)
+
+    def undecayed(self) -> tuple[str, ...]:
+        return "cls_token", "pos_embed", "time_embed"
+
+    @classmethod
+    def config_of(cls, state: dict[str, Tensor], **changes) -> TimeSformerConfig:
+        """Of official names behind their `model.`; the number of heads is not in the shapes: C / 64, as published."""
+        needed = (
+            STEM,
+            "pos_embed",
+            "time_embed",
+            "blocks.0.temporal_fc.weight",
+            "blocks.0.mlp.fc1.weight",
+        )
+        missing = [name for name in needed if name not in state]
+        if missing:
+            raise ValueError(f"these are not TimeSformer weights: {', '.join(missing)} missing")
+        width, patch = state[STEM].shape[0], state[STEM].shape[-1]
+        numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
+        found = {
+            "embed_dim": width,
+            "depth": 1 + max(numbers),
+            "num_heads": next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0),
+            "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+            "qkv_bias": "blocks.0.attn.qkv.bias" in state,
+            "patch_size": patch,
+            "image_size": native_grid(state["pos_embed"]) * patch,
+            "num_frames": state["time_embed"].shape[1],
+            "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
+        }
+        return config_from_dict({"architecture": "timesformer", **found, **changes})
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Stem and tables resized to the config's sizes."""
+        state, notes, own = dict(state), [], self.state_dict()
+        space, time = TABLE_RESIZES[self.config.table_resize]
+        for name, what, how in (
+            (STEM, "patch kernel in pixels", self.config.patch_resize),
+            ("pos_embed", "spatial positions", space),
+            ("time_embed", "temporal positions", time.replace("bilinear", "linear")),
+        ):
+            stored = state.get(name)
+            if stored is None or stored.dim() != own[name].dim():
+                continue  # named by whoever loads
+            before, after = _size_of(name, stored), _size_of(name, own[name])
+            if before != after:
+                stored = stored.unsqueeze(2) if name == STEM else stored
+                state[name] = self._resize(name, stored, after).view(own[name].shape)
+                before, after = ("x".join(map(str, size)) for size in (before, after))
+                notes.append(f"{what} {before} -> {after} ({how})")
+        return state, notes
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """As the official code: temporal_fc is zero in all blocks, so that every frame is seen for itself."""
+        for table in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(table, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            nn.init.zeros_(block.temporal_fc.weight)
+
+
+def _size_of(name: str, stored: Tensor) -> tuple[int, ...]:
+    """What a weight was stored for, as `_resize` takes it."""
+    if name == "pos_embed":
+        return (native_grid(stored),) * 2
+    return (stored.shape[-1 if name == STEM else 1],)
