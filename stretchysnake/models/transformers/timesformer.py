@@ -18,13 +18,19 @@ from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.config import PATCH_RESIZES
 from stretchysnake.models.drop_path import drop_path, growing_rates
-from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
-from stretchysnake.models.resample import native_grid, resize_patch_kernel, resize_table
+from stretchysnake.models.flexible_embedding import (
+    Flexed,
+    ResizedWeights,
+    fit_flexed,
+    flexed_stem,
+    token_grid,
+)
+from stretchysnake.models.resample import native_grid, resize_table
 from stretchysnake.models.transformers.attention import Attention, Mlp
 
 STEM = "patch_embed.proj.weight"
-TABLE_RESIZES = {"paper": ("bicubic", "bilinear"), "nearest": ("nearest", "nearest")}
-"""How tables are resized in space and in time; bilinear over one column is linear."""
+TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
+"""How tables are resized in space and in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,9 @@ class TimeSformerConfig:
         check_sizes(
             self, "embed_dim", "depth", "num_heads", "mlp_width", "patch_size", "image_size", "num_frames"
         )  # fmt: skip
+        if self.embed_dim % self.num_heads:
+            rule = f"must be a multiple of num_heads ({self.num_heads})"
+            raise ValueError(f"embed_dim ({self.embed_dim}) {rule}")
         if self.image_size % self.patch_size:
             raise ValueError(size_message("image_size", self.image_size, self.patch_size))
         for name, known in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
@@ -90,7 +99,10 @@ NAMED: dict[str, dict] = {
     "hr": {"num_frames": 16, "image_size": 448},
     "large": {"num_frames": 96},
     # Width, patch and drop path of nano VideoMamba.
-    "nano": {"embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 8, "image_size": 32, "drop_path": 0.0},
+    "nano": {
+        "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0, "patch_size": 8, "image_size": 32,
+        "drop_path": 0.0,
+    },
 }  # fmt: skip
 
 
@@ -189,7 +201,7 @@ class TimeSformer(nn.Module):
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid)
         # The stem as a 3-D convolution over one frame: no frame is copied.
-        kernel = self._weight(STEM, self.patch_embed["proj"].weight.unsqueeze(2), patch)
+        kernel = self._weight(STEM, self.patch_embed["proj"].weight.unsqueeze(2), patch, patch)
         video, bias = video.to(kernel.dtype), self.patch_embed["proj"].bias
         x = F.conv3d(video, kernel, bias, stride=(1, patch, patch))  # (B, C, T, h, w)
         positions = self._weight("pos_embed", self.pos_embed, *shape[1:])
@@ -212,22 +224,9 @@ class TimeSformer(nn.Module):
         return cls, patches, shape
 
     def _weight(self, name: str, stored: Tensor, *size: int) -> Tensor:
-        """`_resize`, remembered while no gradient can flow."""
-        resize = partial(self._resize, name, size=size)
+        """The stored weight at this size, remembered while no gradient can flow."""
+        resize = partial(_flexed(self.config)[name].resize, size=size)
         return self._resized((name, *size), stored, resize, training=self.training)
-
-    def _resize(self, name: str, stored: Tensor, size: tuple[int, ...]) -> Tensor:
-        """The stem (C, 3, 1, P0, P0) for patches of (P,) pixels, E_pos for a grid (h, w), E_temp for (T,) frames."""
-        if name == STEM:
-            return resize_patch_kernel(stored, size[0], mode=self.config.patch_resize)
-        space, time = TABLE_RESIZES[self.config.table_resize]
-        if name == "time_embed":
-            return resize_table(stored, (stored.shape[1], 1), (size[0], 1), mode=time)
-        native = _size_of(name, stored)
-        if tuple(size) == native:
-            return stored
-        rows = resize_table(stored[:, 1:], native, size, mode=space)
-        return torch.cat([stored[:, :1], rows], dim=1)  # row 0 is [CLS]'s
 
     def num_drop_draws(self, scale: Scale) -> int:
         return len(self.blocks) * (scale.grid**2 + scale.num_frames + 1)
@@ -257,38 +256,19 @@ class TimeSformer(nn.Module):
             raise ValueError(f"these are not TimeSformer weights: {', '.join(missing)} missing")
         width, patch = state[STEM].shape[0], state[STEM].shape[-1]
         numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
+        heads = next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0)
+        mlp, classes = state["blocks.0.mlp.fc1.weight"].shape[0], state.get("head.weight", ())
         found = {
-            "embed_dim": width,
-            "depth": 1 + max(numbers),
-            "num_heads": next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0),
-            "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
-            "qkv_bias": "blocks.0.attn.qkv.bias" in state,
-            "patch_size": patch,
-            "image_size": native_grid(state["pos_embed"]) * patch,
-            "num_frames": state["time_embed"].shape[1],
-            "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
-        }
+            "embed_dim": width, "depth": 1 + max(numbers), "num_heads": heads, "mlp_ratio": mlp / width,
+            "qkv_bias": "blocks.0.attn.qkv.bias" in state, "patch_size": patch, "num_classes": len(classes),
+            "image_size": native_grid(state["pos_embed"]) * patch, "num_frames": state["time_embed"].shape[1],
+        }  # fmt: skip
         return config_from_dict({"architecture": "timesformer", **found, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Stem and tables resized to the config's sizes."""
-        state, notes, own = dict(state), [], self.state_dict()
-        space, time = TABLE_RESIZES[self.config.table_resize]
-        for name, what, how in (
-            (STEM, "patch kernel in pixels", self.config.patch_resize),
-            ("pos_embed", "spatial positions", space),
-            ("time_embed", "temporal positions", time.replace("bilinear", "linear")),
-        ):
-            stored = state.get(name)
-            if stored is None or stored.dim() != own[name].dim():
-                continue  # named by whoever loads
-            before, after = _size_of(name, stored), _size_of(name, own[name])
-            if before != after:
-                stored = stored.unsqueeze(2) if name == STEM else stored
-                state[name] = self._resize(name, stored, after).view(own[name].shape)
-                before, after = ("x".join(map(str, size)) for size in (before, after))
-                notes.append(f"{what} {before} -> {after} ({how})")
-        return state, notes
+        state = dict(state)
+        return state, fit_flexed(state, self.state_dict(), _flexed(self.config))
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -304,8 +284,24 @@ class TimeSformer(nn.Module):
             nn.init.zeros_(block.temporal_fc.weight)
 
 
-def _size_of(name: str, stored: Tensor) -> tuple[int, ...]:
-    """What a weight was stored for, as `_resize` takes it."""
-    if name == "pos_embed":
-        return (native_grid(stored),) * 2
-    return (stored.shape[-1 if name == STEM else 1],)
+def _flexed(config: TimeSformerConfig) -> dict[str, Flexed]:
+    """What follows the input: the stem, E_pos over a grid (h, w) with [CLS]'s row 0, E_temp over (T,) frames."""
+    space, time = TABLE_RESIZES[config.table_resize]
+
+    def positions(table: Tensor, size: tuple[int, ...]) -> Tensor:
+        if (native := (native_grid(table),) * 2) == size:
+            return table
+        return torch.cat(
+            [table[:, :1], resize_table(table[:, 1:], native, size, mode=space)], dim=1
+        )
+
+    def frames(table: Tensor, size: tuple[int, ...]) -> Tensor:
+        # bilinear over one column is linear
+        mode = "bilinear" if time == "linear" else time
+        return resize_table(table, (table.shape[1], 1), (*size, 1), mode=mode)
+
+    return {
+        STEM: flexed_stem(config.patch_resize),
+        "pos_embed": Flexed("spatial positions", space, lambda table: (native_grid(table),) * 2, positions),
+        "time_embed": Flexed("temporal positions", time, lambda table: table.shape[1:2], frames),
+    }  # fmt: skip

@@ -19,8 +19,13 @@ from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.config import PATCH_RESIZES
 from stretchysnake.models.drop_path import drop_path, growing_rates
-from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
-from stretchysnake.models.resample import inflate_patch_kernel, resize_patch_kernel
+from stretchysnake.models.flexible_embedding import (
+    ResizedWeights,
+    fit_flexed,
+    flexed_stem,
+    token_grid,
+)
+from stretchysnake.models.resample import inflate_patch_kernel
 from stretchysnake.models.transformers.attention import Attention, Mlp
 
 STEM = "patch_embed1.proj.weight"
@@ -262,7 +267,7 @@ class UniFormer(nn.Module):
                     f"{name} ({size}) must be at least {smallest * patch}, {smallest} patches of {patch}: the later "
                     f"embeddings divide the grid by {smallest}; use larger frames or a smaller patch"
                 )
-        resize = partial(resize_patch_kernel, patch_size=patch, mode=self.config.patch_resize)
+        resize = partial(flexed_stem(self.config.patch_resize).resize, size=(patch, patch))
         stored = self.patch_embed1.proj.weight
         kernel = self._resized((STEM, patch), stored, resize, training=self.training)
         x = self.patch_embed1(video.to(kernel.dtype), kernel)
@@ -310,17 +315,16 @@ class UniFormer(nn.Module):
         numbers = [(int(found[1]), int(found[2])) for name in state
                    if (found := re.match(r"blocks(\d)\.(\d+)\.", name))]  # fmt: skip
         patch = stems[0].shape[-1]
+        # The largest, since each stage rounds down.
+        ratio = max(len(state[f"blocks{i}.0.mlp.fc1.weight"]) / widths[i - 1] for i in range(1, 5))
+        classes = state.get("head.weight", ())
+        depths = (1 + max(n for at, n in numbers if at == i) for i in range(1, 5))
         found = {
-            "embed_dims": widths,
-            "depths": tuple(1 + max(n for at, n in numbers if at == i) for i in range(1, 5)),
+            "embed_dims": widths, "depths": tuple(depths), "mlp_ratio": ratio,
             "head_dim": next(n for n in range(min(64, common), 0, -1) if common % n == 0),
-            "mlp_ratio": state["blocks1.0.mlp.fc1.weight"].shape[0] / widths[0],
-            "qkv_bias": "blocks3.0.attn.qkv.bias" in state,
-            "embed_strides": tuple(stem.shape[-1] for stem in stems[1:]),
-            "patch_size": patch,
-            "image_size": 56 * patch,
-            "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
-        }
+            "qkv_bias": "blocks3.0.attn.qkv.bias" in state, "patch_size": patch, "image_size": 56 * patch,
+            "embed_strides": tuple(stem.shape[-1] for stem in stems[1:]), "num_classes": len(classes),
+        }  # fmt: skip
         return config_from_dict({"architecture": "uniformer", **found, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -331,12 +335,8 @@ class UniFormer(nn.Module):
             state[name] = inflate_patch_kernel(state[name], own[name].shape[2], mode="mean")
         if flat:
             notes.append(f"{len(flat)} kernels inflated from an image model (mean)")
-        if (stem := state.get(STEM)) is not None and stem.dim() == 5:
-            before, after, mode = stem.shape[-1], own[STEM].shape[-1], self.config.patch_resize
-            if before != after:
-                state[STEM] = resize_patch_kernel(stem, after, mode=mode)
-                notes.append(f"patch kernel {before} -> {after} px ({mode})")
-        return state, notes
+        stem = flexed_stem(self.config.patch_resize)
+        return state, [*notes, *fit_flexed(state, own, {STEM: stem})]
 
     @torch.no_grad()
     def _initialise(self) -> None:
