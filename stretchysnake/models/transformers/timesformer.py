@@ -17,7 +17,7 @@ from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.config import PATCH_RESIZES
-from stretchysnake.models.drop_path import drop_path, growing_rates
+from stretchysnake.models.drop_path import draws_by_block, drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import (
     Flexed,
     ResizedWeights,
@@ -26,7 +26,7 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import native_grid, resize_table
-from stretchysnake.models.transformers.attention import Attention, Mlp
+from stretchysnake.models.transformers.attention import Attention, Mlp, initialise_linears
 
 STEM = "patch_embed.proj.weight"
 TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
@@ -123,9 +123,7 @@ class Block(nn.Module):
         self.norm1, self.attn = norm(), attention()
         self.norm2, self.mlp = norm(), Mlp(width, config.mlp_width)
 
-    def forward(
-        self, cls: Tensor, patches: Tensor, draws: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, cls: Tensor, patches: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         batch, frames, places = patches.shape[:3]
         drawn = [None] * 3 if draws is None else draws.split((places, frames, 1), dim=1)
         drop = partial(drop_path, rate=self.rate, training=self.training)
@@ -173,7 +171,13 @@ class TimeSformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
         self._resized = ResizedWeights()
-        self._initialise()
+        for table in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(table, std=0.02)
+        initialise_linears(self)
+        for (
+            block
+        ) in self.blocks:  # zero in all, as in the official code: every frame is seen for itself
+            nn.init.zeros_(block.temporal_fc.weight)
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes); arguments as in `features`."""
@@ -200,7 +204,6 @@ class TimeSformer(nn.Module):
         """[CLS] (B, 1, C) and patches (B, T, N, C) before the final norm, and (T, h, w)."""
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid)
-        # The stem as a 3-D convolution over one frame: no frame is copied.
         kernel = self._weight(STEM, self.patch_embed["proj"].weight.unsqueeze(2), patch, patch)
         video, bias = video.to(kernel.dtype), self.patch_embed["proj"].bias
         x = F.conv3d(video, kernel, bias, stride=(1, patch, patch))  # (B, C, T, h, w)
@@ -209,16 +212,8 @@ class TimeSformer(nn.Module):
         patches = x.flatten(3).permute(0, 2, 3, 1)  # (B, T, N, C)
         patches = patches + positions[:, 1:].unsqueeze(1) + frames.unsqueeze(2)
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
-        drawn = [None] * len(self.blocks)
-        if drop_draws is not None:
-            each = shape[0] + shape[1] * shape[2] + 1
-            wanted = (x.shape[0], len(self.blocks) * each)
-            if tuple(drop_draws.shape) != wanted:
-                shown = tuple(drop_draws.shape)
-                raise ValueError(
-                    f"drop_draws (shape {shown}) must be {wanted} here: num_drop_draws(scale) a clip"
-                )
-            drawn = drop_draws.to(x.device).split(each, dim=1)
+        each = shape[0] + shape[1] * shape[2] + 1
+        drawn = draws_by_block(drop_draws, len(patches), len(self.blocks), each)
         for block, draws in zip(self.blocks, drawn, strict=True):
             cls, patches = run_stage(self, block, cls, patches, draws)
         return cls, patches, shape
@@ -270,19 +265,6 @@ class TimeSformer(nn.Module):
         state = dict(state)
         return state, fit_flexed(state, self.state_dict(), _flexed(self.config))
 
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """As the official code: temporal_fc is zero in all blocks, so that every frame is seen for itself."""
-        for table in (self.cls_token, self.pos_embed):
-            nn.init.trunc_normal_(table, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            nn.init.zeros_(block.temporal_fc.weight)
-
 
 def _flexed(config: TimeSformerConfig) -> dict[str, Flexed]:
     """What follows the input: the stem, E_pos over a grid (h, w) with [CLS]'s row 0, E_temp over (T,) frames."""
@@ -291,13 +273,11 @@ def _flexed(config: TimeSformerConfig) -> dict[str, Flexed]:
     def positions(table: Tensor, size: tuple[int, ...]) -> Tensor:
         if (native := (native_grid(table),) * 2) == size:
             return table
-        return torch.cat(
-            [table[:, :1], resize_table(table[:, 1:], native, size, mode=space)], dim=1
-        )
+        rows = resize_table(table[:, 1:], native, size, mode=space)
+        return torch.cat([table[:, :1], rows], dim=1)
 
     def frames(table: Tensor, size: tuple[int, ...]) -> Tensor:
-        # bilinear over one column is linear
-        mode = "bilinear" if time == "linear" else time
+        mode = "bilinear" if time == "linear" else time  # over one column
         return resize_table(table, (table.shape[1], 1), (*size, 1), mode=mode)
 
     return {

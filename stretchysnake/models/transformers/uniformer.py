@@ -6,11 +6,9 @@ B batch, T frames, H W pixels, P patch size (stride of the first embedding), C c
 import re
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from math import gcd, prod
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +16,7 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.config import PATCH_RESIZES
-from stretchysnake.models.drop_path import drop_path, growing_rates
+from stretchysnake.models.drop_path import draws_by_block, drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import (
     ResizedWeights,
     fit_flexed,
@@ -26,7 +24,7 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import inflate_patch_kernel
-from stretchysnake.models.transformers.attention import Attention, Mlp
+from stretchysnake.models.transformers.attention import Attention, Mlp, initialise_linears
 
 STEM = "patch_embed1.proj.weight"
 
@@ -70,21 +68,17 @@ class UniFormerConfig:
                 raise ValueError(f"{name} ({value}) must be {count} positive integers")
         for width in self.embed_dims[2:]:
             if width < self.head_dim or width % (width // self.head_dim):
-                raise ValueError(
-                    f"embed_dims ({width}) must be a multiple of its number of heads, {width} // head_dim "
-                    f"({self.head_dim}); choose a head_dim that divides it"
-                )
+                rule = f"must be a multiple of {width} // head_dim ({self.head_dim}), its heads"
+                raise ValueError(f"embed_dims ({width}) {rule}; choose a head_dim that divides it")
         if min(self.mlp_widths) < 1:
             raise ValueError(f"mlp_ratio ({self.mlp_ratio}) must give MLPs at least one channel")
         if self.image_size % self.patch_size or self.native.grid < self.smallest_grid:
+            rule = f"must be a multiple of patch_size ({self.patch_size}), and at least"
             raise ValueError(
-                f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size}), and at least "
-                f"{self.patch_size * self.smallest_grid}"
+                f"image_size ({self.image_size}) {rule} {self.patch_size * self.smallest_grid}"
             )
-        if self.patch_resize not in PATCH_RESIZES:
-            raise ValueError(
-                f"patch_resize ({self.patch_resize!r}) must be one of: {', '.join(PATCH_RESIZES)}"
-            )
+        if (mode := self.patch_resize) not in PATCH_RESIZES:
+            raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
@@ -124,17 +118,17 @@ NAMED: dict[str, dict] = {
 class Embedding(nn.Module):
     """A convolution without overlap in space, then a LayerNorm over the channels."""
 
-    def __init__(self, before: int, after: int, kernel: tuple[int, ...], frames: tuple[int, int]):
+    def __init__(self, before: int, after: int, kernel: tuple[int, ...], frames: tuple[int, int] = (1, 0)):  # fmt: skip
         super().__init__()
-        self.stride, self.padding = (frames[0], *kernel[1:]), (frames[1], 0, 0)
-        self.proj = nn.Conv3d(before, after, kernel, stride=self.stride, padding=self.padding)
+        stride, padding = (frames[0], *kernel[1:]), (frames[1], 0, 0)
+        self.proj = nn.Conv3d(before, after, kernel, stride=stride, padding=padding)
         self.norm = nn.LayerNorm(after)
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, C, t, h, w) in and out; `weight` stands in for the stored kernel, its size being the stride."""
         weight = self.proj.weight if weight is None else weight
-        stride = (self.stride[0], *weight.shape[-2:])
-        x = F.conv3d(x, weight, self.proj.bias, stride=stride, padding=self.padding)
+        stride = (self.proj.stride[0], *weight.shape[-2:])
+        x = F.conv3d(x, weight, self.proj.bias, stride=stride, padding=self.proj.padding)
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -212,28 +206,24 @@ class UniFormer(nn.Module):
         self.config = config
         self.checkpoint_activations = False
         widths, patch = config.embed_dims, config.patch_size
-        self.patch_embed1 = Embedding(3, widths[0], (3, patch, patch), (2, 1))
-        for stage, ((before, after), stride) in enumerate(
-            zip(pairwise(widths), config.embed_strides, strict=True), 2
-        ):
-            embedding = Embedding(before, after, (1, stride, stride), (1, 0))
-            self.add_module(f"patch_embed{stage}", embedding)
+        self.patch_embed1 = Embedding(3, widths[0], (3, patch, patch), frames=(2, 1))
         rates = iter(growing_rates(config.drop_path, sum(config.depths)))
-        for stage, (width, hidden, depth) in enumerate(
-            zip(widths, config.mlp_widths, config.depths, strict=True), 1
-        ):
-            block = ConvBlock
-            if stage > 2:
-                heads = width // config.head_dim
-                block = partial(AttentionBlock, num_heads=heads, bias=config.qkv_bias)
-            blocks = nn.ModuleList(block(width, hidden, next(rates)) for _ in range(depth))
-            self.add_module(f"blocks{stage}", blocks)
+        for i, (width, hidden) in enumerate(zip(widths, config.mlp_widths, strict=True)):
+            if i > 0:
+                kernel = (1, config.embed_strides[i - 1], config.embed_strides[i - 1])
+                self.add_module(f"patch_embed{i + 1}", Embedding(widths[i - 1], width, kernel))
+            block = ConvBlock if i < 2 else partial(
+                AttentionBlock, num_heads=width // config.head_dim, bias=config.qkv_bias
+            )  # fmt: skip
+            blocks = [block(width, hidden, next(rates)) for _ in range(config.depths[i])]
+            self.add_module(f"blocks{i + 1}", nn.ModuleList(blocks))
         self.norm = nn.BatchNorm3d(widths[-1])
-        self.head = (
-            nn.Linear(widths[-1], config.num_classes) if config.num_classes else nn.Identity()
-        )
+        classes = config.num_classes
+        self.head = nn.Linear(widths[-1], classes) if classes else nn.Identity()
         self._resized = ResizedWeights()
-        self._initialise()
+        initialise_linears(
+            self
+        )  # convolutions are left at torch's default, as in the official code
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes); arguments as in `features`."""
@@ -258,28 +248,16 @@ class UniFormer(nn.Module):
         """(B, C, t, h', w') after the final norm."""
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid)
-        smallest = self.config.smallest_grid
-        for name, size, patches in zip(
-            ("height", "width"), video.shape[-2:], shape[1:], strict=True
-        ):
-            if patches < smallest:
-                raise ValueError(
-                    f"{name} ({size}) must be at least {smallest * patch}, {smallest} patches of {patch}: the later "
-                    f"embeddings divide the grid by {smallest}; use larger frames or a smaller patch"
-                )
+        if min(shape[1:]) < (smallest := self.config.smallest_grid):
+            raise ValueError(
+                f"size ({video.shape[3]}x{video.shape[4]}) must be at least {smallest * patch} px a side, {smallest} "
+                f"patches of {patch}, which later embeddings make one; use larger frames or a smaller patch"
+            )
         resize = partial(flexed_stem(self.config.patch_resize).resize, size=(patch, patch))
         stored = self.patch_embed1.proj.weight
         kernel = self._resized((STEM, patch), stored, resize, training=self.training)
         x = self.patch_embed1(video.to(kernel.dtype), kernel)
-        blocks = sum(self.config.depths)
-        drawn = iter([None] * blocks)
-        if drop_draws is not None:
-            if tuple(drop_draws.shape) != (wanted := (x.shape[0], 2 * blocks)):
-                shown = tuple(drop_draws.shape)
-                raise ValueError(
-                    f"drop_draws (shape {shown}) must be {wanted} here: num_drop_draws(scale) a clip"
-                )
-            drawn = iter(drop_draws.to(x.device).split(2, dim=1))
+        drawn = iter(draws_by_block(drop_draws, len(x), sum(self.config.depths), 2))
         for stage in range(1, 5):
             if stage > 1:
                 x = self.get_submodule(f"patch_embed{stage}")(x)
@@ -312,13 +290,12 @@ class UniFormer(nn.Module):
         stems = [state[f"patch_embed{i}.proj.weight"] for i in range(1, 5)]
         widths = tuple(stem.shape[0] for stem in stems)
         common = gcd(*widths[2:])
-        numbers = [(int(found[1]), int(found[2])) for name in state
-                   if (found := re.match(r"blocks(\d)\.(\d+)\.", name))]  # fmt: skip
         patch = stems[0].shape[-1]
         # The largest, since each stage rounds down.
         ratio = max(len(state[f"blocks{i}.0.mlp.fc1.weight"]) / widths[i - 1] for i in range(1, 5))
         classes = state.get("head.weight", ())
-        depths = (1 + max(n for at, n in numbers if at == i) for i in range(1, 5))
+        numbers = [name.split(".")[:2] for name in state if re.match(r"blocks\d\.\d+\.", name)]
+        depths = (1 + max(int(n) for at, n in numbers if at == f"blocks{i}") for i in range(1, 5))
         found = {
             "embed_dims": widths, "depths": tuple(depths), "mlp_ratio": ratio,
             "head_dim": next(n for n in range(min(64, common), 0, -1) if common % n == 0),
@@ -337,12 +314,3 @@ class UniFormer(nn.Module):
             notes.append(f"{len(flat)} kernels inflated from an image model (mean)")
         stem = flexed_stem(self.config.patch_resize)
         return state, [*notes, *fit_flexed(state, own, {STEM: stem})]
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """As the official code: convolutions are left at torch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)

@@ -294,9 +294,11 @@ def test_floor_leaves_the_rest_unused_and_exact_names_the_nearest_sizes(model):
         assert torch.equal(model.features(video, grid="floor"), wanted)
     with pytest.raises(ValueError, match=r"height \(35\).*patch_size \(4\); nearest: 32, 36"):
         model.features(video)
-    with pytest.raises(ValueError, match=r"width \(28\) must be at least 32, 8 patches of 4"):
+    with pytest.raises(
+        ValueError, match=r"size \(32x28\) must be at least 32 px a side, 8 patches of 4"
+    ):
         model.features(video[..., :32, :28])
-    with pytest.raises(ValueError, match=r"height \(31\) must be at least 32"):
+    with pytest.raises(ValueError, match=r"size \(31x33\) must be at least 32 px"):
         model.features(video[..., :31, :], grid="floor")
 
 
@@ -455,7 +457,7 @@ def test_a_fresh_model_is_drawn_as_the_facts_say():
         ({"embed_dims": (4, 6, 8)}, r"embed_dims \(\(4, 6, 8\)\) must be 4 positive integers"),
         ({"embed_strides": (2, 2, 0)}, r"embed_strides \(\(2, 2, 0\)\) must be 3 positive integers"),
         ({"head_dim": 10}, r"embed_dims \(8\).*head_dim \(10\)"),
-        ({"embed_dims": (4, 6, 11, 16)}, r"embed_dims \(11\) must be a multiple of its number of heads"),
+        ({"embed_dims": (4, 6, 11, 16)}, r"embed_dims \(11\) must be a multiple of 11 // head_dim \(4\), its heads"),
         ({"image_size": 34}, r"image_size \(34\) must be a multiple of patch_size \(4\), and at least 32"),
         ({"image_size": 28}, r"image_size \(28\).*at least 32"),
         ({"mlp_ratio": 0.1}, r"mlp_ratio \(0.1\)"),
