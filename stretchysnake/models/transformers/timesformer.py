@@ -174,9 +174,7 @@ class TimeSformer(nn.Module):
         for table in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(table, std=0.02)
         initialise_linears(self)
-        for (
-            block
-        ) in self.blocks:  # zero in all, as in the official code: every frame is seen for itself
+        for block in self.blocks:  # zero in all of them: at the start a frame is seen for itself
             nn.init.zeros_(block.temporal_fc.weight)
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:

@@ -133,6 +133,9 @@ def test_published_file_gives_the_base_config_and_every_name_and_shape():
     }
     assert len(state) == 249
     assert TimeSformer.config_of(state) == TimeSformerConfig()
+    assert (
+        TimeSformerConfig().num_heads == 12 and TimeSformerConfig().norm_eps == 1e-6
+    )  # in no file
     with torch.device("meta"):
         model = TimeSformer(TimeSformer.config_of(state))
     found, notes = model.fitted(state)
@@ -344,6 +347,7 @@ def test_draws_decide_which_place_and_frame_goes_without_which_branch(model):
     n, t = 6, 5
     draws = torch.rand(3, 2 * (n + t + 1), generator=torch.Generator().manual_seed(2))
     draws[0] = 0.99
+    draws[1, -1], draws[1, -t - 1] = 0.0, 0.99  # the MLP goes, the first frame stays
     kept = []
     for i, rate in enumerate((0.0, 0.4)):
         mine = draws[:, i * (n + t + 1) :][:, : n + t + 1]
