@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
-}
+    "timesformer": ("transformers.timesformer", "TimeSformerConfig", "transformers.timesformer", "TimeSformer"),
+    "uniformer": ("transformers.uniformer", "UniFormerConfig", "transformers.uniformer", "UniFormer"),
+}  # fmt: skip
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
 
 

@@ -7,6 +7,7 @@ architectures.py. There is no class to inherit from; the functions below are wha
 """
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stretchysnake.flexibility import Scale
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Tokens(NamedTuple):
@@ -119,8 +122,31 @@ def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:
 def run_stage(model: nn.Module, stage: nn.Module, *inputs):
     """stage(*inputs), computed again in the backward pass where the model's `checkpoint_activations` asks for it."""
     if model.checkpoint_activations and model.training and torch.is_grad_enabled():
-        return checkpoint(stage, *inputs, use_reentrant=False)
+        if not any(isinstance(norm, BATCH_NORMS) for norm in stage.modules()):
+            return checkpoint(stage, *inputs, use_reentrant=False)
+        return checkpoint(
+            stage,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _StatisticsKept(stage)),
+        )
     return stage(*inputs)
+
+
+class _StatisticsKept:
+    """Within it, batch norms of a stage write into copies: a batch that is computed again must not count twice."""
+
+    def __init__(self, stage: nn.Module):
+        self.norms = [norm for norm in stage.modules() if isinstance(norm, BATCH_NORMS)]
+
+    def __enter__(self) -> None:
+        self.kept = [dict(norm._buffers) for norm in self.norms]
+        for norm, kept in zip(self.norms, self.kept, strict=True):
+            norm._buffers.update({k: x if x is None else x.clone() for k, x in kept.items()})
+
+    def __exit__(self, *error) -> None:
+        for norm, kept in zip(self.norms, self.kept, strict=True):
+            norm._buffers.update(kept)
 
 
 def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -> int:

@@ -112,3 +112,13 @@ def split_heads(x: Tensor, num_heads: int, *, parts: int) -> tuple[Tensor, ...]:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, heads·d)."""
     return x.transpose(1, 2).flatten(2)
+
+
+@torch.no_grad()
+def initialise_linears(model: nn.Module) -> None:
+    """Every Linear as most official code begins: a normal of 0.02, cut at 2, and no bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
