@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
+    "hiera": ("transformers.hiera", "HieraConfig", "transformers.hiera", "Hiera"),
     "mvit": ("transformers.mvit", "MViTConfig", "transformers.mvit", "MViT"),
 }
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""

@@ -6,28 +6,30 @@ of one time (2 to the number of stages less one, for others); H and W must fill 
 """
 
 import math
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.drop_path import drop_path, growing_rates
-from stretchysnake.models.flexible_embedding import check_clip
-from stretchysnake.models.transformers.attention import Mlp
+from stretchysnake.models.drop_path import growing_rates
+from stretchysnake.models.flexible_embedding import check_clip, token_grid
+from stretchysnake.models.transformers.mask_unit_attention import (
+    Block,
+    check_units,
+    rerolled,
+    unrolled,
+)
 from stretchysnake.models.transformers.separable_stem import (
     PatchEmbed,
     ProjectedHead,
     check_stem,
     embed,
-    fit_stem,
     initialise,
-    stem_sizes,
 )
+from stretchysnake.models.weights.hiera import fitted, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class HieraConfig:
             )
         if not 0 <= self.num_poolings < len(self.depths):
             raise ValueError(
-                f"num_poolings ({self.num_poolings}) must be from 0 to {len(self.depths) - 1}, the stages after the first"
+                f"num_poolings ({self.num_poolings}) must be from 0 to {len(self.depths) - 1}, one less than the stages"
             )
         check_stem(self, self.image_size, self.image_width)
         for name, tokens in zip(("image_size", "image_width"), self.table_grid, strict=True):
@@ -122,37 +124,121 @@ NAMED: dict[str, dict] = {
 }
 
 
-def check_units(name: str, size: int, patch_size: int, side: int) -> None:
-    """ValueError unless this many pixels are whole mask units."""
-    unit = patch_size * side
-    if size < unit or size % unit:
-        below = size // unit * unit
-        near = f"{below}, {below + unit}" if below else f"{unit}"
-        raise ValueError(
-            f"{name} ({size}) must be a multiple of {unit}, a mask unit of {side} patches at patch_size "
-            f"({patch_size}); nearest: {near}"
-        )
+class Hiera(nn.Module):
+    """The backbone and its linear head; parameter names are the official ones. There is no [CLS]."""
 
+    marks = (
+        ("pos_embed_spatial", "pos_embed_temporal", "blocks.0.attn.qkv.weight"),
+    )  # all of them MViT's too, whose marks are more
+    classifier = "head.projection"
 
-class MaskUnitAttention(nn.Module):
-    """Attention inside each of `units` groups of tokens, (B, N, C) -> (B, N / pool, out).
-
-    A token's place inside its group is the outer index, the group the inner one; the `pool` outermost quarters (4)
-    of the queries are max-pooled, or none (1).
-    """
-
-    def __init__(self, width: int, out: int, num_heads: int, pool: int):
+    def __init__(self, config: HieraConfig):
         super().__init__()
-        self.num_heads, self.pool = num_heads, pool
-        self.qkv = nn.Linear(width, 3 * out)
-        self.proj = nn.Linear(out, out)
+        self.config = config
+        self.checkpoint_activations = False
+        width, heads = config.embed_dim, config.num_heads
+        self.patch_embed = PatchEmbed(width, config.tubelet_size, config.patch_size)
+        self.pos_embed_spatial = nn.Parameter(torch.zeros(1, config.num_positions, width))
+        self.pos_embed_temporal = nn.Parameter(
+            torch.zeros(1, config.num_frames // config.tubelet_size, width)
+        )
+        rates = iter(growing_rates(config.drop_path, sum(config.depths)))
+        self.blocks = nn.ModuleList()
+        for stage, depth in enumerate(config.depths):
+            for i in range(depth):
+                first = stage > 0 and i == 0
+                out, heads = (2 * width, 2 * heads) if first else (width, heads)
+                block = Block(
+                    width,
+                    out,
+                    heads,
+                    pool=4 if first and stage <= config.num_poolings else 1,
+                    # the official counter of stages moves after the first block of a stage has asked it
+                    mask_units=config.mask_units[stage - 1 if first else stage],
+                    mlp_ratio=config.mlp_ratio,
+                    drop_path=next(rates),
+                )
+                self.blocks.append(block)
+                width = out
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = (
+            ProjectedHead(width, config.num_classes, dropout=config.head_dropout)
+            if config.num_classes
+            else nn.Identity()
+        )
+        initialise(self)
 
-    def forward(self, x: Tensor, units: int) -> Tensor:
-        batch = x.shape[0]
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unflatten(1, (-1, units))
-        q, k, v = qkv.permute(3, 0, 2, 4, 1, 5, 6 - 0)[:] if False else _by_unit(qkv)
-        if self.pool > 1:
-            q = q.unflatten(2, (self.pool, -1)).amax(dim=2)
-        x = F.scaled_dot_product_attention(q, k, v)  # (B·units, heads, places, d)
-        x = x.unflatten(0, (batch, units)).permute(0, 3, 1, 2, 4)  # (B, places, units, heads, d)
-        return self.proj(x.flatten(3).flatten(1, 2))
+    def forward(
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
+    ) -> Tensor:
+        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+
+    def features(
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
+    ) -> Tensor:
+        """The norm of the mean of all tokens, (B, C); drop_draws (B, 2·depth): each block's attention, then its MLP.
+
+        T must be a multiple of the tubelet, H and W of whole mask units (8·P); `grid="floor"` leaves the rest of
+        H and W unused.
+        """
+        x, _ = self._encode(video, patch_size, grid, drop_draws)
+        return self.norm(x.mean(dim=1))
+
+    def tokens(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+    ) -> Tokens:
+        """The tokens of the last stage, each under the norm that `features` puts on their mean."""
+        x, (t, rows, columns) = self._encode(video, patch_size, grid)
+        levels = len(self.config.depths) - 1 - self.config.num_poolings
+        return Tokens(None, rerolled(self.norm(x), (t, rows, columns), levels))
+
+    def _encode(
+        self, video: Tensor, patch_size: int | None, grid: str, drop_draws: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int, int]]:
+        """Tokens (B, N, C) before the final norm, and how many mask units there are in t, y and x."""
+        config = self.config
+        patch = config.patch_size if patch_size is None else patch_size
+        check_clip(video, patch, grid)
+        t, height, width = token_grid(video, 1, grid, tubelet=config.tubelet_size)
+        unit = patch * config.unit_side
+        if grid == "floor":
+            height, width = (max(size // unit, 1) * unit for size in (height, width))
+            video = video[..., :height, :width]
+        for name, size in (("height", video.shape[3]), ("width", video.shape[4])):
+            check_units(name, size, patch, config.unit_side)
+        units = t, height // unit, width // unit
+        x = unrolled(embed(self, video, patch), len(config.depths) - 1)
+        for i, block in enumerate(self.blocks):
+            draws = None if drop_draws is None else drop_draws[:, 2 * i : 2 * i + 2].to(x.device)
+            x = run_stage(self, block, x, math.prod(units), draws)
+        return x, units
+
+    def num_drop_draws(self, scale: Scale) -> int:
+        """Two for each block, whatever the scale."""
+        return 2 * len(self.blocks)
+
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+    def depth_of(self, parameter: str) -> int:
+        return depth_by_name(self, parameter, bottom=("patch_embed.", "pos_embed"))
+
+    def undecayed(self) -> tuple[str, ...]:
+        return "pos_embed_spatial", "pos_embed_temporal"
+
+    @classmethod
+    def config_of(cls, state: dict[str, Tensor], **changes) -> HieraConfig:
+        return HieraConfig(**{**sizes_of(state), **changes})
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        return fitted(state, self)

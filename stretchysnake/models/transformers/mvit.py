@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import growing_rates
-from stretchysnake.models.flexible_embedding import check_clip
+from stretchysnake.models.flexible_embedding import check_clip, token_grid
 from stretchysnake.models.transformers.pooled_attention import Block, Grid
 from stretchysnake.models.transformers.separable_stem import (
     PatchEmbed,
@@ -194,6 +194,7 @@ class MViT(nn.Module):
     ) -> tuple[Tensor, Grid]:
         patch = self.config.patch_size if patch_size is None else patch_size
         check_clip(video, patch, grid)
+        token_grid(video, 1, grid)  # at least one frame and one pixel
         x = embed(self, video, patch)
         shape = tuple(x.shape[1:4])
         cls = (self.cls_token + self.pos_embed_class).expand(x.shape[0], -1, -1)
