@@ -64,17 +64,12 @@ class HieraConfig:
     num_classes: int = 400
     drop_path: float = 0.0
     """Rate of the last block; earlier ones grow linearly from 0."""
-    head_dropout: float = 0.0
     patch_resize: str = "bicubic"
 
     def __post_init__(self):
         check_sizes(
             self, "embed_dim", "num_heads", "mlp_ratio", "tubelet_size", "patch_size", "image_size", "num_frames"
         )  # fmt: skip
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})"
-            )
         if not self.depths or min(self.depths) < 1:
             raise ValueError(f"depths ({self.depths}) must be a positive integer for each stage")
         if len(self.mask_units) != len(self.depths):
@@ -162,9 +157,7 @@ class Hiera(nn.Module):
                 width = out
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = (
-            ProjectedHead(width, config.num_classes, dropout=config.head_dropout)
-            if config.num_classes
-            else nn.Identity()
+            ProjectedHead(width, config.num_classes) if config.num_classes else nn.Identity()
         )
         initialise(self)
 

@@ -21,7 +21,12 @@ from stretchysnake.models.resample import (
 
 
 def check_stem(config, *sides: int) -> None:
-    """ValueError unless the stored sides are multiples of P, the frames of τ, and patch_resize is known."""
+    """ValueError unless heads share the width, the stored sides are multiples of P, the frames of τ, and patch_resize
+    is known."""
+    if config.embed_dim % config.num_heads:
+        raise ValueError(
+            f"embed_dim ({config.embed_dim}) must be a multiple of num_heads ({config.num_heads})"
+        )
     for side in sides:
         if side % config.patch_size:
             raise ValueError(size_message("image_size", side, config.patch_size))
