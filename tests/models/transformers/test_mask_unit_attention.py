@@ -42,7 +42,7 @@ def block(**changes):
 def test_attention_stays_inside_mask_units_or_sees_all(mask_units):
     own, x = block(mask_units=mask_units), torch.randn(1, 2, 8, 16, 8, dtype=torch.float64)
     other = x.clone()
-    other[0, 1, 3, 9] += 1.0  # in the right unit of the second time
+    other[0, 1, 3, 9, 0] += 1.0  # in the right unit of the second time
     with torch.no_grad():
         before, after = (
             rerolled(own(unrolled(each, 3), 4, None), (2, 1, 2), 3) for each in (x, other)
