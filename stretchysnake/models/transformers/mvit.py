@@ -33,8 +33,8 @@ class MViTConfig:
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (
-        "embed_dim", "depth", "num_heads", "pool_blocks", "pool_unstrided", "mlp_ratio", "tubelet_size",
-        "patch_size", "image_size", "num_frames", "num_classes",
+        "embed_dim", "depth", "num_heads", "pool_blocks", "mlp_ratio", "tubelet_size", "patch_size", "image_size",
+        "num_frames", "num_classes",
     )  # fmt: skip
 
     embed_dim: int = 96
@@ -71,6 +71,10 @@ class MViTConfig:
         if list(self.pool_blocks) != sorted(set(self.pool_blocks) & set(range(1, self.depth))):
             raise ValueError(
                 f"pool_blocks ({self.pool_blocks}) must be growing numbers from 1 to depth - 1 ({self.depth - 1})"
+            )
+        if self.kv_stride == 1 and not self.pool_unstrided:
+            raise ValueError(
+                "kv_stride (1) must be at least 2, or pool_unstrided True: the first block must pool its keys"
             )
         check_stem(self, self.image_size)
         if not 0.0 <= self.head_dropout < 1.0:

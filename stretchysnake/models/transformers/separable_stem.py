@@ -103,17 +103,27 @@ def fit_stem(
             f"spatial positions {before[0]}x{before[1]} -> {after[0]}x{after[1]} (bicubic)"
         )
         state["pos_embed_spatial"] = resize_table(places, before, after)
-    times, num_times = (
-        state.get("pos_embed_temporal"),
-        config.num_frames // config.tubelet_size,
-    )
+    times = state.get("pos_embed_temporal")
+    num_times = config.num_frames // config.tubelet_size
     if times is not None and times.dim() == 3 and times.shape[1] != num_times:
         notes.append(f"temporal positions {times.shape[1]} -> {num_times} (linear)")
         state["pos_embed_temporal"] = resize_temporal_positions(times, num_times)
 
 
 def stem_sizes(state: dict[str, Tensor]) -> dict[str, int]:
-    """embed_dim, patch_size, tubelet_size and num_frames of a state dict, by its kernel and table."""
+    """embed_dim, patch_size, tubelet_size and num_frames of a state dict, by its kernel and tables.
+
+    ValueError where these are not of a video model.
+    """
+    for name, axes in (
+        ("patch_embed.proj.weight", 5),
+        ("pos_embed_spatial", 3),
+        ("pos_embed_temporal", 3),
+    ):
+        if state[name].dim() != axes:
+            raise ValueError(
+                f"{name} has shape {tuple(state[name].shape)}; a video model's has {axes} axes"
+            )
     width, _, frames, _, taps = state["patch_embed.proj.weight"].shape
     tubelet = (frames + 1) // 2
     return {

@@ -21,6 +21,7 @@ def sizes_of(state: dict[str, Tensor]) -> dict:
     """
     needed = (
         "patch_embed.proj.weight", "pos_embed_spatial", "pos_embed_temporal", "blocks.0.attn.qkv.weight",
+        "blocks.0.mlp.fc1.weight",
     )  # fmt: skip
     missing = [name for name in needed if name not in state]
     if missing:
@@ -57,9 +58,9 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
         notes.append(
             f"{len(dropped)} tensors of masked pre-training dropped; the final norm starts fresh"
         )
-    before = None
-    if "pos_embed_spatial" in state:
-        count = state["pos_embed_spatial"].shape[1]
+    before, places = None, state.get("pos_embed_spatial")
+    if places is not None and places.dim() == 3:
+        count = places.shape[1]
         known = count == config.num_positions
         before = config.table_grid if known else _grid(count, config.unit_side)
         if before[0] != before[1]:

@@ -32,23 +32,22 @@ _TABLES = ("cls_token", "pos_embed_class", "pos_embed_spatial", "pos_embed_tempo
 
 def sizes_of(state: dict[str, Tensor]) -> dict:
     """The fields of an MViTConfig that a flat state dict of any layout tells; ValueError names what is missing."""
-    layout = "conv_proj.weight" in state or "patch_embed.patch_model.weight" in state
-    state, notes = renamed(state)
-    needed = (
-        "patch_embed.proj.weight",
-        *_TABLES,
-        "blocks.0.attn.pool_k.weight",
-        "blocks.0.attn.qkv.weight",
-    )
+    others = "conv_proj.weight" in state or "patch_embed.patch_model.weight" in state
+    separate = "blocks.0.attn.q.weight" in state
+    state, _ = renamed(state)
+    first = ("attn.pool_k.weight", "attn.qkv.weight", "mlp.fc1.weight")
+    needed = ("patch_embed.proj.weight", *_TABLES, *(f"blocks.0.{name}" for name in first))
     missing = [name for name in needed if name not in state]
     if missing:
         raise ValueError(f"these are not MViT weights: {', '.join(missing)} missing")
     blocks = {int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)}
     pooling = tuple(sorted(i for i in blocks if f"blocks.{i}.attn.pool_q.weight" in state))
     sizes = stem_sizes(state)
-    unstrided = all(f"blocks.{i}.attn.pool_k.weight" in state for i in blocks)
+    unpooled = [i for i in blocks if f"blocks.{i}.attn.pool_k.weight" not in state]
+    # the stride is no shape: it comes down to 1 at the last pooling, or where keys are no longer pooled
+    halvings = sum(i <= min(unpooled, default=max(blocks)) for i in pooling)
     # SlowFast's norms after pooling had 1e-5 while its files had these two forms; the others' files never had.
-    of_2021 = not layout and (not unstrided or bool(notes))
+    of_2021 = not others and bool(unpooled or separate)
     hidden, width = state["blocks.0.mlp.fc1.weight"].shape
     head = state.get("head.projection.weight")
     return {
@@ -56,8 +55,8 @@ def sizes_of(state: dict[str, Tensor]) -> dict:
         "depth": 1 + max(blocks),
         "num_heads": width // state["blocks.0.attn.pool_k.weight"].shape[0],
         "pool_blocks": pooling,
-        "kv_stride": 2 ** len(pooling),
-        "pool_unstrided": unstrided,
+        "kv_stride": 2**halvings,
+        "pool_unstrided": not unpooled,
         "pool_norm_eps": 1e-5 if of_2021 else 1e-6,
         "mlp_ratio": hidden // width,
         "image_size": _side(state) * sizes["patch_size"],

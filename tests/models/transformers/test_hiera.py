@@ -265,3 +265,7 @@ def test_sizes_that_do_not_fit_are_named_and_floor_leaves_the_rest():
 def test_bad_config_is_named(changes, text):
     with pytest.raises(ValueError, match=text):
         HieraConfig(**changes)
+
+
+def test_pixels_are_standardised_as_the_published_weights_were_trained():
+    assert HieraConfig.pixel_mean == (0.45,) * 3 and HieraConfig.pixel_std == (0.225,) * 3

@@ -214,11 +214,12 @@ def test_a_file_at_other_sizes_is_resized_with_notes():
         )
 
 
-def test_saved_and_loaded_is_the_same_bit_for_bit(tmp_path):
-    model, video = (
-        small(pool_unstrided=False, pool_norm_eps=1e-4).eval(),
-        torch.randn(2, 3, 6, 24, 20),
-    )
+@pytest.mark.parametrize("kv_stride", [2, 4, 16])
+def test_saved_and_loaded_is_the_same_bit_for_bit(tmp_path, kv_stride):
+    model = small(pool_unstrided=False, pool_norm_eps=1e-4, kv_stride=kv_stride).eval()
+    video = torch.randn(2, 3, 6, 24, 20)
+    if kv_stride < 16:
+        assert MViT.config_of(model.state_dict()).kv_stride == kv_stride
     save_model(tmp_path / "w.safetensors", model)
     again, notes = load_model(tmp_path / "w.safetensors")
     assert (
@@ -245,6 +246,7 @@ def test_weights_of_something_else_are_named():
     [
         ({"pool_blocks": (0, 3)}, r"pool_blocks \(\(0, 3\)\) must be growing numbers from 1 to depth - 1 \(15\)"),
         ({"pool_blocks": (3, 1)}, r"pool_blocks \(\(3, 1\)\) must be growing"),
+        ({"kv_stride": 1, "pool_unstrided": False}, r"kv_stride \(1\) must be at least 2, or pool_unstrided True"),
         ({"head_dropout": 1.0}, r"head_dropout \(1.0\) must be at least 0 and less than 1"),
     ],
 )  # fmt: skip
@@ -301,3 +303,7 @@ def test_any_length_and_frame_size_rounds_up(shape, patch, grid, mode):
         assert torch.equal(model.features(video, patch, grid=mode), tokens.cls)
         video[..., -1, -1] += 1
         assert not torch.equal(model.features(video, patch, grid=mode), tokens.cls)
+
+
+def test_pixels_are_standardised_as_the_published_weights_were_trained():
+    assert MViTConfig.pixel_mean == (0.45,) * 3 and MViTConfig.pixel_std == (0.225,) * 3

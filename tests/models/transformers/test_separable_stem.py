@@ -127,3 +127,14 @@ def test_tables_begin_small_and_biases_at_zero():
             assert 0.015 < float(parameter.detach().std()) < 0.025, name
         if name.endswith("bias") and "patch_embed" not in name:
             assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("make", [MViT, Hiera])
+def test_an_image_model_is_named(make):
+    config = {"embed_dim": 8, "image_size": 32, "num_frames": 4}
+    state = make(HieraConfig(**config) if make is Hiera else MViTConfig(**config)).state_dict()
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, 1]
+    with pytest.raises(
+        ValueError, match=r"weight has shape \(8, 3, 7, 7\); a video model's has 5 axes"
+    ):
+        make.config_of(state)
