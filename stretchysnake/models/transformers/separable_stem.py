@@ -135,15 +135,15 @@ def stem_sizes(state: dict[str, Tensor]) -> dict[str, int]:
 
 
 def initialise(model: nn.Module) -> None:
-    """Linear layers, [CLS] and position tables from a truncated normal of 0.02, biases 0, norms and convolutions as
+    """Linear layers, [CLS] and position tables from a normal of 0.02, biases 0, norms and convolutions as
     torch makes them."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     for name, parameter in model.named_parameters():
         if name.startswith(("pos_embed", "cls_token")):
-            nn.init.trunc_normal_(parameter, std=0.02)
+            nn.init.normal_(parameter, std=0.02)
 
 
 class ProjectedHead(nn.Module):

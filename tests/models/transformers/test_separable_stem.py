@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stretchysnake.models.transformers.hiera import Hiera, HieraConfig
 from stretchysnake.models.transformers.mvit import MViT, MViTConfig
@@ -95,6 +96,17 @@ def test_inference_never_uses_stale_weights():
             own.patch_embed.resized.clear()
             assert torch.equal(after, own.features(video, 3)) and not torch.equal(after, before)
             before = after
+
+
+@pytest.mark.parametrize("mode", [lambda: torch.device("meta"), FakeTensorMode])
+def test_shapes_alone_can_be_asked_for_again_and_again(mode):
+    with mode():
+        own = Hiera(HieraConfig(embed_dim=8, depths=(1, 1, 1, 1), image_size=64)).eval()
+        with torch.no_grad():
+            for frames, size, patch in ((4, 48, 3), (4, 48, 3), (4, 32, 2)):
+                assert own.features(torch.empty(2, 3, frames, size, size), patch).shape == (2, 64)
+        own.train()(torch.empty(2, 3, 4, 32, 32), 2).sum().backward()
+        assert own.pos_embed_spatial.grad.shape == own.pos_embed_spatial.shape
 
 
 @pytest.mark.parametrize("config", [MViTConfig, HieraConfig])
