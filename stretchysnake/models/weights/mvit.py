@@ -80,11 +80,14 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         notes.append(
             f"{len(doubles)} tensors of _attention_pool_* left out: pool_* and norm_* hold the same"
         )
-    for name, tensor in state.items():
-        if name in doubles:
+    for theirs, tensor in state.items():
+        if theirs in doubles:
             continue
+        name = theirs
         for pattern, ours in _NAMES:
             name = re.sub(pattern, ours, name)
+        if name in found:
+            raise ValueError(f"the weights hold {name} twice, once as {theirs}")
         found[name] = tensor
     for name in _TABLES:
         if name in found and found[name].dim() < 3:  # torchvision's lack the leading axes
@@ -92,7 +95,7 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     queries = [name for name in found if re.search(r"^blocks\.\d+\.attn\.q\.(weight|bias)$", name)]
     for name in queries:
         parts = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
-        if all(part in found for part in parts):
+        if len({found[part].shape if part in found else None for part in parts}) == 1:
             found[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([found.pop(p) for p in parts])
     if queries:
         notes.append("attn.q, attn.k and attn.v joined to attn.qkv")

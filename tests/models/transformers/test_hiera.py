@@ -267,5 +267,5 @@ def test_bad_config_is_named(changes, text):
         HieraConfig(**changes)
 
 
-def test_pixels_are_standardised_as_the_published_weights_were_trained():
+def test_pixel_statistics_are_the_official_ones():
     assert HieraConfig.pixel_mean == (0.45,) * 3 and HieraConfig.pixel_std == (0.225,) * 3

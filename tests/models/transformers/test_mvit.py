@@ -230,6 +230,19 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(tmp_path, kv_stride):
         assert torch.equal(again.features(video), model.features(video))
 
 
+def test_a_broken_file_is_named():
+    state = separate_names(small().state_dict())
+    with pytest.raises(ValueError, match=r"hold norm\.bias twice, once as norm_embed\.bias"):
+        MViT.config_of({**state, "norm_embed.bias": torch.zeros(32)})
+    state["blocks.2.attn.k.weight"] = torch.zeros(16, 15)
+    del state["blocks.3.attn.v.bias"]
+    with pytest.raises(
+        ValueError,
+        match=r"missing blocks\.2\.attn\.qkv\.weight; missing blocks\.3\.attn\.qkv\.bias",
+    ):
+        load_weights(small(), state)
+
+
 def test_weights_of_something_else_are_named():
     state = small().state_dict()
     del state["pos_embed_class"]
@@ -305,5 +318,5 @@ def test_any_length_and_frame_size_rounds_up(shape, patch, grid, mode):
         assert not torch.equal(model.features(video, patch, grid=mode), tokens.cls)
 
 
-def test_pixels_are_standardised_as_the_published_weights_were_trained():
+def test_pixel_statistics_are_the_official_ones():
     assert MViTConfig.pixel_mean == (0.45,) * 3 and MViTConfig.pixel_std == (0.225,) * 3
