@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
+    "hiera": ("transformers.hiera", "HieraConfig", "transformers.hiera", "Hiera"),
+    "mvit": ("transformers.mvit", "MViTConfig", "transformers.mvit", "MViT"),
     "timesformer": ("transformers.timesformer", "TimeSformerConfig", "transformers.timesformer", "TimeSformer"),
     "uniformer": ("transformers.uniformer", "UniFormerConfig", "transformers.uniformer", "UniFormer"),
 }  # fmt: skip

@@ -70,6 +70,8 @@ class ResizedWeights:
         """resize(stored), anew while training or where a gradient can flow; `key` says which weight at which size."""
         if training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return resize(stored)
+        if stored.is_meta or hasattr(stored, "fake_mode"):  # no content to compare
+            return resize(stored)
         # The copy is compared by content: version counters miss writes through `.data` (EMA, some loaders).
         remembered = self._remembered.get(key)
         if remembered is not None:
