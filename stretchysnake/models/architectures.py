@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
+    "omnivore": ("transformers.omnivore", "OmnivoreConfig", "transformers.omnivore", "Omnivore"),
+    "video_swin": (
+        "transformers.video_swin",
+        "VideoSwinConfig",
+        "transformers.video_swin",
+        "VideoSwin",
+    ),
 }
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
 
