@@ -134,7 +134,7 @@ class DropoutLinear(nn.Linear):
     def __init__(self, width: int, outputs: int, dropout: float):
         super().__init__(width, outputs)
         self.dropout = dropout
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,9 +222,10 @@ class VideoSwin(nn.Module):
 
     @classmethod
     def config_of(cls, state: dict[str, Tensor], **changes) -> VideoSwinConfig:
-        return VideoSwinConfig(
-            **{**swin_sizes(_named(state), "backbone.", cls.classifier, changes), **changes}
-        )
+        found = swin_sizes(_named(state), "backbone.", cls.classifier, changes)
+        # what shapes do not say (drop path) is that of the published size of these shapes
+        named = next(size for size in NAMED.values() if size.items() <= {**size, **found}.items())
+        return VideoSwinConfig(**{**named, **found, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         state = _named(state)

@@ -216,11 +216,11 @@ class SwinTrunk(nn.Module):
         self.norm = nn.LayerNorm(config.feature_dim, eps=config.norm_eps)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, WindowAttention):
-                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+                nn.init.normal_(module.relative_position_bias_table, std=0.02)
 
     def forward(
         self,
