@@ -42,6 +42,12 @@ def model_class(architecture: str) -> type:
     return getattr(import_module(f"stretchysnake.models.{module}"), name)
 
 
+def marks_of(*architectures: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Architecture -> names of weights that tell it; of all where none is named, VideoMamba's single one last."""
+    names = architectures or sorted(ARCHITECTURES, key=lambda name: name == "videomamba")
+    return {name: model_class(name).marks for name in names}
+
+
 def build_model(config: "BackboneConfig") -> "Backbone":
     """A model of this config, freshly initialised, in training mode."""
     return model_class(config.architecture)(config)

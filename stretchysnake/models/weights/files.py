@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stretchysnake.models.architectures import config_to_dict
+from stretchysnake.models.architectures import ARCHITECTURES, config_to_dict, marks_of
 from stretchysnake.models.backbone import Backbone, BackboneConfig
 from stretchysnake.models.weights.layout import FoundWeights, weights_in
 from stretchysnake.models.weights.torch_file import loaded_safely
@@ -61,26 +61,52 @@ def read_checkpoint(
 def find_weights(path: str | os.PathLike, *, part: str | None = None) -> tuple[FoundWeights, dict]:
     """As `read_checkpoint`, with which part of the file the weights are and what lies beside them."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint ({path}) must be an existing file; check the path")
-    metadata = {}
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"checkpoint ({path}) is damaged or not safetensors: {error}"
-            ) from None
-        metadata = {
-            key: _json(header[key], path, key) for key in ("config", "run") if key in header
-        }
-    else:
-        loaded = loaded_safely(path)
-    found = weights_in(loaded, path, part=part)
+    loaded, header = _loaded(path)
+    metadata = {key: _json(header[key], path, key) for key in ("config", "run") if key in header}
+    # files of before said no architecture
+    ours = header.get("architecture", "videomamba") if "config" in header else None
+    if ours not in (None, *ARCHITECTURES):
+        raise ValueError(
+            f"checkpoint ({path}): its architecture ({ours}) is not known to this version; "
+            f"it knows: {', '.join(ARCHITECTURES)}"
+        )
+    found = weights_in(loaded, path, marks_of(*([ours] if ours else [])), part=part)
     _checked(found.state, path)
     return found, metadata
+
+
+def read_clip_tower(path: str | os.PathLike) -> dict[str, Tensor]:
+    """CLIP's visual tower of a file, its names under "clip.visual.": what EVL's files leave out.
+
+    OpenAI's own archive (ViT-B-16.pt), or a state dict of the tower or of all CLIP.
+    """
+    path = Path(path)
+    found = weights_in(_loaded(path)[0], path, {"clip": CLIP_TOWER})
+    missing = [name for name in CLIP_TOWER[0] if name not in found.state]
+    if missing:
+        raise ValueError(
+            f"clip ({path}) must hold CLIP's visual tower; it lacks: {', '.join(missing)}"
+        )
+    state = _checked(found.state, path)
+    return {f"clip.visual.{name}": tensor for name, tensor in state.items()}
+
+
+CLIP_TOWER = (("class_embedding", "conv1.weight", "ln_pre.weight", "positional_embedding"),)
+"""Names that tell CLIP's visual tower, in whatever it stands."""
+
+
+def _loaded(path: Path) -> tuple[object, dict[str, str]]:
+    """(what a file holds, its safetensors header or {}); ValueError where it is absent or damaged."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint ({path}) must be an existing file; check the path")
+    if path.suffix != ".safetensors":
+        return loaded_safely(path), {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint ({path}) is damaged or not safetensors: {error}") from None
 
 
 def _checked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -2,18 +2,19 @@
 
 Trainers nest state dicts (model, state_dict, model_state, ema ...), wrappers put a prefix before every name
 (module., model., _orig_mod. ...), and beside the weights lie losses, counters and moving averages. Wherever a name
-ends as that of the patch embedding does, there is a VideoMamba; one is taken, and all else is listed.
+ends as a mark of an architecture does (its model class says which), there is a model; one is taken, and all else is
+listed.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-MARK = "patch_embed.proj.weight"
-"""A name that every VideoMamba has once."""
+Marks = dict[str, tuple[tuple[str, ...], ...]]
+"""Architecture -> names of weights that tell it, all under one prefix; one tuple for each published layout."""
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, at any place."""
 _AVERAGE = re.compile(
@@ -31,21 +32,22 @@ class FoundWeights:
     part: str
     """Where it lies: keys, and a prefix that only some names have; "" at the top."""
     state: dict[str, Tensor]
-    architecture: str = "videomamba"
+    architecture: str
     left_out: list[str]
     """Names of what the file holds beside it."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know: which of several it is, and tensors that were left out."""
 
 
-def weights_in(loaded, path: Path, *, part: str | None = None) -> FoundWeights:
+def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> FoundWeights:
     """The weights in what a file held; `part` chooses where there are several, as the error or the note names them.
 
     A model goes before its moving average. ValueError where there are no weights, no such part, or several models.
+    The last architecture of `marks` is what a file without any mark is taken for.
     """
-    found, others = _candidates(loaded, path)
+    found, others = _candidates(loaded, path, marks)
     if not found:
-        return _unmarked(loaded, path, part)
+        return _unmarked(loaded, path, part, architecture=list(marks)[-1])
     names = [one.part for one in found]
     listed = ", ".join(_shown(name) for name in names)
     if part is not None:
@@ -69,16 +71,22 @@ def weights_in(loaded, path: Path, *, part: str | None = None) -> FoundWeights:
             "(stretchysnake convert --part NAME takes it)",
         )
     left_out = [*others, *(one.part for one in rest), *taken.left_out]
-    return FoundWeights(part=taken.part, state=taken.state, left_out=left_out, notes=notes)
+    return replace(taken, left_out=left_out, notes=notes)
 
 
-def _candidates(loaded, path: Path) -> tuple[list[FoundWeights], list[str]]:
-    """(every VideoMamba in there, the names beside the dicts that hold them)."""
-    found, dicts = [], list(_dicts(loaded, ()))
-    homes = [keys for keys, inner in dicts if list(_marks(inner))]  # a prefix may be ""
+def _candidates(loaded, path: Path, marks: Marks) -> tuple[list[FoundWeights], list[str]]:
+    """(every model in there, the names beside the dicts that hold them)."""
+    found, dicts, homes, joint = [], list(_dicts(loaded, ())), [], []
     for keys, inner in dicts:
-        if keys in homes:
-            found += _models_of(keys, inner, path)
+        if any(keys[: len(home)] == home for home in joint):
+            continue
+        if (weights := _joined(keys, inner, marks)) is not None:
+            homes.append(keys)
+            joint.append(keys)
+            found.append(weights)
+        elif prefixes := _prefixes(inner, marks):
+            homes.append(keys)  # a prefix may be ""
+            found += _models_of(keys, inner, prefixes, path)
     beside = []
     for keys, inner in dicts:
         on_the_way = any(home[: len(keys)] == keys and home != keys for home in homes)
@@ -86,6 +94,28 @@ def _candidates(loaded, path: Path) -> tuple[list[FoundWeights], list[str]]:
             ways = {home[len(keys)] for home in homes if home[: len(keys)] == keys and home != keys}
             beside += [str(name) for name in inner if str(name) not in ways]
     return found, beside
+
+
+def _joined(keys: tuple[str, ...], inner: dict, marks: Marks) -> FoundWeights | None:
+    """A model whose parts lie in dicts side by side (Omnivore's trunk and heads): their names joined by a dot."""
+    parts = {str(name): part for name, part in inner.items() if isinstance(part, dict)}
+    state = {
+        f"{name}.{_plain(key)}": value
+        for name, part in parts.items()
+        for key, value in part.items()
+        if isinstance(value, Tensor)
+    }
+    if len({name.split(".")[0] for name in state}) < 2:
+        return None
+    architecture = next(
+        (arch for arch, layouts in marks.items() if any({*names} <= {*state} for names in layouts)),
+        None,
+    )
+    if architecture is None:
+        return None
+    left_out = [str(name) for name in inner if str(name) not in parts]
+    part = "/".join(keys)
+    return FoundWeights(part=part, state=state, architecture=architecture, left_out=left_out)
 
 
 def _dicts(loaded, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:
@@ -101,12 +131,24 @@ def _dicts(loaded, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dic
                 yield from _dicts(inner, (*keys, str(name)))
 
 
-def _marks(inner: dict) -> Iterator[str]:
-    """The prefixes under which a dict holds a VideoMamba, wrappers' names taken out."""
-    for name, value in inner.items():
-        plain = _plain(name)
-        if isinstance(value, Tensor) and (plain == MARK or plain.endswith("." + MARK)):
-            yield plain.removesuffix(MARK)
+def _prefixes(inner: dict, marks: Marks) -> dict[str, str]:
+    """Prefix -> architecture of the models that a dict of tensors holds, wrappers' names taken out.
+
+    The last architecture's marks are looked for only where there are none of the others.
+    """
+    names = {_plain(name) for name, value in inner.items() if isinstance(value, Tensor)}
+    prefixes: dict[str, str] = {}
+    *others, last = marks
+    for architecture in [*others, last]:
+        if architecture == last and prefixes:
+            break
+        for first, *rest in marks[architecture]:
+            for name in names:
+                if name == first or name.endswith("." + first):
+                    prefix = name.removesuffix(first)
+                    if all(prefix + other in names for other in rest):
+                        prefixes.setdefault(prefix, architecture)
+    return prefixes
 
 
 def _plain(name: object) -> str:
@@ -116,7 +158,10 @@ def _plain(name: object) -> str:
     return text
 
 
-def _models_of(keys: tuple[str, ...], inner: dict, path: Path) -> Iterator[FoundWeights]:
+def _models_of(
+    keys: tuple[str, ...], inner: dict, architectures: dict[str, str], path: Path
+) -> Iterator[FoundWeights]:
+    """The models of one dict; `architectures` says which stands under which prefix."""
     tensors: dict[str, Tensor] = {}
     for name, value in inner.items():
         if isinstance(value, Tensor):
@@ -124,7 +169,7 @@ def _models_of(keys: tuple[str, ...], inner: dict, path: Path) -> Iterator[Found
                 raise ValueError(f"checkpoint ({path}) holds {_plain(name)} twice, once as {name}")
             tensors[_plain(name)] = value
     texts = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
-    prefixes = sorted(set(_marks(inner)), key=len, reverse=True)
+    prefixes = sorted(architectures, key=len, reverse=True)
     shares: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes}
     strays = []
     for name, tensor in tensors.items():
@@ -144,15 +189,16 @@ def _models_of(keys: tuple[str, ...], inner: dict, path: Path) -> Iterator[Found
         yield FoundWeights(
             part="/".join([*keys, *words]),
             state=shares[prefix],
+            architecture=architectures[prefix],
             left_out=[*texts, *strays],
             notes=notes,
         )
 
 
-def _unmarked(loaded, path: Path, part: str | None) -> FoundWeights:
-    """Tensors that are no whole VideoMamba: whoever asked will say what is missing."""
+def _unmarked(loaded, path: Path, part: str | None, *, architecture: str) -> FoundWeights:
+    """Tensors that are no whole model that we know: whoever asked will say what is missing."""
     if part is not None:
-        raise ValueError(f"part ({part}) is not in checkpoint ({path}), nor any VideoMamba")
+        raise ValueError(f"part ({part}) is not in checkpoint ({path}), nor any model that we know")
     left_out: list[str] = []
     for _ in range(3):
         if isinstance(loaded, dict):
@@ -175,7 +221,7 @@ def _unmarked(loaded, path: Path, part: str | None) -> FoundWeights:
     for prefix in ("module.", "model.", "backbone."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return FoundWeights(part="", state=state, left_out=left_out)
+    return FoundWeights(part="", state=state, architecture=architecture, left_out=left_out)
 
 
 def _shown(part: str) -> str:

@@ -17,20 +17,25 @@ from stretchysnake.models.architectures import (
     model_class,
 )
 from stretchysnake.models.backbone import Backbone, BackboneConfig
-from stretchysnake.models.weights.files import find_weights
+from stretchysnake.models.weights.files import find_weights, read_clip_tower
 
 
 def load_model(
-    path: str | os.PathLike, *, part: str | None = None, **changes
+    path: str | os.PathLike,
+    *,
+    part: str | None = None,
+    clip: str | os.PathLike | None = None,
+    **changes,
 ) -> tuple[Backbone, list[str]]:
     """A model in eval mode with a file's weights, and one note for each thing that was changed or left out.
 
     The architecture and its config come from the file, by its header or by the names and shapes of its tensors;
     `changes` overrides fields of the config (num_frames=64, num_classes=101, …), and weights are then resized or, for
-    the head alone, left at their initialisation: both are noted.
+    the head alone, left at their initialisation: both are noted. `clip` is a file with CLIP's visual tower, for
+    published files that leave it out (EVL).
     """
     found, metadata = find_weights(path, part=part)
-    state = found.state
+    state = found.state if clip is None else {**found.state, **read_clip_tower(clip)}
     if "config" in metadata:
         config = _trusted_config(metadata["config"], state, path)
         config = config_from_dict({**config_to_dict(config), **changes})
