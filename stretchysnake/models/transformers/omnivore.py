@@ -6,6 +6,7 @@ Of the published file the stem for depth and the heads for images and RGB-D are 
 that their parameters would never see a gradient.
 """
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -13,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
+from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, run_stage
 from stretchysnake.models.transformers.video_swin import SHAPED, check_swin, swin_head
 from stretchysnake.models.transformers.windows import SwinTrunk, bias_rows, mlp_width
@@ -148,9 +150,8 @@ class Omnivore(nn.Module):
 
     @classmethod
     def config_of(cls, state: dict[str, Tensor], **changes) -> OmnivoreConfig:
-        return OmnivoreConfig(
-            **{**swin_sizes(_named(state), "trunk.", cls.classifier, changes), **changes}
-        )
+        found = swin_sizes(_named(state), "trunk.", cls.classifier, changes)
+        return config_from_dict({"architecture": "omnivore", **found, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         state, notes = _named(state), []
@@ -171,9 +172,4 @@ def _named(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The only head of the EPIC-Kitchens file, heads.1, under the name of the head for video."""
     if any(name.startswith("heads.video.") for name in state):
         return dict(state)
-    return {
-        f"heads.video.{name.removeprefix('heads.')}"
-        if name.startswith("heads.1.")
-        else name: tensor
-        for name, tensor in state.items()
-    }
+    return {re.sub(r"^heads\.1\.", "heads.video.1.", name): part for name, part in state.items()}

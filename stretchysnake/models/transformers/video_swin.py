@@ -1,10 +1,6 @@
 """Video Swin: attention in shifted 3-D windows, for any number of frames and frame size (Liu et al. 2022).
 
 B batch, T frames, H W pixels, P patch size, (t, h, w) token grid, C width.
-
-    model = VideoSwin(VideoSwinConfig(num_classes=400))
-    logits = model(video)                    # video (B, 3, T, H, W)
-    features = model.features(video, patch_size=3)
 """
 
 import re
@@ -16,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
+from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, run_stage
 from stretchysnake.models.transformers.windows import SwinTrunk, bias_rows, mlp_width
 from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
@@ -225,7 +222,7 @@ class VideoSwin(nn.Module):
         found = swin_sizes(_named(state), "backbone.", cls.classifier, changes)
         # what shapes do not say (drop path) is that of the published size of these shapes
         named = next(size for size in NAMED.values() if size.items() <= {**size, **found}.items())
-        return VideoSwinConfig(**{**named, **found, **changes})
+        return config_from_dict({"architecture": "video_swin", **named, **found, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         state = _named(state)

@@ -92,8 +92,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
         """index (N, N), rows of the table; mask (n, N, N), added to the logits of each clip's windows."""
         q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)
-        bias = self.relative_position_bias_table[index.flatten()]
-        bias = bias.unflatten(0, index.shape).permute(2, 0, 1)[None]  # (1, heads, N, N)
+        bias = self.relative_position_bias_table.T[:, index][None]  # (1, heads, N, N)
         if mask is not None:
             bias = bias + mask[:, None].to(bias.dtype)  # (n, heads, N, N)
             clips = x.shape[0] // mask.shape[0]

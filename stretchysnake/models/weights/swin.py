@@ -25,7 +25,7 @@ def swin_sizes(state: dict[str, Tensor], prefix: str, classifier: str, changes: 
     stem, block = f"{prefix}patch_embed.proj.weight", f"{prefix}layers.0.blocks.0."
     table, hidden = f"{block}attn.relative_position_bias_table", f"{block}mlp.fc1.weight"
     if missing := [name for name in (stem, table, hidden) if name not in state]:
-        raise ValueError(f"these are not weights of this Swin: {', '.join(missing)} missing")
+        raise ValueError(f"these are not weights of a Swin: {', '.join(missing)} missing")
     kernel = state[stem]
     if kernel.dim() != 5:
         raise ValueError(
@@ -41,7 +41,7 @@ def swin_sizes(state: dict[str, Tensor], prefix: str, classifier: str, changes: 
                 heads[stage] = tensor.shape[1]
     if sorted(heads) != list(range(len(found))):
         raise ValueError(
-            f"these are not weights of this Swin: tables of {len(heads)} of its stages"
+            f"these are not weights of a Swin: tables of relative positions in {len(heads)} of its {len(found)} stages"
         )
     index = state.get(f"{block}attn.relative_position_index")
     head = state.get(f"{classifier}.weight")

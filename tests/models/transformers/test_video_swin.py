@@ -143,14 +143,14 @@ def test_saved_file_gives_the_same_features_bit_for_bit(tmp_path):
     assert loaded.config == model.config and notes == []
 
 
-@pytest.mark.parametrize("names", ["official", "torchvision", "bare"])
+@pytest.mark.parametrize("names", ["official", "torchvision", "module"])
 def test_published_wraps_are_recognised(tmp_path, names):
     tensors, metadata = read_fixture(fixtures_of("video_swin")[0])
     state = weights_of(tensors)
     wrapped = {"meta": {"epoch": 30}, "state_dict": state}
     if names == "torchvision":
         wrapped = torchvision_names(state)
-    if names == "bare":  # lost `backbone.`, as mmaction's own training may leave it
+    if names == "module":  # what a training on several ranks puts before all of them
         wrapped = {"module." + name: tensor for name, tensor in state.items()}
     torch.save(wrapped, tmp_path / "swin.pth")
     model, notes = load_model(tmp_path / "swin.pth")
@@ -160,6 +160,17 @@ def test_published_wraps_are_recognised(tmp_path, names):
     assert len(notes) == 1 and "index buffers left out" in notes[0]
     with torch.no_grad():
         assert relative(model(tensors["input"]), tensors["logits"]) <= 1e-5
+
+
+def test_names_without_their_prefix_fit_and_fields_are_changed():
+    model = VideoSwin(VideoSwinConfig(**SMALL))
+    bare = {name.removeprefix("backbone."): part for name, part in model.state_dict().items()}
+    fitted, notes = model.fitted(bare)
+    assert list(fitted) == list(model.state_dict()) and notes == []
+    config = VideoSwin.config_of(bare, window_size=[4, 3, 3], num_frames=8)
+    assert (config.window_size, config.num_frames, config.num_classes) == ((4, 3, 3), 8, 5)
+    with pytest.raises(ValueError, match=r"'depth'\) is not known \(did you mean depths\?\)"):
+        VideoSwin.config_of(bare, depth=3)
 
 
 def test_other_sizes_and_classes_are_fitted_with_a_note(tmp_path):
@@ -210,5 +221,10 @@ def test_tensor_under_two_names_is_an_error():
 
 
 def test_weights_of_something_else_are_named():
-    with pytest.raises(ValueError, match=r"missing: |not weights of this Swin: .* missing"):
-        VideoSwin.config_of({"patch_embed.proj.weight": torch.zeros(8, 3, 2, 4, 4)})
+    with pytest.raises(ValueError, match=r"not weights of a Swin: .*patch_embed.* missing"):
+        VideoSwin.config_of({"norm.weight": torch.zeros(8)})
+    state = VideoSwin(VideoSwinConfig(**SMALL)).state_dict()
+    table = "backbone.layers.1.blocks.{}.attn.relative_position_bias_table"
+    state = {key: v for key, v in state.items() if key not in (table.format(0), table.format(1))}
+    with pytest.raises(ValueError, match="tables of relative positions in 1 of its 2 stages"):
+        VideoSwin.config_of(state)
