@@ -199,7 +199,7 @@ class VideoSwin(nn.Module):
     def tokens(
         self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
     ) -> Tokens:
-        """The tokens after the final norm; 32·P/4 pixels a side each, as the stages merge them."""
+        """The tokens after the final norm, 8·P pixels a side in a model of four stages."""
         run = partial(run_stage, self)
         return Tokens(None, self.backbone(video, patch_size, grid=grid, drop_draws=None, run=run))
 

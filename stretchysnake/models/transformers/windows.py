@@ -54,11 +54,10 @@ def shift_mask(grid: Triple, window: Triple, shift: Triple, device: torch.device
     if not any(shift):
         return None
     regions = torch.zeros(1, 1, 1, device=device, dtype=torch.int64)
-    for axis, (size, w, s) in enumerate(zip(grid, window, shift, strict=True)):
-        places = torch.arange(size, device=device)
-        # [0, -w), [-w, -s) and [-s, end); the whole axis is one region where it is not shifted
-        part = (places >= size - w).long() + (places >= size - s).long() if s else places * 0
-        regions = regions * 3 + part.view([-1 if axis == i else 1 for i in range(3)])
+    for axis, (size, s) in enumerate(zip(grid, shift, strict=True)):
+        # Only the last window of an axis holds what came round its end; an axis without a shift is one region.
+        part = (torch.arange(size, device=device) >= size - s).long()
+        regions = regions * 2 + part.view([-1 if axis == i else 1 for i in range(3)])
     regions = cut_windows(regions[None, ..., None], window)  # (n, N, 1)
     return (regions != regions.transpose(1, 2)) * -100.0
 
