@@ -31,12 +31,12 @@ def swin_sizes(state: dict[str, Tensor], prefix: str, classifier: str, changes: 
         raise ValueError(
             f"{stem} has shape {tuple(kernel.shape)}: an image model; weights of a video model are needed"
         )
-    found: dict[int, int] = {}
+    found: dict[int, set[int]] = {}
     heads: dict[int, int] = {}
     for name, tensor in state.items():
         if match := re.match(re.escape(prefix) + r"layers\.(\d+)\.blocks\.(\d+)\.", name):
-            stage, depth = int(match[1]), int(match[2]) + 1
-            found[stage] = max(found.get(stage, 0), depth)
+            stage = int(match[1])
+            found.setdefault(stage, set()).add(int(match[2]))
             if name.endswith("relative_position_bias_table"):
                 heads[stage] = tensor.shape[1]
     if sorted(heads) != list(range(len(found))):
@@ -47,7 +47,7 @@ def swin_sizes(state: dict[str, Tensor], prefix: str, classifier: str, changes: 
     head = state.get(f"{classifier}.weight")
     return {
         "embed_dim": kernel.shape[0],
-        "depths": tuple(found[stage] for stage in sorted(found)),
+        "depths": tuple(len(found[stage]) for stage in sorted(found)),
         "num_heads": tuple(heads[stage] for stage in sorted(heads)),
         "window_size": changes.get("window_size") or _windows(state[table].shape[0], index)[0],
         "patch_size": kernel.shape[-1],
@@ -84,10 +84,11 @@ def fit_trunk(state: dict[str, Tensor], prefix: str, config) -> list[str]:
             _check_index(index, name, config.window_size)
             continue
         before, *others = _windows(state[name].shape[0], index)
-        if others:
+        # a window (4, 3, 2) has as many offsets as (53, 1, 1)
+        if others or (index is None and before[1] == 1):
             raise ValueError(
-                f"{name}: a table of {state[name].shape[0]} rows is one of window_size {before} or {others[0]}, "
-                f"so it cannot be resized to {config.window_size}; load the weights at their own window_size"
+                f"{name}: {state[name].shape[0]} rows are not of one window_size alone ({before} is one), so they "
+                f"cannot be resized to {config.window_size}; load the weights at their own window_size"
             )
         state[name] = resize_bias_table(state[name], before, config.window_size)
         resized.add(before)
