@@ -220,6 +220,9 @@ def test_weights_of_something_else_are_named():
     with pytest.raises(ValueError, match=r"not weights of a Swin: .*patch_embed.* missing"):
         VideoSwin.config_of({"norm.weight": torch.zeros(8)})
     state = VideoSwin(VideoSwinConfig(**SMALL)).state_dict()
+    # a number in a name asks for no memory
+    more = {**state, "backbone.layers.0.blocks.999999999.norm1.weight": torch.zeros(8)}
+    assert VideoSwin.config_of(more).depths == (3, 2)
     table = "backbone.layers.1.blocks.{}.attn.relative_position_bias_table"
     state = {key: v for key, v in state.items() if key not in (table.format(0), table.format(1))}
     with pytest.raises(ValueError, match="tables of relative positions in 1 of its 2 stages"):
