@@ -19,7 +19,7 @@ import numpy as np
 
 from stretchysnake.data.clips.frame_choice import uniform_indices
 from stretchysnake.data.decoding.video import read_frames
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 
 BITS, WIDTH, HEIGHT = 14, 320, 240
 

@@ -248,7 +248,7 @@ def main() -> None:
         gate("cpu", tiny=True)
         print("the kernels are right by the interpreter; nothing is timed without a GPU.")
         return
-    from stretchysnake.results import environment
+    from stretchysnake.results.rows import environment
 
     found = {
         "device": torch.cuda.get_device_name(),

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stretchysnake.intervals import mean_interval, t_quantile
-from stretchysnake.results import environment
+from stretchysnake.results.intervals import mean_interval, t_quantile
+from stretchysnake.results.rows import environment
 
 SETTINGS = [  # seeds, queries, cells
     (3, 300, 1),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.models.resample import PATCH_RESIZES, resize_patch_kernel
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 
 NATIVE, PATCHES = 16, (6, 7, 8, 9, 12, 14, 16, 20, 27, 32)
 

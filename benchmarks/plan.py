@@ -22,13 +22,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from stretchysnake.comparison import unpack_correct
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps import cost
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.intervals import wilson_interval
-from stretchysnake.results import environment, latest, read_rows, select
+from stretchysnake.results.comparison import unpack_correct
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import environment, latest, read_rows, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import Budget
 from stretchysnake.search.plan import choose, plan

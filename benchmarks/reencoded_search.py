@@ -21,8 +21,8 @@ from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decoding.video import read_frames, write_video
 from stretchysnake.data.motion_digits import MotionDigitsSizes, generate
 from stretchysnake.data.records import read_records
-from stretchysnake.intervals import wilson_interval
-from stretchysnake.results import environment
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import environment
 from stretchysnake.search.embed import embed_into
 from stretchysnake.search.query import search
 

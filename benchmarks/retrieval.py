@@ -94,8 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from stretchysnake.allocator import keep_freed_memory
-    from stretchysnake.results import environment
+    from stretchysnake.cli.allocator import keep_freed_memory
+    from stretchysnake.results.rows import environment
 
     keep_freed_memory()  # as the command line does
     torch.set_num_threads(options.threads)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from stretchysnake.ops.flops import selective_scan_flops
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.selective_scan.scan import selective_scan
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 
 SHAPES = {
     "tiny layer, 8x224": (1, 1569, 384, 16),

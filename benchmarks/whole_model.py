@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake import VideoMamba, VideoMambaConfig, keep_freed_memory
-from stretchysnake.results import environment
+from stretchysnake.results.rows import environment
 from stretchysnake.train.optim import build_optimizer
 from stretchysnake.train.run import OptimConfig
 

@@ -5,7 +5,7 @@ python examples/budget.py weights.safetensors rows.jsonl "10 MFLOPs" "5 ms" "4 M
 
 import sys
 
-from stretchysnake.results import read_rows
+from stretchysnake.results.rows import read_rows
 from stretchysnake.search.budget import parse_budget
 from stretchysnake.search.plan import plan
 

@@ -18,7 +18,7 @@ _HOMES = {
     "create_model": "models.architectures",
     "embed": "search.embed",
     "eval_scale": "flexibility",
-    "keep_freed_memory": "allocator",
+    "keep_freed_memory": "cli.allocator",
     "load_model": "models.weights.loading",
     "long_features": "eval.long_video",
     "read_records": "data.records",

@@ -102,6 +102,34 @@ NANO = ScaleSets(
 """The built-in benchmark's values: the paper's ratios to the native scale, shrunk to 32 px and 8 frames."""
 
 
+def sets_around(native: Scale) -> ScaleSets:
+    """The paper's sets, or the built-in benchmark's for small frames, moved to another native scale.
+
+    Sizes and frames keep their ratios to the native ones, patches theirs to the native patch; PAPER and NANO
+    themselves come back for their own native scales.
+    """
+    model = PAPER if native.size > 64 else NANO
+    if native == model.native:
+        return model
+
+    def moved(values: tuple[int, ...], before: int, after: int) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(max(1, round(value * after / before)) for value in values))
+
+    side, patch = (model.native.size, native.size), (model.native.patch_size, native.patch_size)
+    return replace(
+        model,
+        native=native,
+        sizes=moved(model.sizes, *side),
+        frames=moved(model.frames, model.native.num_frames, native.num_frames),
+        flexivit_size=moved((model.flexivit_size,), *side)[0],
+        flexivit_patches=moved(model.flexivit_patches, *patch),
+        flex_all_patches=(
+            moved(model.flex_all_patches[:1], *patch)[0],
+            moved(model.flex_all_patches[1:], *patch)[0],
+        ),
+    )
+
+
 def vanilla(rng: random.Random, sets: ScaleSets) -> Scale:
     """Fixed scale: ordinary training."""
     return sets.native

@@ -1,4 +1,4 @@
-"""How names that others chose are shown: on one line, without a character that a terminal or a page would obey."""
+"""How others' words are shown: names and errors on one line, without what a terminal or a page would obey."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def shown(name: object) -> str:
     """
     text = os.fspath(name) if isinstance(name, os.PathLike) else str(name)
     return _UNSHOWABLE.sub(_escaped, text)
+
+
+def shown_lines(text: object) -> str:
+    """A text of ours that holds names of others: its line ends stay, each line as `shown` has it."""
+    return "\n".join(map(shown, str(text).split("\n")))
+
+
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of an error's text that is not blank, cut to `most` characters; its type's name if it has none."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)[:most]
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong: the system's (and FFmpeg's) words without number and path, else the first line or the name."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _escaped(found: re.Match) -> str:

@@ -1,12 +1,17 @@
-"""A file written whole or not at all: beside its place first, then moved there."""
+"""A file written whole or not at all: beside its place first, then moved there. Its hash shows it unchanged."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class Damaged(ValueError):
+    """What is stored is not what was written, or not finished; the message says which file, and the way out."""
 
 
 @contextmanager
@@ -45,3 +50,12 @@ def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
         content = content.encode(errors="backslashreplace")
     with unfinished_file(path) as part:
         part.write_bytes(content)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, as hexadecimal digits; read a MiB at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

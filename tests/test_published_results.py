@@ -10,7 +10,7 @@ from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.report.pages.context import read_context
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.tables.grids import further_tables
-from stretchysnake.results import read_rows, select
+from stretchysnake.results.rows import read_rows, select
 
 ABSOLUTE_PATH = re.compile(r"""(?:^|["'\s(=,])/[a-z]+/\w""", re.MULTILINE)
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from stretchysnake.shown import shown
+from stretchysnake.shown import first_line, reason_of, shown, shown_lines
 
 NAMES = {
     "a\nb.mp4": r"a\nb.mp4",
@@ -34,3 +34,28 @@ def test_text_of_any_language_stays(name):
 def test_paths_and_errors_are_shown_too(tmp_path):
     assert shown(tmp_path / "a\nb") == f"{tmp_path}/a\\nb"
     assert shown(ValueError("x\ty")) == r"x\ty"
+
+
+def test_line_ends_of_our_own_text_stay():
+    assert shown_lines("two\nlines of \x1b[31m") == "two\nlines of \\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("first\nsecond"), "first"),
+        (ValueError("\n  first  \nsecond"), "first"),
+        (ValueError(), "ValueError"),
+        (RuntimeError(" \n"), "RuntimeError"),
+    ],
+    ids=["of two", "not the blank one", "no text", "blanks alone"],
+)
+def test_an_error_in_one_line(error, line):
+    assert first_line(error) == reason_of(error) == line
+    assert first_line(error, 3) == line[:3]
+
+
+def test_the_system_says_its_reason_without_number_and_path():
+    error = FileNotFoundError(2, "No such file or directory", "a.mp4")
+    assert reason_of(error) == "No such file or directory"
+    assert first_line(error) == "[Errno 2] No such file or directory: 'a.mp4'"

@@ -6,6 +6,7 @@ import errno
 import os
 
 from stretchysnake.data.containers.container_length import is_container, missing_bytes
+from stretchysnake.shown import reason_of
 
 ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
 TRANSIENT_KINDS = ("missing", "timeout")
@@ -76,12 +77,6 @@ def check_file(path: str) -> bytes:
     if image:
         raise DecodeError("no_video", path, f"is a {image} image, not a video; give a video file.")
     return head
-
-
-def reason_of(error: BaseException) -> str:
-    """What went wrong: FFmpeg's and the system's words without number and path, else the first line or the name."""
-    words = getattr(error, "strerror", None) or str(error)
-    return (words.splitlines() or [type(error).__name__])[0]
 
 
 def unopened_file(path: str, error: Exception) -> DecodeError:

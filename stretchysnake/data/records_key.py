@@ -8,6 +8,7 @@ from dataclasses import fields
 from operator import attrgetter
 
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.ranks import Runtime
 
 _FIELDS = attrgetter(*(field.name for field in fields(VideoRecord) if field.name != "path"))
 ENDS = 1 << 16
@@ -37,6 +38,21 @@ def records_key(
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:32]
 
 
+def refuse_unequal_records(sources, runtime: Runtime) -> None:
+    """ValueError when some rank can read other videos than another: they would draw other clips, or measure them.
+
+    Without times of change: each machine may have a copy of its own, made at a time of its own.
+    """
+    if runtime.world_size == 1:
+        return
+    keys = [records_key(clips.records, whole_paths=True, times=False) for clips in sources]
+    if len(set(runtime.gather(" ".join(keys)))) > 1:
+        raise ValueError(
+            "ranks do not read the same videos: some files are readable on one machine and not on another, or "
+            "of other sizes; compare the skipped files above"
+        )
+
+
 def relative_paths(records: Sequence[VideoRecord]) -> list[str]:
     """The path of each record from the deepest folder that holds all of them, with "/" between its parts."""
     whole = [os.path.abspath(record.path).replace(os.sep, "/") for record in records]
@@ -48,10 +64,10 @@ def relative_paths(records: Sequence[VideoRecord]) -> list[str]:
 def file_stamp(path: str | os.PathLike) -> tuple[int, int] | None:
     """(bytes, time of change in ns) of a file; None where there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def ends_of(path: str | os.PathLike) -> str | None:

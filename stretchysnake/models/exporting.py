@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.models.weights.loading import load_weights
+from stretchysnake.shown import first_line
 from stretchysnake.whole_file import unfinished_file
 
 TOLERANCE = 1e-4
@@ -191,10 +192,7 @@ def _or_refused(tool: str, work: Callable):
     try:
         return work()
     except Exception as error:
-        reason = next(
-            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
-        raise RuntimeError(f"{tool} refuses this model: {reason[:300]}") from error
+        raise RuntimeError(f"{tool} refuses this model: {first_line(error, 300)}") from error
 
 
 def _checked(path, whole: nn.Module, run: Callable, shapes: list[tuple[int, ...]]) -> Checked:

@@ -17,11 +17,15 @@ from stretchysnake.data.clips.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.clips.training_clips import open_training_clips
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.data.clips.open_clips import open_training_clips
+from stretchysnake.data.records_key import refuse_unequal_records
+from stretchysnake.models.architectures import build_model
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.loading import load_weights
-from stretchysnake.train.checkpoints.identity import key_in, refuse_unequal_records
+from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ranks import SINGLE, Runtime
+from stretchysnake.shown import first_line
+from stretchysnake.train.checkpoints.identity import key_in
 from stretchysnake.train.checkpoints.outputs import (
     RunLog,
     TrainResult,
@@ -37,13 +41,13 @@ from stretchysnake.train.checkpoints.state import TrainState, new_state, whole_w
 from stretchysnake.train.interrupt import StopRequest, TrainingInterrupted, stop_signals
 from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.optim import lr_at
+from stretchysnake.train.parallel_model import averaging
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE, Runtime
 from stretchysnake.train.schedule import total_steps
 from stretchysnake.train.step import take_step
 from stretchysnake.train.watch.bad_files import BadFileWatch
 from stretchysnake.train.watch.held_out import BEST, HeldOut, open_held_out
-from stretchysnake.train.watch.memory import is_out_of_memory, out_of_memory_message
+from stretchysnake.train.watch.memory import out_of_memory_message
 from stretchysnake.train.watch.meter import Meter, Progress
 from stretchysnake.train.watch.nonfinite import describe
 from stretchysnake.train.watch.tensorboard import Board, open_board
@@ -83,6 +87,7 @@ def train(
             num_frames=run.cache_frames,
             size=run.cache_size,
             augmentation=run.augmentation,
+            decoder=run.decoder,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,
@@ -90,7 +95,7 @@ def train(
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None
     refuse_unequal_records([clips], runtime)
     torch.manual_seed(run.seed)
-    model = VideoMamba(replace(run.model, num_classes=len(classes.names)))
+    model = build_model(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
         for note in load_weights(model, read_checkpoint(run.weights)[0]):
             runtime.say(f"{run.weights}: {note}")
@@ -177,7 +182,7 @@ def fit(
     steps = run.steps if steps is None else steps
     state.model.train(run.trainable == "all")  # a probe's backbone draws no drop path
     state.model.checkpoint_activations = run.activation_checkpointing
-    model = runtime.parallel(state.model, next(state.model.parameters()).device)
+    model = averaging(state.model, next(state.model.parameters()).device, runtime)
     meter = Meter(state, run, steps, progress, board=board)
     watch = BadFileWatch(state, run, log=saver and saver.log, runtime=runtime)
     if held_out is not None and held_out.is_due(state, steps):  # a stop came first
@@ -253,7 +258,7 @@ def fit(
 def _explain_compiling(error: BaseException, run: TrainRun) -> None:
     if run.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
         raise RuntimeError(
-            f"compile (true) failed: {str(error).strip().splitlines()[0]}; on the CPU it needs a C++ compiler. "
+            f"compile (true) failed: {first_line(error)}; on the CPU it needs a C++ compiler. "
             "Set compile to false to train without"
         ) from None
 

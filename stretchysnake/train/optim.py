@@ -3,23 +3,21 @@
 import math
 
 import torch
-from torch import nn
 
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.train.run import OptimConfig
-
-NO_DECAY = ("A_log", "A_b_log", "D", "D_b", "cls_token", "pos_embed", "temporal_pos_embedding")
-"""Never decayed, beside every 1-D tensor: Mamba marks A_log and D so; decay would pull every A to -1."""
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, layer_decay: float = 1.0
+    model: Backbone, weight_decay: float, *, layer_decay: float = 1.0
 ) -> list[dict]:
-    """Groups of decayed matrices and kernels, and of the rest (biases, norms, A_log, D, embeddings).
+    """Groups of decayed matrices and kernels, and of the rest (every 1-D tensor, and what the model leaves undecayed).
 
     With layer_decay below 1 there are two for each depth, and `lr_scale` is layer_decay^(depths above): embeddings
     are depth 0, block i is i + 1, the final norm and the head are the top (BEiT; VideoMamba's fine-tuning).
     """
-    num_depths = len(model.layers) + 2 if layer_decay < 1 else 1
+    num_depths = len(model.stages()) + 2 if layer_decay < 1 else 1
+    undecayed = model.undecayed()
     groups: dict[tuple[int, bool], dict] = {}
     for depth in range(num_depths):
         for exempt in (False, True):
@@ -30,19 +28,13 @@ def parameter_groups(
             }
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            exempt = parameter.dim() <= 1 or name.rsplit(".", 1)[-1] in NO_DECAY
-            depth = _depth(name, num_depths) if layer_decay < 1 else 0
+            exempt = parameter.dim() <= 1 or name.rsplit(".", 1)[-1] in undecayed
+            depth = model.depth_of(name) if layer_decay < 1 else 0
             groups[depth, exempt]["params"].append(parameter)
     return [group for group in groups.values() if group["params"] or num_depths == 1]
 
 
-def _depth(name: str, num_depths: int) -> int:
-    if name.startswith("layers."):
-        return int(name.split(".")[1]) + 1
-    return num_depths - 1 if name.startswith(("head.", "norm_f.")) else 0
-
-
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(model: Backbone, config: OptimConfig) -> torch.optim.AdamW:
     groups = parameter_groups(model, config.weight_decay, layer_decay=config.layer_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 

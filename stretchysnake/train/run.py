@@ -7,11 +7,15 @@ import difflib
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.flexibility import NANO, ScaleSets, variant_named
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
+
+if TYPE_CHECKING:  # it needs torch, and --help does not
+    from stretchysnake.models.backbone import BackboneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,7 @@ NO_EFFECT_ON_WEIGHTS = (
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
+    "decoder",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -113,8 +118,8 @@ class TrainRun:
     """Folder for weights.safetensors, run.json, loss.jsonl, log.jsonl and checkpoints/."""
     variant: str = "static_tokens"
     sets: ScaleSets = NANO
-    model: VideoMambaConfig = field(
-        default_factory=lambda: VideoMambaConfig.named("nano", num_classes=0)
+    model: "BackboneConfig" = field(
+        default_factory=lambda: config_named("videomamba-nano", num_classes=0)
     )
     optim: OptimConfig = field(default_factory=OptimConfig)
     weights: str | None = None
@@ -155,6 +160,9 @@ class TrainRun:
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    decoder: str = "pyav"
+    """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
+    The latter needs cache null."""
     on_error: str = "replace"
     """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
     max_bad_share: float = 0.01
@@ -206,6 +214,7 @@ class TrainRun:
             ("trainable", ("all", "head")),
             ("device", ("auto", "cpu", "cuda")),
             ("on_damaged", ("previous", "stop")),
+            ("decoder", ("pyav", "torchcodec")),
         ):
             if getattr(self, name) not in allowed:
                 words = ", ".join(f'"{word}"' for word in allowed)
@@ -225,10 +234,11 @@ class TrainRun:
         if self.num_workers < 0:
             raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
         native = self.sets.native
-        if (native.size, native.patch_size) != (self.model.image_size, self.model.patch_size):
+        stored = self.model.native
+        if (native.size, native.patch_size) != (stored.size, stored.patch_size):
             raise ValueError(
                 f"sets.native ({native.size} px, patch {native.patch_size}) must equal the model's "
-                f"image_size ({self.model.image_size}) and patch_size ({self.model.patch_size})"
+                f"image_size ({stored.size}) and patch_size ({stored.patch_size})"
             )
 
     @property
@@ -238,7 +248,7 @@ class TrainRun:
 
     def digest(self) -> str:
         """A hash of everything that decides the weights: two runs with equal digests give equal weights."""
-        values = {k: v for k, v in asdict(self).items() if k not in NO_EFFECT_ON_WEIGHTS}
+        values = {k: v for k, v in self.to_dict().items() if k not in NO_EFFECT_ON_WEIGHTS}
         for later in fields(self):
             if later.name in ADDED_LATER and getattr(self, later.name) == _default(later):
                 del values[later.name]
@@ -246,13 +256,17 @@ class TrainRun:
             del values["optim"]["layer_decay"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
+    def to_dict(self) -> dict:
+        """The fields as JSON keeps them, the model's architecture among its own."""
+        return {**asdict(self), "model": config_to_dict(self.model)}
+
     @classmethod
     def from_dict(cls, values: dict) -> "TrainRun":
-        """The run that `dataclasses.asdict` and JSON made these values from; a wrong field is a ValueError."""
+        """The run that `to_dict` and JSON made these values from; a wrong field is a ValueError."""
         try:
             values = dict(values)
             values["sets"] = ScaleSets.from_dict(values["sets"])
-            values["model"] = VideoMambaConfig.from_dict(values["model"])
+            values["model"] = config_from_dict(values["model"])
             optim = dict(values["optim"])
             optim["betas"] = tuple(optim.get("betas", OptimConfig.betas))
             values["optim"] = OptimConfig(**optim)

@@ -46,4 +46,5 @@ def test_mirrored_tests_come_first():
     first, rest = suites_of("train/step.py")
     assert first == ["tests/train/test_step.py", "tests/train/test_step_by_hand.py"]
     assert "tests/train/test_loop.py" in rest and first[0] not in rest
-    assert suites_of("results.py")[0] == ["tests/test_results.py"]
+    assert suites_of("results/rows.py")[0] == ["tests/results/test_rows.py"]
+    assert suites_of("flexibility.py")[0] == ["tests/test_flexibility.py"]

@@ -6,7 +6,7 @@ import pytest
 
 from stretchysnake import VARIANTS
 from stretchysnake.recipes.quickstart import QuickstartRun, quickstart
-from stretchysnake.results import read_rows
+from stretchysnake.results.rows import read_rows
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Hand-made rows for the report's tests: numbers nobody measured."""
 
-from stretchysnake.results import Row
+from stretchysnake.results.rows import Row
 
 DATASET = "motion-digits/short"
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from stretchysnake.train.runtime import open_runtime, torchrun_ranks
+from stretchysnake.ranks import open_runtime, torchrun_ranks
 
 LIMIT, WORK = 4.0, 8.0
 

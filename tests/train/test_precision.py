@@ -7,6 +7,7 @@ import torch
 from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake.data.clips.loader import Batch
+from stretchysnake.ranks import SINGLE
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, read_state
 from stretchysnake.train.checkpoints.outputs import RunLog
@@ -15,7 +16,6 @@ from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.loop import fit
 from stretchysnake.train.loss_scale import FIRST_SCALE, STEPS_TO_GROW, after_overflow, after_step
 from stretchysnake.train.run import NonFiniteConfig
-from stretchysnake.train.runtime import SINGLE
 
 RUN = tiny_run(depth=2, precision="fp16")
 

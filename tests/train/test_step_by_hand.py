@@ -12,10 +12,10 @@ from tiny_run import SCALE, state_of, tiny_run, weights
 from stretchysnake import VideoMamba
 from stretchysnake.data.clips.loader import Batch
 from stretchysnake.data.clips.seeds import seed_of
+from stretchysnake.ranks import SINGLE
 from stretchysnake.train.loop import fit
 from stretchysnake.train.optim import lr_at, parameter_groups
 from stretchysnake.train.run import OptimConfig
-from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.step import compute_logits, drop_draws_of, take_step
 
 RUN = replace(tiny_run(depth=2, precision="fp64"), optim=OptimConfig(clip_norm=0.0))

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from stretchysnake.data.clips import clip_source
+from stretchysnake.ranks import open_runtime
 from stretchysnake.train import loop
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import open_runtime
 
 RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 

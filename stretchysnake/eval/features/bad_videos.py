@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from stretchysnake.intervals import wilson_interval
-from stretchysnake.results import Row
+from stretchysnake.results.intervals import wilson_interval
+from stretchysnake.results.rows import Row
 
 ON_ERROR = ("report", "exclude", "wrong")
 

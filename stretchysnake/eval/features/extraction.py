@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 from stretchysnake.data.clips.loader import evaluation_batches
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.models.architectures import config_to_dict
+from stretchysnake.models.backbone import Backbone
+from stretchysnake.ranks import SINGLE, Runtime
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ class FeatureSet:
             )
 
 
-def model_hash(model: VideoMamba, *, head: bool = False) -> str:
+def model_hash(model: Backbone, *, head: bool = False) -> str:
     """16 hex digits that name the weights and the configuration that `features` depends on; with `head`, logits."""
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith("head.") and not head:
+    digest = hashlib.sha256(json.dumps(config_to_dict(model.config), sort_keys=True).encode())
+    state = model.state_dict(keep_vars=True)
+    of_head = {id(tensor) for tensor in model.head.state_dict(keep_vars=True).values()}
+    in_head = {name for name, tensor in state.items() if id(tensor) in of_head}
+    for name, tensor in sorted(state.items()):
+        if name in in_head and not head:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -61,7 +65,7 @@ def model_hash(model: VideoMamba, *, head: bool = False) -> str:
 
 
 def extract(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,
@@ -78,22 +82,24 @@ def extract(
     """
     device = next(model.parameters()).device
     model.eval()
-    kept, found, trouble = [], [torch.empty(0, model.config.embed_dim)], None
+    places, features, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)
     try:
         with torch.inference_mode():
             for indices, video in evaluation_batches(clips, scale, batch_size, indices=mine):
-                found.append(
+                features.append(
                     model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
                 )
-                kept.extend(int(i) for i in indices)
+                places.extend(int(i) for i in indices)
                 if progress:
-                    progress(f"features at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+                    progress(
+                        f"features at T={scale.num_frames} S={scale.size}: {len(places)} videos"
+                    )
     except (MemoryError, RuntimeError) as error:
         trouble = error
     agree_on_failure(trouble, runtime)
-    kept, values = put_together(clips, kept, torch.cat(found).clone(), runtime)
-    records = [clips.records[i] for i in kept]
+    places, values = put_together(clips, places, torch.cat(features).clone(), runtime)
+    records = [clips.records[i] for i in places]
     return FeatureSet(
         values,
         torch.tensor([record.label for record in records], dtype=torch.int64),
@@ -117,10 +123,10 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
             f"gallery features are of model {gallery.model or '(unknown)'}, queries of "
             f"{queries.model or '(unknown)'}; extract both with the same weights"
         )
-    for name, found in (("queries", queries), ("gallery", gallery)):
-        if not found.paths:
+    for name, features in (("queries", queries), ("gallery", gallery)):
+        if not features.paths:
             raise ValueError(
-                f"{name} (0 of {found.num_expected} videos) must hold at least one; check the list"
+                f"{name} (0 of {features.num_expected} videos) must hold at least one; check the list"
             )
     if gallery.features.shape[1] != queries.features.shape[1]:
         raise ValueError(
@@ -132,13 +138,13 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
 
 def check_labels(gallery: list[int], queries: list[int]) -> None:
     """ValueError when the gallery has one class, or lacks classes of the queries."""
-    known = set(gallery)
-    if len(known) == 1:
+    classes = set(gallery)
+    if len(classes) == 1:
         raise ValueError(
-            f"gallery holds one class (label {known.pop()}), so every answer would be the same; "
+            f"gallery holds one class (label {classes.pop()}), so every answer would be the same; "
             "give a gallery with two classes or more"
         )
-    lost = [label for label in queries if label not in known]
+    lost = [label for label in queries if label not in classes]
     if lost:
         names = ", ".join(map(str, sorted(set(lost))[:8]))
         raise ValueError(

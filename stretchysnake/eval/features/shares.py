@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.train.runtime import Runtime
-from stretchysnake.train.watch.memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ranks import Runtime
 
 
 def own_share(count: int, batch_size: int, runtime: Runtime) -> list[int]:

@@ -16,7 +16,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.ranks import SINGLE, Runtime
 
 
 class Answers(NamedTuple):
@@ -64,7 +64,7 @@ def classify(
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
     mine = own_share(len(clips), at_once, runtime)
-    kept, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
+    indices, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
 
     def score() -> None:
         video = normalise(torch.cat(waiting)).to(device)
@@ -72,7 +72,7 @@ def classify(
         scores.append(logits.softmax(1).unflatten(0, (len(waiting), -1)).mean(1))
         waiting.clear()
         if progress:
-            progress(f"classified at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+            progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")
 
     try:
         with torch.inference_mode():
@@ -80,7 +80,7 @@ def classify(
             for index, views in zip(mine, drawn, strict=True):
                 if isinstance(views, DecodeError):
                     continue
-                kept.append(index)
+                indices.append(index)
                 waiting.append(torch.as_tensor(views))
                 if len(waiting) == at_once:
                     score()
@@ -89,15 +89,15 @@ def classify(
     except (MemoryError, RuntimeError) as error:
         trouble = error
     agree_on_failure(trouble, runtime)
-    found, values = put_together(clips, kept, torch.cat(scores), runtime)
-    paths, expected = [clips.records[i].path for i in found], len(clips) + len(clips.failures)
-    if not found:
+    indices, values = put_together(clips, indices, torch.cat(scores), runtime)
+    paths, expected = [clips.records[i].path for i in indices], len(clips) + len(clips.failures)
+    if not indices:
         raise ValueError(f"queries (0 of {expected} videos) must hold at least one; check the list")
     if not values.isfinite().all():
         bad = int((~values.isfinite().all(1)).nonzero()[0])
         raise ValueError(
             f"class scores at {scale} hold non-finite values, first of {paths[bad]}; the weights are damaged"
         )
-    segments = [(clips.records[i].start, clips.records[i].end) for i in found]
-    hits = values.argmax(1) == right[found]
-    return Answers(hits, paths, clips.labels[found], expected, segments)
+    segments = [(clips.records[i].start, clips.records[i].end) for i in indices]
+    hits = values.argmax(1) == right[indices]
+    return Answers(hits, paths, clips.labels[indices], expected, segments)

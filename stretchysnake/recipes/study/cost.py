@@ -55,7 +55,7 @@ def study_cost(run: StudyRun) -> list[str]:
     ]
     for stage in timed:
         lines.append(f"  {stage:<24} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
-    total = [sum(found.values()) / 60 for found in (timed, recorded)]
+    total = [sum(stages.values()) / 60 for stages in (timed, recorded)]
     lines.append(f"  {'in all':<24} {total[0]:9.1f} {total[1]:16.1f}")
     return lines
 

@@ -14,7 +14,7 @@ def write_study(
 ) -> tuple[str, list[str]]:
     """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
     from stretchysnake.report.pages.context import ReportContext, write_context
-    from stretchysnake.results import environment
+    from stretchysnake.results.rows import environment
 
     out = Path(run.out)
     training = [
@@ -53,7 +53,7 @@ def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md
     from stretchysnake.report.tables.claims import claims, claims_in_words
     from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.tables.headlines import claim, headlines
-    from stretchysnake.results import select
+    from stretchysnake.results.rows import select
     from stretchysnake.whole_file import write_whole
 
     retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
@@ -81,7 +81,7 @@ def tell_anew(folder: Path) -> list[str]:
     """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
     to the folder; nothing is measured."""
     from stretchysnake.report.pages.context import read_context
-    from stretchysnake.results import read_rows
+    from stretchysnake.results.rows import read_rows
 
     context = read_context(folder / "context.json")
     suites = [

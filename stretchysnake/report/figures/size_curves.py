@@ -15,7 +15,7 @@ from stretchysnake.report.figures.picture import (
     names_of,
 )
 from stretchysnake.report.tables.cells import cells_of, models_of
-from stretchysnake.results import Row
+from stretchysnake.results.rows import Row
 
 
 def accuracy_over_size(

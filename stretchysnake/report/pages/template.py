@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stretchysnake.shown import shown
+from stretchysnake.shown import shown_lines
 
 
 def filled(template: str, filters: dict[str, Callable], **values: object) -> str:
@@ -30,4 +30,4 @@ def filled(template: str, filters: dict[str, Callable], **values: object) -> str
 
 def _in_lines(value: object) -> object:
     """A text without control characters and halves of bytes, which a file's name may hold; markup as it is."""
-    return "\n".join(map(shown, value.split("\n"))) if type(value) is str else value
+    return shown_lines(value) if type(value) is str else value

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stretchysnake.search.index import FORMAT, IndexSettings
+from stretchysnake.shown import first_line
 
 TABLE = "stretchysnake"
 """What the names of our tables begin with; the whole name of the one table that earlier versions wrote."""
@@ -48,7 +49,7 @@ class HeldIndex:
 
 def held_indexes(uri: str, database) -> list[HeldIndex]:
     """The indexes of a store, by name; tables that are not ours, or not finished, are passed over."""
-    found = []
+    indexes = []
     with told(uri, "cannot be opened"):
         for held_as in _table_names(database):
             if held_as != TABLE and not held_as.startswith(f"{TABLE}-"):
@@ -59,8 +60,8 @@ def held_indexes(uri: str, database) -> list[HeldIndex]:
                 if "not found" in str(error):  # killed while its first rows were written
                     continue
                 raise
-            found.append(_held(held_as, table))
-    return sorted(found, key=lambda one: one.name)
+            indexes.append(_held(held_as, table))
+    return sorted(indexes, key=lambda one: one.name)
 
 
 def _held(held_as: str, table) -> HeldIndex:
@@ -127,16 +128,15 @@ def told(uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"store (lancedb:{uri}) {what}: {reason[:200]}") from None
+        raise ValueError(f"store (lancedb:{uri}) {what}: {first_line(error, 200)}") from None
 
 
 def _table_names(database) -> Sequence[str]:
     names, token = [], None
     while True:
-        found = database.list_tables(page_token=token)
-        names += found.tables
-        token = found.page_token
+        page = database.list_tables(page_token=token)
+        names += page.tables
+        token = page.page_token
         if not token:
             return names
 

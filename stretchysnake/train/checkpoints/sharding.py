@@ -13,16 +13,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from stretchysnake.models.backbone import Backbone
 
-def shard(model: nn.Module, device: torch.device) -> None:
-    """Share the parameters of each block of `model.layers`, and of the rest, out over all ranks, in place."""
+
+def shard(model: Backbone, device: torch.device) -> None:
+    """Share the parameters of each block of `model.stages()`, and of the rest, out over all ranks, in place."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     # Blocks return a transposed view; FSDP2 warns of in-place operations on it, of which there are none.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in model.layers:
+    for block in model.stages():
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
@@ -78,12 +80,12 @@ def stored_slices(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and type of each tensor in the slices of `folder`; ValueError where they leave out or repeat a part."""
     import torch.distributed.checkpoint as dcp
 
-    found = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    for name, stored in found.items():
+    metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    for name, stored in metadata.items():
         held = sum(math.prod(chunk.sizes) for chunk in stored.chunks)
         if held != math.prod(stored.size):
             raise ValueError(f"{name}: slices hold {held} of {math.prod(stored.size)} numbers")
-    return {name: (stored.size, stored.properties.dtype) for name, stored in found.items()}
+    return {name: (stored.size, stored.properties.dtype) for name, stored in metadata.items()}
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.data.clips.loader import Batch
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState, plain_model
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import Runtime
 from stretchysnake.train.step import StepOutcome, compute_logits, drop_draws_of
 
 
@@ -59,27 +59,27 @@ def describe(
 def _first_bad_layer(
     model: nn.Module, video: Tensor, batch: Batch, run: TrainRun
 ) -> tuple[str | None, Tensor]:
-    found: list[str] = []
+    layers: list[str] = []
 
     def watch(name: str):
         def hook(_module, _inputs, output):
             for tensor in output if isinstance(output, tuple) else (output,):
                 if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-                    found.append(name)
+                    layers.append(name)
                     return
 
         return hook
 
     handles = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
     try:
-        draws = drop_draws_of(batch, run, len(model.layers))
+        draws = drop_draws_of(batch, run, model.num_drop_draws(batch.scale))
         logits = compute_logits(model, video, batch.scale, run, draws)
     finally:
         for handle in handles:
             handle.remove()
-    if not found and not logits.isfinite().all():
-        found.append("head")
-    return (found[0] if found else None), logits
+    if not layers and not logits.isfinite().all():
+        layers.append("head")
+    return (layers[0] if layers else None), logits
 
 
 def _listed(names: Sequence[str], bad: Tensor) -> str:

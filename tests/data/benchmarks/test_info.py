@@ -5,7 +5,7 @@ from official_tree import touch, write
 
 from stretchysnake import cli
 from stretchysnake.data import benchmark_info, read_records
-from stretchysnake.results import read_rows
+from stretchysnake.results.rows import read_rows
 
 LISTS = {
     "ucfTrainTestlist/classInd.txt": "1 Archery\n2 Bowling\n",

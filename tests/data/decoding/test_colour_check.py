@@ -6,8 +6,8 @@ import av
 import pytest
 from numbered_video import write_numbered
 
-from stretchysnake import doctor
 from stretchysnake.cli import main
+from stretchysnake.cli.installation import checks
 from stretchysnake.data.decoding import colour_check, video_track
 from stretchysnake.data.decoding.video import read_frames
 
@@ -23,10 +23,10 @@ def test_a_bt709_frame_comes_in_its_colours():
 
 
 def test_doctor_names_the_version_and_the_verdict(monkeypatch):
-    good, line = doctor.decoding()
+    good, line = checks.decoding()
     assert good and line.startswith(f"av {metadata.version('av')}, ") and line.endswith("good")
     monkeypatch.setattr(colour_check, "decoded_colour", lambda: (29, 220, 36))  # by BT.601
-    good, line = doctor.decoding()
+    good, line = checks.decoding()
     assert not good and line.endswith(
         "(29, 220, 36) for (16, 192, 32), WRONG colours: pip install --upgrade av"
     )
@@ -48,5 +48,5 @@ def test_a_decoder_that_is_too_old_is_told_in_one_line(old_av, tmp_path, capsys)
     assert main(["data", "check", path, "--report", str(tmp_path / "r.json")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("error: av (16.1.0) must be 17") and len(said) == 1
-    good, line = doctor.decoding()
+    good, line = checks.decoding()
     assert not good and line.endswith("pip install 'av>=17'")

@@ -11,9 +11,9 @@ import torch
 from stretchysnake.eval.features.feature_cache import load_features
 from stretchysnake.eval.features.shares import agree_on_failure, own_share
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
-from stretchysnake.results import read_rows
-from stretchysnake.train.runtime import SINGLE, Runtime
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.ranks import SINGLE, Runtime
+from stretchysnake.results.rows import read_rows
 
 
 @pytest.mark.parametrize("count, batch, ranks", [(0, 4, 2), (3, 4, 2), (12, 5, 2), (41, 4, 3)])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_retrieval import feature_set
 
-from stretchysnake.comparison import unpack_correct
 from stretchysnake.eval.protocols.protocol import Protocol, measured_fields
-from stretchysnake.intervals import wilson_interval
+from stretchysnake.results.comparison import unpack_correct
+from stretchysnake.results.intervals import wilson_interval
 
 GALLERY = feature_set([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 1.0]] * 3, [0, 0, 1, 1] * 3)
 QUERIES = replace(

@@ -11,8 +11,8 @@ import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
 from stretchysnake.recipes.study.pages import command_of, tell_anew
-from stretchysnake.recipes.study.run import study
-from stretchysnake.results import append_rows, read_rows, select
+from stretchysnake.recipes.study.study import study
+from stretchysnake.results.rows import append_rows, read_rows, select
 
 SHRUNK = StudyRun(
     variants=("vanilla", "flexivit", "static_tokens"),

@@ -14,7 +14,7 @@ from stretchysnake.report.figures.size_curves import accuracy_over_size
 from stretchysnake.report.figures.summary import chosen_cells, summary
 from stretchysnake.report.figures.trade_offs import heat_maps
 from stretchysnake.report.tables.cells import cells_of, main_rows
-from stretchysnake.results import select
+from stretchysnake.results.rows import select
 
 DRAW = {
     "heat_maps": lambda rows: heat_maps(rows, dataset=DATASET),

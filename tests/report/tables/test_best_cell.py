@@ -3,8 +3,8 @@
 import pytest
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.intervals import wilson_interval
 from stretchysnake.report.tables.best_cell import best_cell, best_cell_table
+from stretchysnake.results.intervals import wilson_interval
 
 
 def both(model, num_frames, size, test, gallery, **changes):

@@ -5,8 +5,8 @@ import math
 import pytest
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.intervals import wilson_interval
 from stretchysnake.report.tables.cells import cells_of, interval_of, main_rows, models_of
+from stretchysnake.results.intervals import wilson_interval
 
 
 def test_cell_is_the_mean_over_its_seeds():

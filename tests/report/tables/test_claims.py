@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from stretchysnake.comparison import pack_correct
 from stretchysnake.report.tables.claims import claims, claims_in_words
 from stretchysnake.report.tables.claims_tables import (
     claims_grid,
@@ -12,7 +11,8 @@ from stretchysnake.report.tables.claims_tables import (
     order_table,
     tables_of_claims,
 )
-from stretchysnake.results import Row
+from stretchysnake.results.comparison import pack_correct
+from stretchysnake.results.rows import Row
 
 GRID = [(4, 32), (8, 16), (8, 32)]
 VALUES = {  # model -> accuracy in the cells of GRID

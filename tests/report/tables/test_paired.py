@@ -2,9 +2,9 @@
 
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.comparison import pack_correct
 from stretchysnake.report.tables.grids import render_text
 from stretchysnake.report.tables.paired import paired_table
+from stretchysnake.results.comparison import pack_correct
 
 
 def judged(model, size, flags, *, queries="q"):

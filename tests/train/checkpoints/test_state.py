@@ -2,10 +2,10 @@
 
 from tiny_run import state_of, tiny_run
 
+from stretchysnake.ranks import SINGLE
 from stretchysnake.train.checkpoints.checkpoint import read_state
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.saving import Saver
-from stretchysnake.train.runtime import SINGLE
 
 
 def test_the_last_checkpoints_are_kept_whatever_their_losses(tmp_path):

@@ -16,12 +16,12 @@ from stretchysnake.data.clips.loader import Batch
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.ranks import SINGLE
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in, read_state
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.runtime import SINGLE
 from stretchysnake.train.step import StepOutcome
 from stretchysnake.train.watch import bad_files
 from stretchysnake.train.watch.bad_files import BadFileWatch, TooManyBadFiles

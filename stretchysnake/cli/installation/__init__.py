@@ -1,0 +1,1 @@
+"""What concerns the installation itself: a verb a file, with `EXAMPLES` and `run(argv)`."""

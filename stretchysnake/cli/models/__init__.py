@@ -1,0 +1,1 @@
+"""What makes weights and writes them: a verb a file, with `EXAMPLES` and `run(argv)`."""

@@ -1,0 +1,64 @@
+"""`stretchysnake convert`: an official VideoMamba checkpoint as safetensors with a card."""
+
+from dataclasses import dataclass
+
+from stretchysnake.cli.options import parsed
+
+EXAMPLES = (
+    "stretchysnake convert videomamba_t16_k400_f16_res224.pth --out tiny-k400.safetensors\n"
+    "  stretchysnake convert mine.pth --out mine.safetensors --frames 32 --source 'our lab' --licence CC-BY-4.0"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRun:
+    """An official checkpoint (.pth) as safetensors with a card: source, licence, SHA-256, config, every resize."""
+
+    out: str
+    """File to write; .safetensors."""
+    source: str | None = None
+    """Where the file is from; known for files under their published names."""
+    licence: str | None = None
+    """Licence of the weights; null means not stated."""
+    part: str | None = None
+    """Which weights of a file that holds several, e.g. model_ema; null: the model rather than its average."""
+    frames: int | None = None
+    """Frames to store E_temp for; null means those of the file."""
+    size: int | None = None
+    """Pixels per side to store E_pos for; null means that of the file."""
+
+
+def run(argv: list[str]) -> int:
+    run, paths = parsed("convert", ConvertRun, EXAMPLES, argv, paths=True)
+    if len(paths) != 1:
+        raise ValueError(
+            f"checkpoints ({', '.join(paths)}) must be one file; convert one after another"
+        )
+    from stretchysnake.models.weights.converting import convert
+
+    changes = {"num_frames": run.frames, "image_size": run.size}
+    card = convert(
+        paths[0],
+        run.out,
+        source=run.source,
+        licence=run.licence,
+        part=run.part,
+        **{name: value for name, value in changes.items() if value is not None},
+    )
+    for name in ("source", "licence", "file", "sha256"):
+        print(f"{name}: {card[name]}")
+    if card["part"]:
+        print(f"taken from it: {card['part']}")
+    config = card["config"]
+    print(
+        f"config: C={config['embed_dim']}, {config['depth']} layers, T={config['num_frames']}, "
+        f"S={config['image_size']}, P={config['patch_size']}, {config['num_classes']} classes"
+    )
+    for note in card["changes"]:
+        print(f"changed: {note}")
+    if not card["changes"]:
+        print("changed: nothing; every tensor is bit for bit the file's")
+    for name in card["left_out"]:
+        print(f"left out: {name}")
+    print(f"weights: {run.out}")
+    return 0

@@ -1,0 +1,130 @@
+"""How every verb reads its words, and says what it did not read."""
+
+import os
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+
+from stretchysnake.shown import shown
+
+
+def parsed(
+    verb: str,
+    run_class: type | tuple[type, ...],
+    examples: str,
+    argv: list[str],
+    *,
+    paths: bool = False,
+    defaults: object = None,
+    short: dict[str, str] | None = None,
+):
+    """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`.
+
+    Of several classes the fields of all are options, and the run is a tuple of one value each; the first has the words
+    of --help. `short` names options by a letter: {"-o": "--out"}.
+    """
+    try:
+        from argparse import RawDescriptionHelpFormatter
+
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    except ImportError:
+        raise RuntimeError(
+            "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
+        ) from None
+
+    classes = run_class if isinstance(run_class, tuple) else (run_class,)
+
+    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Keeps the lines of the example."""
+
+    parser = ArgumentParser(
+        formatter_class=Formatter,
+        prog=f"stretchysnake {verb}",
+        description=f"{(classes[0].__doc__ or '').strip()}\n\nexample:\n  {examples}",
+        exit_on_error=True,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these fields")
+    if paths:
+        parser.add_argument("paths", nargs="+", type=str, help="files or folders")
+    words = [(short or {}).get(word, word) for word in argv]
+    changed = {}
+    for one in classes:
+        if any(field.type == "BackboneConfig" for field in fields(one)):
+            words, one, changed = _with_model(one, defaults, words)
+        parser.add_class_arguments(one)
+    parser.set_defaults({**({} if defaults is None else asdict(defaults)), **changed})
+    values = dict(vars(parser.instantiate(parser.parse_args(words))))
+    values.pop("config", None)
+    given = values.pop("paths", [])
+    values = {name: _at_home(value) for name, value in values.items()}
+    runs = tuple(one(**{f.name: values[f.name] for f in fields(one)}) for one in classes)
+    run = runs if isinstance(run_class, tuple) else runs[0]
+    return run, [_at_home(path) for path in given]
+
+
+def _with_model(
+    run_class: type, defaults: object, words: list[str]
+) -> tuple[list[str], type, dict]:
+    """(words without `--model NAME`, the run's type with the fields of that model, defaults that follow from it).
+
+    Without a name, `model.architecture` of a --config file or else the recipe's model says which fields there are.
+    """
+    from stretchysnake.flexibility import sets_around
+    from stretchysnake.models.architectures import config_named
+
+    words, name = list(words), None
+    for place, word in enumerate(words):
+        if word == "--model" and place + 1 < len(words):
+            name = words[place + 1]
+            del words[place : place + 2]
+            break
+        if word.startswith("--model="):
+            name = words.pop(place).removeprefix("--model=")
+            break
+    model = run_class(data="", out="").model if defaults is None else defaults.model
+    name, before = name or _architecture_in(words), model
+    if name is not None:
+        model = config_named(name, num_classes=model.num_classes)
+    changed = {"model": asdict(model)} if model != before else {}
+    if model.native != before.native:
+        changed["sets"] = asdict(sets_around(model.native))
+    # jsonargparse reads the fields of a nested dataclass from its annotation
+    typed = {
+        "__annotations__": {"model": type(model)},
+        "model": field(default_factory=lambda: model),
+        "__post_init__": lambda self: None,
+        "__doc__": run_class.__doc__,
+        "__module__": run_class.__module__,
+    }
+    run_type = dataclass(frozen=True, kw_only=True)(type(run_class.__name__, (run_class,), typed))
+    return words, run_type, changed
+
+
+def _architecture_in(words: list[str]) -> str | None:
+    """`model.architecture` of the last --config file among the words."""
+    given = [after for word, after in pairwise(words) if word == "--config"]
+    given += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    for path in reversed(given):
+        if os.path.isfile(path):
+            import yaml
+
+            with open(path, encoding="utf-8") as file:
+                values = yaml.safe_load(file)
+            model = values.get("model") if isinstance(values, dict) else None
+            if isinstance(model, dict) and "architecture" in model:
+                return str(model["architecture"])
+    return None
+
+
+def tell_passed_over(sources: list[str], *, classes: bool = False, file=None) -> None:
+    """Print what lies in these folders, or stands in these lists, and was not read; nothing when that is nothing."""
+    from stretchysnake.data.records import passed_over
+
+    told = str(passed_over(sources, classes=classes))
+    if told:
+        print(shown(told), file=file)
+
+
+def _at_home(value):
+    """A text that begins with ~/ as a path: a shell leaves it so behind a `=`, and a YAML file always does."""
+    is_home = isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if is_home else value

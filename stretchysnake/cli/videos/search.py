@@ -1,0 +1,108 @@
+"""`stretchysnake search`: the videos of an index that are nearest to a video."""
+
+import sys
+from dataclasses import dataclass
+
+from stretchysnake.cli.options import parsed
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+
+EXAMPLES = (
+    "stretchysnake search index/ query.mp4 -k 5\n"
+    "  stretchysnake search holiday-index/ work-index/ query.mp4 --html found.html --hide_same true\n"
+    "  stretchysnake search lancedb:s3://bucket/videos query.mp4 --where \"class_name = 'run'\""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """The videos nearest to a query, by cosine of their features.
+
+    The paths are one or more indexes (folders of `stretchysnake embed`, or lancedb:URI stores), then the query video.
+    """
+
+    k: int = 5
+    """-k: how many videos."""
+    html: str = "search.html"
+    """-o: the page with times, scores and frames; "" writes none."""
+    weights: str | None = None
+    """Null: the weights that made the index, at the place they had then. Others are refused."""
+    group: str = ""
+    """The query's group, so that hits of the same one are marked; UCF-101's file names tell it by themselves."""
+    hide_same: bool = False
+    """Leave out what would be marked: the query itself and its group."""
+    backend: str = "torch"
+    """"torch", or "faiss" where it is installed; the neighbours are the same."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a query that takes longer is refused."""
+    where: str | None = None
+    """Filter of a LanceDB store, in SQL, e.g. "class_name = 'run' AND start_seconds < 60"."""
+    index_name: list[str] | str | None = None
+    """One or several of the indexes that a LanceDB store holds; null: all of them."""
+
+
+def run(argv: list[str]) -> int:
+    short = {"-k": "--k", "-o": "--html"}
+    run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
+    if len(paths) < 2:
+        raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
+    *indexes, query = paths
+    from stretchysnake.report.pages.search_page import text_lines, write_search_page
+    from stretchysnake.search.query import decoding_workers, search
+
+    found = search(
+        indexes,
+        query,
+        k=run.k,
+        weights=run.weights,
+        group=run.group,
+        hide_same=run.hide_same,
+        backend=run.backend,
+        where=run.where,
+        index_name=run.index_name,
+        timeout_seconds=run.timeout_seconds,
+    )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    workers = decoding_workers(indexes) if run.html else None
+    asked, hits = _shown(found, workers, run.timeout_seconds)
+    print(*text_lines(hits), sep="\n")
+    if len(hits) < run.k:
+        print(f"{len(hits)} of the {run.k} asked for: there are no more")
+    if run.html:
+        scale = found.settings.scale
+        facts = [
+            ("Indexes", ", ".join(indexes)),
+            ("Rows searched", str(found.num_rows)),
+            ("Scale", f"T={scale.num_frames} frames, S={scale.size} px, P={scale.patch_size} px"),
+            ("Weights", f"SHA-256 {found.settings.weights_sha256[:12]}"),
+        ]
+        write_search_page(run.html, asked, hits, facts=facts)
+        print(f"page: {run.html}")
+    return 0
+
+
+def _shown(found, workers: int | None, timeout_seconds: float):
+    """(the query, the hits) as the page and the terminal show them; no frames where workers is None."""
+    from stretchysnake.report.pages.search_page import ShownHit, ShownVideo, time_range
+    from stretchysnake.search.strips import strips
+
+    parts = [(found.query.path, 0.0, None)]
+    parts += [(hit.row.file.path, hit.row.start, hit.row.end) for hit in found.hits]
+    limits = {"num_workers": workers, "timeout_seconds": timeout_seconds}
+    made = [b""] * len(parts) if workers is None else strips(parts, **limits)
+    videos = []
+    for (path, start, end), strip in zip(parts, made, strict=True):
+        png, missing = (strip, "") if isinstance(strip, bytes) else (None, str(strip))
+        videos.append(ShownVideo(path=path, start=start, end=end, strip_png=png, missing=missing))
+    hits = [
+        ShownHit(
+            video=video,
+            score=hit.score,
+            index=hit.index,
+            class_name=hit.row.file.class_name,
+            marks=hit.marks,
+            query_time="" if hit.query_end is None else time_range(hit.query_start, hit.query_end),
+        )
+        for hit, video in zip(found.hits, videos[1:], strict=True)
+    ]
+    return videos[0], hits

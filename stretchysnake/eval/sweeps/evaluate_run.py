@@ -1,0 +1,70 @@
+"""EvaluateRun: one evaluation as a value. Imports no torch, so that `evaluate --help` stays quick."""
+
+from dataclasses import dataclass, field
+
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRun:
+    """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
+
+    weights: str
+    """weights.safetensors of a training, or an official checkpoint."""
+    gallery: str
+    """List or folder of the training videos."""
+    queries: str
+    """List or folder of the test videos."""
+    out: str
+    """Rows are appended to this .jsonl file; cells already there are not measured again."""
+    frames: list[int] | None = None
+    """T values; null means the native one."""
+    sizes: list[int] | None = None
+    """S values in pixels; null means the native one."""
+    model: str | None = None
+    """Name of the model in the rows, so that one report can hold several of one variant; null means the variant."""
+    dataset: str | None = None
+    """Name written into the rows; null means the name of the queries' file or folder."""
+    protocols: list[str] = field(default_factory=lambda: ["retrieval"])
+    """"retrieval" and "probe" (a linear probe trained on the gallery), on features computed once for both; "finetune"
+    and "probe-sgd" test the classifier that the weights hold (trained by finetune_* and linear_probe_* recipes)."""
+    metrics: list[str] = field(default_factory=lambda: ["top1"])
+    """Of retrieval: top1, recall@K, knn@K, map, gallery_top1 (leave-one-out inside the gallery)."""
+    similarity: str = "cosine"
+    """"cosine" or "l2"."""
+    group_safe: bool = False
+    """Retrieval skips the gallery videos of the query's own group."""
+    allow_self: bool = False
+    """Queries may be in the gallery too, each left out of its own ranking, and the note says so; else refused."""
+    num_views: int = 1
+    """Clips of each query whose class probabilities are averaged; of finetune and probe-sgd."""
+    num_crops: int = 1
+    """1 (middle) or 3 squares of each picture; of finetune and probe-sgd. Above 1 needs cache null."""
+    picture: str | None = None
+    """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
+    tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
+    sampling: str = "uniform"
+    """Which frames make a clip: "uniform" (segment centres), "videomamba" (the official code's) or "strided"."""
+    stride: int = 1
+    """Frames from one to the next; of sampling strided."""
+    decoder: str = "pyav"
+    """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
+    The latter needs cache null."""
+    patch_from: str | None = None
+    """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
+    batch_size: int = 32
+    cache: str | None = None
+    """Folder of the frame cache; null decodes every clip for every cell."""
+    cache_frames: int = 16
+    cache_size: int = 64
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode; a file that takes longer is unreadable, see on_error."""
+    feature_cache: str | None = None
+    """Folder that keeps features, so that the same cell of the same weights is never computed twice."""
+    on_error: str = "report"
+    """Unreadable videos: "report" and "exclude" leave them out (n of N shown), "wrong" counts them as misses."""
+    rank_timeout: float = 600.0
+    """Seconds that a rank waits for the others' share of a cell; what rank 0 measures alone is waited for."""
+    memory_limit_gib: float | None = None
+    """A cell that needs more is written as OOM; null means what the device has free (on the CPU:
+    the machine, within its container's limit). Cells written as OOM are tried again by the next call."""

@@ -1,0 +1,54 @@
+"""What a run will cost, told before it starts and near what it then takes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stretchysnake import VideoMamba, VideoMambaConfig
+from stretchysnake.flexibility import Scale
+from stretchysnake.ranks import Runtime
+from stretchysnake.recipes.named import recipe_named
+from stretchysnake.train.dry_run import run_cost, training_memory
+from stretchysnake.train.run import TrainRun
+
+MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("width", [64, 96])
+def test_memory_estimate_is_near_what_backward_keeps(width, again):
+    torch.manual_seed(0)
+    config = VideoMambaConfig.named("nano", embed_dim=width, num_classes=5)
+    run = TrainRun(data="-", out="-", model=config, activation_checkpointing=again)
+    model, scale = VideoMamba(config).train(), Scale(8, 32, 8)
+    model.checkpoint_activations = again
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.rand(4, 3, 8, 32, 32))
+    parameters = sum(p.numel() for p in model.parameters())
+    estimated = training_memory(run, scale, clips=4, parameters=parameters) - 16 * parameters
+    measured = sum(storage.nbytes() for storage in held.values())
+    if again:  # hooks see what waits for backward, not the one block that is computed again in it
+        estimated -= training_memory(
+            replace(run, model=config.but(depth=1), activation_checkpointing=False),
+            scale,
+            clips=4,
+            parameters=0,
+        )
+    assert estimated / 1.35 < measured < 1.35 * estimated
+
+
+def test_sliced_weights_cost_a_rank_its_part():
+    run, two = recipe_named("finetune_hmdb51"), Runtime(rank=0, world_size=2)
+    whole = run_cost(run, num_clips=3570, runtime=two)
+    sliced = run_cost(replace(run, parallel="fsdp"), num_clips=3570, runtime=two)
+    assert whole.memory - sliced.memory == pytest.approx(whole.parameters * 16 / 2, rel=1e-3)
