@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretchysnake.models.backbone import Backbone, BackboneConfig
 
-ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
-    "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
-    "hiera": ("transformers.hiera", "HieraConfig", "transformers.hiera", "Hiera"),
-    "mvit": ("transformers.mvit", "MViTConfig", "transformers.mvit", "MViT"),
-    "timesformer": ("transformers.timesformer", "TimeSformerConfig", "transformers.timesformer", "TimeSformer"),
-    "uniformer": ("transformers.uniformer", "UniFormerConfig", "transformers.uniformer", "UniFormer"),
-}  # fmt: skip
-"""Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
+ARCHITECTURES: dict[str, tuple[str, str, str]] = {
+    "videomamba": ("config", "videomamba", "VideoMamba"),
+    "aim": ("transformers.aim", "transformers.aim", "AIM"),
+    "evl": ("transformers.evl", "transformers.evl", "EVL"),
+    "hiera": ("transformers.hiera", "transformers.hiera", "Hiera"),
+    "mvit": ("transformers.mvit", "transformers.mvit", "MViT"),
+    "omnivore": ("transformers.omnivore", "transformers.omnivore", "Omnivore"),
+    "timesformer": ("transformers.timesformer", "transformers.timesformer", "TimeSformer"),
+    "uniformer": ("transformers.uniformer", "transformers.uniformer", "UniFormer"),
+    "uniformer_v2": ("transformers.uniformer_v2", "transformers.uniformer_v2", "UniFormerV2"),
+    "video_swin": ("transformers.video_swin", "transformers.video_swin", "VideoSwin"),
+}
+"""Architecture -> module of the config, module of the model, its class; the config's class has "Config" behind."""
 
 
 def config_class(architecture: str) -> type:
@@ -28,14 +33,14 @@ def config_class(architecture: str) -> type:
         raise ValueError(
             f"architecture ({architecture!r}) must be one of: {', '.join(ARCHITECTURES)}"
         )
-    module, name, _, _ = ARCHITECTURES[architecture]
-    return getattr(import_module(f"stretchysnake.models.{module}"), name)
+    module, _, name = ARCHITECTURES[architecture]
+    return getattr(import_module(f"stretchysnake.models.{module}"), f"{name}Config")
 
 
 def model_class(architecture: str) -> type:
     """The nn.Module class of an architecture."""
     config_class(architecture)
-    _, _, module, name = ARCHITECTURES[architecture]
+    _, module, name = ARCHITECTURES[architecture]
     return getattr(import_module(f"stretchysnake.models.{module}"), name)
 
 
