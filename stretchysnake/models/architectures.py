@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
+    "aim": ("transformers.aim", "AIMConfig", "transformers.aim", "AIM"),
 }
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
 
