@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
     "aim": ("transformers.aim", "AIMConfig", "transformers.aim", "AIM"),
+    "uniformer_v2": (
+        "transformers.uniformer_v2",
+        "UniFormerV2Config",
+        "transformers.uniformer_v2",
+        "UniFormerV2",
+    ),
 }
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
 

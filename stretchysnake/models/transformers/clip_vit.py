@@ -97,6 +97,28 @@ def resize_clip_positions(
     return torch.cat([table[:1], resize_table(table[1:], before, after)])
 
 
+def normed_head(width: int, num_classes: int, dropout: float) -> nn.Module:
+    """LayerNorm, dropout, Linear, as EVL and UniFormerV2 call them proj.0, 1, 2; nn.Identity for no classes."""
+    if num_classes == 0:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_classes)
+    )
+
+
+def fit_head_norm(state: dict, name: str, model: nn.Module, notes: list[str]) -> None:
+    """Drop the head's LayerNorm where the model has no head, or start a fresh one where the file has none."""
+    own = {n: t for n, t in model.state_dict().items() if n.startswith(f"{name}.")}
+    found = [n for n in state if n.startswith(f"{name}.")]
+    if found and not own:
+        for n in found:
+            del state[n]
+        notes.append("LayerNorm of the head dropped (num_classes is 0)")
+    elif own and not found:
+        state.update(own)
+        notes.append("LayerNorm of the head absent: it starts fresh")
+
+
 def draws_of(
     drop_draws: Tensor | None, video: Tensor, count: int, *, rate: float, training: bool
 ) -> Tensor | None:

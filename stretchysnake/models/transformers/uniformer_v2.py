@@ -1,0 +1,387 @@
+"""UniFormerV2: CLIP's tower per frame, local blocks inside it, global blocks that gather all frames (Li et al. 2022).
+
+B batch, T frames, P patch size, t h w tokens, N = 1 + h·w, C width. No weight depends on T.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stretchysnake.flexibility import Scale, size_message
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.drop_path import drop_path, growing_rates
+from stretchysnake.models.flexible_embedding import token_grid
+from stretchysnake.models.transformers.attention import ClipBlock
+from stretchysnake.models.transformers.clip_vit import (
+    ClipTower,
+    depth_in,
+    draws_of,
+    fit_head_norm,
+    fit_tower,
+    heads_of,
+    needed,
+    normed_head,
+    square_grid,
+    start_fresh,
+    visual_tower,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniFormerV2Config:
+    """The sizes of a UniFormerV2; the defaults are B/16 of Kinetics-400 with 8 frames."""
+
+    architecture: ClassVar[str] = "uniformer_v2"
+    pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
+    pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
+    shaped: ClassVar[tuple[str, ...]] = (
+        "embed_dim", "depth", "patch_size", "image_size", "tubelet_size", "local_parts", "local_width",
+        "num_global_layers", "global_mlp_width", "mixed", "num_classes",
+    )  # fmt: skip
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    patch_size: int = 16
+    image_size: int = 224
+    num_frames: int = 8
+    """What the weights were trained with: no weight depends on it."""
+    tubelet_size: int = 1
+    """1, or 2 (Something-Something): the stem then sees three frames around every second one."""
+    local_parts: int = 0
+    """Convolutions over time in each block of CLIP: 0, 1 before the attention, 2 before the MLP too."""
+    local_reduction: float = 1.5
+    """Their width is C // local_reduction."""
+    global_layers: tuple[int, ...] = (8, 9, 10, 11)
+    """After which blocks of CLIP, counted from 0, there is a global block."""
+    global_heads: int = 12
+    global_mlp_factor: float = 4.0
+    mixed: bool = True
+    """Whether features mix [CLS] of the frames with the query of the global blocks by `balance`."""
+    num_classes: int = 400
+    dropout: float = 0.5
+    """In the head, in front of the linear layer."""
+    drop_path: float = 0.0
+    """Rate of CLIP's last block; earlier ones grow linearly from 0."""
+    frozen: bool = False
+    """True trains what the official code trains in its frozen form: the global blocks and the head."""
+
+    def __post_init__(self):
+        check_sizes(
+            self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "num_frames",
+            "tubelet_size", "global_heads",
+        )  # fmt: skip
+        for name in ("num_heads", "global_heads"):
+            if self.embed_dim % getattr(self, name):
+                raise ValueError(
+                    f"embed_dim ({self.embed_dim}) must be a multiple of {name} ({getattr(self, name)})"
+                )
+        if self.image_size % self.patch_size:
+            raise ValueError(size_message("image_size", self.image_size, self.patch_size))
+        if self.tubelet_size > 2:
+            raise ValueError(f"tubelet_size ({self.tubelet_size}) must be 1 or 2")
+        if self.num_frames % self.tubelet_size:
+            raise ValueError(
+                f"num_frames ({self.num_frames}) must be a multiple of tubelet_size ({self.tubelet_size})"
+            )
+        if self.local_parts not in (0, 1, 2):
+            raise ValueError(f"local_parts ({self.local_parts!r}) must be 0, 1 or 2")
+        layers = list(self.global_layers)
+        if not layers or layers != sorted(set(layers) & set(range(self.depth))):
+            raise ValueError(
+                f"global_layers ({self.global_layers}) must name blocks from 0 to {self.depth - 1}, "
+                "each once, in their order, and at least one"
+            )
+        for name in ("local_reduction", "global_mlp_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be greater than 0")
+        if self.local_width < 1:
+            raise ValueError(
+                f"local_reduction ({self.local_reduction}) must be at most embed_dim ({self.embed_dim})"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout ({self.dropout}) must be at least 0 and less than 1")
+
+    @property
+    def feature_dim(self) -> int:
+        return self.embed_dim
+
+    @property
+    def native(self) -> Scale:
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        return self.tubelet_size
+
+    @property
+    def local_width(self) -> int:
+        return int(self.embed_dim // self.local_reduction) if self.local_parts else 1
+
+    @property
+    def num_global_layers(self) -> int:
+        return len(self.global_layers)
+
+    @property
+    def global_mlp_width(self) -> int:
+        return round(self.global_mlp_factor * self.embed_dim)
+
+
+_LARGE = {
+    "embed_dim": 1024, "depth": 24, "num_heads": 16, "patch_size": 14, "global_layers": (20, 21, 22, 23),
+    "global_heads": 16,
+}  # fmt: skip
+_FROZEN = {"mixed": False, "frozen": True}
+NAMED: dict[str, dict] = {
+    "base": {},
+    "base-16": {"num_frames": 16},
+    "base-ssv2": {
+        "num_frames": 16, "tubelet_size": 2, "local_parts": 2, "num_classes": 174,
+        "global_layers": (4, 5, 6, 7, 8, 9, 10, 11),
+    },
+    "base-frozen": _FROZEN,
+    "large": _LARGE,
+    "large-336": {**_LARGE, "image_size": 336, "num_frames": 32},
+    "large-frozen": {**_LARGE, **_FROZEN},
+    "large-336-frozen": {**_LARGE, **_FROZEN, "image_size": 336},
+}  # fmt: skip
+
+
+class LocalPart(nn.Module):
+    """A depth-wise convolution over three frames between two linear maps, (B, C, t, h, w); starts as zero."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.pos_embed = nn.Sequential(
+            nn.BatchNorm3d(width),
+            nn.Conv3d(width, inner, 1),
+            nn.Conv3d(inner, inner, (3, 1, 1), padding=(1, 0, 0), groups=inner),
+            nn.Conv3d(inner, width, 1),
+        )
+        nn.init.zeros_(self.pos_embed[3].weight)
+        nn.init.zeros_(self.pos_embed[3].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pos_embed(x)
+
+
+class LocalBlock(ClipBlock):
+    """CLIP's block per frame, local parts on the patch tokens before its branches: (B, t, N, C) -> (B, t, N, C).
+
+    draws (B, 2 + local parts) decide drop path of the branches in the order in which they are added.
+    """
+
+    def __init__(self, config: UniFormerV2Config, rate: float):
+        super().__init__(config.embed_dim, config.num_heads)
+        self.rate = rate
+        for number in range(1, config.local_parts + 1):
+            self.add_module(f"lmhra{number}", LocalPart(config.embed_dim, config.local_width))
+
+    def forward(self, x: Tensor, grid: tuple[int, int], draws: Tensor | None) -> Tensor:
+        drawn = iter(() if draws is None else draws.unbind(1))
+        if hasattr(self, "lmhra1"):
+            x = on_patches(x, grid, lambda y: self._dropped(self.lmhra1(y), drawn))
+        y = self.attn(self.ln_1(x).flatten(0, 1)).view_as(x)
+        x = x + self._dropped(y, drawn)
+        if hasattr(self, "lmhra2"):
+            x = on_patches(x, grid, lambda y: self._dropped(self.lmhra2(y), drawn))
+        return x + self._dropped(self.mlp(self.ln_2(x)), drawn)
+
+    def _dropped(self, x: Tensor, drawn) -> Tensor:
+        draws = next(drawn, None)
+        return x if draws is None else drop_path(x, self.rate, training=self.training, draws=draws)
+
+
+class GlobalBlock(ClipBlock):
+    """The clip's query (B, 1, C) attends to all tokens of all frames, keys (B, tokens, C); starts as identity."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(
+            config.embed_dim, config.global_heads, mlp_width=config.global_mlp_width
+        )
+        self.ln_3 = nn.LayerNorm(config.embed_dim)
+        nn.init.xavier_uniform_(self.mlp.c_fc.weight)
+        for layer in (self.attn.out_proj, self.mlp.c_proj):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        query = query + self.attn(self.ln_1(query), self.ln_3(keys))
+        return query + self.mlp(self.ln_2(query))
+
+
+def on_patches(x: Tensor, grid: tuple[int, int], branch) -> Tensor:
+    """x (B, t, N, C) with branch(y) added to its patch tokens y (B, C, t, h, w); [CLS] stays."""
+    patches = x[:, :, 1:]
+    added = branch(patches.unflatten(2, grid).permute(0, 4, 1, 2, 3))
+    added = added.flatten(3).permute(0, 2, 3, 1)  # (B, t, hw, C)
+    return torch.cat([x[:, :, :1], patches + added], dim=2)
+
+
+class UniFormerV2(ClipTower):
+    """UniFormerV2 for any frame size and patch size and any T (even T where tubelet_size is 2).
+
+    Names are those of the official checkpoints without their common "backbone.".
+    """
+
+    marks = (("transformer.temporal_cls_token", "transformer.dpe.0.weight"),)
+    classifier = "transformer.proj.2"
+
+    def __init__(self, config: UniFormerV2Config):
+        width, side, patch = config.embed_dim, config.image_size // config.patch_size, config.patch_size
+        rates = growing_rates(config.drop_path, config.depth)
+        kernel = (2 * config.tubelet_size - 1, patch, patch)
+        super().__init__(
+            width, (side, side), kernel, (LocalBlock(config, rate) for rate in rates)
+        )
+        self.config = config
+        self.checkpoint_activations = False
+        self.transformer.temporal_cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        if config.mixed:
+            self.transformer.balance = nn.Parameter(torch.zeros(width))
+        self.transformer["dpe"] = nn.ModuleList(
+            nn.Conv3d(width, width, 3, padding=1, groups=width) for _ in config.global_layers
+        )
+        for position in self.transformer["dpe"]:
+            nn.init.zeros_(position.bias)
+        self.transformer["dec"] = nn.ModuleList(GlobalBlock(config) for _ in config.global_layers)
+        self.transformer["proj"] = normed_head(width, config.num_classes, config.dropout)
+        if config.frozen:
+            trained = ("transformer.dpe.", "transformer.dec.", "transformer.proj.", "transformer.temporal_cls")
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.startswith((*trained, "transformer.balance")))
+
+    @property
+    def head(self) -> nn.Module:
+        return self.transformer["proj"]
+
+    def forward(
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
+    ) -> Tensor:
+        """Class logits (B, num_classes); arguments as in `features`."""
+        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+
+    def features(
+        self,
+        video: Tensor,
+        patch_size: int | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Tensor | None = None,
+    ) -> Tensor:
+        """The query after the last global block, mixed with the mean [CLS] of the frames, (B, C); before the head."""
+        return self._encode(video, patch_size, grid, drop_draws)[0]
+
+    def tokens(
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
+    ) -> Tokens:
+        """The features, and the patch tokens after CLIP's last block (no norm follows it)."""
+        features, x, shape = self._encode(video, patch_size, grid)
+        return Tokens(features, x[:, :, 1:].unflatten(2, shape[1:]))
+
+    def _encode(
+        self, video: Tensor, patch_size: int | None, grid: str, drop_draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+        """(features, tokens of the frames (B, t, N, C), (t, h, w))."""
+        patch = self.config.patch_size if patch_size is None else patch_size
+        shape = token_grid(video, patch, grid, tubelet=self.config.tubelet_size)
+        x = self.ln_pre(self.embedded(video, (patch, patch), shape))
+        query = self.transformer.temporal_cls_token.expand(x.shape[0], 1, -1)
+        each = 2 + self.config.local_parts
+        draws = draws_of(
+            drop_draws, video, each * len(self.blocks), rate=self.config.drop_path, training=self.training
+        )  # fmt: skip
+        places = {layer: j for j, layer in enumerate(self.config.global_layers)}
+        for i, block in enumerate(self.blocks):
+            part = None if draws is None else draws[:, each * i : each * (i + 1)]
+            x = run_stage(self, block, x, shape[1:], part)
+            if (j := places.get(i)) is not None:
+                keys = on_patches(x, shape[1:], self.transformer["dpe"][j])  # x itself stays
+                query = run_stage(self, self.transformer["dec"][j], query, keys.flatten(1, 2))
+        features = query[:, 0]
+        if self.config.mixed:
+            weight = self.transformer.balance.sigmoid()
+            features = (1 - weight) * features + weight * x[:, :, 0].mean(dim=1)
+        return features, x, shape
+
+    def num_drop_draws(self, scale: Scale) -> int:
+        """For each block of CLIP: [local part], attention, [local part], MLP; the global blocks drop nothing."""
+        return (2 + self.config.local_parts) * len(self.blocks)
+
+    def stages(self) -> list[nn.Module]:
+        """CLIP's blocks, then the global ones, which read the last of these."""
+        return [*self.blocks, *self.transformer["dec"]]
+
+    def depth_of(self, parameter: str) -> int:
+        """dpe with its global block, temporal_cls_token with the first of them."""
+        parameter = parameter.replace("transformer.dpe.", "transformer.dec.")
+        parameter = parameter.replace("temporal_cls_token", "dec.0.temporal_cls_token")
+        bottom = ("conv1.", "class_embedding", "positional_embedding", "ln_pre.")
+        return depth_by_name(self, parameter, bottom=bottom)
+
+    def undecayed(self) -> tuple[str, ...]:
+        return "class_embedding", "positional_embedding", "temporal_cls_token", "balance"
+
+    @classmethod
+    def config_of(cls, state: dict[str, Tensor], **changes) -> UniFormerV2Config:
+        """From an official or our own state dict, or from CLIP's visual tower alone (then without a head).
+
+        Which blocks have a global one is not in the weights: the last ones, as in every published file.
+        """
+        clip = None if "transformer.temporal_cls_token" in state else visual_tower(state)
+        state = clip[0] if clip else state
+        dec, local = "transformer.dec.0.mlp.c_fc.weight", "transformer.resblocks.0.lmhra"
+        needed(
+            state, "UniFormerV2", "conv1.weight", "positional_embedding",
+            *([] if clip else ["transformer.temporal_cls_token", dec]),
+        )  # fmt: skip
+        kernel, depth = state["conv1.weight"], depth_in(state, "transformer.resblocks.")
+        width = kernel.shape[0]
+        found = {
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads_of(width),
+            "patch_size": kernel.shape[-1],
+            "image_size": square_grid(state["positional_embedding"])[0] * kernel.shape[-1],
+            "tubelet_size": (kernel.shape[2] + 1) // 2 if kernel.dim() == 5 else 1,
+            "global_heads": heads_of(width),
+            "num_classes": len(state.get("transformer.proj.2.weight", ())),
+        }
+        layers = 4 if clip else depth_in(state, "transformer.dec.")
+        found["global_layers"] = tuple(range(max(0, depth - layers), depth))
+        if not clip:
+            found["global_mlp_factor"] = state[dec].shape[0] / width
+            found["mixed"] = "transformer.balance" in state
+        parts = [n for n in (1, 2) if f"{local}{n}.pos_embed.1.weight" in state]
+        if parts:
+            inner = state[f"{local}1.pos_embed.1.weight"].shape[0]
+            found["local_parts"] = len(parts)
+            # any number between C / (inner + 1) and C / inner gives this width; 1.5 is the published one
+            found["local_reduction"] = 1.5 if int(width // 1.5) == inner else width / (inner + 0.5)
+        if found["tubelet_size"] == 2 or layers > 4:
+            found["num_frames"] = 16
+        return UniFormerV2Config(**{**found, **changes})
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Of an official state dict, our own, or CLIP's visual tower alone: then all but the tower starts fresh."""
+        state, notes = dict(state), []
+        clip = None if "transformer.temporal_cls_token" in state else visual_tower(state)
+        if clip:
+            state, notes = clip
+            post = [name for name in state if name.startswith("ln_post.")]
+            for name in post:
+                del state[name]
+            if post:
+                notes.append("CLIP's last LayerNorm (ln_post) not used")
+        fit_tower(state, "", self, notes)
+        if clip:
+            start_fresh(state, self, notes, what="global blocks and what the local parts hold")
+        fit_head_norm(state, "transformer.proj.0", self, notes)
+        return state, notes
