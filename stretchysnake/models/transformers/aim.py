@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.flexibility import Scale, size_message
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.flexibility import Scale
+from stretchysnake.models.backbone import Tokens, depth_by_name, run_stage
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.resample import resize_temporal_positions
 from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip_vit import (
-    ClipTower,
+from stretchysnake.models.transformers.clip_vit import ClipSizes, ClipTower, draws_of
+from stretchysnake.models.weights.clip import (
     depth_in,
-    draws_of,
     fit_tower,
     heads_of,
     needed,
@@ -30,8 +29,11 @@ from stretchysnake.models.transformers.clip_vit import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class AIMConfig:
-    """The sizes of an AIM; the defaults are B/16 of Kinetics-400 with 8 frames."""
+class AIMConfig(ClipSizes):
+    """The sizes of an AIM; the defaults are B/16 of Kinetics-400 with 8 frames.
+
+    frozen trains adapters, temporal_embedding, ln_post and head.
+    """
 
     architecture: ClassVar[str] = "aim"
     pixel_mean: ClassVar[tuple[float, float, float]] = (122.769 / 255, 116.74 / 255, 104.04 / 255)
@@ -40,48 +42,17 @@ class AIMConfig:
         "embed_dim", "depth", "patch_size", "image_size", "num_frames", "num_temporal_adapters", "num_classes",
     )  # fmt: skip
 
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    patch_size: int = 16
-    image_size: int = 224
-    num_frames: int = 8
     num_temporal_adapters: int = 1
     """2 (Something-Something) has a second adapter in front of the attention over time."""
     adapter_scale: float = 0.5
     """Weight of the adapter beside the MLP."""
-    num_classes: int = 400
-    drop_path: float = 0.0
-    """Rate of the last block; earlier ones grow linearly from 0."""
-    frozen: bool = False
-    """True trains what the official code trains: adapters, temporal_embedding, ln_post and head."""
 
     def __post_init__(self):
-        check_sizes(
-            self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "num_frames",
-        )  # fmt: skip
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})"
-            )
-        if self.image_size % self.patch_size:
-            raise ValueError(size_message("image_size", self.image_size, self.patch_size))
+        super().__post_init__()
         if self.num_temporal_adapters not in (1, 2):
             raise ValueError(
                 f"num_temporal_adapters ({self.num_temporal_adapters!r}) must be 1 or 2"
             )
-
-    @property
-    def feature_dim(self) -> int:
-        return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 NAMED: dict[str, dict] = {
@@ -127,9 +98,7 @@ class AdaptedBlock(ClipBlock):
         y = self.attn(self.ln_1(x).flatten(0, 1)).view_as(x)
         x = x + self._dropped(y + self.S_Adapter(y), draws, 1)
         y = self.ln_2(x)
-        return x + self._dropped(
-            self.mlp(y) + self.adapter_scale * self.MLP_Adapter(y), draws, 2
-        )
+        return x + self._dropped(self.mlp(y) + self.adapter_scale * self.MLP_Adapter(y), draws, 2)
 
     def _over_time(self, x: Tensor) -> Tensor:
         """Each place of a frame, that of [CLS] too, attends to itself in the T frames."""
@@ -182,24 +151,12 @@ class AIM(nn.Module):
     def head(self) -> nn.Module:
         return self.cls_head["fc_cls"]
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes); arguments as in `features`."""
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
+        self, video: Tensor, patch_size: int | None = None, *, grid="exact", drop_draws=None
     ) -> Tensor:
         """The mean over T of each frame's [CLS] after ln_post, (B, C)."""
         x, _ = self._encode(video, patch_size, grid, drop_draws)
@@ -242,7 +199,13 @@ class AIM(nn.Module):
         return list(self.backbone.blocks)
 
     def depth_of(self, parameter: str) -> int:
-        bottom = ("conv1.", "class_embedding", "positional_embedding", "temporal_embedding", "ln_pre.")
+        bottom = (
+            "conv1.",
+            "class_embedding",
+            "positional_embedding",
+            "temporal_embedding",
+            "ln_pre.",
+        )
         return depth_by_name(self, parameter, bottom=tuple(f"backbone.{name}" for name in bottom))
 
     def undecayed(self) -> tuple[str, ...]:
@@ -257,7 +220,10 @@ class AIM(nn.Module):
             state, "AIM", "backbone.conv1.weight", "backbone.positional_embedding",
             *([] if clip else ["backbone.temporal_embedding"]),
         )  # fmt: skip
-        width, patch = state["backbone.conv1.weight"].shape[0], state["backbone.conv1.weight"].shape[-1]
+        width, patch = (
+            state["backbone.conv1.weight"].shape[0],
+            state["backbone.conv1.weight"].shape[-1],
+        )
         found = {
             "embed_dim": width,
             "depth": depth_in(state, "backbone.transformer.resblocks."),

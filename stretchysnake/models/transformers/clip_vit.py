@@ -1,21 +1,75 @@
-"""CLIP's visual tower as video models take it in: its names, stem and positions, and its weights in a file.
+"""CLIP's visual tower as video models take it in: its sizes and names, its stem and its positions.
 
-B batch, T frames, P patch size, t h w tokens, C width.
+B batch, T frames, P patch size, t h w tokens, C width. How its weights are found in a file: weights/clip.py.
 """
 
 import math
-import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stretchysnake.flexibility import Scale, size_message
+from stretchysnake.models.backbone import check_sizes
 from stretchysnake.models.flexible_embedding import ResizedWeights
-from stretchysnake.models.resample import inflate_patch_kernel, resize_patch_kernel, resize_table
+from stretchysnake.models.resample import resize_patch_kernel, resize_table
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSizes:
+    """The fields that AIM, EVL and UniFormerV2 share; the defaults are ViT-B/16 with 8 frames of Kinetics-400."""
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    patch_size: int = 16
+    image_size: int = 224
+    num_frames: int = 8
+    num_classes: int = 400
+    """Outputs of the head; 0 leaves the head out, so that logits are the features."""
+    drop_path: float = 0.0
+    """Rate of the last block; earlier ones grow linearly from 0."""
+    frozen: bool = False
+    """True trains only what the official code trains beside a frozen CLIP."""
+
+    def __post_init__(self):
+        check_sizes(self, "embed_dim", "depth", "num_heads", "num_frames")
+        self._check_picture()
+        self.check_multiple("num_heads")
+
+    def _check_picture(self) -> None:
+        check_sizes(self, "image_size", "patch_size")
+        if self.image_size % self.patch_size:
+            raise ValueError(size_message("image_size", self.image_size, self.patch_size))
+
+    def check_multiple(self, heads: str, of: str = "embed_dim") -> None:
+        """ValueError unless the field `of` is a multiple of the field `heads`."""
+        if getattr(self, of) % getattr(self, heads):
+            raise ValueError(
+                f"{of} ({getattr(self, of)}) must be a multiple of {heads} ({getattr(self, heads)})"
+            )
+
+    def check_dropout(self) -> None:
+        """ValueError unless the field `dropout` is a rate."""
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout ({self.dropout}) must be at least 0 and less than 1")
+
+    @property
+    def feature_dim(self) -> int:
+        return self.embed_dim
+
+    @property
+    def native(self) -> Scale:
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        return 1
 
 
 class ClipTower(nn.Module):
@@ -88,9 +142,7 @@ def resize_clip_kernel(weight: Tensor, patch: tuple[int, int]) -> Tensor:
     return resized.reshape(*weight.shape[:-2], *patch)
 
 
-def resize_clip_positions(
-    table: Tensor, before: tuple[int, int], after: tuple[int, int]
-) -> Tensor:
+def resize_clip_positions(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
     """positional_embedding (1 + hw, C) for another grid; bicubic, the row of [CLS] kept."""
     if tuple(before) == tuple(after):
         return table
@@ -101,22 +153,7 @@ def normed_head(width: int, num_classes: int, dropout: float) -> nn.Module:
     """LayerNorm, dropout, Linear, as EVL and UniFormerV2 call them proj.0, 1, 2; nn.Identity for no classes."""
     if num_classes == 0:
         return nn.Identity()
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_classes)
-    )
-
-
-def fit_head_norm(state: dict, name: str, model: nn.Module, notes: list[str]) -> None:
-    """Drop the head's LayerNorm where the model has no head, or start a fresh one where the file has none."""
-    own = {n: t for n, t in model.state_dict().items() if n.startswith(f"{name}.")}
-    found = [n for n in state if n.startswith(f"{name}.")]
-    if found and not own:
-        for n in found:
-            del state[n]
-        notes.append("LayerNorm of the head dropped (num_classes is 0)")
-    elif own and not found:
-        state.update(own)
-        notes.append("LayerNorm of the head absent: it starts fresh")
+    return nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_classes))
 
 
 def draws_of(
@@ -128,113 +165,3 @@ def draws_of(
     if drop_draws is None:
         return torch.rand(video.shape[0], count, device=video.device)
     return drop_draws.to(video.device)
-
-
-def heads_of(width: int) -> int:
-    """Heads of 64 channels, as every published size has; 1 where 64 does not divide the width."""
-    return width // 64 if width % 64 == 0 else 1
-
-
-def depth_in(state: dict[str, Tensor], blocks: str) -> int:
-    """How many blocks a state dict holds under these beginnings of names ("transformer.resblocks.")."""
-    numbers = {
-        int(name.removeprefix(blocks).split(".")[0])
-        for name in state
-        if re.match(re.escape(blocks) + r"\d+\.", name)
-    }
-    return max(numbers, default=-1) + 1
-
-
-def needed(state: dict[str, Tensor], model: str, *names: str) -> None:
-    """ValueError that lists which of these names a state dict lacks."""
-    if missing := [name for name in names if name not in state]:
-        raise ValueError(f"these are not {model} weights: {', '.join(missing)} missing")
-
-
-def square_grid(table: Tensor) -> tuple[int, int]:
-    """(h, w) of a positional_embedding (1 + hw, C), which must be a square."""
-    count = table.shape[0] - 1
-    side = math.isqrt(max(count, 0))
-    if count < 1 or side * side != count:
-        raise ValueError(
-            f"positional_embedding holds {count} patch positions; a square number is needed"
-        )
-    return side, side
-
-
-def visual_tower(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]] | None:
-    """(visual tower under its own names, notes of what else lay there) of CLIP's file; None if it is none.
-
-    proj, which maps to the space shared with texts, is left out: no video model here has it.
-    """
-    tell = ("conv1.weight", "class_embedding", "ln_pre.weight", "transformer.resblocks.0.ln_1.weight")
-    prefix = next(
-        (
-            prefix
-            for prefix in ("clip.visual.", "visual.", "clip.", "")
-            if all(prefix + name in state for name in tell)
-        ),
-        None,
-    )
-    if prefix is None:
-        return None
-    tower = {
-        name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
-    }
-    notes = []
-    if others := len(state) - len(tower):
-        notes.append(f"CLIP's text tower not used ({others} tensors)")
-    if tower.pop("proj", None) is not None:
-        notes.append("CLIP's projection (proj) not used")
-    return tower, notes
-
-
-def fit_tower(
-    state: dict[str, Tensor],
-    prefix: str,
-    tower: ClipTower,
-    notes: list[str],
-    *,
-    before: tuple[int, int] | None = None,
-) -> None:
-    """Bring conv1 and positional_embedding, under a prefix, to the tower's sizes; before is the stored grid."""
-    kernel, own = state.get(f"{prefix}conv1.weight"), tower.conv1.weight
-    if kernel is not None and kernel.dim() in (4, 5):
-        if kernel.dim() == 4 and own.dim() == 5:
-            if own.shape[2] > 1:
-                notes.append(
-                    f"patch kernel inflated from an image model to {own.shape[2]} frames (centre)"
-                )
-            kernel = inflate_patch_kernel(kernel, own.shape[2])
-        was, wanted = tuple(kernel.shape[-2:]), tuple(own.shape[-2:])
-        if was != wanted:
-            notes.append(f"patch kernel {_by(was)} -> {_by(wanted)} px (bicubic)")
-            kernel = resize_clip_kernel(kernel, wanted)
-        state[f"{prefix}conv1.weight"] = kernel
-    table = state.get(f"{prefix}positional_embedding")
-    if table is not None and table.dim() == 2:
-        before = square_grid(table) if before is None else before
-        if before != tower.grid:
-            notes.append(f"spatial positions {_by(before)} -> {_by(tower.grid)} (bicubic)")
-            state[f"{prefix}positional_embedding"] = resize_clip_positions(
-                table, before, tower.grid
-            )
-
-
-def start_fresh(
-    state: dict[str, Tensor], model: nn.Module, notes: list[str], *, what: str
-) -> None:
-    """Give the model's own values to whatever a file of CLIP alone lacks, the classifier apart; one note."""
-    own = model.state_dict()
-    fresh = [
-        name
-        for name in own
-        if name not in state and not name.startswith(f"{model.classifier}.")
-    ]
-    state.update({name: own[name] for name in fresh})
-    if fresh:
-        notes.append(f"only CLIP's visual tower is in the file: {what} start fresh ({len(fresh)} tensors)")
-
-
-def _by(pair: tuple[int, int]) -> str:
-    return f"{pair[0]}x{pair[1]}"

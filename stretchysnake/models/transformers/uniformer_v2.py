@@ -9,20 +9,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from stretchysnake.flexibility import Scale, size_message
+from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip_vit import (
-    ClipTower,
+from stretchysnake.models.transformers.clip_vit import ClipSizes, ClipTower, draws_of, normed_head
+from stretchysnake.models.weights.clip import (
     depth_in,
-    draws_of,
     fit_head_norm,
     fit_tower,
     heads_of,
     needed,
-    normed_head,
     square_grid,
     start_fresh,
     visual_tower,
@@ -30,8 +28,11 @@ from stretchysnake.models.transformers.clip_vit import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniFormerV2Config:
-    """The sizes of a UniFormerV2; the defaults are B/16 of Kinetics-400 with 8 frames."""
+class UniFormerV2Config(ClipSizes):
+    """The sizes of a UniFormerV2; the defaults are B/16 of Kinetics-400.
+
+    No weight depends on num_frames. drop_path concerns CLIP's blocks; frozen trains the global blocks and the head.
+    """
 
     architecture: ClassVar[str] = "uniformer_v2"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
@@ -41,13 +42,6 @@ class UniFormerV2Config:
         "num_global_layers", "global_mlp_width", "mixed", "num_classes",
     )  # fmt: skip
 
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    patch_size: int = 16
-    image_size: int = 224
-    num_frames: int = 8
-    """What the weights were trained with: no weight depends on it."""
     tubelet_size: int = 1
     """1, or 2 (Something-Something): the stem then sees three frames around every second one."""
     local_parts: int = 0
@@ -60,34 +54,21 @@ class UniFormerV2Config:
     global_mlp_factor: float = 4.0
     mixed: bool = True
     """Whether features mix [CLS] of the frames with the query of the global blocks by `balance`."""
-    num_classes: int = 400
     dropout: float = 0.5
     """In the head, in front of the linear layer."""
-    drop_path: float = 0.0
-    """Rate of CLIP's last block; earlier ones grow linearly from 0."""
-    frozen: bool = False
-    """True trains what the official code trains in its frozen form: the global blocks and the head."""
 
     def __post_init__(self):
-        check_sizes(
-            self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "num_frames",
-            "tubelet_size", "global_heads",
-        )  # fmt: skip
-        for name in ("num_heads", "global_heads"):
-            if self.embed_dim % getattr(self, name):
-                raise ValueError(
-                    f"embed_dim ({self.embed_dim}) must be a multiple of {name} ({getattr(self, name)})"
-                )
-        if self.image_size % self.patch_size:
-            raise ValueError(size_message("image_size", self.image_size, self.patch_size))
-        if self.tubelet_size > 2:
-            raise ValueError(f"tubelet_size ({self.tubelet_size}) must be 1 or 2")
+        super().__post_init__()
+        check_sizes(self, "global_heads")
+        self.check_multiple("global_heads")
+        self.check_dropout()
+        for name, allowed in (("tubelet_size", (1, 2)), ("local_parts", (0, 1, 2))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of: {allowed}")
         if self.num_frames % self.tubelet_size:
             raise ValueError(
                 f"num_frames ({self.num_frames}) must be a multiple of tubelet_size ({self.tubelet_size})"
             )
-        if self.local_parts not in (0, 1, 2):
-            raise ValueError(f"local_parts ({self.local_parts!r}) must be 0, 1 or 2")
         layers = list(self.global_layers)
         if not layers or layers != sorted(set(layers) & set(range(self.depth))):
             raise ValueError(
@@ -95,22 +76,10 @@ class UniFormerV2Config:
                 "each once, in their order, and at least one"
             )
         for name in ("local_reduction", "global_mlp_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be greater than 0")
-        if self.local_width < 1:
-            raise ValueError(
-                f"local_reduction ({self.local_reduction}) must be at most embed_dim ({self.embed_dim})"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout ({self.dropout}) must be at least 0 and less than 1")
-
-    @property
-    def feature_dim(self) -> int:
-        return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
+            if not 0 < getattr(self, name) <= self.embed_dim:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be above 0 and at most embed_dim ({self.embed_dim})"
+                )
 
     @property
     def frame_multiple(self) -> int:
@@ -118,7 +87,7 @@ class UniFormerV2Config:
 
     @property
     def local_width(self) -> int:
-        return int(self.embed_dim // self.local_reduction) if self.local_parts else 1
+        return int(self.embed_dim // self.local_reduction) if self.local_parts else 0
 
     @property
     def num_global_layers(self) -> int:
@@ -198,9 +167,7 @@ class GlobalBlock(ClipBlock):
     """The clip's query (B, 1, C) attends to all tokens of all frames, keys (B, tokens, C); starts as identity."""
 
     def __init__(self, config: UniFormerV2Config):
-        super().__init__(
-            config.embed_dim, config.global_heads, mlp_width=config.global_mlp_width
-        )
+        super().__init__(config.embed_dim, config.global_heads, mlp_width=config.global_mlp_width)
         self.ln_3 = nn.LayerNorm(config.embed_dim)
         nn.init.xavier_uniform_(self.mlp.c_fc.weight)
         for layer in (self.attn.out_proj, self.mlp.c_proj):
@@ -230,12 +197,14 @@ class UniFormerV2(ClipTower):
     classifier = "transformer.proj.2"
 
     def __init__(self, config: UniFormerV2Config):
-        width, side, patch = config.embed_dim, config.image_size // config.patch_size, config.patch_size
+        width, side, patch = (
+            config.embed_dim,
+            config.image_size // config.patch_size,
+            config.patch_size,
+        )
         rates = growing_rates(config.drop_path, config.depth)
         kernel = (2 * config.tubelet_size - 1, patch, patch)
-        super().__init__(
-            width, (side, side), kernel, (LocalBlock(config, rate) for rate in rates)
-        )
+        super().__init__(width, (side, side), kernel, (LocalBlock(config, rate) for rate in rates))
         self.config = config
         self.checkpoint_activations = False
         self.transformer.temporal_cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -249,7 +218,12 @@ class UniFormerV2(ClipTower):
         self.transformer["dec"] = nn.ModuleList(GlobalBlock(config) for _ in config.global_layers)
         self.transformer["proj"] = normed_head(width, config.num_classes, config.dropout)
         if config.frozen:
-            trained = ("transformer.dpe.", "transformer.dec.", "transformer.proj.", "transformer.temporal_cls")
+            trained = (
+                "transformer.dpe.",
+                "transformer.dec.",
+                "transformer.proj.",
+                "transformer.temporal_cls",
+            )
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(name.startswith((*trained, "transformer.balance")))
 
@@ -257,24 +231,12 @@ class UniFormerV2(ClipTower):
     def head(self) -> nn.Module:
         return self.transformer["proj"]
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes); arguments as in `features`."""
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
+        self, video: Tensor, patch_size: int | None = None, *, grid="exact", drop_draws=None
     ) -> Tensor:
         """The query after the last global block, mixed with the mean [CLS] of the frames, (B, C); before the head."""
         return self._encode(video, patch_size, grid, drop_draws)[0]
