@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
     "aim": ("transformers.aim", "AIMConfig", "transformers.aim", "AIM"),
+    "evl": ("transformers.evl", "EVLConfig", "transformers.evl", "EVL"),
     "uniformer_v2": (
         "transformers.uniformer_v2",
         "UniFormerV2Config",

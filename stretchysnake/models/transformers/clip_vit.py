@@ -149,11 +149,12 @@ def resize_clip_positions(table: Tensor, before: tuple[int, int], after: tuple[i
     return torch.cat([table[:1], resize_table(table[1:], before, after)])
 
 
-def normed_head(width: int, num_classes: int, dropout: float) -> nn.Module:
-    """LayerNorm, dropout, Linear, as EVL and UniFormerV2 call them proj.0, 1, 2; nn.Identity for no classes."""
-    if num_classes == 0:
-        return nn.Identity()
-    return nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_classes))
+class NormedHead(nn.Sequential):
+    """LayerNorm, dropout, Linear: proj.0, proj.1 and proj.2 of EVL and UniFormerV2."""
+
+    def __init__(self, width: int, num_classes: int, dropout: float):
+        super().__init__(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_classes))
+        self.out_features = num_classes
 
 
 def draws_of(

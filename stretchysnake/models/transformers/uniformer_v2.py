@@ -14,17 +14,8 @@ from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, ru
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip_vit import ClipSizes, ClipTower, draws_of, normed_head
-from stretchysnake.models.weights.clip import (
-    depth_in,
-    fit_head_norm,
-    fit_tower,
-    heads_of,
-    needed,
-    square_grid,
-    start_fresh,
-    visual_tower,
-)
+from stretchysnake.models.transformers.clip_vit import ClipSizes, ClipTower, NormedHead, draws_of
+from stretchysnake.models.weights.uniformer_v2 import fitted, sizes_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +207,11 @@ class UniFormerV2(ClipTower):
         for position in self.transformer["dpe"]:
             nn.init.zeros_(position.bias)
         self.transformer["dec"] = nn.ModuleList(GlobalBlock(config) for _ in config.global_layers)
-        self.transformer["proj"] = normed_head(width, config.num_classes, config.dropout)
+        self.transformer["proj"] = (
+            NormedHead(width, config.num_classes, config.dropout)
+            if config.num_classes
+            else nn.Identity()
+        )
         if config.frozen:
             trained = (
                 "transformer.dpe.",
@@ -293,57 +288,7 @@ class UniFormerV2(ClipTower):
 
     @classmethod
     def config_of(cls, state: dict[str, Tensor], **changes) -> UniFormerV2Config:
-        """From an official or our own state dict, or from CLIP's visual tower alone (then without a head).
-
-        Which blocks have a global one is not in the weights: the last ones, as in every published file.
-        """
-        clip = None if "transformer.temporal_cls_token" in state else visual_tower(state)
-        state = clip[0] if clip else state
-        dec, local = "transformer.dec.0.mlp.c_fc.weight", "transformer.resblocks.0.lmhra"
-        needed(
-            state, "UniFormerV2", "conv1.weight", "positional_embedding",
-            *([] if clip else ["transformer.temporal_cls_token", dec]),
-        )  # fmt: skip
-        kernel, depth = state["conv1.weight"], depth_in(state, "transformer.resblocks.")
-        width = kernel.shape[0]
-        found = {
-            "embed_dim": width,
-            "depth": depth,
-            "num_heads": heads_of(width),
-            "patch_size": kernel.shape[-1],
-            "image_size": square_grid(state["positional_embedding"])[0] * kernel.shape[-1],
-            "tubelet_size": (kernel.shape[2] + 1) // 2 if kernel.dim() == 5 else 1,
-            "global_heads": heads_of(width),
-            "num_classes": len(state.get("transformer.proj.2.weight", ())),
-        }
-        layers = 4 if clip else depth_in(state, "transformer.dec.")
-        found["global_layers"] = tuple(range(max(0, depth - layers), depth))
-        if not clip:
-            found["global_mlp_factor"] = state[dec].shape[0] / width
-            found["mixed"] = "transformer.balance" in state
-        parts = [n for n in (1, 2) if f"{local}{n}.pos_embed.1.weight" in state]
-        if parts:
-            inner = state[f"{local}1.pos_embed.1.weight"].shape[0]
-            found["local_parts"] = len(parts)
-            # any number between C / (inner + 1) and C / inner gives this width; 1.5 is the published one
-            found["local_reduction"] = 1.5 if int(width // 1.5) == inner else width / (inner + 0.5)
-        if found["tubelet_size"] == 2 or layers > 4:
-            found["num_frames"] = 16
-        return UniFormerV2Config(**{**found, **changes})
+        return UniFormerV2Config(**{**sizes_in(state), **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Of an official state dict, our own, or CLIP's visual tower alone: then all but the tower starts fresh."""
-        state, notes = dict(state), []
-        clip = None if "transformer.temporal_cls_token" in state else visual_tower(state)
-        if clip:
-            state, notes = clip
-            post = [name for name in state if name.startswith("ln_post.")]
-            for name in post:
-                del state[name]
-            if post:
-                notes.append("CLIP's last LayerNorm (ln_post) not used")
-        fit_tower(state, "", self, notes)
-        if clip:
-            start_fresh(state, self, notes, what="global blocks and what the local parts hold")
-        fit_head_norm(state, "transformer.proj.0", self, notes)
-        return state, notes
+        return fitted(state, self)

@@ -6,6 +6,7 @@ C width, P patch size, h w tokens of a frame.
 import math
 import re
 
+import torch
 from torch import Tensor, nn
 
 from stretchysnake.models.resample import inflate_patch_kernel
@@ -82,6 +83,15 @@ def visual_tower(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     return tower, notes
 
 
+def drop_last_norm(tower: dict[str, Tensor], notes: list[str]) -> None:
+    """Take out ln_post, which EVL and UniFormerV2 do not have."""
+    found = [name for name in tower if name.startswith("ln_post.")]
+    for name in found:
+        del tower[name]
+    if found:
+        notes.append("CLIP's last LayerNorm (ln_post) not used")
+
+
 def fit_tower(
     state: dict[str, Tensor],
     prefix: str,
@@ -142,3 +152,43 @@ def fit_head_norm(state: dict, name: str, model: nn.Module, notes: list[str]) ->
     elif own and not found:
         state.update(own)
         notes.append("LayerNorm of the head absent: it starts fresh")
+
+
+def tower_of_blocks(
+    state: dict[str, Tensor], patch: tuple[int, int]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A tower under the names of EVL's own code (patch_embed, blocks) as CLIP names it, with notes.
+
+    That code holds q, k, v apart and the stem as a linear map with a bias, which joins the positions of the patches.
+    """
+    pairs = {
+        "mlp.fc1.": "mlp.c_fc.",
+        "mlp.fc2.": "mlp.c_proj.",
+        "norm1.": "ln_1.",
+        "norm2.": "ln_2.",
+        "cls_token": "class_embedding",
+        "pos_embed": "positional_embedding",
+        "blocks.": "transformer.resblocks.",
+    }
+    tower, notes, joined = {}, [], {}
+    for name, tensor in state.items():
+        if found := re.fullmatch(r"blocks\.(\d+)\.attn\.([qkv])_proj\.(weight|bias)", name):
+            block, part, kind = found.groups()
+            joined.setdefault(f"transformer.resblocks.{block}.attn.in_proj_{kind}", {})[part] = (
+                tensor
+            )
+            continue
+        for theirs, ours in pairs.items():
+            name = name.replace(theirs, ours)
+        tower[name] = tensor
+    for name, parts in joined.items():
+        if missing := [part for part in "qkv" if part not in parts]:
+            raise ValueError(f"of {name}, the part of {', '.join(missing)} is missing in the file")
+        tower[name] = torch.cat([parts[part] for part in "qkv"])
+    tower["conv1.weight"] = tower.pop("patch_embed.proj.weight").unflatten(1, (3, *patch))
+    bias = tower.pop("patch_embed.proj.bias", None)
+    if bias is not None and (bias.is_meta or bias.any()):
+        table = tower["positional_embedding"]
+        tower["positional_embedding"] = torch.cat([table[:1], table[1:] + bias])
+        notes.append("bias of the patch embedding added to the positions")
+    return tower, notes
