@@ -16,7 +16,7 @@ from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.resample import resize_temporal_positions
 from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip_vit import ClipSizes, ClipTower, draws_of
+from stretchysnake.models.transformers.clip.tower import ClipSizes, ClipTower, draws_of
 from stretchysnake.models.weights.clip import (
     depth_in,
     fit_tower,

@@ -157,6 +157,13 @@ class NormedHead(nn.Sequential):
         self.out_features = num_classes
 
 
+def head_of(config) -> nn.Module:
+    """The NormedHead of a config with `dropout`; nn.Identity for no classes."""
+    if config.num_classes == 0:
+        return nn.Identity()
+    return NormedHead(config.embed_dim, config.num_classes, config.dropout)
+
+
 def draws_of(
     drop_draws: Tensor | None, video: Tensor, count: int, *, rate: float, training: bool
 ) -> Tensor | None:
