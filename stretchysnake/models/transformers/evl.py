@@ -174,7 +174,8 @@ class EVL(nn.Module):
         patch, shape = self._grid(video, patch_size, grid)
         tower, clips = self.clip["visual"], video.shape[0]
         x = tower.ln_pre(tower.embedded(video, patch, shape)).flatten(0, 1)  # (B·T, N, C)
-        query = self.decoder.cls_token.expand(clips, 1, -1)
+        # not expand: a view of a parameter breaks the counting of FLOPs by module without gradients
+        query = self.decoder.cls_token.repeat(clips, 1, 1)
         layers = self.decoder.decoder_layers
         draws = draws_of(
             drop_draws, video, 2 * len(layers), rate=self.config.drop_path, training=self.training

@@ -181,7 +181,8 @@ class UniFormerV2(ClipTower):
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid, tubelet=self.config.tubelet_size)
         x = self.ln_pre(self.embedded(video, (patch, patch), shape))
-        query = self.transformer.temporal_cls_token.expand(x.shape[0], 1, -1)
+        # not expand: a view of a parameter breaks the counting of FLOPs by module without gradients
+        query = self.transformer.temporal_cls_token.repeat(x.shape[0], 1, 1)
         each = 2 + self.config.local_parts
         draws = draws_of(
             drop_draws, video, each * len(self.blocks), rate=self.config.drop_path, training=self.training
