@@ -7,7 +7,8 @@ import math
 
 from torch import Tensor, nn
 
-from stretchysnake.models.resample import resize_table, resize_temporal_positions
+from stretchysnake.models.resample import resize_table
+from stretchysnake.models.transformers.clip.evl_decoder import offsets_of, resize_frames
 from stretchysnake.models.weights.clip import (
     depth_in,
     drop_last_norm,
@@ -78,14 +79,14 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
     if "decoder.cls_token" not in state:
         start_fresh(state, model, notes, what="decoder")
         return state, notes
-    offsets = [tuple(2 * side - 1 for side in grid) for grid in (before, own)]
+    offsets = [offsets_of(grid) for grid in (before, own)]
     count = math.prod(offsets[0])
     resized: set[str] = set()
     for name, tensor in state.items():
         part = name.split(".")[1] if name.startswith("decoder.") else ""
         if part == "temporal_pos_embed" and tensor.shape[0] != config.num_frames:
             resized.add(f"temporal positions {tensor.shape[0]} -> {config.num_frames} (linear)")
-            state[name] = resize_temporal_positions(tensor[None], config.num_frames)[0]
+            state[name] = resize_frames(tensor, config.num_frames)
         if part == "cross_attention" and before != own and tensor.shape[0] == count:
             rows = [f"{high}x{wide}" for high, wide in offsets]
             resized.add(f"tables of the cross attention {rows[0]} -> {rows[1]} offsets (bicubic)")
@@ -142,7 +143,7 @@ def stored_grid(state: dict[str, Tensor]) -> tuple[int, int]:
 
 def _fits(state: dict[str, Tensor], grid: tuple[int, int]) -> bool:
     table = state.get("decoder.cross_attention.0.w1")
-    offsets = math.prod(2 * side - 1 for side in grid)
+    offsets = math.prod(offsets_of(grid))
     return state[f"{_TOWER}positional_embedding"].shape[0] - 1 == math.prod(grid) and (
         table is None or table.shape[0] == offsets
     )

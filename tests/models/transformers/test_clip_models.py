@@ -180,17 +180,18 @@ def test_two_parts_drop_what_the_whole_drops(name):
 
 @each
 def test_eval_mode_drops_nothing_and_torch_draws_where_none_are_given(name):
-    model = randomised(replace(SMALL[name], drop_path=0.9))
+    model = randomised(replace(SMALL[name], drop_path=0.5))
     plain = build_model(SMALL[name]).eval()
     plain.load_state_dict(model.state_dict())
     video = torch.randn(2, 3, 4, 12, 12)
     assert torch.equal(model(video), plain(video))
     model.train()
-    torch.manual_seed(0)
-    first = model(video)
-    assert not torch.equal(model(video), first)
-    torch.manual_seed(0)
-    assert torch.allclose(model(video), first)
+    drawn = []
+    for seed in (0, 1, 2, 3, 0):
+        torch.manual_seed(seed)
+        drawn.append(model(video))
+    assert torch.allclose(drawn[0], drawn[4])
+    assert not all(torch.allclose(drawn[0], other) for other in drawn[1:4])
 
 
 @each

@@ -129,7 +129,7 @@ class Decoder(nn.Module):
         frames = self.resized(
             ("frames", i, num_frames),
             self.temporal_pos_embed[i],
-            lambda table: resize_temporal_positions(table[None], num_frames)[0],
+            lambda table: resize_frames(table, num_frames),
             training=self.training,
         )
         return frames, *(
@@ -141,6 +141,13 @@ class Decoder(nn.Module):
             )
             for name in ("w1", "w2")
         )
+
+
+def resize_frames(table: Tensor, num_frames: int) -> Tensor:
+    """A table (T0, C) for another number of frames, linear; the very table where equal."""
+    if table.shape[0] == num_frames:
+        return table
+    return resize_temporal_positions(table[None], num_frames)[0]
 
 
 def offsets_of(grid: tuple[int, int]) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class ClipTower(nn.Module):
             torch.randn(1 + math.prod(grid), width) * width**-0.5
         )
         conv = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
-        self.conv1 = conv(3, width, kernel, bias=False)
+        self.conv1 = conv(3, width, kernel, stride=kernel, bias=False)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
         self.resized = ResizedWeights()
