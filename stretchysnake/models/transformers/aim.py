@@ -162,9 +162,7 @@ class AIM(nn.Module):
         x, _ = self._encode(video, patch_size, grid, drop_draws)
         return self.backbone.ln_post(x[:, :, 0]).mean(dim=1)
 
-    def tokens(
-        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
-    ) -> Tokens:
+    def tokens(self, video: Tensor, patch_size: int | None = None, *, grid="exact") -> Tokens:
         """The features, and the patch tokens of all frames after ln_post."""
         x, shape = self._encode(video, patch_size, grid)
         x = self.backbone.ln_post(x)
@@ -220,10 +218,7 @@ class AIM(nn.Module):
             state, "AIM", "backbone.conv1.weight", "backbone.positional_embedding",
             *([] if clip else ["backbone.temporal_embedding"]),
         )  # fmt: skip
-        width, patch = (
-            state["backbone.conv1.weight"].shape[0],
-            state["backbone.conv1.weight"].shape[-1],
-        )
+        width, _, _, patch = state["backbone.conv1.weight"].shape
         found = {
             "embed_dim": width,
             "depth": depth_in(state, "backbone.transformer.resblocks."),
@@ -241,8 +236,7 @@ class AIM(nn.Module):
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Of an official state dict, our own, or CLIP's visual tower alone: then the adapters start fresh."""
         state, notes = dict(state), []
-        clip = None if "backbone.temporal_embedding" in state else visual_tower(state)
-        if clip:
+        if clip := None if "backbone.temporal_embedding" in state else visual_tower(state):
             state = {f"backbone.{name}": tensor for name, tensor in clip[0].items()}
             notes += clip[1]
         fit_tower(state, "backbone.", self.backbone, notes)

@@ -160,9 +160,7 @@ class EVL(nn.Module):
         """The query after the last decoder layer, before the LayerNorm of the head: (B, C)."""
         return self._encode(video, patch_size, grid, drop_draws)[0]
 
-    def tokens(
-        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
-    ) -> Tokens:
+    def tokens(self, video: Tensor, patch_size: int | None = None, *, grid="exact") -> Tokens:
         """The features, and the patch tokens that the last decoder layer attends to."""
         features, frames, shape = self._encode(video, patch_size, grid)
         return Tokens(features, frames[:, :, 1:].unflatten(2, shape[1:]))

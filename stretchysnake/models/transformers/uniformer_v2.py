@@ -167,9 +167,7 @@ class UniFormerV2(ClipTower):
         """The query after the last global block, mixed with the mean [CLS] of the frames, (B, C); before the head."""
         return self._encode(video, patch_size, grid, drop_draws)[0]
 
-    def tokens(
-        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact"
-    ) -> Tokens:
+    def tokens(self, video: Tensor, patch_size: int | None = None, *, grid="exact") -> Tokens:
         """The features, and the patch tokens after CLIP's last block (no norm follows it)."""
         features, x, shape = self._encode(video, patch_size, grid)
         return Tokens(features, x[:, :, 1:].unflatten(2, shape[1:]))

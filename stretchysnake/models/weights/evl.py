@@ -71,6 +71,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
 def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict under the model's names and sizes, and notes; of CLIP's tower alone, the decoder starts fresh."""
     state, notes = joined(state)
+    needed(state, "EVL", f"{_TOWER}positional_embedding")
     config, own = model.config, model.config.grid
     before = own if _fits(state, own) else stored_grid(state)
     if before[0] != before[1] and before != own:

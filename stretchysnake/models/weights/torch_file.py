@@ -176,7 +176,7 @@ def _named(module) -> dict[str, _Stored]:
     ahead, count = [("", module, ())], 0
     while ahead:
         prefix, inner, above = ahead.pop()
-        count += 1
+        count += 1 + len(vars(inner))
         if count > _MOST_ATTRIBUTES or id(inner) in above or len(above) > 100:
             raise ValueError("its modules hold themselves or too many others")
         for name, value in vars(inner).items():

@@ -75,6 +75,11 @@ def test_grid_that_fits_no_offsets_is_refused():
     with pytest.raises(ValueError, match=r"4 patch positions, which do not fit the 8 offsets"):
         EVL.config_of({**state, name: state[name][:8]})
     clip = {n: t for n, t in state.items() if n.startswith("clip.")}
+    headless = {n: t for n, t in state.items() if not n.endswith("positional_embedding")}
+    with pytest.raises(
+        ValueError, match=r"not EVL weights: clip\.visual\.positional_embedding missing"
+    ):
+        EVL(EVLConfig(**SMALL, patch_size=4, image_size=8)).fitted(headless)
     table = "clip.visual.positional_embedding"
     with pytest.raises(ValueError, match="3 patch positions, which is no square number"):
         EVL.config_of({**clip, table: clip[table][:4]})
