@@ -16,6 +16,12 @@ from stretchysnake.models.transformers.clip.tower import (
     resize_clip_positions,
 )
 
+_OF_CLIP = re.compile(
+    r"(^|\.)(class_embedding|positional_embedding|conv1\.weight|ln_(pre|post)\.\w+|"
+    r"transformer\.resblocks\.\d+\.(ln_1|ln_2|attn|mlp)\..*)$"
+)
+"""Names in CLIP's visual tower, whatever stands before them."""
+
 
 def heads_of(width: int) -> int:
     """Heads of 64 channels, as every published size has; 1 where 64 does not divide the width."""
@@ -29,7 +35,7 @@ def depth_in(state: dict[str, Tensor], blocks: str) -> int:
         for name in state
         if re.match(re.escape(blocks) + r"\d+\.", name)
     }
-    return max(numbers, default=-1) + 1
+    return len(numbers)  # not the highest: a name alone could ask for any number of blocks
 
 
 def needed(state: dict[str, Tensor], model: str, *names: str) -> None:
@@ -125,10 +131,15 @@ def fit_tower(
 
 
 def start_fresh(state: dict[str, Tensor], model: nn.Module, notes: list[str], *, what: str) -> None:
-    """Give the model's own values to whatever a file of CLIP alone lacks, the classifier apart; one note."""
+    """Give the model's own values to what CLIP does not have, the classifier apart; one note.
+
+    What CLIP has and the file lacks stays missing, for whoever loads it to name.
+    """
     own = model.state_dict()
     fresh = [
-        name for name in own if name not in state and not name.startswith(f"{model.classifier}.")
+        name
+        for name in own
+        if not (_OF_CLIP.search(name) or name.startswith(f"{model.classifier}."))
     ]
     state.update({name: own[name] for name in fresh})
     if fresh:

@@ -94,6 +94,11 @@ def test_starts_from_clip_alone(name, prefix):
         loaded[f"{own}transformer.resblocks.2.mlp.c_fc.weight"],
         tower["transformer.resblocks.2.mlp.c_fc.weight"].half().float(),
     )
+    gone = f"{prefix}transformer.resblocks.1.attn.out_proj.bias"
+    with pytest.raises(
+        ValueError, match=r"missing .*transformer\.resblocks\.1\.attn\.out_proj\.bias"
+    ):
+        load_weights(started, {n: t for n, t in state.items() if n != gone})
     if name == "aim":
         assert torch.equal(loaded["backbone.ln_post.weight"], torch.full((64,), 2.0))
     if name == "uniformer_v2 local":
