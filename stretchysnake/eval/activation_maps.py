@@ -39,7 +39,10 @@ class VideoActivations:
 
 
 def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.ndarray:
-    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS], or their mean; frames (T, S, S, 3) uint8."""
+    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS], or with the mean of all where there is none.
+
+    frames (T, S, S, 3) uint8.
+    """
     device = next(model.parameters()).device
     video = normalise(torch.from_numpy(np.ascontiguousarray(frames)), **pixels_of(model.config))[
         None

@@ -236,10 +236,10 @@ def evaluation_batches(
     prefetch: int = 1,
     pixels: dict | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness; `pixels` as in
-    `training_batches`.
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
 
     A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
+    `pixels` as in `training_batches`.
     """
 
     def batches() -> Iterator[tuple[list[int], Tensor]]:

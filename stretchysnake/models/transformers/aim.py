@@ -15,8 +15,8 @@ from stretchysnake.models.backbone import Tokens, depth_by_name, run_stage
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.resample import resize_temporal_positions
-from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip.tower import ClipSizes, ClipTower, draws_of
+from stretchysnake.models.transformers.layers.attention import ClipBlock
+from stretchysnake.models.transformers.layers.clip.tower import ClipSizes, ClipTower, draws_of
 from stretchysnake.models.weights.clip import (
     depth_in,
     fit_tower,
@@ -35,7 +35,7 @@ class AIMConfig(ClipSizes):
     frozen trains adapters, temporal_embedding, ln_post and head.
     """
 
-    architecture: ClassVar[str] = "aim"
+    architecture: str = "aim"
     pixel_mean: ClassVar[tuple[float, float, float]] = (122.769 / 255, 116.74 / 255, 104.04 / 255)
     pixel_std: ClassVar[tuple[float, float, float]] = (68.493 / 255, 66.63 / 255, 70.321 / 255)
     shaped: ClassVar[tuple[str, ...]] = (

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.flexible_embedding import check_clip
-from stretchysnake.models.transformers.attention import ClipBlock
-from stretchysnake.models.transformers.clip.evl_decoder import Decoder, offsets_of
-from stretchysnake.models.transformers.clip.tower import (
+from stretchysnake.models.transformers.layers.attention import ClipBlock
+from stretchysnake.models.transformers.layers.clip.evl_decoder import Decoder, offsets_of
+from stretchysnake.models.transformers.layers.clip.tower import (
     CLIP_MEAN,
     CLIP_STD,
     ClipSizes,
@@ -32,7 +32,7 @@ class EVLConfig(ClipSizes):
     image_size and patch_size may be (height, width). drop_path concerns the decoder; frozen trains all but CLIP.
     """
 
-    architecture: ClassVar[str] = "evl"
+    architecture: str = "evl"
     pixel_mean: ClassVar[tuple[float, float, float]] = CLIP_MEAN
     pixel_std: ClassVar[tuple[float, float, float]] = CLIP_STD
     shaped: ClassVar[tuple[str, ...]] = (

@@ -16,13 +16,13 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import check_clip, token_grid
-from stretchysnake.models.transformers.mask_unit_attention import (
+from stretchysnake.models.transformers.layers.mask_unit_attention import (
     Block,
     check_units,
     rerolled,
     unrolled,
 )
-from stretchysnake.models.transformers.separable_stem import (
+from stretchysnake.models.transformers.layers.separable_stem import (
     PatchEmbed,
     ProjectedHead,
     check_stem,
@@ -36,7 +36,7 @@ from stretchysnake.models.weights.hiera import fitted, sizes_of
 class HieraConfig:
     """The sizes of a Hiera; the defaults are hiera_base_16x224."""
 
-    architecture: ClassVar[str] = "hiera"
+    architecture: str = "hiera"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (

@@ -14,8 +14,8 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import check_clip, token_grid
-from stretchysnake.models.transformers.pooled_attention import Block, Grid
-from stretchysnake.models.transformers.separable_stem import (
+from stretchysnake.models.transformers.layers.pooled_attention import Block, Grid
+from stretchysnake.models.transformers.layers.separable_stem import (
     PatchEmbed,
     ProjectedHead,
     check_stem,
@@ -29,7 +29,7 @@ from stretchysnake.models.weights.mvit import fitted, sizes_of
 class MViTConfig:
     """The sizes of an MViT; the defaults are MViT-B 16x4."""
 
-    architecture: ClassVar[str] = "mvit"
+    architecture: str = "mvit"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (

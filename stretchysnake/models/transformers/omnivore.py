@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, run_stage
+from stretchysnake.models.transformers.layers.windows import SwinTrunk, bias_rows, mlp_width
 from stretchysnake.models.transformers.video_swin import SHAPED, check_swin, swin_head
-from stretchysnake.models.transformers.windows import SwinTrunk, bias_rows, mlp_width
 from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
 
 
@@ -25,7 +25,7 @@ from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
 class OmnivoreConfig:
     """The published base model; fields as in VideoSwinConfig."""
 
-    architecture: ClassVar[str] = "omnivore"
+    architecture: str = "omnivore"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
     shaped: ClassVar[tuple[str, ...]] = SHAPED

@@ -26,7 +26,7 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import native_grid, resize_table
-from stretchysnake.models.transformers.attention import Attention, Mlp, initialise_linears
+from stretchysnake.models.transformers.layers.attention import Attention, Mlp, initialise_linears
 
 STEM = "patch_embed.proj.weight"
 TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
@@ -37,7 +37,7 @@ TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest
 class TimeSformerConfig:
     """The sizes of a TimeSformer; the defaults are the published base model of Kinetics-400, 8 frames of 224 px."""
 
-    architecture: ClassVar[str] = "timesformer"
+    architecture: str = "timesformer"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (

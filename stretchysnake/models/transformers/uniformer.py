@@ -24,7 +24,7 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import inflate_patch_kernel
-from stretchysnake.models.transformers.attention import Attention, Mlp, initialise_linears
+from stretchysnake.models.transformers.layers.attention import Attention, Mlp, initialise_linears
 
 STEM = "patch_embed1.proj.weight"
 
@@ -33,7 +33,7 @@ STEM = "patch_embed1.proj.weight"
 class UniFormerConfig:
     """The sizes of a UniFormer; the defaults are the published base model of Kinetics-400, 16 frames of 224 px."""
 
-    architecture: ClassVar[str] = "uniformer"
+    architecture: str = "uniformer"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (

@@ -13,8 +13,13 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
-from stretchysnake.models.transformers.clip.tower import ClipSizes, ClipTower, draws_of, head_of
-from stretchysnake.models.transformers.clip.uniformer_v2_blocks import (
+from stretchysnake.models.transformers.layers.clip.tower import (
+    ClipSizes,
+    ClipTower,
+    draws_of,
+    head_of,
+)
+from stretchysnake.models.transformers.layers.clip.uniformer_v2_blocks import (
     GlobalBlock,
     LocalBlock,
     on_patches,
@@ -29,7 +34,7 @@ class UniFormerV2Config(ClipSizes):
     No weight depends on num_frames. drop_path concerns CLIP's blocks; frozen trains the global blocks and the head.
     """
 
-    architecture: ClassVar[str] = "uniformer_v2"
+    architecture: str = "uniformer_v2"
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     shaped: ClassVar[tuple[str, ...]] = (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, run_stage
-from stretchysnake.models.transformers.windows import SwinTrunk, bias_rows, mlp_width
+from stretchysnake.models.transformers.layers.windows import SwinTrunk, bias_rows, mlp_width
 from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
 
 SHAPED = (
@@ -27,7 +27,7 @@ SHAPED = (
 class VideoSwinConfig:
     """The published base model, trained on Kinetics-400; a Swin of the same form has these fields too."""
 
-    architecture: ClassVar[str] = "video_swin"
+    architecture: str = "video_swin"
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675 / 255, 116.28 / 255, 103.53 / 255)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395 / 255, 57.12 / 255, 57.375 / 255)
     shaped: ClassVar[tuple[str, ...]] = SHAPED

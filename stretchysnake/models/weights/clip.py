@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.models.resample import inflate_patch_kernel
-from stretchysnake.models.transformers.clip.tower import (
+from stretchysnake.models.transformers.layers.clip.tower import (
     ClipTower,
     resize_clip_kernel,
     resize_clip_positions,

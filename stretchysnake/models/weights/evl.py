@@ -8,7 +8,7 @@ import math
 from torch import Tensor, nn
 
 from stretchysnake.models.resample import resize_table
-from stretchysnake.models.transformers.clip.evl_decoder import offsets_of, resize_frames
+from stretchysnake.models.transformers.layers.clip.evl_decoder import offsets_of, resize_frames
 from stretchysnake.models.weights.clip import (
     depth_in,
     drop_last_norm,

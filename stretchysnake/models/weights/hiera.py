@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from stretchysnake.models.transformers.separable_stem import fit_stem, stem_sizes
+from stretchysnake.models.transformers.layers.separable_stem import fit_stem, stem_sizes
 
 _PRETRAINING = ("decoder_", "mask_token", "encoder_norm.", "multi_scale_fusion_heads.")
 """What masked pre-training keeps beside the encoder; it has neither `norm` nor `head`."""

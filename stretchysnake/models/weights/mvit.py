@@ -6,7 +6,7 @@ import re
 import torch
 from torch import Tensor
 
-from stretchysnake.models.transformers.separable_stem import fit_stem, stem_sizes
+from stretchysnake.models.transformers.layers.separable_stem import fit_stem, stem_sizes
 
 _NAMES = (
     # torchvision

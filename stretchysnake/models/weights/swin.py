@@ -11,7 +11,7 @@ from stretchysnake.models.resample import (
     resize_table,
     resize_temporal_positions,
 )
-from stretchysnake.models.transformers.windows import relative_index
+from stretchysnake.models.transformers.layers.windows import relative_index
 
 Triple = tuple[int, int, int]
 

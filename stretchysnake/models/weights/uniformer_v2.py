@@ -5,7 +5,7 @@ C width.
 
 from torch import Tensor
 
-from stretchysnake.models.transformers.clip.tower import ClipTower
+from stretchysnake.models.transformers.layers.clip.tower import ClipTower
 from stretchysnake.models.weights.clip import (
     depth_in,
     drop_last_norm,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stretchysnake.models.transformers.mask_unit_attention import Block, rerolled, unrolled
+from stretchysnake.models.transformers.layers.mask_unit_attention import Block, rerolled, unrolled
 
 
 @pytest.mark.parametrize(

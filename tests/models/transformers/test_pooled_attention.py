@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.models.transformers.pooled_attention import Block
+from stretchysnake.models.transformers.layers.pooled_attention import Block
 
 
 def pooled_by_hand(x, weight, norm, stride):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stretchysnake.models.transformers.hiera import Hiera, HieraConfig
+from stretchysnake.models.transformers.layers.separable_stem import embed
 from stretchysnake.models.transformers.mvit import MViT, MViTConfig
-from stretchysnake.models.transformers.separable_stem import embed
 
 
 def model(**changes):

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stretchysnake.flexibility import NANO, PAPER, Scale, static_tokens
 from stretchysnake.models.architectures import config_from_dict, create_model
-from stretchysnake.models.transformers.windows import (
+from stretchysnake.models.transformers.layers.windows import (
     PatchMerging,
     WindowAttention,
     cut_windows,

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stretchysnake.models.transformers.clip.evl_decoder import Decoder, DecoderLayer
 from stretchysnake.models.transformers.evl import EVLConfig
+from stretchysnake.models.transformers.layers.clip.evl_decoder import Decoder, DecoderLayer
 
 CONFIG = EVLConfig(
     embed_dim=32, depth=3, num_heads=2, decoder_depth=2, decoder_width=32, decoder_heads=2, num_frames=3,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stretchysnake.models.transformers.clip.uniformer_v2_blocks import (
+from stretchysnake.models.transformers.layers.clip.uniformer_v2_blocks import (
     GlobalBlock,
     LocalBlock,
     LocalPart,

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights
 from stretchysnake.models.resample import resize_table, resize_temporal_positions
-from stretchysnake.models.transformers.attention import Mlp, merge_heads, quick_gelu, split_heads
+from stretchysnake.models.transformers.layers.attention import (
+    Mlp,
+    merge_heads,
+    quick_gelu,
+    split_heads,
+)
 
 
 class CrossFrames(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.models.drop_path import drop_path
-from stretchysnake.models.transformers.attention import Mlp, merge_heads, split_heads
+from stretchysnake.models.transformers.layers.attention import Mlp, merge_heads, split_heads
 
 Grid = tuple[int, int, int]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, check_clip
 from stretchysnake.models.resample import resize_patch_kernel
-from stretchysnake.models.transformers.attention import Mlp, merge_heads, split_heads
+from stretchysnake.models.transformers.layers.attention import Mlp, merge_heads, split_heads
 
 Triple = tuple[int, int, int]
 

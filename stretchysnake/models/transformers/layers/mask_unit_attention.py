@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.models.drop_path import drop_path
-from stretchysnake.models.transformers.attention import Mlp
+from stretchysnake.models.transformers.layers.attention import Mlp
 
 
 def check_units(name: str, size: int, patch_size: int, side: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.models.drop_path import drop_path
-from stretchysnake.models.transformers.attention import ClipBlock
+from stretchysnake.models.transformers.layers.attention import ClipBlock
 
 
 class LocalPart(nn.Module):
