@@ -221,9 +221,7 @@ class UniFormer(nn.Module):
         classes = config.num_classes
         self.head = nn.Linear(widths[-1], classes) if classes else nn.Identity()
         self._resized = ResizedWeights()
-        initialise_linears(
-            self
-        )  # convolutions are left at torch's default, as in the official code
+        initialise_linears(self)  # convolutions begin as torch's, as in the official code
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes); arguments as in `features`."""
