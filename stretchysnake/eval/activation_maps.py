@@ -39,7 +39,7 @@ class VideoActivations:
 
 
 def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.ndarray:
-    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS], or with the mean of all where there is none.
+    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS], or with the mean where there is none.
 
     frames (T, S, S, 3) uint8.
     """

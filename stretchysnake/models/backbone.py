@@ -6,7 +6,7 @@ A backbone is one file in models/ or models/transformers/ (its frozen config and
 architectures.py. There is no class to inherit from; the functions below are what all of them would write again.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -119,25 +119,27 @@ def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:
     return {"mean": config.pixel_mean, "std": config.pixel_std}
 
 
-def run_stage(model: nn.Module, stage: nn.Module, *inputs):
+def run_stage(model: nn.Module, stage: Callable, *inputs):
     """stage(*inputs), computed again in the backward pass where the model's `checkpoint_activations` asks for it."""
     if model.checkpoint_activations and model.training and torch.is_grad_enabled():
-        if not any(isinstance(norm, BATCH_NORMS) for norm in stage.modules()):
+        modules = stage.modules() if isinstance(stage, nn.Module) else ()
+        norms = [module for module in modules if isinstance(module, BATCH_NORMS)]
+        if not norms:
             return checkpoint(stage, *inputs, use_reentrant=False)
         return checkpoint(
             stage,
             *inputs,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _StatisticsKept(stage)),
+            context_fn=lambda: (nullcontext(), _StatisticsKept(norms)),
         )
     return stage(*inputs)
 
 
 class _StatisticsKept:
-    """Within it, batch norms of a stage write into copies: a batch that is computed again must not count twice."""
+    """Within it, batch norms write into copies: a batch that is computed again must not count twice."""
 
-    def __init__(self, stage: nn.Module):
-        self.norms = [norm for norm in stage.modules() if isinstance(norm, BATCH_NORMS)]
+    def __init__(self, norms: list[nn.Module]):
+        self.norms = norms
 
     def __enter__(self) -> None:
         self.kept = [dict(norm._buffers) for norm in self.norms]
