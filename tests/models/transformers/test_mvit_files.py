@@ -4,9 +4,15 @@ import pytest
 import torch
 from official import full_size_keys
 
-from stretchysnake.models.architectures import config_from_dict, config_to_dict, create_model
+from stretchysnake.models.architectures import (
+    config_from_dict,
+    config_to_dict,
+    create_model,
+    marks_of,
+)
 from stretchysnake.models.transformers.mvit import MViT, MViTConfig
-from stretchysnake.models.weights.files import save_model
+from stretchysnake.models.weights.files import find_weights, save_model
+from stretchysnake.models.weights.layout import weights_in
 from stretchysnake.models.weights.loading import load_model, load_weights
 
 
@@ -163,3 +169,25 @@ def test_weights_of_something_else_are_named():
     state["pos_embed_spatial"] = state["pos_embed_spatial"][:, :-1]
     with pytest.raises(ValueError, match="holds 63 positions; a square number is needed"):
         MViT.config_of(state)
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrap", "architecture"),
+    [
+        ("mvit_slowfast_b_16x4", "model_state", "mvit"),
+        ("mvit_slowfast_b_16x4_2021", "model_state", "mvit"),
+        ("mvit_pytorchvideo_base_16x4", "model_state", "mvit"),
+        ("mvit_torchvision_v1_b", None, "mvit"),
+        ("hiera_base_16x224", "model_state", "hiera"),
+        ("hiera_large_16x224", None, "hiera"),
+    ],
+)
+def test_mvit_and_hiera_are_told_apart_whose_names_are_alike(tmp_path, keys, wrap, architecture):
+    state = {name: torch.zeros(1) for name in full_size_keys(keys)}
+    torch.save({wrap: state, "epoch": 3} if wrap else state, tmp_path / "official.pth")
+    found, _ = find_weights(tmp_path / "official.pth")
+    assert found.architecture == architecture and found.state.keys() == state.keys()
+    # whatever order the architectures are asked in
+    marks = {name: marks_of(name)[name] for name in ("mvit", "hiera", "videomamba")}
+    for one in (marks, dict(sorted(marks.items()))):
+        assert weights_in(state, tmp_path, one).architecture == architecture
