@@ -182,7 +182,7 @@ class EVL(nn.Module):
         for number, block in enumerate(tower.blocks):
             x, q, k = run_stage(self, block, x)
             if (i := number - first) >= 0:
-                read = [tensor.unflatten(0, (clips, -1)) for tensor in (x, q, k)]
+                read = [tensor.unflatten(0, (clips, shape[0])) for tensor in (x, q, k)]
                 frames = run_stage(self, self.decoder.gathered, i, *read, shape[1:])
                 part = None if draws is None else draws[:, 2 * i : 2 * i + 2]
                 query = run_stage(self, layers[i], query, frames.flatten(1, 2), part)
