@@ -44,8 +44,8 @@ class EvaluateRun:
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
     tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
     sampling: str = "uniform"
-    """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested: "videomamba",
-    "timesformer", "mvit" (Hiera too), "uniformer", "swin" (AIM too), "evl", "omnivore", "cast"; docs/table2.md."""
+    """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested (docs/
+    table2.md): "videomamba", "timesformer", "mvit" (Hiera), "uniformer", "swin" (AIM), "evl", "omnivore", "cast"."""
     stride: int = 1
     """Frames from one to the next; of sampling strided and of all published ones but videomamba and omnivore."""
     decoder: str = "pyav"
