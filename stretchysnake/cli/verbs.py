@@ -17,7 +17,7 @@ VERBS = {
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
     "classify": "the classes of videos, by a model of finetune",
     "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
-    "convert": "an official VideoMamba checkpoint as safetensors, with a card",
+    "convert": "an official checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
     "completion": "a script that completes verbs and options in bash and zsh",

@@ -21,8 +21,7 @@ from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import pixels_of
-from stretchysnake.models.weights.files import read_checkpoint
-from stretchysnake.models.weights.loading import load_weights
+from stretchysnake.models.weights.loading import start_from
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.shown import first_line
@@ -98,7 +97,7 @@ def train(
     torch.manual_seed(run.seed)
     model = build_model(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
-        for note in load_weights(model, read_checkpoint(run.weights)[0]):
+        for note in start_from(run.weights, model):
             runtime.say(f"{run.weights}: {note}")
     if run.precision == "fp64":
         model.double()

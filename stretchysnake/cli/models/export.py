@@ -14,7 +14,8 @@ EXAMPLES = (
 class ExportRun:
     """A program of its own, kept only if its outputs are the model's to 1e-4.
 
-    .pt2 is of torch.export and takes any T, H and W of two tokens or more; .onnx takes one scale.
+    .pt2 is of torch.export and takes any T, H and W of two tokens or more, where the model can be traced so; .onnx
+    takes one scale.
     """
 
     out: str
@@ -55,11 +56,13 @@ def run(argv: list[str]) -> int:
         classes=class_names(model, metadata),
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
-    if export is export_program:
+    if export is export_program and not found.fixed:
         takes = dynamic_ranges(model.config.frame_multiple, scale.patch_size)
     shapes = ", ".join("x".join(map(str, shape[2:])) for shape in found.shapes)
     print(
         f"{run.out}: patch {scale.patch_size}, takes {takes}; largest difference from the model "
         f"{found.difference:.1e} (allowed {TOLERANCE:g}) on {shapes}"
     )
+    if found.fixed:
+        print(f"one scale only: torch.export cannot keep T, H and W open here ({found.fixed})")
     return 0

@@ -54,7 +54,7 @@ def evaluate(
         if protocol.kind == "retrieval":
             check_metrics(protocol.metrics, num_gallery=len(lists[0]))
     if set(HEADS) & set(run.protocols):
-        head_labels(tested.classes, getattr(tested.model.head, "out_features", 0), *lists)
+        head_labels(tested.classes, tested.model.config.num_classes, *lists)
     listed = [records_key(one) for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
     sampling = Sampling(rule=run.sampling, stride=run.stride)
