@@ -6,7 +6,8 @@ from types import ModuleType
 VERBS = {
     "quickstart": "make videos, train vanilla and static tokens, measure both over every scale, show a report",
     "train": "train a model on a list or a folder of videos",
-    "study": "motion-digits: every experiment of the paper on the built-in videos, and which of its claims hold",
+    "study": "motion-digits: every experiment of the paper on the built-in videos, and which of its claims hold; "
+    "table2: fourteen published systems beside the paper's numbers",
     "evaluate": "retrieval, a probe or a fine-tuned classifier over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
     "visualize": "activation maps over the frames of any videos, and t-SNE of features, models side by side",

@@ -111,11 +111,15 @@ def export_program(
                     dynamic_shapes=(dims,),
                     prefer_deferred_runtime_asserts_over_guards=True,
                 )
-            except Exception as error:  # torch.export has no type of its own for what it cannot trace
+            except (
+                Exception
+            ) as error:  # torch.export has no type of its own for what it cannot trace
                 fixed = first_line(error, 200)
                 example = torch.zeros(1, 3, num_frames, size, size)
                 shapes = [tuple(example.shape)]
-                program = _or_refused("torch.export", lambda: torch.export.export(whole, (example,)))
+                program = _or_refused(
+                    "torch.export", lambda: torch.export.export(whole, (example,))
+                )
             named = {} if classes is None else {"classes.json": json.dumps(list(classes))}
             torch.export.save(program, part, extra_files=named)
             with (
@@ -147,9 +151,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 torch.onnx needs it and would say so less clearly
     except ImportError as error:
         raise RuntimeError(f"export to ONNX needs {error.name}: {INSTALL_ONNX}") from None
-    config = replace(
-        model.config, num_frames=num_frames, image_size=size, patch_size=patch_size
-    )
+    config = replace(model.config, num_frames=num_frames, image_size=size, patch_size=patch_size)
     with torch.random.fork_rng(devices=[]):
         fixed = build_model(config).eval()
     load_weights(fixed, {name: tensor.detach() for name, tensor in model.state_dict().items()})
