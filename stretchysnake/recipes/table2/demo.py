@@ -22,7 +22,7 @@ SMALL: dict[str, dict] = {
     "cast": _VIT,
     "evl": {**_VIT, "decoder_depth": 1, "decoder_width": 64, "decoder_heads": 1},
     "fluxvit": {"embed_dim": 64, "depth": 1, "num_heads": 1, "patch_size": 16, "pool_heads": 16},
-    "hiera": {"embed_dim": 8, "depths": (1, 1, 1, 1)},
+    "hiera": {"embed_dim": 8, "num_heads": 1, "depths": (1, 1, 1, 1)},
     "mvit": {"embed_dim": 8, "depth": 3, "pool_blocks": (1,), "kv_stride": 2},
     "omnivore": _SWIN,
     "timesformer": {"embed_dim": 64, "depth": 1, "num_heads": 1},
@@ -49,7 +49,10 @@ def _made(system: System) -> System:
 
 
 def make_weights(folder: Path, systems: Sequence[System]) -> list[Path]:
-    """Write a file for each made system, under its published name, and its companion; their paths."""
+    """Write a file for each made system, under its published name, and its companion; their paths.
+
+    Weights of the i-th of `systems` are drawn with seed i.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for place, system in enumerate(systems):

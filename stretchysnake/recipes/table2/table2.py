@@ -148,8 +148,9 @@ def _wanted(system: System, folder: str | None) -> str:
 
 def _companion(system: System, weights: Path | None) -> str:
     """What has to lie beside the weights, where it does not."""
-    there = weights is not None and weights.with_name(system.companion).is_file()
-    if not system.companion or there:
+    if not system.companion:
+        return ""
+    if weights is not None and weights.with_name(system.companion).is_file():
         return ""
     beside = system.own_names[0] if weights is None else weights.name
     return f"{system.companion} beside {beside}: CLIP's own file, published by OpenAI (github.com/openai/CLIP)"
