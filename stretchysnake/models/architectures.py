@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
     "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
+    "cast": ("transformers.cast", "CASTConfig", "transformers.cast", "CAST"),
+    "fluxvit": ("transformers.fluxvit", "FluxViTConfig", "transformers.fluxvit", "FluxViT"),
 }
 """Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
 

@@ -1,0 +1,109 @@
+"""What of CAST depends on T, H, W and P: its stems and its tables, and how each follows.
+
+B batch, T frames, P patch size, t = T / 2, h w tokens of a frame, N = h·w, C width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stretchysnake.models.resample import (
+    resize_patch_kernel,
+    resize_table,
+    resize_temporal_positions,
+)
+
+TUBELET = 2
+"""Frames per temporal token of VideoMAE's path; CLIP's path sees the second of them."""
+
+
+def embedded(
+    model: nn.Module, video: Tensor, patch: int, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    """What a CAST's two paths begin with: CLIP's (B, t, 1 + N, C), [CLS] first, and VideoMAE's (B, t, N, C).
+
+    Stored weights are resized to patch and shape (t, h, w); at the config's own they are used as they are.
+    """
+    native, grid = model.config.shape, shape[1:]
+
+    def resized(name: str, stored: Tensor, size: tuple[int, ...], resize) -> Tensor:
+        return model.resized((name, *size), stored, resize, training=model.training)
+
+    def for_patch(kernel: Tensor) -> Tensor:
+        return resize_kernel(kernel, patch)
+
+    image_kernel = resized("image kernel", model.clip_conv1.weight, (patch,), for_patch)
+    places = resized(
+        "places",
+        model.clip_positional_embedding,
+        grid,
+        lambda table: resize_places(table, native[1:], grid),
+    )
+    video = video.to(image_kernel.dtype)
+    s = F.conv3d(video[:, :, 1::TUBELET], image_kernel.unsqueeze(2), stride=(1, patch, patch))
+    s = s.flatten(3).permute(0, 2, 3, 1)  # (B, t, N, C)
+    cls = model.clip_class_embedding.to(s.dtype).expand(*s.shape[:2], 1, -1)
+    s = model.clip_ln_pre(torch.cat([cls, s], dim=2) + places)
+
+    stem = model.patch_embed["proj"]
+    kernel = resized("kernel", stem.weight, (patch,), for_patch)
+    frame_places = resized(
+        "frame places",
+        model.frame_places,
+        shape,
+        lambda table: resize_frame_places(table, native, shape),
+    )
+    v = F.conv3d(video, kernel, stem.bias, stride=(TUBELET, patch, patch))
+    v = v.flatten(3).permute(0, 2, 3, 1) + frame_places.unflatten(0, (shape[0], -1))
+    return s, v
+
+
+def sine_table(num_tokens: int, width: int) -> Tensor:
+    """Fixed sines and cosines of p / 10000^(2·⌊j/2⌋/C) for token p and channel j, (tokens, C), fp32.
+
+    Even channels are sines, odd ones cosines. p counts through all frames, so that no number belongs to a row, a
+    column or a frame.
+    """
+    channel = torch.arange(width, dtype=torch.float64)
+    rate = 10000.0 ** (-2 * torch.div(channel, 2, rounding_mode="floor") / width)
+    angle = torch.arange(num_tokens, dtype=torch.float64).unsqueeze(1) * rate
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def resize_frame_places(
+    table: Tensor, before: tuple[int, int, int], after: tuple[int, int, int]
+) -> Tensor:
+    """The table of VideoMAE's path, (t·N, C), for another grid: linear over time, then bicubic over space.
+
+    The formula knows only its own grid: over another one, all that follows the first row would move.
+    """
+    if tuple(before) == tuple(after):
+        return table
+    frames = table.unflatten(0, (before[0], -1)).flatten(1).unsqueeze(0)  # (1, t, N·C)
+    frames = resize_temporal_positions(frames, after[0]).view(after[0], -1, table.shape[-1])
+    return resize_table(frames, before[1:], after[1:]).flatten(0, 1)
+
+
+def resize_places(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """clip_positional_embedding (1 + N, C) for another grid: bicubic, the row of [CLS] kept."""
+    if tuple(before) == tuple(after):
+        return table
+    return torch.cat([table[:1], resize_table(table[1:], before, after)])
+
+
+def resize_kernel(kernel: Tensor, patch_size: int) -> Tensor:
+    """A stem's kernel, (C, 3, P, P) or (C, 3, 2, P, P), for another patch size: bicubic."""
+    if kernel.shape[-1] == patch_size:
+        return kernel
+    if kernel.dim() == 5:
+        return resize_patch_kernel(kernel, patch_size)
+    return resize_patch_kernel(kernel.unsqueeze(2), patch_size).squeeze(2)
+
+
+def resize_cross_table(table: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
+    """A table over frames, (t, D) with sizes (t,), or over places, (h·w, D) with sizes (h, w), for another size."""
+    if tuple(before) == tuple(after):
+        return table
+    if len(after) == 2:
+        return resize_table(table, before, after)
+    return resize_temporal_positions(table.unsqueeze(0), after[0]).squeeze(0)
