@@ -11,6 +11,7 @@ from stretchysnake.models.resample import (
     resize_patch_kernel,
     resize_table,
     resize_temporal_positions,
+    resize_volume,
 )
 
 TUBELET = 2
@@ -51,7 +52,7 @@ def embedded(
         "frame places",
         model.frame_places,
         shape,
-        lambda table: resize_frame_places(table, native, shape),
+        lambda table: resize_volume(table, native, shape),
     )
     v = F.conv3d(video, kernel, stem.bias, stride=(TUBELET, patch, patch))
     v = v.flatten(3).permute(0, 2, 3, 1) + frame_places.unflatten(0, (shape[0], -1))
@@ -61,27 +62,13 @@ def embedded(
 def sine_table(num_tokens: int, width: int) -> Tensor:
     """Fixed sines and cosines of p / 10000^(2·⌊j/2⌋/C) for token p and channel j, (tokens, C), fp32.
 
-    Even channels are sines, odd ones cosines. p counts through all frames, so that no number belongs to a row, a
-    column or a frame.
+    Even channels are sines, odd ones cosines. p counts through all frames, so that the formula knows its own grid
+    alone: for another one the table is interpolated, since all that follows its first row would move.
     """
     channel = torch.arange(width, dtype=torch.float64)
     rate = 10000.0 ** (-2 * torch.div(channel, 2, rounding_mode="floor") / width)
     angle = torch.arange(num_tokens, dtype=torch.float64).unsqueeze(1) * rate
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
-
-
-def resize_frame_places(
-    table: Tensor, before: tuple[int, int, int], after: tuple[int, int, int]
-) -> Tensor:
-    """The table of VideoMAE's path, (t·N, C), for another grid: linear over time, then bicubic over space.
-
-    The formula knows only its own grid: over another one, all that follows the first row would move.
-    """
-    if tuple(before) == tuple(after):
-        return table
-    frames = table.unflatten(0, (before[0], -1)).flatten(1).unsqueeze(0)  # (1, t, N·C)
-    frames = resize_temporal_positions(frames, after[0]).view(after[0], -1, table.shape[-1])
-    return resize_table(frames, before[1:], after[1:]).flatten(0, 1)
 
 
 def resize_places(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
