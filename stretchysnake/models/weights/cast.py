@@ -16,6 +16,8 @@ from stretchysnake.models.transformers.cast_stems import (
 
 CLIP = "clip.visual."
 """Before the names of CLIP's visual tower, where it comes from a file of its own."""
+ADDED = ("Adapter", "cross", "vmae_fc_norm")
+"""Parts of the names of what neither expert has."""
 
 
 def sizes_in(state: dict[str, Tensor]) -> dict:
@@ -54,7 +56,7 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
     own = model.state_dict()
     if is_videomae(state):
         state, notes = experts(state)
-        fresh = [name for name in own if name not in state and not name.startswith("head")]
+        fresh = [n for n in own if n not in state and any(part in n for part in ADDED)]
         state |= {name: own[name] for name in fresh}
         notes.append(
             f"only the two experts are in the files: what joins them starts fresh ({len(fresh)} tensors)"
