@@ -7,18 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from official import fixtures_of, full_size_keys, read_fixture, relative, weights_of
-from torch import nn
+from small_cast_fluxvit import CAST_SMALL as SMALL
+from small_cast_fluxvit import randomised
 from torch.utils.flop_counter import FlopCounterMode
 
-from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict, config_to_dict, create_model
 from stretchysnake.models.transformers.cast import CAST, NAMED, CASTConfig
 from stretchysnake.models.weights.files import save_model
 from stretchysnake.models.weights.loading import load_model, load_weights
-
-SMALL = CASTConfig(
-    embed_dim=32, depth=2, num_heads=4, patch_size=4, image_size=12, num_frames=4, num_classes=5
-)
 
 
 def config_from(said: dict, state: dict) -> CASTConfig:
@@ -40,16 +36,6 @@ def config_from(said: dict, state: dict) -> CASTConfig:
         composition=said["composition"],
         **{"num_classes": said["num_classes"], **verbs},
     )
-
-
-def randomised(config: CASTConfig, seed: int = 0) -> CAST:
-    """A model in eval mode in which nothing is zero."""
-    torch.manual_seed(seed)
-    model = CAST(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
 
 
 @pytest.mark.parametrize("path", fixtures_of("cast"), ids=lambda path: path.stem)
@@ -133,17 +119,6 @@ def test_file_of_ours_gives_the_same_features(composition, tmp_path):
 
 
 @torch.no_grad()
-def test_official_wraps_are_recognised(tmp_path):
-    model = randomised(SMALL)
-    state = {f"backbone.{name}": tensor.half() for name, tensor in model.state_dict().items()}
-    torch.save({"module": state, "epoch": 3}, tmp_path / "cast.pt")
-    again, notes = load_model(tmp_path / "cast.pt", num_heads=4)
-    assert again.config == SMALL and any("float16" in note for note in notes)
-    video = torch.randn(1, 3, 4, 12, 12)
-    torch.testing.assert_close(again(video), model(video), rtol=1e-2, atol=1e-2)
-
-
-@torch.no_grad()
 def test_nouns_are_told_from_clip_and_verbs_from_videomae():
     model = randomised(replace(SMALL, composition=True, num_verbs=2))
     video = torch.randn(2, 3, 4, 12, 12)
@@ -154,120 +129,6 @@ def test_nouns_are_told_from_clip_and_verbs_from_videomae():
     torch.testing.assert_close(logits[:, :3], model.head_noun(clip))
     torch.testing.assert_close(logits[:, 3:], model.head_verb(videomae))
     assert not [name for name in model.state_dict() if name.startswith(("head.", "noun", "verb"))]
-
-
-@torch.no_grad()
-def test_heads_of_another_form_are_dropped_or_start_fresh():
-    plain = randomised(SMALL)
-    both = randomised(replace(SMALL, composition=True, num_verbs=2), seed=1)
-    model = CAST(both.config)
-    notes = load_weights(model, plain.state_dict())
-    assert notes == [
-        "last adapters dropped (composition)",
-        "head_noun absent: a fresh one of 3 classes must be trained",
-        "head_verb absent: a fresh one of 2 classes must be trained",
-        "head of one kind of class dropped (composition)",
-    ]
-    model = CAST(SMALL)
-    assert load_weights(model, both.state_dict()) == [
-        "heads of nouns and verbs dropped (one head)",
-        "last adapters absent: they start fresh",
-        "head absent: a fresh one of 5 classes must be trained",
-    ]
-    model = CAST(replace(both.config, num_classes=6))
-    assert load_weights(model, both.state_dict()) == [
-        "head_noun of 3 classes not used: a fresh one of 4 classes must be trained"
-    ]
-    assert torch.equal(model.head_verb.weight, both.head_verb.weight)
-    headless = CAST(replace(both.config, num_classes=0)).eval()
-    assert load_weights(headless, both.state_dict()) == [
-        "heads of nouns and verbs dropped (num_classes is 0)"
-    ]
-    video = torch.randn(1, 3, 4, 12, 12)
-    assert torch.equal(headless(video), both.features(video))
-
-
-def expert_files() -> tuple[dict, dict]:
-    """(VideoMAE, CLIP's visual tower) as they are published, made from a CAST's own tensors."""
-    state = randomised(SMALL).state_dict()
-    clip = {}
-    for name, tensor in state.items():
-        if name.startswith("clip_"):
-            clip[name.removeprefix("clip_")] = tensor
-        elif ".clip_" in name and "cross" not in name:
-            _, block, rest = name.split(".", 2)
-            clip[f"transformer.resblocks.{block}.{rest.removeprefix('clip_')}"] = tensor
-    kinds = ("norm1", "attn", "norm2", "mlp")
-    videomae = {
-        name: tensor
-        for name, tensor in state.items()
-        if name.startswith("patch_embed.") or name.split(".")[2:3] in [[kind] for kind in kinds]
-    }
-    return videomae | {"head.weight": torch.zeros(7, 32), "head.bias": torch.zeros(7)}, clip
-
-
-@torch.no_grad()
-def test_starts_from_its_two_experts(tmp_path):
-    videomae, clip = expert_files()
-    torch.save({"model": videomae}, tmp_path / "videomae.pth")
-    torch.save(
-        {f"visual.{name}": t for name, t in clip.items()} | {"visual.proj": torch.zeros(32, 8)},
-        tmp_path / "clip.pt",
-    )
-    with pytest.raises(ValueError, match=r"VideoMAE's weights alone.*give its file as clip"):
-        load_model(tmp_path / "videomae.pth")
-    model, notes = load_model(
-        tmp_path / "videomae.pth",
-        clip=tmp_path / "clip.pt",
-        num_frames=4,
-        num_classes=5,
-        num_heads=4,
-    )
-    assert model.config == SMALL
-    assert "of CLIP not used: proj" in notes
-    assert "of VideoMAE not used: head.weight, head.bias" in notes
-    assert any("only the two experts are in the files" in note for note in notes)
-    del videomae["blocks.1.norm2.weight"], clip["ln_post.weight"]
-    started = {**videomae, **{f"clip.visual.{name}": tensor for name, tensor in clip.items()}}
-    with pytest.raises(
-        ValueError, match=r"missing blocks.1.norm2.weight; missing clip_ln_post.weight"
-    ):
-        load_weights(CAST(SMALL), started)
-    videomae, clip = expert_files()
-    loaded, wanted = model.state_dict(), randomised(SMALL).state_dict()
-    for name in (
-        "clip_positional_embedding", "blocks.1.clip_attn.in_proj_bias", "blocks.0.attn.q_bias",
-        "clip_ln_post.weight", "patch_embed.proj.weight",
-    ):  # fmt: skip
-        assert torch.equal(loaded[name], wanted[name]), name
-    # a fresh model is the two experts unmixed: CLIP's vector is what torch's own layers make of its weights
-    video = torch.randn(1, 3, 4, 12, 12)
-    x = F.conv2d(video[0, :, [1, 3]].transpose(0, 1), clip["conv1.weight"], stride=4)
-    x = torch.cat([clip["class_embedding"].expand(2, 1, -1), x.flatten(2).transpose(1, 2)], 1)
-    x = x + clip["positional_embedding"]
-    x = F.layer_norm(x, (32,), clip["ln_pre.weight"], clip["ln_pre.bias"])
-    for i in range(2):
-        own = f"transformer.resblocks.{i}."
-        part = {n.removeprefix(own): t for n, t in clip.items() if n.startswith(own)}
-        attention = nn.MultiheadAttention(32, 4, batch_first=True)
-        attention.load_state_dict({n[5:]: t for n, t in part.items() if n.startswith("attn.")})
-        y = F.layer_norm(x, (32,), part["ln_1.weight"], part["ln_1.bias"])
-        x = x + attention(y, y, y, need_weights=False)[0]
-        y = F.layer_norm(x, (32,), part["ln_2.weight"], part["ln_2.bias"])
-        y = F.linear(y, part["mlp.c_fc.weight"], part["mlp.c_fc.bias"])
-        y = y / (1 + torch.exp(-1.702 * y))
-        x = x + F.linear(y, part["mlp.c_proj.weight"], part["mlp.c_proj.bias"])
-    x = F.layer_norm(x[:, 0].mean(0), (32,), clip["ln_post.weight"], clip["ln_post.bias"])
-    torch.testing.assert_close(model.both(video)[0][0], x, rtol=1e-4, atol=1e-5)
-
-
-def test_weights_of_something_else_are_named():
-    with pytest.raises(ValueError, match=r"not CAST weights: clip_conv1.weight, .* missing"):
-        CAST.config_of({"head.weight": torch.zeros(1)})
-    state = randomised(SMALL).state_dict()
-    state["clip_positional_embedding"] = torch.zeros(8, 32)
-    with pytest.raises(ValueError, match="positions of 7 places are stored; a square number"):
-        CAST.config_of(state)
 
 
 def sine(place: int, channel: int, width: int) -> float:
@@ -363,95 +224,6 @@ def test_any_rectangle_and_even_number_of_frames():
         model(torch.randn(1, 3, 3, 12, 12))
 
 
-@torch.no_grad()
-def test_clip_sees_the_odd_frames_and_videomae_all_in_order():
-    model = randomised(SMALL)
-    for block in model.blocks:  # the paths apart
-        for up in (block.cross_s_up, block.cross_t_up):
-            up.weight.zero_()
-    video = torch.randn(1, 3, 4, 12, 12)
-    s, v = model.both(video)
-    changed = video.clone()
-    changed[:, :, [0, 2]] += 1.0
-    assert torch.equal(model.both(changed)[0], s) and not torch.allclose(model.both(changed)[1], v)
-    swapped = video[:, :, [2, 3, 0, 1]]  # CLIP's path, apart, knows no order
-    torch.testing.assert_close(model.both(swapped)[0], s)
-    assert not torch.allclose(model.both(swapped)[1], v)
-
-
-@torch.no_grad()
-def test_cls_of_the_last_block_attends_to_nothing():
-    model = randomised(SMALL)
-    video = torch.randn(1, 3, 4, 12, 12)
-    before = model(video)
-    for parameter in model.blocks[-1].t2s_cross.parameters():
-        parameter.normal_()
-    assert torch.equal(model(video), before)
-    model.blocks[0].t2s_cross.t2s_kv_bias.normal_()
-    assert not torch.allclose(model(video), before)
-
-
-def test_gradients_reach_everything_at_another_scale():
-    model = randomised(SMALL).train()
-    model(torch.randn(2, 3, 6, 10, 15), patch_size=5).square().sum().backward()
-    without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert without == {n for n, _ in model.named_parameters() if n.startswith("blocks.1.t2s_cross")}
-    assert all(p.grad is not None for p in model.parameters())  # or ranks would wait for them
-
-
-def test_draws_decide_what_each_clip_leaves_out():
-    model = randomised(replace(SMALL, drop_path=0.6)).double().train()
-    video = torch.randn(4, 3, 4, 12, 12, dtype=torch.float64)
-    count = model.num_drop_draws(Scale(4, 12, 4))
-    assert count == 12
-    draws = torch.rand(4, count, generator=torch.Generator().manual_seed(3))
-    whole = model(video, drop_draws=draws)
-    parts = [model(video[i : i + 2], drop_draws=draws[i : i + 2]) for i in (0, 2)]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-10, atol=1e-10)
-    ones = torch.ones(4, count)
-    kept = model(video, drop_draws=ones)
-    for column in range(count):
-        one = ones.clone()
-        one[1, column] = 0.0
-        changed = model(video, drop_draws=one)
-        assert torch.equal(changed[0], kept[0])
-        # the first block's rate is 0
-        assert torch.equal(changed[1], kept[1]) == (column < 6), column
-    # the last block left out as a whole: what is before it, here a model without it
-    none = ones.clone()
-    none[:, 6:] = 0.0
-    shorter = CAST(replace(SMALL, depth=1)).double().eval()
-    state = {n: t for n, t in model.state_dict().items() if not n.startswith("blocks.1.")}
-    shorter.load_state_dict(state)
-    torch.testing.assert_close(model(video, drop_draws=none), shorter(video))
-
-
-def test_eval_mode_drops_nothing_and_torch_draws_where_none_are_given():
-    model = randomised(replace(SMALL, drop_path=0.5))
-    plain = CAST(SMALL).eval()
-    plain.load_state_dict(model.state_dict())
-    video = torch.randn(2, 3, 4, 12, 12)
-    assert torch.equal(model(video), plain(video))
-    model.train()
-    drawn = []
-    for seed in (0, 1, 2, 0):
-        torch.manual_seed(seed)
-        drawn.append(model(video))
-    assert torch.equal(drawn[0], drawn[3])
-    assert not all(torch.equal(drawn[0], other) for other in drawn[1:3])
-
-
-def test_recomputing_gives_the_same_gradients():
-    model = randomised(replace(SMALL, drop_path=0.3)).double().train()
-    video = torch.randn(2, 3, 4, 12, 12, dtype=torch.float64)
-    draws, grads = torch.rand(2, 12), []
-    for model.checkpoint_activations in (False, True):
-        model.zero_grad()
-        model(video, drop_draws=draws).square().sum().backward()
-        grads.append([p.grad for p in model.parameters()])
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-12)
-
-
 def test_depths_cover_every_stage_and_undecayed_names_exist():
     for composition in (False, True):
         model = CAST(replace(SMALL, composition=composition, num_verbs=2))
@@ -462,20 +234,6 @@ def test_depths_cover_every_stage_and_undecayed_names_exist():
         ends = {name.rsplit(".", 1)[-1] for name in depths}
         assert set(model.undecayed()) <= ends
         assert {e for e in ends if e.endswith(("_pos", "embedding"))} == set(model.undecayed())
-
-
-@torch.no_grad()
-def test_half_precision_runs_near_the_whole():
-    model = randomised(SMALL)
-    video = torch.randn(2, 3, 6, 10, 15)
-    wanted = model(video, patch_size=5)
-    with torch.autocast("cpu", torch.bfloat16):
-        near = model(video, patch_size=5)
-    assert (near.float() - wanted).norm() / wanted.norm() < 0.05
-    low = CAST(SMALL).eval()
-    low.load_state_dict(model.state_dict())
-    found = low.to(torch.bfloat16)(video, patch_size=5)
-    assert found.dtype == torch.bfloat16 and (found.float() - wanted).norm() / wanted.norm() < 0.05
 
 
 def test_frozen_trains_what_was_added():

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from official import fixtures_of, full_size_keys, read_fixture, relative, weights_of
+from small_cast_fluxvit import FLUXVIT_SMALL as SMALL
+from small_cast_fluxvit import randomised
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.flexibility import Scale
@@ -14,13 +15,7 @@ from stretchysnake.models.architectures import config_from_dict, config_to_dict,
 from stretchysnake.models.transformers.fluxvit import NAMED, FluxViT, FluxViTConfig
 from stretchysnake.models.transformers.fluxvit_blocks import kept_tokens
 from stretchysnake.models.weights.files import save_model
-from stretchysnake.models.weights.fluxvit import likely_shape
 from stretchysnake.models.weights.loading import load_model, load_weights
-
-SMALL = FluxViTConfig(
-    embed_dim=32, depth=2, num_heads=2, pool_heads=4, clip_dim=24, patch_size=4, image_size=16, num_frames=6,
-    num_classes=5, token_budget=None,
-)  # fmt: skip
 
 
 def config_from(said: dict, **changes) -> FluxViTConfig:
@@ -40,16 +35,6 @@ def config_from(said: dict, **changes) -> FluxViTConfig:
         "output_head": said["output_head"],
     }
     return FluxViTConfig(**{**values, **changes})
-
-
-def randomised(config: FluxViTConfig, seed: int = 0) -> FluxViT:
-    """A model in eval mode in which nothing is zero, nor too small to matter."""
-    torch.manual_seed(seed)
-    model = FluxViT(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
 
 
 def inputs_of(tensors: dict, metadata: dict) -> dict[str, dict]:
@@ -151,51 +136,6 @@ def test_file_of_ours_gives_the_same_features(tmp_path):
     assert torch.equal(again(video), model(video))
 
 
-@pytest.mark.parametrize("wrap", ["module", "model", None])
-@torch.no_grad()
-def test_official_wraps_are_recognised(wrap, tmp_path):
-    model = randomised(SMALL)
-    state = {f"backbone.{name}": tensor.bfloat16() for name, tensor in model.state_dict().items()}
-    torch.save({wrap: state} if wrap else state, tmp_path / "flux.pth")
-    again, notes = load_model(tmp_path / "flux.pth", num_heads=2, pool_heads=4, token_budget=None)
-    assert again.config == SMALL and any("bfloat16" in note for note in notes)
-    for name, tensor in again.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name].bfloat16().float()), name
-
-
-def test_which_shape_a_table_has():
-    assert likely_shape(24 * 18**2) == (24, 18, 18)
-    assert likely_shape(32 * 20**2) == (32, 20, 20)
-    assert likely_shape(24 * 18**2, (6, 18, 18)) == (24, 18, 18)
-    assert likely_shape(8 * 4, (8, 4, 4)) == (8, 2, 2)
-    assert likely_shape(2 * 4**2, (16, 4, 4)) == (2, 4, 4)
-    assert likely_shape(7) == (7, 1, 1)
-    with pytest.raises(
-        ValueError, match=r"not FluxViT weights: patch_embed.proj.weight, .* missing"
-    ):
-        FluxViT.config_of({"head.weight": torch.zeros(1)})
-
-
-@torch.no_grad()
-def test_heads_of_other_classes_start_fresh():
-    model, video = randomised(SMALL), torch.randn(1, 3, 6, 16, 16)
-    other = FluxViT(replace(SMALL, num_classes=7)).eval()
-    notes = load_weights(other, model.state_dict())
-    assert notes == [
-        "absent, or of other classes, and fresh: head.0.weight, head.0.bias, head.2.weight, head.2.bias",
-        "head of 5 classes not used: a fresh one of 7 classes must be trained",
-    ]
-    assert torch.equal(other.fc_norm.weight, model.fc_norm.weight)
-    headless = FluxViT(replace(SMALL, num_classes=0)).eval()
-    assert load_weights(headless, model.state_dict()) == [
-        "heads and their LayerNorm dropped (num_classes is 0)"
-    ]
-    assert torch.equal(headless(video), model.features(video))
-    fresh = FluxViT(SMALL).eval()
-    notes = load_weights(fresh, headless.state_dict())
-    assert "fc_norm.weight" in notes[0] and "head absent: a fresh one of 5" in notes[1]
-
-
 def resized_by_hand(state: dict, *, t: int, grid: tuple[int, int], patch: int) -> dict:
     state = dict(state)
     table = state["pos_embed"][0]
@@ -265,86 +205,6 @@ def test_any_rectangle_and_number_of_frames():
         model(uneven)
 
 
-def kept_by_hand(x: np.ndarray, budget: int) -> np.ndarray:
-    """Which tokens of x (T, N, C) are kept, as the facts say it, token by token."""
-    frames, places, _ = x.shape
-    groups = 4 if frames % 4 == 0 else 1 if frames == 2 else 2
-    n = frames // groups
-    keep = int((1 - (1 - budget / (frames * places))) * (n * places))
-    kept = np.zeros((frames, places), dtype=bool)
-    for group in range(groups):
-        weighed = []
-        for j in range(n):
-            for place in range(places):
-                later = group * n + max(j, 1)
-                distance = np.sqrt(((x[later, place] - x[later - 1, place]) ** 2).sum())
-                weighed.append((-distance, j, place))
-        for _, j, place in sorted(weighed)[:keep]:
-            kept[group * n + j, place] = True
-    return np.flatnonzero(kept)
-
-
-@pytest.mark.parametrize(
-    ("frames", "places", "budget"), [(2, 9, 7), (6, 4, 10), (8, 9, 20), (10, 5, 17), (12, 4, 13), (16, 6, 41)]
-)  # fmt: skip
-def test_kept_tokens_are_those_of_the_facts(frames, places, budget):
-    """Half the budgets cut between the two equal weights of a group's first frames: the earlier is kept."""
-    generator = torch.Generator().manual_seed(frames)
-    tokens = torch.randn(3, frames, places, 4, generator=generator, dtype=torch.float64)
-    found = kept_tokens(tokens, budget)
-    for row, x in zip(found, tokens, strict=True):
-        np.testing.assert_array_equal(row.numpy(), kept_by_hand(x.numpy(), budget))
-    assert torch.equal(kept_tokens(tokens.flip(0), budget).flip(0), found)
-
-
-def test_equal_weights_are_kept_in_order():
-    still = torch.zeros(1, 8, 3, 4)  # nothing moves: all weights are equal
-    assert kept_tokens(still, 12).tolist() == [[0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]]
-
-
-@pytest.mark.parametrize(
-    ("frames", "grid", "budget", "kept"),
-    [
-        (24, 16, 1024, 1020), (24, 16, 2048, 2044), (12, 16, 1024, 1020), (20, 16, 1024, 1020), (16, 14, 2048, 2044),
-        (32, 20, 1024, 1020), (8, 16, 1024, 1024),
-    ],
-)  # fmt: skip
-def test_official_rounding_of_budgets(frames, grid, budget, kept):
-    assert kept_tokens(torch.zeros(1, frames, grid**2, 1), budget).shape == (1, kept)
-
-
-@torch.no_grad()
-def test_budget_says_what_it_cannot_do():
-    model = randomised(replace(SMALL, token_budget=20))
-    for frames, near in ((3, "2, 6"), (4, "2, 6"), (5, "2, 6"), (7, "6, 8")):
-        text = (
-            rf"num_frames \({frames}\) must be even and not 4 where token_budget \(20\) leaves out some of "
-            rf"{frames * 16} tokens; nearest: {near}; token_budget=None keeps all"
-        )
-        with pytest.raises(ValueError, match=text):
-            model(torch.randn(1, 3, frames, 16, 16))
-    assert model(torch.randn(1, 3, 5, 8, 8)).isfinite().all()  # exactly 20 tokens
-    with pytest.raises(ValueError, match=r"token_budget \(20\) leaves 20 of 32 tokens, .*no grid"):
-        model.tokens(torch.randn(1, 3, 2, 16, 16))
-    with pytest.raises(
-        ValueError, match=r"token_budget \(3\) must leave each of 4 groups .* use 8"
-    ):
-        kept_tokens(torch.zeros(1, 8, 16, 2), 3)
-
-
-@torch.no_grad()
-def test_what_is_not_kept_does_not_matter():
-    """One place moves: its tokens are all that the budget keeps, so the rest may be anything that stands still."""
-    model = randomised(replace(SMALL, token_budget=8))
-    still = torch.randn(1, 3, 1, 16, 16).expand(-1, -1, 8, -1, -1).clone()
-    still[..., 4:8, 8:12] = torch.randn(1, 3, 8, 4, 4)
-    other = torch.randn(1, 3, 1, 16, 16).expand(-1, -1, 8, -1, -1).clone()
-    other[..., 4:8, 8:12] = still[..., 4:8, 8:12]
-    torch.testing.assert_close(model(still), model(other))
-    whole = randomised(SMALL)
-    assert not torch.allclose(whole(still), whole(other))
-
-
 def test_gradients_reach_what_is_used_at_another_scale():
     for budget in (None, 24):
         model = randomised(replace(SMALL, token_budget=budget, output_head=2)).train()
@@ -365,57 +225,6 @@ def test_training_the_head_alone_trains_what_logits_read():
     assert model.head.out_features == 5
 
 
-def test_draws_decide_what_each_clip_leaves_out():
-    model = randomised(replace(SMALL, drop_path=0.6, token_budget=30)).double().train()
-    video = torch.randn(4, 3, 6, 16, 16, dtype=torch.float64)
-    count = model.num_drop_draws(Scale(6, 16, 4))
-    assert count == 4
-    draws = torch.rand(4, count, generator=torch.Generator().manual_seed(1))
-    whole = model(video, drop_draws=draws)
-    parts = [model(video[i : i + 2], drop_draws=draws[i : i + 2]) for i in (0, 2)]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-10, atol=1e-10)
-    ones = torch.ones(4, count)
-    kept = model(video, drop_draws=ones)
-    for column in range(count):
-        one = ones.clone()
-        one[1, column] = 0.0
-        changed = model(video, drop_draws=one)
-        assert torch.equal(changed[0], kept[0])
-        assert torch.equal(changed[1], kept[1]) == (column < 2), column  # the first rate is 0
-    none = ones.clone()
-    none[:, 2:] = 0.0
-    shorter = FluxViT(replace(model.config, depth=1)).double().eval()
-    state = {n: t for n, t in model.state_dict().items() if not n.startswith("blocks.1.")}
-    shorter.load_state_dict(state)
-    torch.testing.assert_close(model(video, drop_draws=none), shorter(video))
-
-
-def test_eval_mode_drops_nothing_and_torch_draws_where_none_are_given():
-    model = randomised(replace(SMALL, drop_path=0.5))
-    plain = FluxViT(SMALL).eval()
-    plain.load_state_dict(model.state_dict())
-    video = torch.randn(2, 3, 6, 16, 16)
-    assert torch.equal(model(video), plain(video))
-    model.train()
-    drawn = []
-    for seed in (0, 1, 2, 3, 0):
-        torch.manual_seed(seed)
-        drawn.append(model(video))
-    assert torch.equal(drawn[0], drawn[4])
-    assert not all(torch.equal(drawn[0], other) for other in drawn[1:4])
-
-
-def test_recomputing_gives_the_same_gradients():
-    model = randomised(replace(SMALL, drop_path=0.3, token_budget=30)).double().train()
-    video = torch.randn(2, 3, 6, 16, 16, dtype=torch.float64)
-    draws, grads = torch.rand(2, 4), []
-    for model.checkpoint_activations in (False, True):
-        model.zero_grad()
-        model(video, drop_draws=draws).square().sum().backward()
-        grads.append([p.grad for p in model.parameters() if p.requires_grad])
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-12)
-
-
 def test_depths_cover_every_stage_and_undecayed_names_exist():
     model = FluxViT(SMALL)
     depths = {n: model.depth_of(n) for n, _ in model.named_parameters()}
@@ -425,14 +234,6 @@ def test_depths_cover_every_stage_and_undecayed_names_exist():
     }  # fmt: skip
     assert depths["blocks.1.ls2.gamma"] == 2 and depths["clip_projector.1.norm1_q.bias"] == 3
     assert set(model.undecayed()) <= {name.rsplit(".", 1)[-1] for name in depths}
-
-
-@torch.no_grad()
-def test_fresh_values():
-    model = FluxViT(SMALL)
-    for block in model.blocks:
-        for scale in (block.ls1, block.ls2):
-            torch.testing.assert_close(scale.gamma, torch.full((32,), 1e-5))
 
 
 @torch.no_grad()
