@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.data.clips.loader import Batch, batch_size_at
-from stretchysnake.eval.sweeps.cost import _LiveStorages
+from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import NANO, scale_at, variant_named
 from stretchysnake.ranks import SINGLE
 from stretchysnake.results.rows import environment
@@ -134,9 +134,8 @@ def step_bytes(scale, clips: int) -> tuple[int, int]:
         state = new_state(VideoMamba(RUN.model), RUN)
         video = torch.rand(clips, 3, scale.num_frames, scale.size, scale.size)
         batch = Batch(0, scale, video, torch.arange(clips) % 10)
-        own = {tensor.untyped_storage().data_ptr() for tensor in state.model.parameters()}
         fixed = video.untyped_storage().nbytes() + sum(p.nbytes for p in state.model.parameters())
-        with _LiveStorages(own | {video.untyped_storage().data_ptr()}) as live:
+        with LiveStorages((video, *state.model.parameters())) as live:
             take_step(state, state.model, batch, RUN, lr=1e-3, runtime=SINGLE)
         os.write(write, f"{status_bytes('VmHWM') - before} {live.peak + fixed}".encode())
         os._exit(0)

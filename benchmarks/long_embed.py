@@ -28,7 +28,7 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.results.rows import environment
 from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import read_index
-from stretchysnake.search.windows import frame_times
+from stretchysnake.search.time_windows import frame_times
 from stretchysnake.whole_file import write_whole
 
 WINDOW = 10

@@ -26,7 +26,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decoding.video import read_frames, write_video
 from stretchysnake.data.records import read_records
 from stretchysnake.eval.features.subject import read_subject
-from stretchysnake.eval.long_video import window_spans
+from stretchysnake.eval.long_reading import window_spans
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.models.long_sequence import exact_features, window_features

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord, find_videos, read_records, write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class Damaged(ValueError):
+    """What is stored is not what was written, or not finished; the message says which file, and the way out."""
+
+
 @contextmanager
 def unfinished_file(path: str | os.PathLike) -> Iterator[Path]:
     """A path beside `path` to write to; moved to `path` when the block ends, removed when it fails.

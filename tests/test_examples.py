@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.flexibility import VARIANTS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

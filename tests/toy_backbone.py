@@ -92,4 +92,4 @@ class Toy(nn.Module):
 def install(monkeypatch):
     """Add the toy to the table of architectures for one test."""
     monkeypatch.setitem(sys.modules, "stretchysnake.models.toy", sys.modules[__name__])
-    monkeypatch.setitem(architectures.ARCHITECTURES, "toy", ("toy", "ToyConfig", "toy", "Toy"))
+    monkeypatch.setitem(architectures.ARCHITECTURES, "toy", ("toy", "toy", "Toy"))

@@ -9,7 +9,7 @@ from stretchysnake.shown import shown
 
 def parsed(
     verb: str,
-    run_class: type,
+    run_class: type | tuple[type, ...],
     examples: str,
     argv: list[str],
     *,
@@ -19,7 +19,8 @@ def parsed(
 ):
     """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`.
 
-    `short` names options by a letter: {"-o": "--out"}.
+    Of several classes the fields of all are options, and the run is a tuple of one value each; the first has the words
+    of --help. `short` names options by a letter: {"-o": "--out"}.
     """
     try:
         from argparse import RawDescriptionHelpFormatter
@@ -30,31 +31,34 @@ def parsed(
             "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
         ) from None
 
+    classes = run_class if isinstance(run_class, tuple) else (run_class,)
+
     class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         """Keeps the lines of the example."""
 
     parser = ArgumentParser(
         formatter_class=Formatter,
         prog=f"stretchysnake {verb}",
-        description=f"{(run_class.__doc__ or '').strip()}\n\nexample:\n  {examples}",
+        description=f"{(classes[0].__doc__ or '').strip()}\n\nexample:\n  {examples}",
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")
     if paths:
         parser.add_argument("paths", nargs="+", type=str, help="files or folders")
     words = [(short or {}).get(word, word) for word in argv]
-    if any(field.type == "BackboneConfig" for field in fields(run_class)):
-        words, run_type, changed = _with_model(run_class, defaults, words)
-        parser.add_class_arguments(run_type)
-    else:
-        parser.add_class_arguments(run_class)
-        changed = {}
+    changed = {}
+    for one in classes:
+        if any(field.type == "BackboneConfig" for field in fields(one)):
+            words, one, changed = _with_model(one, defaults, words)
+        parser.add_class_arguments(one)
     parser.set_defaults({**({} if defaults is None else asdict(defaults)), **changed})
     values = dict(vars(parser.instantiate(parser.parse_args(words))))
     values.pop("config", None)
     given = values.pop("paths", [])
     values = {name: _at_home(value) for name, value in values.items()}
-    return run_class(**values), [_at_home(path) for path in given]
+    runs = tuple(one(**{f.name: values[f.name] for f in fields(one)}) for one in classes)
+    run = runs if isinstance(run_class, tuple) else runs[0]
+    return run, [_at_home(path) for path in given]
 
 
 def _with_model(

@@ -15,7 +15,6 @@ _HOMES = {
     "DecodingLimits": "clips.loader",
     "FrameCache": "clips.frame_cache",
     "Sampling": "clips.frame_choice",
-    "TimedBatches": "clips.loader",
     "VideoRecord": "records",
     "benchmark_info": "benchmarks",
     "evaluation_batches": "clips.loader",

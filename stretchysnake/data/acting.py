@@ -127,10 +127,7 @@ def _background(rng) -> np.ndarray:
     base = rng.uniform(15, 80, 3)
     corners = base + rng.normal(0, 10, (2, 2, 3))
     ramp = np.linspace(0, 1, SIZE)[:, None]
-    top, bottom = (
-        ramp * corners[0, 0] + (1 - ramp) * corners[0, 1],
-        ramp * corners[1, 0] + (1 - ramp) * corners[1, 1],
-    )
+    top, bottom = (ramp * left + (1 - ramp) * right for left, right in corners)
     picture = (ramp[:, None] * top + (1 - ramp[:, None]) * bottom).astype(np.float32)
     picture += _enlarge(rng.normal(0, 8, (7, 7, 3)).astype(np.float32), SIZE)
     top, left = rng.integers(0, SIZE, 2)
@@ -181,10 +178,8 @@ def _alpha(mask, centres, x, y, turn, extent, shear, aspect) -> tuple[slice, sli
     )
     rows = slice(max(0, int((y - reach) * SIZE)) & ~1, min(SIZE, int((y + reach) * SIZE) + 2 & ~1))
     u, v = centres[columns] - np.float32(x), centres[rows] - np.float32(y)
-    zoom, middle = (
-        0.8 * _MASTER / extent,
-        _MASTER / 2 + 1,
-    )  # the mask has a tenth of margin on each side
+    # the mask has a tenth of margin on each side
+    zoom, middle = 0.8 * _MASTER / extent, _MASTER / 2 + 1
     cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
     # along = cos v - sin u;  across = (cos u + sin v) / aspect + shear * along
     along = (np.float32(cos) * v + np.float32(middle))[:, None] - np.float32(sin) * u

@@ -9,12 +9,12 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.data.lists import read_list
 from stretchysnake.data.records import COLUMNS, VideoRecord
+from stretchysnake.data.records_key import ends_of, file_stamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ def same_file(paths: Iterable[str | os.PathLike]) -> dict[str, str]:
     by_file: dict[tuple, str] = {}
     for path in map(os.fspath, paths):
         try:
-            found = os.stat(path)
-            key = (found.st_dev, found.st_ino)
+            status = os.stat(path)
+            key = (status.st_dev, status.st_ino)
         except OSError:
             key = (os.path.abspath(path),)
         first[path] = by_file.setdefault(key, path)
@@ -71,16 +71,48 @@ def same_content(paths: Iterable[str | os.PathLike]) -> dict[str, str]:
     Only different files of one size are read, so a set without copies costs little more than its listing.
     """
     first = same_file(paths)
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for path in dict.fromkeys(first.values()):
-        with suppress(OSError):
-            by_size[os.stat(path).st_size].append(path)
-    twins: dict[tuple, str] = {}
-    twin = {}
-    for size, alike in by_size.items():
-        for path in alike if size and len(alike) > 1 else ():
-            twin[path] = twins.setdefault((size, _digest(path)), path)
+    twin: dict[str, str] = {}
+    for alike in _by_size(first.values()).values():
+        for copies in _equal_files(alike):
+            twin.update(dict.fromkeys(copies, copies[0]))
     return {path: twin.get(file, file) for path, file in first.items()}
+
+
+def copies_in(gallery: Iterable[str], queries: Iterable[str]) -> dict[str, list[str]]:
+    """Query file -> the gallery's files of other names with the same bytes, where there are any.
+
+    Files of the gallery alone, whose size no query has, are not read: a gallery of 240,000 has many of one size.
+    """
+    gallery_by_size = _by_size(gallery)
+    twins: dict[str, list[str]] = {}
+    for size, paths in _by_size(queries).items():
+        held, asking = dict.fromkeys(gallery_by_size.get(size, ())), set(paths)
+        for copies in _equal_files([*dict.fromkeys([*held, *paths])] if held else []):
+            for path in asking.intersection(copies):
+                if others := [other for other in copies if other in held and other != path]:
+                    twins[path] = others
+    return twins
+
+
+def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
+    """Bytes -> the files of so many, each once; without those that are missing or empty."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        if (stamp := file_stamp(path)) and stamp[0]:
+            by_size[stamp[0]].append(path)
+    return by_size
+
+
+def _equal_files(paths: Sequence[str]) -> list[list[str]]:
+    """Of files of one size, the groups with the same bytes; read whole only where the ends are equal, as few are."""
+    groups = [list(paths)]
+    for digest_of in (ends_of, _digest):
+        digests: dict[tuple, list[str]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for path in group if len(group) > 1 else ():
+                digests[number, digest_of(path)].append(path)
+        groups = list(digests.values())
+    return [group for group in groups if len(group) > 1]
 
 
 def _digest(path: str) -> bytes:
@@ -153,12 +185,12 @@ def doubles_of(
                     one_file=one_file,
                 )
 
-    found = list(doubles(same_file(record.path for record in records), one_file=True))
-    named = {path for double in found for path in double.paths}
+    named_twice = list(doubles(same_file(record.path for record in records), one_file=True))
+    named = {path for double in named_twice for path in double.paths}
     for double in doubles(content, one_file=False):
         if len(double.labels) > 1 and not named.issuperset(double.paths):
-            found.append(double)
-    return sorted(found, key=lambda double: not double.contradicts)
+            named_twice.append(double)
+    return sorted(named_twice, key=lambda double: not double.contradicts)
 
 
 def _listed(values: Sequence, between: str = ", ") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from stretchysnake.data.containers.container_length import first_bytes
 from stretchysnake.data.lists import is_video_name
 
 _SYSTEM_NAMES = {
@@ -123,8 +124,8 @@ def _listed(
     """(names of the real folders, relative paths of the files) of one folder, sorted; linked folders go to `linked`."""
     folders, files = [], []
     try:
-        with os.scandir(os.path.join(root, inside)) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(os.path.join(root, inside)) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError:
         passed.closed.append(inside or root)
         return folders, files
@@ -171,11 +172,7 @@ def videos_in(root: str | os.PathLike, passed: PassedOver | None = None) -> Iter
 
 def _is_text(path: str) -> bool:
     """Whether a file begins like text; a transport stream has control characters in its first packet."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-    except OSError:
-        return False
+    head = first_bytes(path, 1024)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     text = head.decode("utf-8", errors="ignore")  # the last character may be cut
@@ -187,15 +184,17 @@ def class_folders(
 ) -> dict[str, list[str]]:
     """Class name -> its videos, both sorted, of a folder with one sub-folder per class; "" holds those beside."""
     passed = PassedOver() if passed is None else passed
-    found: dict[str, list[str]] = {}
+    by_class: dict[str, list[str]] = {}
     for path in videos_in(folder, passed):
         name, slash, _ = path.partition("/")
-        found.setdefault(name if slash else "", []).append(str(Path(folder, path)))
-    passed.beside += len(found.get("", ())) if len(found) > 1 else 0
+        by_class.setdefault(name if slash else "", []).append(str(Path(folder, path)))
+    passed.beside += len(by_class.get("", ())) if len(by_class) > 1 else 0
     links = set(passed.links)
     passed.empty += sorted(
         entry.name
         for entry in Path(folder).iterdir()
-        if entry.is_dir() and not is_hidden(entry.name) and entry.name not in {*found, *links}
+        if entry.is_dir() and not is_hidden(entry.name) and entry.name not in {*by_class, *links}
     )
-    return {name: sorted(found[name], key=lambda path: path.split("/")) for name in sorted(found)}
+    return {
+        name: sorted(by_class[name], key=lambda path: path.split("/")) for name in sorted(by_class)
+    }

@@ -14,38 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"),
-    *(
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".m2t",
-        ".vob",
-        ".m2v",
-        ".m1v",
-        ".mpe",
-        ".flv",
-        ".f4v",
-        ".qt",
-        ".mk3d",
-    ),
-    *(
-        ".wmv",
-        ".asf",
-        ".3gp",
-        ".3gpp",
-        ".3g2",
-        ".ogv",
-        ".ogm",
-        ".mxf",
-        ".divx",
-        ".xvid",
-        ".dv",
-        ".rm",
-    ),
-    *(".rmvb", ".y4m", ".nut", ".wtv", ".ivf"),
+_ENDINGS = (
+    "mp4 avi webm mkv mov mpg mpeg m4v gif ts mts m2ts m2t vob m2v m1v mpe flv f4v qt mk3d wmv asf 3gp 3gpp 3g2 ogv "
+    "ogm mxf divx xvid dv rm rmvb y4m nut wtv ivf"
 )
+VIDEO_EXTENSIONS = tuple(f".{ending}" for ending in _ENDINGS.split())
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".list")
 
 _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space"}
@@ -76,8 +49,8 @@ def read_text(source: Path) -> str:
             else "expected text in UTF-8; save the file as UTF-8."
         )
         line = error.object[: error.start].count(b"\n") + 1
-        found = f"found byte 0x{error.object[error.start]:02x}, which is not UTF-8"
-        raise ValueError(f"{source} line {line}: {found}, {expected}") from None
+        byte = f"found byte 0x{error.object[error.start]:02x}, which is not UTF-8"
+        raise ValueError(f"{source} line {line}: {byte}, {expected}") from None
 
 
 def without_comments(text: str, columns: Sequence[str]) -> tuple[str, int]:
@@ -95,9 +68,7 @@ def without_comments(text: str, columns: Sequence[str]) -> tuple[str, int]:
             cells = [_guess(line, separator) for separator in _SEPARATORS]
             if not begun and {"path", "label"} <= words <= set(columns):
                 parts[place] = line = line.lstrip("# ")
-            elif line[1:2].isspace() or not any(
-                found and is_video_name(found[0]) for found in cells
-            ):
+            elif line[1:2].isspace() or not any(row and is_video_name(row[0]) for row in cells):
                 parts[place] = line = ""
                 comments += 1
         begun = begun or bool(line)
@@ -151,9 +122,8 @@ def _read_jsonl(source: Path, text: str) -> list[ListRow]:
 
 def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow]:
     first, _, rest = text.partition("\n")
-    told = _EXCEL_SEPARATOR.fullmatch(
-        first
-    )  # spreadsheets write the separator into a line of its own
+    # spreadsheets write the separator into a line of its own
+    told = _EXCEL_SEPARATOR.fullmatch(first)
     if told:
         text = f"\n{rest}"
     lines = [line for line in text.splitlines()[:200] if line.strip()]
@@ -212,8 +182,8 @@ def _sniff(lines: list[str]) -> str:
 
 def _guess(line: str, separator: str) -> list[str]:
     if separator == " ":
-        found = _PATH_THEN_LABEL.fullmatch(line.strip())
-        return [found[1], found[2]] if found else line.split()
+        match = _PATH_THEN_LABEL.fullmatch(line.strip())
+        return [match[1], match[2]] if match else line.split()
     return [cell.strip().strip('"') for cell in line.split(separator)]
 
 
@@ -266,10 +236,10 @@ def _space_rows(source: Path, text: str):
         if line.startswith('"'):
             yield from _csv_rows(source, line, " ", number)
             continue
-        found = _PATH_THEN_LABEL.fullmatch(line)  # both the path and the label may hold spaces
-        if found is None:
+        match = _PATH_THEN_LABEL.fullmatch(line)  # both the path and the label may hold spaces
+        if match is None:
             yield number, line.rsplit(maxsplit=1)
-        elif all(word.isdecimal() for word in found[2].split()):  # `path frames label` is no pair
-            yield number, [found[1], *found[2].split()]
+        elif all(word.isdecimal() for word in match[2].split()):  # `path frames label` is no pair
+            yield number, [match[1], *match[2].split()]
         else:
-            yield number, [found[1], found[2]]
+            yield number, [match[1], match[2]]

@@ -185,15 +185,12 @@ def generate(
     """
     root, sizes = Path(root), sizes or MotionDigitsSizes()
     root.mkdir(parents=True, exist_ok=True)
-    settings, settings_path, manifest_path = (
-        _settings(seed),
-        root / "settings.json",
-        root / "manifest.json",
-    )
+    settings = _settings(seed)
+    settings_path, manifest_path = root / "settings.json", root / "manifest.json"
     if settings_path.exists():
-        found = json.loads(settings_path.read_text())
-        if found != settings:
-            other = f"seed {found.get('seed')}, version {found.get('version')}"
+        stored = json.loads(settings_path.read_text())
+        if stored != settings:
+            other = f"seed {stored.get('seed')}, version {stored.get('version')}"
             raise ValueError(
                 f"{root} holds MotionDigits of other settings ({other}); delete it or choose another folder."
             )

@@ -48,7 +48,7 @@ COLUMNS = tuple(field.name for field in fields(VideoRecord))
 
 def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
     """Return the video files among `paths`; folders are searched to any depth, in sorted order."""
-    found: list[str] = []
+    videos: list[str] = []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = place_of(path)
         if path.is_dir():
@@ -56,12 +56,12 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
             inside = sorted(path / video for video in videos_in(path, passed))
             if not inside:
                 raise ValueError(_no_video(path, passed))
-            found += map(str, inside)
+            videos += map(str, inside)
         elif path.exists():
-            found.append(str(path))
+            videos.append(str(path))
         else:
             raise ValueError(f"{path}: no such file or folder; check the spelling.")
-    return found
+    return videos
 
 
 def place_of(path: str | os.PathLike) -> Path:
@@ -218,9 +218,9 @@ def _records(
 ) -> list[VideoRecord]:
     def fail(row: ListRow, column: str, expected: str):
         place = f"column {list(row.cells).index(column) + 1} " if column in row.cells else ""
-        found = row.cells.get(column, "")[:80]
+        text = row.cells.get(column, "")[:80]
         raise ValueError(
-            f"{source} line {row.line} {place}({column}): found {found!r}, expected {expected}"
+            f"{source} line {row.line} {place}({column}): found {text!r}, expected {expected}"
         )
 
     labels = [row.cells.get("label", "") for row in rows]

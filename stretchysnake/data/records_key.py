@@ -64,10 +64,10 @@ def relative_paths(records: Sequence[VideoRecord]) -> list[str]:
 def file_stamp(path: str | os.PathLike) -> tuple[int, int] | None:
     """(bytes, time of change in ns) of a file; None where there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def ends_of(path: str | os.PathLike) -> str | None:

@@ -20,7 +20,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, map_decoding
 from stretchysnake.flexibility import Scale, Variant, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,32 @@ class VideoActivations:
     """Frames in the video."""
 
 
-def patch_activations(model: VideoMamba, frames: np.ndarray, scale: Scale) -> np.ndarray:
-    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS]; frames (T, S, S, 3) uint8."""
+def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.ndarray:
+    """(t, h, w) fp32 in [-1, 1]: the cosine of every patch token with [CLS], or with the mean where there is none.
+
+    frames (T, S, S, 3) uint8.
+    """
     device = next(model.parameters()).device
-    video = normalise(torch.from_numpy(np.ascontiguousarray(frames)))[None].to(device)
+    video = normalise(torch.from_numpy(np.ascontiguousarray(frames)), **pixels_of(model.config))[
+        None
+    ].to(device)
     model.eval()
+    if not hasattr(model, "tokens"):
+        raise ValueError(
+            f"activation maps need a grid of tokens at the end; {model.config.architecture} has none: "
+            "choose weights of another model"
+        )
     with torch.inference_mode():
         tokens = model.tokens(video, scale.patch_size, grid="floor")
-        cosine = F.cosine_similarity(
-            tokens.patches[0].float(), tokens.cls[0].float().expand_as(tokens.patches[0]), dim=-1
-        )
+        patches = tokens.patches[0].float()
+        # without [CLS], the mean of the tokens is the feature
+        centre = patches.mean((0, 1, 2)) if tokens.cls is None else tokens.cls[0].float()
+        cosine = F.cosine_similarity(patches, centre.expand_as(patches), dim=-1)
     return cosine.cpu().numpy()
 
 
 def scales_of(
-    subjects: dict[str, tuple[VideoMamba, Variant]], *, sizes: Sequence[int], num_frames: int
+    subjects: dict[str, tuple[Backbone, Variant]], *, sizes: Sequence[int], num_frames: int
 ) -> dict[tuple[str, int], Scale]:
     """The scale of every subject at every size; ValueError names a size that a subject's patch does not fit."""
     return {
@@ -63,7 +74,7 @@ def scales_of(
 
 
 def activation_maps(
-    subjects: dict[str, tuple[VideoMamba, Variant]],
+    subjects: dict[str, tuple[Backbone, Variant]],
     videos: Sequence[str],
     *,
     sizes: Sequence[int],

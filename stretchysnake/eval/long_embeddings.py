@@ -1,15 +1,13 @@
 """Features of long videos on disk: one vector per file, with what is needed to trust them later."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
+from stretchysnake.eval.features.feature_table import write_feature_table
 from stretchysnake.flexibility import Scale
-from stretchysnake.whole_file import unfinished_file, write_whole
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,7 @@ class LongEmbeddings:
 
 def save_long_embeddings(folder: str | os.PathLike, embeddings: LongEmbeddings) -> None:
     """Write features.npy, meta.jsonl (one line per row) and manifest.json; the manifest comes last."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = {
+    described = {
         "count": len(embeddings.paths),
         "width": embeddings.features.shape[1],
         "weights_sha256": embeddings.weights_sha256,
@@ -39,12 +35,10 @@ def save_long_embeddings(folder: str | os.PathLike, embeddings: LongEmbeddings) 
         "sampling": embeddings.sampling,
         "failures": [{"path": path, "reason": reason} for path, reason in embeddings.failures],
     }
-    meta = "".join(
-        json.dumps({"row": row, "path": path, "repeated": path in embeddings.repeated}) + "\n"
-        for row, path in enumerate(embeddings.paths)
+    write_feature_table(
+        Path(folder),
+        embeddings.features.numpy(),
+        [{"path": path, "repeated": path in embeddings.repeated} for path in embeddings.paths],
+        width=embeddings.features.shape[1],
+        manifest=lambda hashes: {**described, "sha256": hashes},
     )
-    (folder / "manifest.json").unlink(missing_ok=True)
-    with unfinished_file(folder / "features.npy") as part:
-        np.save(part, embeddings.features.numpy())
-    write_whole(folder / "meta.jsonl", meta)
-    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1))

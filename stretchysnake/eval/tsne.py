@@ -65,6 +65,6 @@ def checked_tsne(count: int) -> type:
 
 def leave_one_out_top1(features: FeatureSet) -> float:
     """Share of videos whose nearest other video, by cosine, has the same label."""
-    own = torch.arange(len(features.paths))
-    index = nearest(features.features, features.features, k=1, exclude=(own, own))[:, 0]
+    ids = torch.arange(len(features.paths))
+    index = nearest(features.features, features.features, k=1, exclude=(ids, ids))[:, 0]
     return float((features.labels[index] == features.labels).double().mean())

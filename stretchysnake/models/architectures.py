@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretchysnake.models.backbone import Backbone, BackboneConfig
 
-ARCHITECTURES: dict[str, tuple[str, str, str, str]] = {
-    "videomamba": ("config", "VideoMambaConfig", "videomamba", "VideoMamba"),
-    "cast": ("transformers.cast", "CASTConfig", "transformers.cast", "CAST"),
-    "fluxvit": ("transformers.fluxvit", "FluxViTConfig", "transformers.fluxvit", "FluxViT"),
+ARCHITECTURES: dict[str, tuple[str, str, str]] = {
+    "videomamba": ("config", "videomamba", "VideoMamba"),
+    "aim": ("transformers.aim", "transformers.aim", "AIM"),
+    "cast": ("transformers.cast", "transformers.cast", "CAST"),
+    "evl": ("transformers.evl", "transformers.evl", "EVL"),
+    "fluxvit": ("transformers.fluxvit", "transformers.fluxvit", "FluxViT"),
+    "hiera": ("transformers.hiera", "transformers.hiera", "Hiera"),
+    "mvit": ("transformers.mvit", "transformers.mvit", "MViT"),
+    "omnivore": ("transformers.omnivore", "transformers.omnivore", "Omnivore"),
+    "timesformer": ("transformers.timesformer", "transformers.timesformer", "TimeSformer"),
+    "uniformer": ("transformers.uniformer", "transformers.uniformer", "UniFormer"),
+    "uniformer_v2": ("transformers.uniformer_v2", "transformers.uniformer_v2", "UniFormerV2"),
+    "video_swin": ("transformers.video_swin", "transformers.video_swin", "VideoSwin"),
 }
-"""Architecture -> module of the config, its class, module of the model, its class; modules inside models/."""
+"""Architecture -> module of the config, module of the model, its class; the config's class has "Config" behind."""
 
 
 def config_class(architecture: str) -> type:
@@ -26,14 +35,14 @@ def config_class(architecture: str) -> type:
         raise ValueError(
             f"architecture ({architecture!r}) must be one of: {', '.join(ARCHITECTURES)}"
         )
-    module, name, _, _ = ARCHITECTURES[architecture]
-    return getattr(import_module(f"stretchysnake.models.{module}"), name)
+    module, _, name = ARCHITECTURES[architecture]
+    return getattr(import_module(f"stretchysnake.models.{module}"), f"{name}Config")
 
 
 def model_class(architecture: str) -> type:
     """The nn.Module class of an architecture."""
     config_class(architecture)
-    _, _, module, name = ARCHITECTURES[architecture]
+    _, module, name = ARCHITECTURES[architecture]
     return getattr(import_module(f"stretchysnake.models.{module}"), name)
 
 
@@ -88,8 +97,9 @@ def config_from_dict(values: dict) -> "BackboneConfig":
     An unknown field is an error that names the nearest known one.
     """
     values = dict(values)
-    cls = config_class(values.pop("architecture", "videomamba"))
-    names = [f.name for f in fields(cls)]
+    architecture = values.pop("architecture", "videomamba")
+    cls = config_class(architecture)
+    names = [f.name for f in fields(cls) if f.name != "architecture"]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
@@ -104,6 +114,5 @@ def _tupled(value):
 
 
 def config_to_dict(config: "BackboneConfig") -> dict:
-    """The fields as JSON keeps them; "architecture" too where it is not videomamba, whose files came first."""
-    said = {} if config.architecture == "videomamba" else {"architecture": config.architecture}
-    return {**said, **asdict(config)}
+    """The fields as JSON keeps them: "architecture" is one, but for videomamba, whose files came first."""
+    return asdict(config)

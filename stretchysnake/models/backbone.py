@@ -6,7 +6,8 @@ A backbone is one file in models/ or models/transformers/ (its frozen config and
 architectures.py. There is no class to inherit from; the functions below are what all of them would write again.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stretchysnake.flexibility import Scale
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Tokens(NamedTuple):
@@ -28,8 +31,8 @@ class Tokens(NamedTuple):
 class BackboneConfig(Protocol):
     """A frozen keyword-only dataclass; its sizes are those of the *stored* weights."""
 
-    architecture: ClassVar[str]
-    """Its name in architectures.py; written into weights files."""
+    architecture: str
+    """Its name in architectures.py, written into weights files: a field, so that every dict of the config holds it."""
     pixel_mean: ClassVar[tuple[float, float, float]]
     pixel_std: ClassVar[tuple[float, float, float]]
     """Of RGB in [0, 1], as the published weights were trained."""
@@ -106,15 +109,46 @@ class Backbone(Protocol):
         """The state dict under this model's names and shapes (head and dtype apart), and a note for each change."""
 
 
+# A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
 # (activation maps); and VideoMamba alone has what long_sequence.py needs. Who asks says what is missing.
 
 
-def run_stage(model: nn.Module, stage: nn.Module, *inputs):
+def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:
+    """What a model's video is standardised by, as `normalise` and the loader take it."""
+    return {"mean": config.pixel_mean, "std": config.pixel_std}
+
+
+def run_stage(model: nn.Module, stage: Callable, *inputs):
     """stage(*inputs), computed again in the backward pass where the model's `checkpoint_activations` asks for it."""
     if model.checkpoint_activations and model.training and torch.is_grad_enabled():
-        return checkpoint(stage, *inputs, use_reentrant=False)
+        modules = stage.modules() if isinstance(stage, nn.Module) else ()
+        norms = [module for module in modules if isinstance(module, BATCH_NORMS)]
+        if not norms:
+            return checkpoint(stage, *inputs, use_reentrant=False)
+        return checkpoint(
+            stage,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _StatisticsKept(norms)),
+        )
     return stage(*inputs)
+
+
+class _StatisticsKept:
+    """Within it, batch norms write into copies: a batch that is computed again must not count twice."""
+
+    def __init__(self, norms: list[nn.Module]):
+        self.norms = norms
+
+    def __enter__(self) -> None:
+        self.kept = [dict(norm._buffers) for norm in self.norms]
+        for norm, kept in zip(self.norms, self.kept, strict=True):
+            norm._buffers.update({k: x if x is None else x.clone() for k, x in kept.items()})
+
+    def __exit__(self, *error) -> None:
+        for norm, kept in zip(self.norms, self.kept, strict=True):
+            norm._buffers.update(kept)
 
 
 def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -> int:
@@ -128,6 +162,11 @@ def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -
 
 def check_sizes(config: BackboneConfig, *positive: str) -> None:
     """ValueError unless these fields are positive integers, num_classes one of at least 0, drop_path in [0, 1)."""
+    own = type(config).architecture
+    if config.architecture != own:
+        raise ValueError(
+            f"architecture ({config.architecture}) must be {own}, which has these fields"
+        )
     for name in positive:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -22,3 +22,17 @@ def drop_path(x: Tensor, rate: float, *, training: bool, draws: Tensor | None = 
 def growing_rates(last: float, num_blocks: int) -> list[float]:
     """Rates that grow linearly with depth from 0 in the first block to `last` in the last."""
     return [last * i / max(1, num_blocks - 1) for i in range(num_blocks)]
+
+
+def draws_by_block(
+    draws: Tensor | None, num_clips: int, num_blocks: int, each: int
+) -> tuple[Tensor | None, ...]:
+    """The numbers of every block, (B, each), of draws (B, num_blocks · each); None for each where there are none."""
+    if draws is None:
+        return (None,) * num_blocks
+    wanted = (num_clips, num_blocks * each)
+    if tuple(draws.shape) != wanted:
+        raise ValueError(
+            f"drop_draws (shape {tuple(draws.shape)}) must be {wanted} here: num_drop_draws(scale) a clip"
+        )
+    return draws.split(each, dim=1)

@@ -4,11 +4,14 @@ T frames, H W pixels, P patch size, t h w tokens. The mathematics of resizing is
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stretchysnake.flexibility import size_message
+from stretchysnake.models.resample import resize_patch_kernel
 
 
 def check_clip(video: Tensor, patch_size: int, grid: str) -> None:
@@ -67,6 +70,8 @@ class ResizedWeights:
         """resize(stored), anew while training or where a gradient can flow; `key` says which weight at which size."""
         if training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return resize(stored)
+        if stored.is_meta or hasattr(stored, "fake_mode"):  # no content to compare
+            return resize(stored)
         # The copy is compared by content: version counters miss writes through `.data` (EMA, some loaders).
         remembered = self._remembered.get(key)
         if remembered is not None:
@@ -84,3 +89,48 @@ class ResizedWeights:
             self._remembered.clear()
         self._remembered[key] = (stored.detach().clone(), resized.detach())
         return resized
+
+
+class Flexed(NamedTuple):
+    """How a stored weight follows the sizes of the input."""
+
+    what: str
+    """What notes call it."""
+    how: str
+    """By which interpolation."""
+    size_of: Callable[[Tensor], tuple[int, ...]]
+    """The size that a tensor was stored for."""
+    resize: Callable[[Tensor, tuple[int, ...]], Tensor]
+    """(stored, size) -> the weight for that size, the very tensor where it is the stored one."""
+
+
+def fit_flexed(
+    state: dict[str, Tensor], own: dict[str, Tensor], flexed: dict[str, Flexed]
+) -> list[str]:
+    """Resize in `state` what was stored for other sizes than `own`; a note for each."""
+    notes = []
+    for name, flex in flexed.items():
+        stored = state.get(name)
+        if stored is None or stored.dim() != own[name].dim():
+            continue  # named by whoever loads
+        before, after = flex.size_of(stored), flex.size_of(own[name])
+        if before != after:
+            state[name] = flex.resize(stored, after)
+            before, after = ("x".join(map(str, size)) for size in (before, after))
+            notes.append(f"{flex.what} {before} -> {after} ({flex.how})")
+    return notes
+
+
+def flexed_stem(mode: str) -> Flexed:
+    """A patch kernel (C, 3, P, P) or (C, 3, t, P, P), whose size is (P, P)."""
+    from_video = partial(resize_patch_kernel, mode=mode)
+    return Flexed(
+        what="patch kernel",
+        how=mode,
+        size_of=lambda kernel: tuple(kernel.shape[-2:]),
+        resize=lambda kernel, size: (
+            from_video(kernel, size[0])
+            if kernel.dim() == 5
+            else from_video(kernel.unsqueeze(2), size[0]).squeeze(2)
+        ),
+    )

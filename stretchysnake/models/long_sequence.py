@@ -24,9 +24,19 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.mixer import Block
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops.bidirectional_scan.direction import Carry
+
+
+def check_recurrent(model: Backbone) -> None:
+    """ValueError unless the model carries a state from window to window."""
+    if not isinstance(model, VideoMamba):
+        raise ValueError(
+            f"long videos by a carried state need a recurrent model; {model.config.architecture} is none: "
+            "use windows of embed (stretchysnake embed --window SECONDS)"
+        )
 
 
 def window_features(

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stretchysnake.ops.backend import choose_backend, is_native_fit
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.native.problems import norm_problem, run
-from stretchysnake.ops.operation import is_exporting, operation
+from stretchysnake.ops.operation import operation
 
 
 def add_rms_norm(
@@ -31,23 +32,16 @@ def add_rms_norm(
         raise ValueError(
             f"weight (shape {tuple(weight.shape)}) must have shape (C,) = ({x.shape[-1]},)"
         )
-    tensors = (x, residual, weight)
-    fits = (
-        all(tensor.is_cpu and tensor.dtype == x.dtype for tensor in tensors)
-        and x.dtype in (torch.float32, torch.float64)
-        and x.shape == residual.shape
-        and not is_exporting()
-    )
+    fits = is_native_fit(x, residual, weight) and x.shape == residual.shape
+    chosen = choose_backend("add_rms_norm", x, backend, among=("auto", "torch", "cpu"))
     if backend == "cpu" and not fits:
         raise ValueError(
             f"x ({x.dtype}, {x.device}), residual ({residual.dtype}) and weight ({weight.dtype}) must be fp32, "
             "or all fp64, on the CPU for backend='cpu'; use backend='torch'."
         )
-    if backend == "cpu" or (backend == "auto" and fits and native_library.is_available()):
+    if chosen in ("cpu", "meta") and fits:
         y, total, _ = _native(x, residual, weight, eps)
         return y, total
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend ({backend!r}) must be one of 'auto', 'torch', 'cpu'.")
     total = residual + x
     return rms_norm(total, weight, eps), total
 

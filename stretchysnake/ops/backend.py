@@ -1,7 +1,8 @@
 """Which implementation of an operation runs, when the caller leaves the choice to us."""
 
 import logging
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,18 +17,38 @@ Backend = Literal["auto", "reference", "torch", "cpu", "triton", "exported"]
 _announced: set[tuple[str, str]] = set()
 
 
-def choose_backend(operation: str, tensor: Tensor) -> Backend:
-    """The backend that "auto" takes for tensors like this one; said once in the log for each operation.
+def choose_backend(
+    operation: str,
+    tensor: Tensor,
+    backend: Backend = "auto",
+    *,
+    name: str | None = None,
+    among: Sequence[str] = get_args(Backend),
+) -> str:
+    """The backend asked for or, for "auto", that of tensors like this one; said once in the log for each operation.
 
-    The native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA tensors where Triton is
-    installed, "exported" while torch.export traces, else "torch".
+    "auto" takes the native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA tensors where
+    Triton is installed, "exported" while torch.export traces, else "torch". It is "meta" for meta tensors, of which
+    nothing is computed: the native operation, built or not, tells their shapes and FLOPs. ValueError for a backend
+    that is not `among` those of the operation and, where the tensor's `name` is given, for a tensor that the one
+    asked for does not take; RuntimeError where that one is not there.
     """
+    if backend not in among:
+        raise ValueError(f"backend ({backend!r}) must be one of {', '.join(map(repr, among))}.")
+    if name is not None and backend == "cpu":
+        native_library.check_device(name, tensor)
+    if name is not None and backend == "triton":
+        triton_runtime.check_device(name, tensor)
+    if backend != "auto":
+        return backend
     if is_exporting():
         return "exported"  # plain operations: the program runs where this package is not installed
     if tensor.is_cuda:
         missing, fast, why = triton_runtime.unavailable_reason(), "triton", "Triton kernels"
     elif tensor.is_cpu:
         missing, fast, why = native_library.unavailable_reason(), "cpu", "native kernel loaded"
+    elif tensor.device.type == "meta":
+        return "meta"
     else:
         missing, fast, why = f"no native kernel for {tensor.device.type} tensors", "torch", ""
     choice = "torch" if missing else fast
@@ -35,3 +56,13 @@ def choose_backend(operation: str, tensor: Tensor) -> Backend:
         _announced.add((operation, choice))
         logger.info("%s uses backend %r: %s", operation, choice, missing or why)
     return choice
+
+
+def is_native_fit(*tensors: Tensor) -> bool:
+    """Whether the native operations that convert nothing take these tensors: all fp32, or all fp64, on the CPU."""
+    first = tensors[0]
+    return (
+        first.dtype in (torch.float32, torch.float64)
+        and all(t.dtype == first.dtype and (t.is_cpu or t.is_meta) for t in tensors)
+        and not is_exporting()
+    )

@@ -5,16 +5,17 @@ from collections.abc import Callable
 import torch
 
 
-def operation(name: str) -> Callable[[Callable], torch._ops.OpOverload]:
+def operation(name: str, schema: str | None = None) -> Callable[[Callable], torch._ops.OpOverload]:
     """Make `torch.ops.stretchysnake.<name>` of a function of tensors that changes none of them.
 
+    schema, as in torch.library.define, is needed where the function's signature does not give it.
     The same as torch.library.custom_op, whose first call on a CPU imports torch._dynamo, 1.2 s of every start.
     """
 
     def register(function: Callable) -> torch._ops.OpOverload:
         full = f"stretchysnake::{name}"
-        schema = torch.library.infer_schema(function, mutates_args=())
-        torch.library.define(full, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        arguments = schema or torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(full, arguments, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(full, "cpu", function)
         return getattr(torch.ops.stretchysnake, name).default
 

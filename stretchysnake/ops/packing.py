@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from stretchysnake.ops.selective_scan.inputs import ScanInputs
+
 
 def check_form(cu_seqlens: Tensor) -> None:
     """ValueError where cu_seqlens is not one row of two or more integers. Looks at no value."""
@@ -57,24 +59,22 @@ def check_one_row(name: str, tensor: Tensor) -> None:
 
 
 def scan_packed(
-    scan: Callable[..., tuple[Tensor, Tensor]],
-    cu_seqlens: Tensor,
-    rows: dict[str, Tensor | None],
-    rest: dict,
-    initial_state: Tensor | None,
+    scan: Callable[[ScanInputs], tuple[Tensor, Tensor]], cu_seqlens: Tensor, inputs: ScanInputs
 ) -> tuple[Tensor, Tensor]:
     """`scan` of each sequence on its own: y (1, total, D) and the final states (S, D, N).
 
-    rows are cut, rest goes to every sequence; initial_state is (S, D, N) or None. Nothing is padded. Cutting is by
-    views; the outputs are joined once.
+    initial_state is (S, D, N) or None. Nothing is padded. Cutting is by views; the outputs are joined once.
     """
-    lengths = packed_lengths(cu_seqlens, rows["u"].shape[1])
+    lengths = packed_lengths(cu_seqlens, inputs.u.shape[1])
+    rows = {name: getattr(inputs, name) for name in ("u", "delta", "B", "C", "z")}
     pieces = {name: t.split(lengths, dim=1) for name, t in rows.items() if t is not None}
-    ys, states = [], []
-    for number in range(len(lengths)):
-        start = None if initial_state is None else initial_state[number : number + 1]
-        own = {name: piece[number] for name, piece in pieces.items()}
-        y, state = scan(**own, **rest, initial_state=start)
-        ys.append(y)
-        states.append(state)
+    if inputs.initial_state is not None:
+        pieces["initial_state"] = inputs.initial_state.split(1)
+    ys, states = zip(
+        *(
+            scan(inputs._replace(**{name: piece[number] for name, piece in pieces.items()}))
+            for number in range(len(lengths))
+        ),
+        strict=True,
+    )
     return torch.cat(ys, dim=1), torch.cat(states)

@@ -130,7 +130,7 @@ def finetune_folder(
             out=out,
             variant=variant.name,
             sets=variant.sets,
-            model=model.config.but(num_classes=len(classes)),
+            model=replace(model.config, num_classes=len(classes)),
             weights=weights,
             # Paper does not say; we use VideoMamba's fine-tuning layer decay and a third of the rate of pre-training.
             optim=OptimConfig(lr=3e-4, weight_decay=0.05, warmup=0.1, layer_decay=0.8),
@@ -143,8 +143,8 @@ def finetune_folder(
         model, _, _ = read_subject(folder / WEIGHTS)
     else:
         save_model(folder / WEIGHTS, model, **metadata)
-        known = _features(model, train_records, scale, failures, progress, timeout_seconds)
-        tensors = _fitted(kind, known)
+        gallery = _features(model, train_records, scale, failures, progress, timeout_seconds)
+        tensors = _fitted(kind, gallery)
     classifier = Classifier(model=model, kind=kind, classes=classes, scale=scale, tensors=tensors)
     save_classifier(folder, classifier)
     test = _features(model, test_records, scale, failures, progress, timeout_seconds)
@@ -205,15 +205,15 @@ def _features(
     model, records, scale, failures: list[str], progress, timeout_seconds: float
 ) -> FeatureSet:
     clips = DecodedClips(records, limits=DecodingLimits(timeout_seconds=timeout_seconds))
-    found = extract(model, clips, scale, progress=progress)
+    features = extract(model, clips, scale, progress=progress)
     failures += [str(error) for error in clips.bad.quarantine.values()]
     failures += [str(error) for _, error in clips.failures]
-    return found
+    return features
 
 
-def _fitted(kind: str, known: FeatureSet) -> dict[str, Tensor]:
+def _fitted(kind: str, gallery: FeatureSet) -> dict[str, Tensor]:
     if kind == "knn":
-        return {"features": known.features, "labels": known.labels}
-    strength, _ = choose_strength(known)
-    fitted = fit(known.features, known.labels, strength=strength)
+        return {"features": gallery.features, "labels": gallery.labels}
+    strength, _ = choose_strength(gallery)
+    fitted = fit(gallery.features, gallery.labels, strength=strength)
     return {name: getattr(fitted, name) for name in ("classes", "weight", "bias", "mean", "scale")}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.flexibility import NANO, scale_at
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 PREFIX = "motion-digits/"
@@ -24,17 +24,37 @@ class Suites:
     def cache(self) -> str:
         return _cache(self.folder)
 
+    @property
+    def source(self) -> str:
+        """List of the training videos."""
+        return str(self.lists["source"][0])
+
     def hold(self, row) -> bool:
         """Whether the row was measured on these videos, not on more or fewer of an earlier run."""
         suite = row.dataset.removeprefix(PREFIX)
         if suite not in self.clips:
             return False
         gallery, queries = self.clips[suite]
-        asked = len(queries.records) + len(queries.failures)
+        expected = len(queries.records) + len(queries.failures)
         # leave-one-out inside the gallery asks the gallery's own videos
         if row.metric == "gallery_top1":
-            asked = len(gallery.records) + len(gallery.failures)
-        return (row.num_gallery, row.num_expected) == (len(gallery.records), asked)
+            expected = len(gallery.records) + len(gallery.failures)
+        return (row.num_gallery, row.num_expected) == (len(gallery.records), expected)
+
+
+def make_suites(run, watch, *, progress: Callable[[str], None] | None = None) -> Suites:
+    """The videos of a quickstart or study, made and decoded once; its Stopwatch `watch` notes how long each took."""
+    from stretchysnake.data.motion_digits import MotionDigitsSizes, generate
+
+    data = Path(run.data) if run.data else Path(run.out) / "motion-digits"
+    sizes = MotionDigitsSizes(
+        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
+    )
+    lists = generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
+    watch.lap("make the videos")
+    suites = open_suites(data, lists, run.suites, progress=progress)
+    watch.lap("decode them once")
+    return suites
 
 
 def open_suites(
@@ -73,10 +93,10 @@ def nano_run(
     num_frames: int | None = None,
 ) -> TrainRun:
     """The training of one method and seed; methods differ in `variant` alone. `num_frames` is vanilla's other T."""
-    sets, model = NANO, VideoMambaConfig.named("nano", num_classes=0)
+    sets, model = NANO, config_named("videomamba-nano", num_classes=0)
     if num_frames is not None and num_frames != sets.native.num_frames:
         sets = replace(sets, native=replace(sets.native, num_frames=num_frames))
-        model = model.but(num_frames=num_frames)
+        model = replace(model, num_frames=num_frames)
     return TrainRun(
         data=str(data),
         out=str(out),

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.flexibility import PAPER
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun, lr_for
 
 START = "videomamba_m16_k400_mask_pt_f8_res224.pth"
@@ -44,7 +44,7 @@ def pretrain(variant: str = "static_tokens") -> TrainRun:
         variant=variant,
         sets=PAPER,
         # Paper does not say; we use the official script's default drop path, as its lr and weight decay are.
-        model=VideoMambaConfig.named("middle", num_classes=400, drop_path=0.1),
+        model=config_named("videomamba-middle", num_classes=400, drop_path=0.1),
         weights=START,
         # Paper does not say whether layers decay; we use none, because at 0.75 the patch kernel and the position
         # tables, which flexing must train, would get a ten-thousandth of the learning rate.
@@ -71,7 +71,7 @@ def pretrain_official() -> TrainRun:
     return replace(
         pretrain("vanilla"),
         out="runs/pretrain_official",
-        model=VideoMambaConfig.named("middle", num_classes=400, drop_path=0.4),
+        model=config_named("videomamba-middle", num_classes=400, drop_path=0.4),
         optim=OptimConfig(
             lr=lr_for(512, per_256=1e-4),
             weight_decay=0.05,

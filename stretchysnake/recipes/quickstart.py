@@ -10,8 +10,8 @@ from pathlib import Path
 from stretchysnake.recipes.motion_digits import (
     PREFIX,
     Suites,
+    make_suites,
     nano_run,
-    open_suites,
     suite_infos,
     training_info,
 )
@@ -63,50 +63,30 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
-    from stretchysnake.data import motion_digits
-    from stretchysnake.eval.features.subject import class_names, read_subject
+    from stretchysnake.eval.sweeps.model_under_test import model_under_test
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
-    from stretchysnake.eval.sweeps.sweep import Subject
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.headlines import headlines, tiles
     from stretchysnake.results.rows import environment
     from stretchysnake.train.loop import train
 
-    out = Path(run.out)
-    data = Path(run.data) if run.data else out / "motion-digits"
-    sizes = motion_digits.MotionDigitsSizes(
-        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
-    )
-    watch = Stopwatch()
-    lists = motion_digits.generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
-    watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
-    watch.lap("decode them once")
+    out, watch = Path(run.out), Stopwatch()
+    suites = make_suites(run, watch, progress=progress)
 
     trained = {}
     for method in run.methods:
         for seed in run.seeds:
-            source = str(lists["source"][0])
-            wanted = train_run(run, method, seed, data=source, cache=suites.cache)
+            wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
             trained[method, seed] = (wanted, train(wanted, progress=progress))
             watch.lap(f"train {method}")
 
     rows, env = [], environment()
-    for (_, seed), (_, result) in trained.items():
-        model, variant, metadata = read_subject(result.weights)
-        subject = Subject(
-            model=model,
-            variant=variant,
-            seed=seed,
-            run_id=metadata["digest"],
-            classes=class_names(model, metadata),
-            commit=env.get("commit", ""),
-            device=env.get("cpu", ""),
-        )
+    for _, result in trained.values():
+        tested = model_under_test(result.weights)
         for suite, clips in suites.clips.items():
             rows += resumed_sweep(
                 out / "rows.jsonl",
-                subject,
+                tested,
                 PREFIX + suite,
                 lambda clips=clips: clips,
                 [(t, s) for t in run.frames for s in run.sizes],

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import create_model
 from stretchysnake.report.figures.token_order_picture import token_order_picture
 from stretchysnake.report.pages.export import write_pictures
 
@@ -24,8 +23,8 @@ def model_token_order(num_frames: int, height: int, width: int) -> list[Patch | 
     where the first layer receives them.
     """
     patch = 2
-    model = VideoMamba(
-        VideoMambaConfig.named("nano", image_size=2 * patch, patch_size=patch, num_classes=0)
+    model = create_model(
+        "videomamba-nano", image_size=2 * patch, patch_size=patch, num_classes=0
     ).eval()
     count = num_frames * height * width
     numbers = torch.arange(1.0, 1 + count).view(num_frames, height, width)
@@ -52,7 +51,7 @@ def model_scan_orders(length: int) -> dict[str, list[int]]:
     after it, and of itself.
     """
     torch.manual_seed(0)
-    mixer = VideoMamba(VideoMambaConfig.named("nano", num_classes=0)).eval().layers[0].mixer
+    mixer = create_model("videomamba-nano", num_classes=0).eval().layers[0].mixer
     orders = {}
     for direction, silenced in (("forward", mixer.conv1d_b), ("backward", mixer.conv1d)):
         with torch.no_grad():

@@ -21,7 +21,7 @@ Paper     Fig. 4 shows bars without numbers: StretchySnake above VideoMamba on a
 from dataclasses import replace
 
 from stretchysnake.flexibility import NANO, PAPER
-from stretchysnake.models.config import VideoMambaConfig
+from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun, lr_for
 
 DATASETS = {
@@ -47,7 +47,7 @@ def finetune(dataset: str) -> TrainRun:
         out=f"runs/finetune_{dataset}",
         variant="vanilla",
         sets=PAPER,
-        model=VideoMambaConfig.named("middle", num_classes=num_classes, drop_path=0.1),
+        model=config_named("videomamba-middle", num_classes=num_classes, drop_path=0.1),
         weights="runs/pretrain_static_tokens/weights.safetensors",
         # Paper does not say; we use VideoMamba's fine-tuning values (1e-4 for 256 clips, layer decay 0.8).
         optim=OptimConfig(
@@ -71,7 +71,7 @@ def linear_probe(dataset: str) -> TrainRun:
     return replace(
         base,
         out=f"runs/linear_probe_{dataset}",
-        model=base.model.but(drop_path=0.0),
+        model=replace(base.model, drop_path=0.0),
         trainable="head",
         activation_checkpointing=False,  # nothing is kept for a frozen backbone
         # Paper does not say; we use the learning rate of §4.1 (for 256 clips) and no decay on so few weights.
@@ -104,7 +104,7 @@ def finetune_nano(
         data=data,
         out=out,
         sets=NANO,
-        model=VideoMambaConfig.named("nano", num_classes=0),
+        model=config_named("videomamba-nano", num_classes=0),
         weights=weights,
         trainable=trainable,
         optim=replace(

@@ -34,5 +34,5 @@ def estimated(
     fitted = design @ np.linalg.lstsq(design, values, rcond=None)[0]
     scatter = ((values - fitted) ** 2).sum() / spare
     chance = SHARED_QUERIES * (values * (1 - values) / queries).mean()
-    own = max(0.0, 1 - chance / scatter) if scatter > 0 else 0.0
-    return dict(zip(places, (fitted + own * (values - fitted)).tolist(), strict=True))
+    weight = max(0.0, 1 - chance / scatter) if scatter > 0 else 0.0
+    return dict(zip(places, (fitted + weight * (values - fitted)).tolist(), strict=True))

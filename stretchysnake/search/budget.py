@@ -6,12 +6,7 @@ from dataclasses import dataclass
 UNITS = {
     "gflops": {"mflops": 1e-3, "gflops": 1.0, "tflops": 1e3},
     "milliseconds": {"us": 1e-3, "ms": 1.0, "s": 1e3},
-    "mebibytes": {
-        "mb": 1e6 / 2**20,
-        "gb": 1e9 / 2**20,
-        "mib": 1.0,
-        "gib": 1024.0,
-    },
+    "mebibytes": {"mb": 1e6 / 2**20, "gb": 1e9 / 2**20, "mib": 1.0, "gib": 1024.0},
 }
 SHOWN = {"gflops": "GFLOPs", "milliseconds": "ms", "mebibytes": "MiB"}
 

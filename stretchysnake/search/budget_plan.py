@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.flexibility import Variant
 from stretchysnake.results.rows import read_rows
 from stretchysnake.search.budget import parse_budget

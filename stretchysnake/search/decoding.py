@@ -20,9 +20,10 @@ from stretchysnake.data.decoding.frame_windows import windows_in_one_pass
 from stretchysnake.data.decoding.video import packet_index, read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, stream_decoding
 from stretchysnake.data.processes.watchdog import alive
+from stretchysnake.data.records_key import file_stamp
 from stretchysnake.flexibility import Scale
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
-from stretchysnake.search.windows import frame_times, windows_with_frames
+from stretchysnake.search.time_windows import frame_times, time_windows_with_frames
 
 _TOKENS_AT_ONCE = 2**14
 _BLOCK_BYTES = 2**20
@@ -107,7 +108,7 @@ def _whole(
         totals.append(total)
         return uniform_indices(total, count)
 
-    frames = read_frames(file.path, indices, size=(size, size))
+    frames = read_frames(file.path, indices, size=(size, size), decoder=settings.decoder)
     yield [IndexRow(file=file, repeated=totals[0] < count)], frames[None], True
 
 
@@ -115,7 +116,7 @@ def _windows(
     file: VideoFile, settings: IndexSettings
 ) -> Iterator[tuple[list[IndexRow], np.ndarray, bool]]:
     index = packet_index(file.path)
-    windows = windows_with_frames(index, settings.window_seconds, settings.stride_seconds)
+    windows = time_windows_with_frames(index, settings.window_seconds, settings.stride_seconds)
     numbers, rows = [], []
     for start, end in windows:
         times = frame_times(start, end, settings.scale.num_frames)
@@ -133,14 +134,14 @@ def _hashed(video: Video) -> VideoFile:
     check_file(video.path)
     digest = hashlib.sha256()
     with open(video.path, "rb") as file:
-        found = os.fstat(file.fileno())
+        status = os.fstat(file.fileno())
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             alive()
     return VideoFile(
         path=video.path,
-        size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
         sha256=digest.hexdigest(),
         group=video.group,
         class_name=video.class_name,
@@ -148,7 +149,6 @@ def _hashed(video: Video) -> VideoFile:
 
 
 def _refuse_changed(file: VideoFile) -> None:
-    now = os.stat(file.path)
-    if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
+    if file_stamp(file.path) != (file.size, file.mtime_ns):
         reason = "changed while it was read; embed again once it is written."
         raise DecodeError("unreadable", file.path, reason)

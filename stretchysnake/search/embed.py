@@ -1,7 +1,6 @@
 """Features of any videos: in memory, or in an index on disk that a kill at any moment does not harm."""
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,16 @@ import torch
 
 from stretchysnake.data.clips.transforms import RESAMPLER, normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.data.records import find_videos, read_records
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
+from stretchysnake.search.named_videos import gone_from, is_unchanged, videos_named
 from stretchysnake.whole_file import sha256_of
-
-_LISTS = (".csv", ".tsv", ".jsonl", ".txt")
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,10 @@ def open_weights(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
-) -> tuple[VideoMamba, IndexSettings]:
+    decoder: str = "pyav",
+) -> tuple[Backbone, IndexSettings]:
     """The model and the settings of its features; T and S default to the weights' native scale."""
+    checked_decoder(decoder)
     model, variant, _ = read_subject(weights)
     native = variant.sets.native
     scale = eval_scale(
@@ -72,10 +72,11 @@ def open_weights(
     )
     settings = IndexSettings(
         weights_sha256=sha256_of(Path(weights)),
-        width=model.config.embed_dim,
+        width=model.config.feature_dim,
         scale=scale,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
+        decoder=decoder,
         resampler=RESAMPLER,
     )
     return model, settings
@@ -89,6 +90,7 @@ def embed(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    decoder: str = "pyav",
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -100,15 +102,16 @@ def embed(
     window_seconds each window of that length, one every stride_seconds, is a row of its own.
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
     replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
-    given up when no more second of it comes within timeout_seconds.
+    given up when no more second of it comes within timeout_seconds. `decoder` as in `read_frames`; of windows, "pyav".
     """
-    videos = find_asked(paths)
+    videos = videos_named(paths)
     model, settings = open_weights(
         weights,
         num_frames=num_frames,
         size=size,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
+        decoder=decoder,
     )
     answers = {}
     parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
@@ -116,15 +119,15 @@ def embed(
         answers[answer.video.path] = answer
         if progress:
             progress(f"embedded {number}/{len(videos)} videos")
-    found, rows, failures = [], [], []
+    blocks, rows, failures = [], [], []
     for answer in (answers[video.path] for video in videos):
         if isinstance(answer, Unreadable):
             failures.append((answer.video.path, str(answer.error)))
         else:
             rows += answer.rows
-            found.append(torch.from_numpy(answer.features))
+            blocks.append(torch.from_numpy(answer.features))
     return Embeddings(
-        torch.cat(found) if found else torch.empty(0, settings.width),
+        torch.cat(blocks) if blocks else torch.empty(0, settings.width),
         [row.file.path for row in rows],
         settings.scale,
         failures,
@@ -143,6 +146,7 @@ def embed_into(
     size: int | None = None,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    decoder: str = "pyav",
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -154,29 +158,30 @@ def embed_into(
     ones stay. The index is the same, byte for byte, however often the work was interrupted.
     Other settings than the index's are refused.
     """
-    videos = find_asked(paths, absolute=True)
+    videos = videos_named(paths, absolute=True)
     model, settings = open_weights(
         weights,
         num_frames=num_frames,
         size=size,
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
+        decoder=decoder,
     )
-    asked = {video.path for video in videos}
+    video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
     with Journal(out, settings, os.path.abspath(weights)) as journal:
-        removed = _gone(paths, journal.done, asked)
+        removed = gone_from(paths, journal.done, video_paths)
         todo = []
         for video in videos:
-            known = journal.done.get(video.path)
-            if known is None:
+            indexed = journal.done.get(video.path)
+            if indexed is None:
                 todo.append(video)
                 continue
-            old = known[0][0].file
+            old = indexed[0][0].file
             video = replace(  # a folder tells neither; a list of an earlier call may have
                 video, group=video.group or old.group, class_name=video.class_name or old.class_name
             )
-            if not _unchanged(video, old):
+            if not is_unchanged(video, old):
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
         parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
@@ -208,53 +213,10 @@ def embed_into(
         num_new=num_new,
         removed=sorted(set(removed) - {path for path, _ in failures}),
         failures=failures,
-        repeated=sorted({row.file.path for row in rows if row.repeated and row.file.path in asked}),
+        repeated=sorted(
+            {row.file.path for row in rows if row.repeated and row.file.path in video_paths}
+        ),
     )
-
-
-def find_asked(paths, *, absolute: bool = False) -> list[Video]:
-    """The videos that files, folders and lists name, each once; groups and classes from lists, or UCF-101's names."""
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found: dict[str, Video] = {}
-    for path in paths:
-        if Path(path).suffix.lower() in _LISTS and not Path(path).is_dir():
-            for record in read_records(path):
-                if record.start is not None or record.end is not None:
-                    raise ValueError(
-                        f"{path}: gives start and end of {record.path}; an index is of whole videos or of "
-                        "windows (window_seconds), leave these columns out"
-                    )
-                place = os.path.abspath(record.path) if absolute else record.path
-                group = record.group or group_of(place)
-                found[place] = Video(path=place, group=group, class_name=record.class_name)
-            continue
-        for video in find_videos([path]):
-            place = os.path.abspath(video) if absolute else video
-            found.setdefault(place, Video(path=place, group=group_of(place)))
-    return list(found.values())
-
-
-def group_of(path: str) -> str:
-    """The group that a UCF-101 file name tells, `v_Archery_g01` of v_Archery_g01_c03.avi; "" for other names."""
-    match = re.fullmatch(r"(v_\w+_g\d+)_c\d+", Path(path).stem)
-    return match[1] if match else ""
-
-
-def _gone(paths, known, asked: set[str]) -> list[str]:
-    """Videos of the index that lie under a folder given and are not found there any more."""
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
-    return [path for path in known if path not in asked and path.startswith(tuple(folders))]
-
-
-def _unchanged(video: Video, file: VideoFile) -> bool:
-    """Whether the file has the size and time that the index knows, and the group and class."""
-    try:
-        found = os.stat(video.path)
-    except OSError:
-        return False
-    same = (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns)
-    return same and (video.group, video.class_name) == (file.group, file.class_name)
 
 
 class _Embedded(NamedTuple):
@@ -267,7 +229,7 @@ class _Embedded(NamedTuple):
 
 
 def _embedded(
-    model: VideoMamba, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
+    model: Backbone, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
 ) -> Iterator[_Embedded | Unreadable]:
     """Every video once, as it ends; its parts are embedded as they come, and their frames are let go."""
     done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
@@ -298,13 +260,15 @@ def _embedded(
             yield _Embedded(video, part.file, rows, np.concatenate([block for _, block in blocks]))
 
 
-def features_of(model: VideoMamba, scale: Scale, frames: np.ndarray) -> np.ndarray:
+def features_of(model: Backbone, scale: Scale, frames: np.ndarray) -> np.ndarray:
     """(n, C) fp32 of frames (n, T, S, S, 3)."""
     at_once = rows_at_once(scale)
-    found = []
+    blocks, pixels = [], pixels_of(model.config)
     with torch.inference_mode():
         for start in range(0, len(frames), at_once):
-            clips = [normalise(torch.from_numpy(f)) for f in frames[start : start + at_once]]
+            clips = [
+                normalise(torch.from_numpy(f), **pixels) for f in frames[start : start + at_once]
+            ]
             video = torch.stack(clips)
-            found.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
-    return np.concatenate(found)
+            blocks.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
+    return np.concatenate(blocks)

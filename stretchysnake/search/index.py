@@ -20,13 +20,13 @@ import numpy as np
 
 from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.decoding.video_track import OLDEST_AV
+from stretchysnake.eval.features.feature_table import FEATURES, MANIFEST, META, write_feature_table
 from stretchysnake.flexibility import Scale
-from stretchysnake.whole_file import sha256_of, unfinished_file, write_whole
+from stretchysnake.whole_file import Damaged, sha256_of
 
 FORMAT = "stretchysnake-index-1"
-FEATURES, META, MANIFEST = "features.npy", "meta.jsonl", "manifest.json"
 AREA = "area"
-SAMPLING = "uniform segments, frames repeated when the part is shorter than T"
+EVEN_FRAMES = "uniform segments, frames repeated when the part is shorter than T"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class IndexSettings:
     """Length of the windows, each a row of its own; None: one row per video."""
     stride_seconds: float | None = None
     """From the start of one window to the start of the next."""
-    sampling: str = SAMPLING
+    sampling: str = EVEN_FRAMES
     decoder: str = "pyav"
     resampler: str = AREA
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
@@ -51,6 +51,11 @@ class IndexSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} ({value}) must be more than 0 seconds")
+        if self.decoder != "pyav" and self.window_seconds is not None:
+            raise ValueError(
+                f"decoder ({self.decoder}) decodes whole videos, and windows of window_seconds "
+                f"({self.window_seconds:g}) come from one pass by pyav; leave the windows out, or use decoder pyav"
+            )
         if self.stride_seconds is not None and self.window_seconds is None:
             raise ValueError(
                 f"stride_seconds ({self.stride_seconds}) needs window_seconds; give both or neither"
@@ -63,15 +68,15 @@ class IndexSettings:
 
     def differences(self, other: "IndexSettings") -> str:
         """In words, what other has differently; empty when nothing."""
-        found = []
+        different = []
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
                 mine, theirs = (
                     str(v)[:12] if "sha256" in field.name else v for v in (mine, theirs)
                 )
-                found.append(f"{field.name} {mine} against {theirs}")
-        return "; ".join(found)
+                different.append(f"{field.name} {mine} against {theirs}")
+        return "; ".join(different)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +105,13 @@ class IndexRow:
 
     @classmethod
     def from_dict(cls, values: dict) -> "IndexRow":
-        own = {name: values[name] for name in ("start", "end", "repeated")}
+        part = {name: values[name] for name in ("start", "end", "repeated")}
         names = [field.name for field in fields(VideoFile)]
-        return cls(file=VideoFile(**{name: values[name] for name in names}), **own)
+        return cls(file=VideoFile(**{name: values[name] for name in names}), **part)
 
     def to_dict(self) -> dict:
-        own = {"start": self.start, "end": self.end, "repeated": self.repeated}
-        return {**asdict(self.file), **own}
+        part = {"start": self.start, "end": self.end, "repeated": self.repeated}
+        return {**asdict(self.file), **part}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,34 +130,30 @@ class Index:
     """The version of PyAV that decoded; "" where it is not known."""
 
 
-class IndexDamaged(ValueError):
-    """An index that is not what was written, or not finished."""
-
-
 def is_index(folder: str | os.PathLike) -> bool:
     """Whether a finished index, of whatever format, lies there."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def read_index(folder: str | os.PathLike) -> Index:
-    """The index of a folder, every byte checked; IndexDamaged, a ValueError, says what to do."""
+    """The index of a folder, every byte checked; Damaged, a ValueError, says what to do."""
     folder = Path(folder)
     again = "embed the videos again"
     if not is_index(folder):
         what = "is not there" if not folder.is_dir() else f"holds no {MANIFEST}"
-        raise IndexDamaged(
+        raise Damaged(
             f"index ({folder}) {what}; make it with: stretchysnake embed VIDEOS -o {folder} --weights W"
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest.get("format") != FORMAT:
-            raise IndexDamaged(
+            raise Damaged(
                 f"index ({folder}) is of format {manifest.get('format', '(none, an older one)')}, this "
                 f"version reads {FORMAT}; {again} into a new folder"
             )
         for name in (FEATURES, META):
             if sha256_of(folder / name) != manifest["sha256"][name]:
-                raise IndexDamaged(
+                raise Damaged(
                     f"index ({folder}): {name} is not the one its manifest names; it is being written or was "
                     "interrupted (run the same embed once more), or it is damaged (delete the folder and embed again)"
                 )
@@ -164,13 +165,13 @@ def read_index(folder: str | os.PathLike) -> Index:
         weights = str(manifest["weights"])
         av = str(manifest.get("versions", {}).get("av", ""))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise IndexDamaged(
+        raise Damaged(
             f"index ({folder}) cannot be read ({type(error).__name__}: {error}); {again}"
         ) from None
     except OSError as error:
-        raise IndexDamaged(f"index ({folder}): {error}; {again}") from None
+        raise Damaged(f"index ({folder}): {error}; {again}") from None
     if features.shape != (len(rows), settings.width):
-        raise IndexDamaged(f"index ({folder}): features are {features.shape}; {again}")
+        raise Damaged(f"index ({folder}): features are {features.shape}; {again}")
     return Index(
         folder=str(folder),
         settings=settings,
@@ -184,12 +185,12 @@ def read_index(folder: str | os.PathLike) -> Index:
 
 def made_otherwise(settings: IndexSettings, av: str = "") -> str:
     """What an index of an earlier version has in other pixels than a query of this one gets; "" when nothing."""
-    found = []
+    reasons = []
     if settings.resampler != RESAMPLER:
-        found.append(f"frames were resized by {settings.resampler}, now {RESAMPLER}")
+        reasons.append(f"frames were resized by {settings.resampler}, now {RESAMPLER}")
     if av[:3].rstrip(".").isdigit() and int(av.split(".")[0]) < OLDEST_AV:
-        found.append(f"av {av} read HD videos in other colours")
-    return "; ".join(found)
+        reasons.append(f"av {av} read HD videos in other colours")
+    return "; ".join(reasons)
 
 
 def write_parts(
@@ -201,25 +202,21 @@ def write_parts(
     failures: Iterable[tuple[str, str]],
 ) -> None:
     """Write the three files of an index into `folder`, the manifest last. `features` gives row after row."""
-    with unfinished_file(folder / FEATURES) as part, open(part, "wb") as file:
-        shape = (len(rows), settings.width)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for row in features:
-            file.write(np.ascontiguousarray(row, "<f4").tobytes())
-    lines = (json.dumps({"row": i, **row.to_dict()}) + "\n" for i, row in enumerate(rows))
-    write_whole(folder / META, "".join(lines))
-    manifest = {
-        "format": FORMAT,
-        "count": len(rows),
-        "videos": len({row.file.path for row in rows}),
-        "settings": asdict(settings),
-        "weights": weights,
-        "versions": {name: _version(name) for name in ("stretchysnake", "torch", "av")},
-        "sha256": {name: sha256_of(folder / name) for name in (FEATURES, META)},
-        "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
-    }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+    def manifest(hashes: dict[str, str]) -> dict:
+        return {
+            "format": FORMAT,
+            "count": len(rows),
+            "videos": len({row.file.path for row in rows}),
+            "settings": asdict(settings),
+            "weights": weights,
+            "versions": {name: _version(name) for name in ("stretchysnake", "torch", "av")},
+            "sha256": hashes,
+            "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
+        }
+
+    meta = [row.to_dict() for row in rows]
+    write_feature_table(folder, features, meta, width=settings.width, manifest=manifest)
 
 
 def digest(rows: np.ndarray) -> str:

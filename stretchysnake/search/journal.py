@@ -60,7 +60,7 @@ class Journal:
             if (self.place / MANIFEST).is_file():  # killed while the finished files were moved
                 self._move()
             self._read_old()
-            self._read_own()
+            self._read_unfinished()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -84,11 +84,11 @@ class Journal:
     def _refuse_other_folders(self) -> None:
         if not self.folder.is_dir():
             return
-        known = {FEATURES, META, MANIFEST, ".unfinished"}
-        found = {path.name for path in self.folder.iterdir()}
-        if found and not found & {MANIFEST, ".unfinished"}:
+        ours = {FEATURES, META, MANIFEST, ".unfinished"}
+        names = {path.name for path in self.folder.iterdir()}
+        if names and not names & {MANIFEST, ".unfinished"}:
             raise ValueError(
-                f"out ({self.folder}) holds {min(found - known or found)}, which is no index; choose an empty folder"
+                f"out ({self.folder}) holds {min(names - ours or names)}, which is no index; choose an empty folder"
             )
 
     def _read_old(self) -> None:
@@ -101,16 +101,16 @@ class Journal:
         for row, features in zip(old.rows, old.features, strict=True):
             self.done.setdefault(row.file.path, []).append((row, features))
 
-    def _read_own(self) -> None:
+    def _read_unfinished(self) -> None:
         settings = self.place / "settings.json"
         if settings.exists():
             try:
-                found = IndexSettings.from_dict(json.loads(settings.read_text()))
+                earlier = IndexSettings.from_dict(json.loads(settings.read_text()))
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
                     f"{settings} is damaged; delete {self.place} to start over"
                 ) from None
-            self._same(found, "an unfinished index")
+            self._same(earlier, "an unfinished index")
         else:
             write_whole(settings, json.dumps(asdict(self.settings)))
         self._rows = open(self.place / "features.f32", "ab+")  # noqa: SIM115 closed by __exit__
@@ -135,8 +135,8 @@ class Journal:
         self._rows.truncate(first * 4 * width)
         self._lines.truncate(good)
 
-    def _same(self, found: IndexSettings, what: str) -> None:
-        if difference := found.differences(self.settings):
+    def _same(self, earlier: IndexSettings, what: str) -> None:
+        if difference := earlier.differences(self.settings):
             raise ValueError(
                 f"out ({self.folder}) holds {what} of other settings ({difference}); choose another folder, "
                 "or delete it to start over"
@@ -162,27 +162,21 @@ class Journal:
         """Write the index, without the videos in `dropped`, and remove the journal."""
         gone = {path for path in dropped if self.done.pop(path, None) is not None}
         unchanged = self._was_finished and not self._fresh and not gone
-        if (
-            unchanged
-            and sorted(failures) == self._old_failures
-            and self.weights == self._old_weights
-        ):
+        latest = (sorted(failures), self.weights)
+        if unchanged and latest == (self._old_failures, self._old_weights):
             shutil.rmtree(self.place)
             return
-        kept = [pair for path in sorted(self.done) for pair in self.done[path]]
-        rows = [row for row, _ in kept]
+        pairs = [pair for path in sorted(self.done) for pair in self.done[path]]
+        rows = [row for row, _ in pairs]
         write_parts(
-            self.place, self.settings, self.weights, rows, (pair[1] for pair in kept), failures
+            self.place, self.settings, self.weights, rows, (pair[1] for pair in pairs), failures
         )
         self._move()
         shutil.rmtree(self.place)
 
     def _move(self) -> None:
-        for name in (
-            FEATURES,
-            META,
-            MANIFEST,
-        ):  # the manifest last: without it the move starts again
+        # the manifest last: without it the move starts again
+        for name in (FEATURES, META, MANIFEST):
             if (self.place / name).exists():
                 os.replace(self.place / name, self.folder / name)
         for name in ("features.f32", "done.jsonl"):

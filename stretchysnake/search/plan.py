@@ -24,7 +24,7 @@ from stretchysnake.eval.sweeps.cost import (
     measure_times,
 )
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
@@ -39,7 +39,7 @@ takes part in further rounds until that many seconds were spent on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PricedCell:
     """What one clip at (T, S) costs, and what it gives."""
 
     num_frames: int
@@ -70,9 +70,9 @@ class Plan:
     budget: Budget
     objective: str
     dataset: str
-    cells: list[Cell]
-    front: list[Cell]
-    choice: Cell
+    cells: list[PricedCell]
+    front: list[PricedCell]
+    choice: PricedCell
     reason: str
     notes: list[str]
 
@@ -103,7 +103,7 @@ def plan(
     times, memory = _measured(model, scales, Path(weights), remeasure, notes, progress)
     fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     cells = [
-        Cell(
+        PricedCell(
             num_frames=t,
             size=s,
             gflops=count_flops(model.config, scale) / 1e9,
@@ -130,16 +130,16 @@ def plan(
     )
 
 
-def pareto_front(cells: Sequence[Cell], kind: str) -> list[Cell]:
+def pareto_front(cells: Sequence[PricedCell], kind: str) -> list[PricedCell]:
     """The cells than which no other is as cheap and better, or as good and cheaper; cheapest first."""
-    front: list[Cell] = []
+    front: list[PricedCell] = []
     for cell in sorted(cells, key=lambda cell: (cell.cost(kind), -cell.estimate)):
         if not front or cell.estimate > front[-1].estimate:
             front.append(cell)
     return front
 
 
-def choose(cells: Sequence[Cell], budget: Budget) -> tuple[Cell, str]:
+def choose(cells: Sequence[PricedCell], budget: Budget) -> tuple[PricedCell, str]:
     """(the best cell that fits, why); ValueError when none does."""
     kind, unit = budget.kind, SHOWN[budget.kind]
     fitting = [cell for cell in cells if cell.cost(kind) <= budget.limit]
@@ -175,12 +175,12 @@ def choose(cells: Sequence[Cell], budget: Budget) -> tuple[Cell, str]:
 
 
 def _of_these_weights(
-    rows: Sequence[Row], model: VideoMamba, variant: str, notes: list[str]
+    rows: Sequence[Row], model: Backbone, variant: str, notes: list[str]
 ) -> list[Row]:
     """The rows measured with these very weights, whatever their name; else those of their variant, and a note."""
-    own = select(rows, weights=(model_hash(model), model_hash(model, head=True)))
-    if own:
-        return own
+    of_weights = select(rows, weights=(model_hash(model), model_hash(model, head=True)))
+    if of_weights:
+        return of_weights
     of_variant = select(rows, model=variant)
     if not of_variant:
         names = ", ".join(sorted({row.model for row in rows})) or "none"
@@ -205,16 +205,16 @@ def _accuracies(
         metrics = ", ".join(sorted({row.metric for row in of_model}))
         raise ValueError(f"objective ({metric}) must be a metric of the rows: accuracy, {metrics}")
     for field, value in (("dataset", dataset), ("protocol", None)):
-        known = sorted({getattr(row, field) for row in chosen})
-        if value is None and field == "protocol" and "retrieval" in known:
+        choices = sorted({getattr(row, field) for row in chosen})
+        if value is None and field == "protocol" and "retrieval" in choices:
             value = "retrieval"
-        if value is None and len(known) > 1:
+        if value is None and len(choices) > 1:
             raise ValueError(
-                f"{field} must be one of: {', '.join(known)}; the rows hold all of them"
+                f"{field} must be one of: {', '.join(choices)}; the rows hold all of them"
             )
-        if value is not None and value not in known:
-            raise ValueError(f"{field} ({value}) must be one of: {', '.join(known)}")
-        chosen = select(chosen, **{field: value or known[0]})
+        if value is not None and value not in choices:
+            raise ValueError(f"{field} ({value}) must be one of: {', '.join(choices)}")
+        chosen = select(chosen, **{field: value or choices[0]})
     chosen = latest(chosen)
     seeds = sorted({row.seed for row in chosen})
     if len(seeds) > 1:
@@ -232,7 +232,7 @@ def _accuracies(
 
 
 def _measured(
-    model: VideoMamba,
+    model: Backbone,
     scales: dict[tuple[int, int], Scale],
     weights: Path,
     remeasure: bool,
@@ -272,10 +272,10 @@ def _measured(
             write_whole(path, json.dumps({**_read(path), key: held}, indent=1))
         except OSError as error:
             notes.append(f"times are not kept: {path}: {error.strerror}")
-    known = {place: held[name] for place, name in names.items() if name in held}
+    costs = {place: held[name] for place, name in names.items() if name in held}
     return (
-        {place: one["milliseconds"] for place, one in known.items()},
-        {place: one["bytes"] for place, one in known.items()},
+        {place: one["milliseconds"] for place, one in costs.items()},
+        {place: one["bytes"] for place, one in costs.items()},
     )
 
 
@@ -287,10 +287,10 @@ def _machine(device: torch.device) -> list:
 
 def _read(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}  # absent, or not ours to believe: measured again
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def plan_json(made: Plan) -> str:

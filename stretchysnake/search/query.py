@@ -11,10 +11,11 @@ import torch
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.search.decoding import Unreadable, Video, decoded
-from stretchysnake.search.embed import features_of, group_of
+from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
+from stretchysnake.search.named_videos import group_of
 from stretchysnake.search.stores.collection import Collection, open_collection
 from stretchysnake.whole_file import sha256_of
 
@@ -113,7 +114,7 @@ def decoding_workers(indexes: Sequence[str]) -> int:
     return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
 
 
-def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMamba:
+def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbone:
     """The model that made a collection; ValueError for any other."""
     path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
     if weights is None and not path.is_file():
@@ -121,16 +122,16 @@ def _model(collection: Collection, weights: str | os.PathLike | None) -> VideoMa
             f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"
         )
     model, _, _ = read_subject(path)
-    if (found := sha256_of(path)) != wanted:
+    if (sha256 := sha256_of(path)) != wanted:
         raise ValueError(
-            f"weights ({path}, SHA-256 {found[:12]}) are not the ones of {collection.name} ({wanted[:12]}); "
+            f"weights ({path}, SHA-256 {sha256[:12]}) are not the ones of {collection.name} ({wanted[:12]}); "
             "give those, or embed the videos again with these"
         )
     return model
 
 
 def _embed_query(
-    model: VideoMamba,
+    model: Backbone,
     settings: IndexSettings,
     path: str,
     num_workers: int,
@@ -165,11 +166,11 @@ def _ranked(
                 if not candidates:
                     continue
                 matrix = torch.from_numpy(np.stack([c.features for c in candidates]))
-                asked = torch.from_numpy(features[number : number + 1])
-                found = scores(asked, matrix)[0].tolist()
+                vector = torch.from_numpy(features[number : number + 1])
+                similarities = scores(vector, matrix)[0].tolist()
                 if len(candidates) < collection.num_rows:
-                    bound = max(bound, min(found) + _FP32)
-                for score, candidate in zip(found, candidates, strict=True):
+                    bound = max(bound, min(similarities) + _FP32)
+                for score, candidate in zip(similarities, candidates, strict=True):
                     rank = (-score, place, candidate.order, number)
                     key = (place, candidate.row.file.path)
                     if key not in best or rank < best[key][0]:
@@ -192,11 +193,11 @@ def _ranked(
 
 
 def _marks(hit: Hit, query: VideoFile, group: str) -> tuple[str, ...]:
-    file, found = hit.row.file, []
+    file, marks = hit.row.file, []
     if file.sha256 == query.sha256:
-        found.append("same video")
+        marks.append("same video")
     elif os.path.abspath(query.path) == file.path:
-        found.append("same path, changed since")
+        marks.append("same path, changed since")
     if group and file.group == group:
-        found.append(f"same group ({group})")
-    return tuple(found)
+        marks.append(f"same group ({group})")
+    return tuple(marks)

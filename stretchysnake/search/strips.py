@@ -7,7 +7,7 @@ import numpy as np
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import png_bytes, read_frames_at
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, map_decoding
-from stretchysnake.search.windows import frame_times
+from stretchysnake.search.time_windows import frame_times
 
 NUM_FRAMES, HEIGHT, GAP = 5, 108, 4
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import batch_size_at
-from stretchysnake.eval.sweeps.cost import count_flops
+from stretchysnake.eval.sweeps.cost import count_flops, estimate_training_memory
 from stretchysnake.flexibility import Scale, scale_at
-from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
@@ -72,7 +72,7 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
         scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(steps, DRAWS))
     )
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in VideoMamba(run.model).parameters())
+        parameters = sum(p.numel() for p in build_model(run.model).parameters())
     scales = []
     for scale, count in sorted(drawn.items(), key=lambda item: item[0].num_tokens):
         clips = batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
@@ -101,35 +101,39 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
 def training_memory(run: TrainRun, scale: Scale, *, clips: int, parameters: int) -> int:
     """Bytes that a step holds at its peak: weights, gradients, moments, average, and what backward needs.
 
-    Per token and block backward keeps 2·C + 8·Di + 0.19·Di·S floats (·1.25 under bf16, which keeps casts); where the
-    native operation of both directions runs 2·C + 5·Di + 2·(R + 2·S) + Di·S/16; with activation checkpointing 2·C
-    of every block and all of one. Measured in tests within a factor 1.3.
+    By the config's own formula where it has one (a table of 64 scales is instantaneous, measured in tests within a
+    factor 1.3), else counted on the model, a third of a second for a scale.
     """
     config = run.model
-    C, Di = config.embed_dim, config.expand * config.embed_dim
-    tokens = clips * (1 + scale.num_tokens // config.tubelet_size)
-    S, R = config.state_size, config.rank_of_delta
+    states = 4 if run.trainable == "head" else 16
+    states += 4 if run.ema_decay else 0
+    wide = (
+        1.25 if run.precision == "bf16" else 2 if run.precision == "fp64" else 1
+    )  # bf16 keeps casts
+    recompute = run.activation_checkpointing
+    if not hasattr(config, "kept_floats"):
+        clips_bytes = estimate_training_memory(config, scale, clips=clips, recompute=recompute)
+        return int(parameters * states + wide * clips_bytes)
     on_cpu = run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available())
-    if on_cpu and run.precision != "bf16" and native_library.is_available():
-        inside = 4 * (2 * C + 5 * Di + 2 * (R + 2 * S) + Di * S / 16)
-    else:
-        inside = 4 * (2 * C + 8 * Di + 0.19 * Di * S)
-    inside *= 1.25 if run.precision == "bf16" else 2 if run.precision == "fp64" else 1
+    joined = on_cpu and run.precision != "bf16" and native_library.is_available()
+    inside = 4 * wide * config.kept_floats(joined=joined)
     if run.trainable == "head":
-        kept, states = inside, 4
-    elif run.activation_checkpointing:
-        kept, states = config.depth * 8 * C + inside, 16
+        kept = inside
+    elif recompute:  # the ends of every block and all of one
+        kept = config.depth * 8 * config.feature_dim + inside
     else:
-        kept, states = config.depth * inside, 16
+        kept = config.depth * inside
+    tokens = clips * (1 + scale.num_tokens // config.frame_multiple)
     pixels = clips * 3 * scale.num_frames * scale.size**2
-    return int(parameters * (states + (4 if run.ema_decay else 0)) + tokens * kept + 8 * pixels)
+    return int(parameters * states + tokens * kept + 8 * pixels)
 
 
 def seconds_per_gflop(run: TrainRun, cost: RunCost, *, device: torch.device) -> float:
     """Time of one GFLOP: forward and backward of one clip at the cheapest scale through one block on this device."""
     cheapest = min(cost.scales, key=lambda item: item.scale.num_tokens).scale
-    config = run.model.but(depth=1, drop_path=0.0)
-    model = VideoMamba(config).to(device).train()
+    one_block = {"depth": 1} if getattr(run.model, "equal_blocks", False) else {}
+    config = replace(run.model, drop_path=0.0, **one_block)
+    model = build_model(config).to(device).train()
     shape = (1, 3, cheapest.num_frames, cheapest.size, cheapest.size)
     video, label = (
         torch.rand(shape, device=device),
@@ -154,7 +158,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     records, classes = labelled.records, len(labelled.names)
     missing = [record for record in records if not Path(record.path).is_file()]
     if run.model.num_classes == 0:
-        run = replace(run, model=run.model.but(num_classes=classes))
+        run = replace(run, model=replace(run.model, num_classes=classes))
     device = runtime.device(run.device)
     cost = run_cost(run, num_clips=len(records), runtime=runtime)
     speed = seconds_per_gflop(run, cost, device=device)
@@ -207,8 +211,9 @@ def _start(run: TrainRun, out: Path) -> str:
     return f"{run.weights}" + ("" if Path(run.weights).is_file() else " (not there yet)")
 
 
-def _size_name(config: VideoMambaConfig) -> str:
-    return f"VideoMamba {config.embed_dim} wide, {config.depth} deep"
+def _size_name(config: BackboneConfig) -> str:
+    depth = f", {config.depth} deep" if isinstance(getattr(config, "depth", None), int) else ""
+    return f"{type(config).__name__.removesuffix('Config')} {config.feature_dim} wide{depth}"
 
 
 def _duration(seconds: float) -> str:

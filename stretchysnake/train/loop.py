@@ -17,9 +17,10 @@ from stretchysnake.data.clips.loader import (
     training_batches,
     training_steps,
 )
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
 from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.ops.out_of_memory import is_out_of_memory
@@ -87,6 +88,7 @@ def train(
             num_frames=run.cache_frames,
             size=run.cache_size,
             augmentation=run.augmentation,
+            decoder=run.decoder,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,
@@ -119,6 +121,7 @@ def train(
         "shuffle": run.shuffle,
     }
     ranks = {"rank": runtime.rank, "world_size": runtime.world_size}
+    pixels = pixels_of(model.config)
 
     def files_of(step: int) -> list[str]:
         drawn = next(training_steps(len(clips), start_step=step, **options))
@@ -127,7 +130,9 @@ def train(
     with stop_signals() as request:
         fit(
             state,
-            lambda start: training_batches(clips, start_step=start, **options, **ranks),
+            lambda start: training_batches(
+                clips, start_step=start, pixels=pixels, **options, **ranks
+            ),
             run,
             steps=steps,
             files_of=files_of,

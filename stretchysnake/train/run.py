@@ -103,6 +103,7 @@ NO_EFFECT_ON_WEIGHTS = (
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
+    "decoder",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -159,6 +160,9 @@ class TrainRun:
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    decoder: str = "pyav"
+    """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
+    The latter needs cache null."""
     on_error: str = "replace"
     """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
     max_bad_share: float = 0.01
@@ -210,6 +214,7 @@ class TrainRun:
             ("trainable", ("all", "head")),
             ("device", ("auto", "cpu", "cuda")),
             ("on_damaged", ("previous", "stop")),
+            ("decoder", ("pyav", "torchcodec")),
         ):
             if getattr(self, name) not in allowed:
                 words = ", ".join(f'"{word}"' for word in allowed)

@@ -52,15 +52,15 @@ class StepOutcome(NamedTuple):
 
 def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
     """Clips of the step's largest share, as asked for; no rank has more."""
-    asked = len(batch.labels) if batch.asked is None else batch.asked
-    return most_clips(asked, run, runtime)
+    clips = len(batch.labels) if batch.asked is None else batch.asked
+    return most_clips(clips, run, runtime)
 
 
-def most_clips(asked: int, run: TrainRun, runtime: Runtime) -> int:
-    """Clips of the largest of the shares of `asked` clips."""
+def most_clips(clips: int, run: TrainRun, runtime: Runtime) -> int:
+    """Clips of the largest of the shares of so many `clips`."""
     unit, world_size = 2 if run.augmentation.mixes else 1, runtime.world_size
     return max(
-        len(share_of(asked, rank=rank, world_size=world_size, unit=unit))
+        len(share_of(clips, rank=rank, world_size=world_size, unit=unit))
         for rank in range(world_size)
     )
 
@@ -90,8 +90,8 @@ def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
     if not run.model.drop_path:
         return None
     places = range(len(batch.labels)) if batch.places is None else batch.places
-    found = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=num_draws)
-    return torch.from_numpy(found).float()
+    draws = uniforms(run.seed, DROP_PATH, batch.step, rows=places, columns=num_draws)
+    return torch.from_numpy(draws).float()
 
 
 def compute_logits(
@@ -137,7 +137,7 @@ def take_step(
     draws = drop_draws_of(batch, run, state.model.num_drop_draws(batch.scale))
     state.optimizer.zero_grad(set_to_none=True)
     clips = len(batch.labels)
-    asked = clips if batch.asked is None else batch.asked
+    wanted_clips = clips if batch.asked is None else batch.asked
     parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
         parts = [part for part in parts if part] or parts[:1]
@@ -155,7 +155,7 @@ def take_step(
             else:  # one black clip, of no weight, so that this rank takes part
                 video = torch.zeros(1, *batch.video.shape[1:], device=device)
                 loss = compute_logits(model, video, batch.scale, run).sum()
-            weight = len(part) / max(1, asked)
+            weight = len(part) / max(1, wanted_clips)
             (loss * (weight * runtime.world_size * state.loss_scale)).backward()
         if part:
             local[0] += loss.item() * weight
@@ -163,19 +163,19 @@ def take_step(
     local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
     local[4:] = torch.tensor([bool(batch.news), *ask()])
     total = runtime.sum(local).tolist()
-    found, replaced, left_out = (round(count) for count in total[1:4])
+    read_clips, replaced, left_out = (round(count) for count in total[1:4])
     told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:]), strict=True))
     told |= {"replaced": replaced, "left_out": left_out}
-    if not found:
+    if not read_clips:
         return StepOutcome(0.0, 0.0, 0, **told)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]
     # bad clips that were left out make the batch smaller than was asked for
-    factor = asked / found / state.loss_scale
+    factor = wanted_clips / read_clips / state.loss_scale
     if factor != 1.0:
         torch._foreach_mul_(gradients, factor)
     norm = whole(torch.nn.utils.get_total_norm(gradients))
-    outcome = StepOutcome(total[0] * asked / found, norm.item(), found, **told)
+    outcome = StepOutcome(total[0] * wanted_clips / read_clips, norm.item(), read_clips, **told)
     if not outcome.is_finite:
         if math.isfinite(outcome.loss) and state.loss_scale > 1:
             state.loss_scale, state.loss_scale_age = after_overflow(state.loss_scale), 0
@@ -188,7 +188,7 @@ def take_step(
     if run.precision == "fp16":
         state.loss_scale, state.loss_scale_age = after_step(state.loss_scale, state.loss_scale_age)
     state.losses.append((batch.step, outcome.loss))
-    state.clips += found
-    state.tokens += found * batch.scale.num_tokens
+    state.clips += read_clips
+    state.tokens += read_clips * batch.scale.num_tokens
     update_average(state, run.ema_decay)
     return outcome

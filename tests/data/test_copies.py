@@ -6,7 +6,13 @@ import shutil
 import pytest
 
 from stretchysnake.data import copies as copies_module
-from stretchysnake.data.copies import doubles_of, same_content, same_file, with_copies_grouped
+from stretchysnake.data.copies import (
+    copies_in,
+    doubles_of,
+    same_content,
+    same_file,
+    with_copies_grouped,
+)
 from stretchysnake.data.records import VideoRecord, read_records
 
 
@@ -39,7 +45,28 @@ def test_files_of_the_same_bytes_have_one_name(files, monkeypatch):
     read, digest = [], copies_module._digest
     monkeypatch.setattr(copies_module, "_digest", lambda path: read.append(path) or digest(path))
     assert by_name(same_content(paths)) == {**linked, "a (1).mp4": "a.mp4", **alone}
-    assert [os.path.basename(path) for path in read] == ["a.mp4", "a (1).mp4", "b.mp4"]
+    assert [os.path.basename(path) for path in read] == ["a.mp4", "a (1).mp4"]  # b's ends differ
+
+
+def test_copies_of_queries_are_told_from_files_with_equal_size_and_ends(tmp_path, monkeypatch):
+    """Of 300,000 bytes the ends are 65,536 each; `middle` differs in byte 150,000 alone."""
+    content = bytes(range(250)) * 1200
+    paths = {name: str(tmp_path / name) for name in ("a", "b", "middle", "end", "short", "gone")}
+    for name, changed in (("a", None), ("b", None), ("middle", 150_000), ("end", 299_999)):
+        other = bytearray(content)
+        if changed is not None:
+            other[changed] ^= 1
+        (tmp_path / name).write_bytes(other)
+    (tmp_path / "short").write_bytes(content[:-1])
+    read, digest = [], copies_module._digest
+    monkeypatch.setattr(copies_module, "_digest", lambda path: read.append(path) or digest(path))
+    gallery = [paths["a"], paths["middle"], paths["end"]]
+    queries = [paths["b"], paths["a"], paths["short"], paths["gone"]]
+    assert copies_in(gallery, queries) == {paths["b"]: [paths["a"]]}  # a itself is no copy of a
+    assert {os.path.basename(path) for path in read} == {"a", "b", "middle"}
+    assert same_content(paths.values()) == {
+        path: paths["a"] if name == "b" else path for name, path in paths.items()
+    }
 
 
 def test_another_spelling_is_the_same_file(files):

@@ -6,8 +6,13 @@ import pytest
 from damaged_corpus import build, textured
 from numbered_video import write_numbered
 
-from stretchysnake.data.clips.clip_source import DecodedClips, DecodingLimits, open_clips
-from stretchysnake.data.clips.loader import evaluation_batches, training_batches
+from stretchysnake.data.clips.loader import (
+    DecodedClips,
+    DecodingLimits,
+    evaluation_batches,
+    open_clips,
+    training_batches,
+)
 from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError
 from stretchysnake.data.decoding.audit import CheckRun, check
 from stretchysnake.data.decoding.video import read_frames, verify, write_video

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import inverting_torchcodec
 from painted_video import write_painted
 
 from stretchysnake.data.records import VideoRecord, write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.report.tables.cells import cells_of
 
 
@@ -73,3 +74,21 @@ def test_the_picture_decides_what_is_found_and_is_told(run):
 def test_what_cannot_be_seen_is_refused_before_any_work(run, change, text):
     with pytest.raises(ValueError, match=text):
         evaluate(replace(run, **change))
+
+
+def test_the_decoder_decides_what_is_seen_and_is_told(run, monkeypatch):
+    """Of one white and one black class the complement changes places: a query finds its own class all the same."""
+    inverting_torchcodec.remove(monkeypatch)
+    other = replace(run, decoder="torchcodec")
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[torchcodec\]'"):
+        evaluate(other)
+    with pytest.raises(ValueError, match=r"decoder \(torchcodec\) reads the files, and cache"):
+        evaluate(replace(other, cache="frames"))
+    with pytest.raises(ValueError, match=r"decoder \('vlc'\) must be one of: pyav, torchcodec"):
+        evaluate(replace(run, decoder="vlc"))
+    assert not Path(run.out).exists()
+    inverting_torchcodec.install(monkeypatch)
+    (pyav,), (torchcodec,) = evaluate(run), evaluate(other)
+    assert pyav.run_id != torchcodec.run_id and (pyav.value, torchcodec.value) == (1.0, 1.0)
+    assert "decoded by" not in pyav.note and torchcodec.note == "decoded by torchcodec"
+    assert len(list((Path(run.feature_cache)).glob("*.safetensors"))) == 4  # none of them shared

@@ -1,5 +1,6 @@
 """Long videos from file to feature: exact against `embed`, windows with seconds, bad files, and flat memory."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.frame_windows import frame_windows
 from stretchysnake.data.decoding.video import write_video
 from stretchysnake.eval import long_video
-from stretchysnake.eval.long_video import LongSampling, window_spans
+from stretchysnake.eval.long_reading import LongReading, window_spans
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_windows_are_few_and_equal(num_frames, longest, tubelet, spans):
 )
 def test_settings_without_meaning_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
-        LongSampling(**settings)
+        LongReading(**settings)
 
 
 def test_a_bad_video_is_named(weights, tmp_path):
@@ -125,6 +126,10 @@ def test_command_line_writes_features_and_how_they_were_read(
     assert np.array_equal(found[0], wanted.feature.numpy())
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["sampling"].startswith("3 frames per second spread evenly over the video")
+    assert manifest["sha256"] == {
+        name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+        for name in ("features.npy", "meta.jsonl")
+    }
 
 
 @pytest.mark.parametrize(

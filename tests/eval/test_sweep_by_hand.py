@@ -12,8 +12,9 @@ from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.protocol import Protocol
 from stretchysnake.eval.sweeps.cost import count_flops
+from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
-from stretchysnake.eval.sweeps.sweep import Subject, scale_matches_native, sweep
+from stretchysnake.eval.sweeps.sweep import scale_matches_native, sweep
 from stretchysnake.flexibility import variant_named
 from stretchysnake.results.comparison import unpack_correct
 from stretchysnake.results.rows import read_rows
@@ -46,10 +47,10 @@ def features_of(model, records, scale):
 def test_values_are_those_of_numpy(trained, split, similarity):
     gallery, queries = split
     model, variant, _ = read_subject(trained[1].weights)
-    subject = Subject(model=model, variant=variant, seed=0, run_id="r")
+    tested = ModelUnderTest(model=model, variant=variant, seed=0, run_id="r")
     protocol = Protocol(metrics=("top1", "recall@2", "knn@3", "map"), similarity=similarity)
     sources = DecodedClips(gallery), DecodedClips(queries)
-    rows = list(sweep(subject, "toy", *sources, CELLS, protocols=[protocol], batch_size=2))
+    rows = list(sweep(tested, "toy", *sources, CELLS, protocols=[protocol], batch_size=2))
     labels = np.array([record.label for record in gallery])
     asked = np.array([record.label for record in queries])
     assert len(rows) == 12
@@ -80,9 +81,11 @@ def test_values_are_those_of_numpy(trained, split, similarity):
 
 def test_rows_say_what_a_cell_is_and_costs(trained, split):
     model, variant, _ = read_subject(trained[1].weights)
-    subject = Subject(model=model, variant=variant, seed=3, run_id="r", commit="c", device="d")
+    tested = ModelUnderTest(
+        model=model, variant=variant, seed=3, run_id="r", commit="c", device="d"
+    )
     sources = DecodedClips(split[0]), DecodedClips(split[1])
-    (row,) = sweep(subject, "toy", *sources, [(4, 32)])
+    (row,) = sweep(tested, "toy", *sources, [(4, 32)])
     assert row.gflops == pytest.approx(count_flops(model.config, Scale(4, 32, 8)) / 1e9)
     assert (row.native, row.trained, row.patch_size) == (False, True, 8)
     assert (row.dataset, row.model, row.seed) == ("toy", "static_tokens", 3)
@@ -97,10 +100,10 @@ def test_rows_say_what_a_cell_is_and_costs(trained, split):
 def test_borrowed_patches_are_those_of_static_tokens(trained, split):
     model, variant, _ = read_subject(trained[1].weights)
     vanilla = variant_named("vanilla").using(variant.sets)
-    subject = Subject(model=model, variant=vanilla, seed=0, run_id="r")
+    tested = ModelUnderTest(model=model, variant=vanilla, seed=0, run_id="r")
     sources = DecodedClips(split[0]), DecodedClips(split[1])
     for patch_from, patch in ((None, 8), ("static_tokens", 4)):
-        (row,) = sweep(subject, "toy", *sources, [(4, 16)], patch_from=patch_from)
+        (row,) = sweep(tested, "toy", *sources, [(4, 16)], patch_from=patch_from)
         assert row.patch_size == patch
         assert row.protocol == "retrieval" + ("-static_tokens-patches" if patch_from else "")
 
@@ -109,7 +112,7 @@ def test_rows_of_another_data_set_or_run_are_not_taken(trained, split, tmp_path)
     model, variant, _ = read_subject(trained[1].weights)
     sources = DecodedClips(split[0]), DecodedClips(split[1])
     for number, (dataset, run_id) in enumerate((("a", "r"), ("b", "r"), ("b", "s"), ("b", "s")), 1):
-        subject = Subject(model=model, variant=variant, seed=0, run_id=run_id)
-        (row,) = resumed_sweep(tmp_path / "rows", subject, dataset, lambda: sources, [(3, 16)])
+        tested = ModelUnderTest(model=model, variant=variant, seed=0, run_id=run_id)
+        (row,) = resumed_sweep(tmp_path / "rows", tested, dataset, lambda: sources, [(3, 16)])
         assert (row.dataset, row.run_id) == (dataset, run_id)
         assert len(read_rows(tmp_path / "rows")) == min(number, 3)

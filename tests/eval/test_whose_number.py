@@ -17,7 +17,8 @@ from stretchysnake.eval.protocols.head_classes import BY_NUMBER, head_labels
 from stretchysnake.eval.protocols.self_matches import meetings, refuse_self_matches
 from stretchysnake.eval.sweeps import sweep as sweeping
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.models.weights.converting import convert
@@ -296,10 +297,10 @@ def test_a_query_allowed_to_be_in_the_gallery_is_left_out_of_its_own_ranking(run
 
 def test_the_sweep_refuses_too(trained, clip_folder):
     model, variant, _ = read_subject(trained[1].weights)
-    subject = sweeping.Subject(model=model, variant=variant, seed=0, run_id="r")
+    tested = ModelUnderTest(model=model, variant=variant, seed=0, run_id="r")
     clips = DecodedClips(read_records(clip_folder))
     with pytest.raises(ValueError, match=r"queries \(12 of 12"):
-        list(sweeping.sweep(subject, "toy", clips, clips, [(4, 16)]))
+        list(sweeping.sweep(tested, "toy", clips, clips, [(4, 16)]))
 
 
 def test_copies_are_counted_in_the_note(run, tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hand_made_rows import DATASET, VANILLA, WINS, cell, grid
 
-from stretchysnake.report.pages.page import PictureFile, ReportContext, SuiteInfo, render_page
+from stretchysnake.report.pages.context import PictureFile, ReportContext, SuiteInfo
+from stretchysnake.report.pages.page import render_page
 
 TEMPLATE = Path(__file__).parents[2] / "stretchysnake" / "report" / "pages" / "page.html.j2"
 TEXT = ("ink", "soft", "blue", "green", "red")

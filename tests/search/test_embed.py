@@ -15,8 +15,10 @@ import torch
 
 from stretchysnake import cli
 from stretchysnake.data.decoding.video import write_video
-from stretchysnake.search.embed import embed, embed_into, group_of
-from stretchysnake.search.index import IndexDamaged, read_index
+from stretchysnake.search.embed import embed, embed_into
+from stretchysnake.search.index import read_index
+from stretchysnake.search.named_videos import group_of
+from stretchysnake.whole_file import Damaged
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,13 +203,13 @@ def test_a_damaged_or_old_index_is_refused(trained, videos, tmp_path):
     content = bytearray((out / "features.npy").read_bytes())
     content[-5] ^= 1
     (out / "features.npy").write_bytes(content)
-    with pytest.raises(IndexDamaged, match=r"features\.npy is not the one its manifest names"):
+    with pytest.raises(Damaged, match=r"features\.npy is not the one its manifest names"):
         read_index(out)
     (out / "manifest.json").write_text('{"count": 4, "weights_sha256": "ab"}')
-    with pytest.raises(IndexDamaged, match=r"is of format \(none, an older one\)"):
+    with pytest.raises(Damaged, match=r"is of format \(none, an older one\)"):
         read_index(out)
     with pytest.raises(
-        IndexDamaged, match=r"holds no manifest\.json; make it with: stretchysnake embed"
+        Damaged, match=r"holds no manifest\.json; make it with: stretchysnake embed"
     ):
         read_index(videos)
 

@@ -17,7 +17,7 @@ from stretchysnake.flexibility import eval_scale
 from stretchysnake.results.rows import Row, append_rows
 from stretchysnake.search import plan as planning
 from stretchysnake.search.budget import Budget, parse_budget
-from stretchysnake.search.plan import Cell, choose, pareto_front, plan
+from stretchysnake.search.plan import PricedCell, choose, pareto_front, plan
 
 ACCURACY = {(4, 16): 0.2, (4, 32): 0.5, (8, 16): 0.4, (8, 32): 0.7, (8, 48): 0.65}
 
@@ -41,7 +41,7 @@ def weights(trained, tmp_path):
 
 
 def cell(cost, accuracy, place=(1, 1)):
-    return Cell(num_frames=place[0], size=place[1], gflops=cost, milliseconds=cost, mebibytes=cost,
+    return PricedCell(num_frames=place[0], size=place[1], gflops=cost, milliseconds=cost, mebibytes=cost,
                 accuracy=accuracy, estimate=accuracy, num_queries=100)  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import inverting_torchcodec
 import numpy as np
 import pytest
 import torch
@@ -240,3 +241,26 @@ def test_an_index_of_an_earlier_version_is_searched_with_a_note_and_not_extended
     assert "embed the videos again into a new folder" in note
     with pytest.raises(ValueError, match=r"other settings \(resampler area against bilinear"):
         embed_into(folder, [query], weights=weights, num_workers=0)
+
+
+def test_an_index_of_another_decoder_is_searched_with_it(
+    trained, clip_folder, indexed, tmp_path, monkeypatch
+):
+    inverting_torchcodec.install(monkeypatch)
+    options = {"weights": trained[1].weights, "num_frames": 4, "size": 16}
+    out = tmp_path / "index"
+    embed_into(out, indexed[0], decoder="torchcodec", num_workers=1, **options)
+    index, pyav = read_index(out), read_index(indexed[1])
+    assert index.settings.decoder == "torchcodec"
+    assert np.abs(index.features - pyav.features).max() > 1e-3  # the complement's
+    video = index.rows[5].file.path
+    assert search(str(out), video, k=1).hits[0].score == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ValueError, match="decoder pyav against torchcodec"):
+        search([indexed[1], str(out)], video)
+    with pytest.raises(ValueError, match=r"decoder \(torchcodec\) decodes whole videos"):
+        embed_into(
+            tmp_path / "windows", indexed[0], decoder="torchcodec", window_seconds=0.2, **options
+        )
+    inverting_torchcodec.remove(monkeypatch)
+    with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[torchcodec\]'"):
+        search(str(out), video)

@@ -26,10 +26,11 @@ from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
-from stretchysnake.train.checkpoints.checkpoint import CheckpointDamaged, checkpoints_in
+from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import total_steps, train
 from stretchysnake.train.run import OptimConfig, TrainRun
+from stretchysnake.whole_file import Damaged
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(
         train(replace(run, checkpoint_every=3))
     newest = checkpoints_in(Path(run.out) / "checkpoints")[-1] / "training.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
-    with pytest.raises(CheckpointDamaged, match="newest good one is step-00000003"):
+    with pytest.raises(Damaged, match="newest good one is step-00000003"):
         train(replace(run, on_damaged="stop"))
     assert train(run).losses == whole.losses
     assert "going back to step-00000003" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_digest_tells_apart_what_decides_the_weights():
         "out": "other", "cache": "c", "checkpoint_every": 5, "keep_checkpoints": 9,
         "on_damaged": "stop", "num_workers": 0, "device": "cpu", "parallel": "fsdp",
         "rank_timeout": 3.0, "tensorboard": True, "timeout_seconds": 3.0, "max_bad_share": 0.5,
-        "held_out": "other", "held_out_every": 7,
+        "held_out": "other", "held_out_every": 7, "decoder": "torchcodec",
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(RUN)}
     same = {

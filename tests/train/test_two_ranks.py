@@ -17,12 +17,12 @@ from stretchysnake.data.records import VideoRecord, read_records, write_records
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
-    CheckpointDamaged,
     checkpoints_in,
     verify,
 )
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
+from stretchysnake.whole_file import Damaged
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
@@ -224,7 +224,7 @@ def test_sliced_checkpoint_is_verified_whole(studied, tmp_path):
         else:
             shutil.move(copy / SLICES, tmp_path / "elsewhere")
             (copy / SLICES).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(CheckpointDamaged, match=SLICES):
+        with pytest.raises(Damaged, match=SLICES):
             verify(copy)
 
 

@@ -1,12 +1,12 @@
 """`stretchysnake evaluate`: protocols over a grid of scales, one row per cell and metric."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 from stretchysnake.cli.budget import within_budget
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 
 EXAMPLES = (
     "stretchysnake evaluate --weights runs/mine/weights.safetensors --gallery train.csv "
@@ -20,8 +20,8 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOrPlanRun(EvaluateRun):
-    """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
+class BudgetChoice:
+    """The cell chosen by what a clip may cost, instead of given."""
 
     budget: str | None = None
     """Instead of frames and sizes: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
@@ -32,21 +32,19 @@ class EvaluateOrPlanRun(EvaluateRun):
 def run(argv: list[str]) -> int:
     from stretchysnake.eval.features.bad_videos import incomplete
 
-    asked, _ = parsed("evaluate", EvaluateOrPlanRun, EXAMPLES, argv)
+    (run, choice), _ = parsed("evaluate", (EvaluateRun, BudgetChoice), EXAMPLES, argv)
     from stretchysnake.eval.sweeps.evaluate import evaluate
     from stretchysnake.report.tables.grids import render_text
 
     progress = Progress()
-    values = {field.name: getattr(asked, field.name) for field in fields(EvaluateRun)}
-    if asked.budget is not None:
-        given = (asked.frames, asked.sizes)
-        cell = within_budget(asked.weights, asked.budget, asked.rows, given, progress)
-        values |= {"frames": [cell[0]], "sizes": [cell[1]]}
-    elif asked.rows is not None:
+    if choice.budget is not None:
+        given = (run.frames, run.sizes)
+        cell = within_budget(run.weights, choice.budget, choice.rows, given, progress)
+        run = replace(run, frames=[cell[0]], sizes=[cell[1]])
+    elif choice.rows is not None:
         raise ValueError(
-            f"rows ({asked.rows}) say which cell is best for a budget; give --budget too"
+            f"rows ({choice.rows}) say which cell is best for a budget; give --budget too"
         )
-    run = EvaluateRun(**values)
     from stretchysnake.ranks import open_runtime, torchrun_ranks
 
     with open_runtime(**torchrun_ranks(os.environ), longest_wait=run.rank_timeout) as runtime:

@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
 
         print("\n".join(study_cost(run)))
         return 0
-    from stretchysnake.recipes.study.run import study
+    from stretchysnake.recipes.study.study import study
 
     progress, started = Progress(), time.perf_counter()
     report, lines = study(run, progress=progress)

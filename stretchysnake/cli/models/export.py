@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
     if export is export_program:
-        takes = dynamic_ranges(model.config.tubelet_size, scale.patch_size)
+        takes = dynamic_ranges(model.config.frame_multiple, scale.patch_size)
     shapes = ", ".join("x".join(map(str, shape[2:])) for shape in found.shapes)
     print(
         f"{run.out}: patch {scale.patch_size}, takes {takes}; largest difference from the model "

@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
 
     argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
     if "--resume" in argv:
-        from stretchysnake.train.checkpoints.identity import started_run
+        from stretchysnake.train.checkpoints.outputs import started_run
 
         run = started_run(**resumed(argv))
     else:

@@ -26,7 +26,12 @@ def run(argv: list[str]) -> int:
 
 
 def _benchmark(argv: list[str]) -> int:
-    from stretchysnake.data.benchmarks.run import DataInfoRun, DataListRun, data_info, data_list
+    from stretchysnake.data.benchmarks.list_and_info import (
+        DataInfoRun,
+        DataListRun,
+        data_info,
+        data_list,
+    )
 
     run_class, act = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}[argv[0]]
     run, given = parsed(f"data {argv[0]}", run_class, EXAMPLES, argv[1:], paths=True)

@@ -47,6 +47,9 @@ class EmbedRun:
     """What the index is called in the store; null: the absolute path of out."""
     replace_index: bool = False
     """Put it in the place of an index of that name which another folder wrote, or which has other settings."""
+    decoder: str = "pyav"
+    """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
+    The latter needs window null; a search decodes its queries alike."""
     num_workers: int = 2
     """Processes that decode."""
     timeout_seconds: float = TIMEOUT_SECONDS
@@ -84,6 +87,7 @@ def run(argv: list[str]) -> int:
         size=size,
         window_seconds=run.window,
         stride_seconds=run.stride,
+        decoder=run.decoder,
         num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         progress=progress,

@@ -45,9 +45,10 @@ class LongRun:
 def run(argv: list[str]) -> int:
     run, paths = parsed("long", LongRun, EXAMPLES, argv, paths=True)
     from stretchysnake.eval.long_embeddings import save_long_embeddings
-    from stretchysnake.eval.long_video import LongSampling, embed_long
+    from stretchysnake.eval.long_reading import LongReading
+    from stretchysnake.eval.long_video import embed_long
 
-    sampling = LongSampling(
+    reading = LongReading(
         exact=run.form == "exact",
         num_frames=run.frames,
         frames_per_second=run.frames_per_second,
@@ -58,7 +59,7 @@ def run(argv: list[str]) -> int:
     progress = Progress()
     found = embed_long(
         paths,
-        sampling,
+        reading,
         weights=run.weights,
         size=run.size,
         timeout_seconds=run.timeout_seconds,

@@ -31,17 +31,17 @@ def read(tree: Tree, subset: str, split: int | str) -> list[VideoRecord]:
     Of the stereo camera only the first channel counts (`_ch0`); all cameras of a participant are in one subset.
     """
     records = []
-    found: dict[tuple, list[str]] = tree.index(_key)
-    for key in sorted(found):
+    videos: dict[tuple, list[str]] = tree.index(_key)
+    for key in sorted(videos):
         participant, _, dish, channel = key
-        path = tree.locate(found, key, found[key][0])
+        path = tree.locate(videos, key, videos[key][0])
         if participant not in PARTICIPANTS or dish not in DISHES:
             expected = f"P03 to P54 and one of {', '.join(DISHES)}"
             raise ValueError(f"{path}: found P{participant:02d} and {dish!r}, expected {expected}")
         if (participant in TEST[split]) == (subset == "test") and channel in ("", "0"):
             label = DISHES.index(dish)
             records.append(VideoRecord(path, label, dish, f"P{participant:02d}", subset))
-    if not found:
+    if not videos:
         raise ValueError(
             f"breakfast: no P03/cam01/P03_cereals.avi or its like under {tree.root}; get the videos from "
             f"{BREAKFAST.videos_from}"

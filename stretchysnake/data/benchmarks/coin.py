@@ -18,12 +18,12 @@ def read(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     records = []
     for youtube_id, item in value(read_json(source, dict), "database", dict, str(source)).items():
         place = f"{source} entry {youtube_id!r}"
-        found = value(item, "subset", str, place)
-        if not any(found in names for names in SUBSETS.values()):
+        named = value(item, "subset", str, place)
+        if not any(named in names for names in SUBSETS.values()):
             expected = ", ".join(name for names in SUBSETS.values() for name in names)
-            raise ValueError(f"{place} (subset): found {found[:60]!r}, expected one of {expected}")
+            raise ValueError(f"{place} (subset): found {named[:60]!r}, expected one of {expected}")
         label = value(item, "recipe_type", int, place)
-        if found in SUBSETS[subset]:
+        if named in SUBSETS[subset]:
             path = tree.locate(index, youtube_id, f"videos/{label}/{youtube_id}.mp4")
             class_name = value(item, "class", str, place)
             records.append(VideoRecord(path, label, class_name, youtube_id, subset))

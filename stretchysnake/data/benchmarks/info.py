@@ -171,9 +171,9 @@ def _subset_line(info: SubsetInfo) -> str:
     if not listed:
         return text
     missing = set(info.missing)
-    found = sum(record.path not in missing for record in info.records)
+    num_present = sum(record.path not in missing for record in info.records)
     return (
-        f"{text}, {found} found, {listed - found} missing; {len(counts)} classes of {min(counts)} to "
+        f"{text}, {num_present} found, {listed - num_present} missing; {len(counts)} classes of {min(counts)} to "
         f"{max(counts)} videos"
     )
 

@@ -89,51 +89,53 @@ def read_kinetics700(
     `shared="drop"` leaves out the videos whose YouTube id Kinetics-400 lists too (its validation set is largely inside
     Kinetics-700's training set): `kinetics400` is the folder of its annotations. `classes="all"` drops nothing.
     """
-    for name, found, choices in (
+    for name, choice, choices in (
         ("classes", classes, CLASS_CHOICES),
         ("shared", shared, SHARED_CHOICES),
     ):
-        if found not in choices:
-            raise ValueError(f"kinetics700 {name} ({found!r}) must be one of: {', '.join(choices)}")
+        if choice not in choices:
+            raise ValueError(
+                f"kinetics700 {name} ({choice!r}) must be one of: {', '.join(choices)}"
+            )
     annotations = _annotations(tree)
     names = _names(annotations)
     if classes == "all":
         return _records(tree, subset, annotations, names)
-    known, listed = set(kinetics400_classes()), set()
+    names_400, listed = set(kinetics400_classes()), set()
     if kinetics400 is not None:
         other = Tree(kinetics400, name="kinetics400", lists_from=KINETICS400.lists_from)
         others = _annotations(other)
         if not others:
             other.official("annotations/train.csv")
-        known |= _names(others)
-        listed = {clip.youtube_id for found in others.values() for clip in found.clips}
+        names_400 |= _names(others)
+        listed = {clip.youtube_id for other_list in others.values() for clip in other_list.clips}
     elif shared == "drop":
         raise ValueError(
             "kinetics700 shared ('drop') leaves out the videos that Kinetics-400 lists too and needs its annotations: "
             "give kinetics400=FOLDER, or shared='keep'"
         )
     if classes == "novel_renamed":
-        known |= {RENAMED[name] for name in known & set(RENAMED)}
-    if annotations and not names - known:
+        names_400 |= {RENAMED[name] for name in names_400 & set(RENAMED)}
+    if annotations and not names - names_400:
         raise ValueError(
             f"kinetics700: none of the {len(names)} classes is absent from Kinetics-400; check that kinetics400 "
             f"({kinetics400}) holds its annotations and {tree.annotations} those of Kinetics-700"
         )
     return _records(
-        tree, subset, annotations, names - known, drop=listed if shared == "drop" else set()
+        tree, subset, annotations, names - names_400, drop=listed if shared == "drop" else set()
     )
 
 
 def _annotations(tree: Tree) -> dict[str, Annotations]:
     """By subset, the csv files that are there."""
-    found = {}
+    by_subset = {}
     for subset, stems in FILE_NAMES.items():
-        own = [f"{name}/{sub}" for name in FOLDERS[tree.name] for sub in ("annotations/", "")]
-        starts = (*own, "annotations/", "", "kinetics_")
+        folders = [f"{name}/{sub}" for name in FOLDERS[tree.name] for sub in ("annotations/", "")]
+        starts = (*folders, "annotations/", "", "kinetics_")
         path = tree.find(*(f"{start}{stem}.csv" for start in starts for stem in stems))
         if path is not None:
-            found[subset] = Annotations(path, list(_clips(path)))
-    return found
+            by_subset[subset] = Annotations(path, list(_clips(path)))
+    return by_subset
 
 
 def _clips(path: Path):
@@ -163,15 +165,14 @@ def _clips(path: Path):
 
 
 def _names(annotations: dict[str, Annotations]) -> set[str]:
-    return {clip.label for found in annotations.values() for clip in found.clips} - {""}
+    return {clip.label for listed in annotations.values() for clip in listed.clips} - {""}
 
 
 def _key(path: PurePosixPath) -> tuple[str, int | None]:
     """(YouTube id, start), from `<id>_<start>_<end>`; (id, None) from a file named by the id alone."""
     trimmed = _TRIMMED.fullmatch(path.stem)
-    if (
-        trimmed is None or len(path.stem) == 11
-    ):  # an id has 11 characters, and may look like the rest
+    # an id has 11 characters, and may look like the rest
+    if trimmed is None or len(path.stem) == 11:
         return path.stem, None
     return trimmed[1], int(trimmed[2])
 

@@ -80,8 +80,8 @@ def check_request(benchmark: Benchmark, subset: str, split: int | str, options: 
             _unknown(f"{benchmark.name} option", option, benchmark.options)
 
 
-def _unknown(what: str, found, choices: Iterable) -> NoReturn:
+def _unknown(what: str, value, choices: Iterable) -> NoReturn:
     choices = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(found).lower().replace("-", ""), choices, n=1)
+    near = difflib.get_close_matches(str(value).lower().replace("-", ""), choices, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{what} ({found!r}) must be one of: {', '.join(choices)}{hint}")
+    raise ValueError(f"{what} ({value!r}) must be one of: {', '.join(choices)}{hint}")

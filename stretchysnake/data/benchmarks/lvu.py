@@ -14,8 +14,8 @@ def read(tree: Tree, subset: str, split: int, *, task: str | None = None) -> lis
     Classes are kept as named, `\\N` (the unknown writer) among them. The group is the film (IMDb id).
     """
     if task not in TASKS:
-        found = "is not given and" if task is None else f"({task!r})"
-        raise ValueError(f"lvu task {found} must be one of: {', '.join(TASKS)}")
+        given = "is not given and" if task is None else f"({task!r})"
+        raise ValueError(f"lvu task {given} must be one of: {', '.join(TASKS)}")
     source = tree.official(f"{task}/{subset}.csv")
     index = tree.index(lambda path: path.stem)
     records = []

@@ -63,36 +63,36 @@ class Tree:
     def find(self, *names: str) -> Path | None:
         """The official file whose path ends with the first of `names` that is there; None without any."""
         for name in names:
-            if found := _shallowest(p for p in self._lists if f"/{p}".endswith(f"/{name}")):
-                return Path(self.annotations, found[0])
+            if matches := _shallowest(p for p in self._lists if f"/{p}".endswith(f"/{name}")):
+                return Path(self.annotations, matches[0])
         return None
 
     def official(self, *names: str) -> Path:
         """As `find`; ValueError saying where to get the file when there is none."""
-        found = self.find(*names)
-        if found is None:
+        path = self.find(*names)
+        if path is None:
             raise ValueError(
                 f"{self.name}: no {names[0]} under {self.annotations}; get it from {self.lists_from}, "
                 "or say where it is with annotations=FOLDER"
             )
-        return found
+        return path
 
     def matching(self, fits: Callable[[str], bool]) -> list[Path]:
         """The official files whose name fits, all from one folder, in sorted order."""
-        found = [path for path in self._lists if fits(PurePosixPath(path).name)]
-        if not found:
+        paths = [path for path in self._lists if fits(PurePosixPath(path).name)]
+        if not paths:
             return []
-        folder = PurePosixPath(_shallowest(found)[0]).parent
-        return sorted(Path(self.annotations, p) for p in found if PurePosixPath(p).parent == folder)
+        folder = PurePosixPath(_shallowest(paths)[0]).parent
+        return sorted(Path(self.annotations, p) for p in paths if PurePosixPath(p).parent == folder)
 
     def index(self, key: Callable[[PurePosixPath], Hashable | None]) -> dict[Hashable, list[str]]:
         """The videos by key; those with key None are no part of the data set."""
-        found = defaultdict(list)
+        by_key = defaultdict(list)
         for path in self.videos:
             value = key(PurePosixPath(path))
             if value is not None:
-                found[value].append(path)
-        return dict(found)
+                by_key[value].append(path)
+        return dict(by_key)
 
     def locate(self, index: dict[Hashable, list[str]], key: Hashable, expected: str) -> str:
         """The path of the video with this key; where it should lie when it is missing.
@@ -100,14 +100,14 @@ class Tree:
         Of several, the one at `expected` is taken, else a replacement (CVDF's `replacement_for_corrupted_k400`
         repairs files that stay beside it), else the shallowest.
         """
-        found = _shallowest(index.get(key, ()))
-        if not found:
+        candidates = _shallowest(index.get(key, ()))
+        if not candidates:
             return os.path.join(self.root, expected)
-        best = next((path for path in found if "replacement" in path.lower()), None)
-        best = best or (expected if expected in found else found[0])
+        best = next((path for path in candidates if "replacement" in path.lower()), None)
+        best = best or (expected if expected in candidates else candidates[0])
         path = os.path.join(self.root, best)
-        if len(found) > 1:
-            self.doubles[path] = [os.path.join(self.root, p) for p in found if p != best]
+        if len(candidates) > 1:
+            self.doubles[path] = [os.path.join(self.root, p) for p in candidates if p != best]
         return path
 
 
@@ -140,14 +140,14 @@ def value(item, key, kind: type, place: str):
 
     ValueError naming place and key when it is not so.
     """
-    found = item.get(key) if isinstance(item, dict) else None
-    fits = isinstance(found, kind) and not isinstance(found, bool)
-    if not fits or (kind is int and not 0 <= found < 10**9):
+    content = item.get(key) if isinstance(item, dict) else None
+    fits = isinstance(content, kind) and not isinstance(content, bool)
+    if not fits or (kind is int and not 0 <= content < 10**9):
         expected = {str: "a string", int: "a whole number of 0 or more", dict: "an object"}[kind]
         raise ValueError(
-            f"{place} ({key}): found {str(found)[:60]!r}, expected {expected}; get the official file again"
+            f"{place} ({key}): found {str(content)[:60]!r}, expected {expected}; get the official file again"
         )
-    return found
+    return content
 
 
 def integer(text: str, place: str) -> int:

@@ -23,16 +23,14 @@ def read(tree: Tree, subset: str, split: int) -> list[VideoRecord]:
     source = tree.official(f"{subset}list{split:02d}.txt")
     records = []
     for number, line in read_lines(source):
-        clip = PurePosixPath(
-            line.split()[0]
-        )  # test lists hold no label, train lists repeat the index
+        # test lists hold no label, train lists repeat the index
+        clip = PurePosixPath(line.split()[0])
         if (name := clip.parent.name).casefold() not in classes:
             expected = f"a class of {class_list.name}; get the official file again"
             raise ValueError(f"{source} line {number}: found class {name!r}, expected {expected}")
         label, name = classes[name.casefold()]
-        group = clip.stem.removeprefix("v_").rpartition("_c")[
-            0
-        ]  # clips of one group share the scene
+        # clips of one group share the scene
+        group = clip.stem.removeprefix("v_").rpartition("_c")[0]
         path = tree.locate(index, clip.stem.casefold(), f"UCF-101/{clip}")
         records.append(VideoRecord(path, label, name, group, subset))
     return records

@@ -14,13 +14,14 @@ says n of N.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError
+from stretchysnake.data.records_key import file_stamp
 
 ON_ERROR = ("replace", "skip", "stop")
 TRIES = 3
@@ -70,15 +71,6 @@ def bad_file_of(values: object) -> BadFile:
     raise ValueError(f"{values!r:.80} tells of no bad file")
 
 
-def stamp_of(path: str) -> tuple[int, int] | None:
-    """Size and time of change (ns) of a file; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 class BadClips:
     """The files known to be bad (`quarantine`: index -> DecodeError) and what was done each time (`events`).
 
@@ -107,7 +99,7 @@ class BadClips:
         else:
             self.failing[index] = count
         if out or count == 1:
-            stamp, outlook = stamp_of(error.path), "out" if out else "again"
+            stamp, outlook = file_stamp(error.path), "out" if out else "again"
             self.news.append(BadFile(index, error.path, error.kind, error.reason, stamp, outlook))
 
     def was_read(self, index: int, path: str) -> None:
@@ -129,9 +121,9 @@ class BadClips:
         """
         if self.on_error == "stop":
             raise error
-        index, found = None, None
+        index, clip = None, None
         if self.on_error == "replace":
-            index, found = self._replacement(clips, request, generator)
+            index, clip = self._replacement(clips, request, generator)
         if len(self.quarantine) + len(self.failing) == len(clips):
             raise ValueError(
                 f"none of the {len(clips)} videos can be decoded; the last: {error} "
@@ -139,7 +131,7 @@ class BadClips:
             )
         path = None if index is None else clips.records[index].path
         self.events.append(BadDraw(step, error.path, error.kind, error.reason, path))
-        return found
+        return clip
 
     def _replacement(self, clips, request, generator) -> tuple[int | None, Tensor | None]:
         """Another video of the same class, in an order drawn by the generator alone.
@@ -172,3 +164,20 @@ class BadClips:
             "skipped": len(self.events) - replaced,
             "files": sorted({str(error) for error in self.quarantine.values()}),
         }
+
+
+def changed_since(clips, bad_files: Iterable[BadFile]) -> list[BadFile]:
+    """Of the files that were found bad before, those that are others now and worth another try."""
+    return [
+        file
+        for file in bad_files
+        if file.index >= len(clips)
+        or clips.records[file.index].path != file.path
+        or file_stamp(file.path) != file.stamp
+    ]
+
+
+def pass_over(clips, bad_files: Iterable[BadFile]) -> None:
+    """Take these files for bad without trying them: so a resumed training draws what it would have drawn."""
+    for file in bad_files:
+        clips.bad.quarantine.setdefault(file.index, file.error)

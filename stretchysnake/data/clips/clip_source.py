@@ -1,6 +1,6 @@
 """Where clips come from: two sources that answer `clip(index, scale, generator=...)` and `draw(requests)` alike.
 
-`CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; `open_clips` picks.
+`CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; open_clips.py picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
 clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
 turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
@@ -8,9 +8,7 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -27,14 +25,14 @@ from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
 from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoding.video import probe, read_frames
+from stretchysnake.data.decoding.video import checked_decoder, read_frames
 from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
     map_decoding,
 )
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import reason_of, shown
+from stretchysnake.shown import reason_of
 
 
 def _indices(
@@ -62,7 +60,7 @@ class CachedClips:
     ):
         """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
         self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.picture = Sampling(), "whole"
+        self.sampling, self.picture, self.decoder = Sampling(), "whole", "pyav"
         self.augmentation = augmentation or Augmentation()
         self._rows = range(len(cache.listed)) if keep_places else cache.rows
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
@@ -88,8 +86,8 @@ class CachedClips:
 
     def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
         """The clip of one request, or why there is none."""
-        known = self.bad.quarantine.get(request.index)
-        return known or self.clip(request.index, request.scale, generator=request.generator)
+        error = self.bad.quarantine.get(request.index)
+        return error or self.clip(request.index, request.scale, generator=request.generator)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -110,14 +108,14 @@ class CachedClips:
 
     def _stored(self, index: int, scale: Scale) -> np.ndarray:
         stored = self.cache.frames[self._rows[index]]
-        for name, asked, held in (
+        for name, requested, held in (
             ("num_frames", scale.num_frames, stored.shape[0]),
             ("size", scale.size, stored.shape[1]),
         ):
-            if asked > held:
+            if requested > held:
                 raise ValueError(
-                    f"{name} ({asked}) must not exceed what the frame cache holds ({held}); set "
-                    f"cache_{name.removeprefix('num_')} to {asked}, or decode without a cache"
+                    f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
+                    f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
                 )
         return stored
 
@@ -140,11 +138,13 @@ class DecodedClips:
         augmentation: Augmentation | None = None,
         sampling: Sampling | None = None,
         picture: str | None = None,
+        decoder: str = "pyav",
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
         self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
+        self.decoder = checked_decoder(decoder)
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -159,13 +159,15 @@ class DecodedClips:
         options = {"augmentation": self.augmentation, "sampling": self.sampling}
         indices = partial(_indices, scale=scale, generator=generator, **options)
         if generator is None:
-            return seen_crops(record, indices, scale.size, picture=self.picture or "whole")[0]
+            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
+            return seen_crops(record, indices, scale.size, **seen)[0]
         frames = read_frames(
             record.path,
             indices,
             size=None if self.augmentation.crops else (scale.size, scale.size),
             start_seconds=record.start,
             end_seconds=record.end,
+            decoder=self.decoder,
         )
         return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
 
@@ -182,8 +184,8 @@ class DecodedClips:
             )
             return [i for view in views for i in view]
 
-        seen = {"picture": self.picture or "centre", "num_crops": num_crops}
-        crops = seen_crops(record, indices, scale.size, **seen)
+        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
+        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
@@ -194,8 +196,8 @@ class DecodedClips:
         def tasks():
             for request in requests:
                 given.append(request)
-                known = self.bad.quarantine.get(request.index)  # a bad file is not tried again
-                yield self.records[request.index].path, known or request
+                error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
+                yield self.records[request.index].path, error or request
 
         for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
             yield self._noted(given.pop(0), answer)
@@ -254,58 +256,3 @@ class DecodedClips:
 
 
 Clips = CachedClips | DecodedClips
-
-
-def open_clips(
-    records: Sequence[VideoRecord],
-    *,
-    cache: str | os.PathLike | None,
-    num_frames: int = 16,
-    size: int = 64,
-    augmentation: Augmentation | None = None,
-    sampling: Sampling | None = None,
-    picture: str | None = None,
-    limits: DecodingLimits | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Clips:
-    """The clips of an evaluation: from the frame cache in the folder `cache`, or decoded at every call.
-
-    Files that cannot be read are left out, said on stderr and kept in `.failures`, never replaced. Without a cache
-    every file's index is read once, here. ValueError when no file can be read. For a training: training_clips.py.
-    """
-    limits = limits or DecodingLimits()
-    settings = asdict(limits)
-    if cache is not None and sampling not in (None, Sampling()):
-        raise ValueError(
-            f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
-        )
-    checked_picture(picture, cache=cache)
-    if cache is not None:
-        held = FrameCache.build(
-            records, cache, num_frames=num_frames, size=size, progress=progress, **settings
-        )
-        clips = CachedClips(held, augmentation=augmentation)
-    else:
-        readable, failures = [], []
-        answers = map_decoding(probe, ((r.path, r.path) for r in records), **settings)
-        for record, answer in zip(records, answers, strict=True):
-            if isinstance(answer, DecodeError):
-                failures.append((record, answer))
-            else:
-                readable.append(record)
-            if progress:
-                found = len(readable) + len(failures)
-                progress(f"checked {found} of {len(records)} videos, {len(failures)} bad")
-        clips = DecodedClips(
-            readable,
-            failures=failures,
-            augmentation=augmentation,
-            sampling=sampling,
-            picture=picture,
-            limits=limits,
-        )
-    for _, error in clips.failures:
-        print(f"skipped {shown(error)}", file=sys.stderr)
-    if not clips.records:
-        raise ValueError(f"none of the {len(records)} videos could be read; see the reasons above")
-    return clips

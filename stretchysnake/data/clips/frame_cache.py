@@ -2,7 +2,7 @@
 
 Training decodes every clip many times; for a set that fits on disk the cache pays for it once. The key hashes the
 bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
-file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last
+file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and
 holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
 """
 
@@ -87,11 +87,8 @@ class FrameCache:
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
         note = _read_note(note_path, array_path, shape)
         if note is None:
-            limits = {
-                "num_workers": num_workers,
-                "timeout_seconds": timeout_seconds,
-                "memory_gib": memory_gib,
-            }
+            limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+            limits["memory_gib"] = memory_gib
             note = _decode_all(records, array_path, shape, limits, progress)
             write_whole(note_path, json.dumps(note))
         holes = {
@@ -112,13 +109,10 @@ def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
     for record in records:
         try:
             with open(record.path, "rb") as file:
-                content = (
-                    hashlib.file_digest(file, "sha1").digest()
-                    if hasattr(hashlib, "file_digest")
-                    else None
-                )
-                if content is None:
-                    content = hashlib.sha1(file.read()).digest()
+                whole = hashlib.sha1()
+                while block := file.read(1 << 20):
+                    whole.update(block)
+                content = whole.digest()
         except OSError as error:
             content = f"unreadable {error.errno}".encode()
         digest.update(content + f"{record.start} {record.end}".encode())
@@ -143,11 +137,11 @@ def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dic
 
 def _checksum(array_path: Path) -> int:
     """CRC-32 of the file's bytes: finds every single changed bit, at the speed of reading."""
-    found = 0
+    crc = 0
     with open(array_path, "rb") as file:
         while block := file.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import tee
 from typing import NamedTuple
@@ -20,9 +19,9 @@ from stretchysnake.data.clips.clip_source import (
     Clips,
     DecodedClips,
     DecodingLimits,
-    open_clips,
 )
 from stretchysnake.data.clips.frame_cache import FrameCache
+from stretchysnake.data.clips.open_clips import open_clips
 from stretchysnake.data.clips.prefetch import made_ahead
 from stretchysnake.data.clips.seeds import (
     AUGMENTATION,
@@ -44,7 +43,6 @@ __all__ = [
     "DecodedClips",
     "DecodingLimits",
     "FrameCache",
-    "TimedBatches",
     "TrainingStep",
     "batch_size_at",
     "evaluation_batches",
@@ -157,6 +155,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     prefetch: int = 1,
+    pixels: dict | None = None,
 ) -> Iterator[Batch]:
     """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
@@ -164,6 +163,7 @@ def training_batches(
     several ranks together are the batch of one; no rank reads more than its share.
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
+    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -196,7 +196,7 @@ def training_batches(
         requests = (request_of(step, place) for step, places in ahead for place in places)
         with closing(clips), closing(clips.draw(requests)) as drawn:
             for step, places in here:
-                kept, found, before = [], [], len(clips.bad.events)
+                filled, loaded, before = [], [], len(clips.bad.events)
                 for place in places:
                     clip = next(drawn)
                     if isinstance(clip, DecodeError):
@@ -206,21 +206,21 @@ def training_batches(
                             clips, request, clip, step=step.step, generator=order
                         )
                     if clip is not None:
-                        kept.append(place)
-                        found.append(clip)
+                        filled.append(place)
+                        loaded.append(clip)
                 bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
-                yield batch_of(step, kept, found)._replace(bad=bad, news=news)
+                yield batch_of(step, filled, loaded)._replace(bad=bad, news=news)
 
-    def batch_of(step: TrainingStep, kept: list[int], found: list[Tensor]) -> Batch:
+    def batch_of(step: TrainingStep, places: list[int], loaded: list[Tensor]) -> Batch:
         # a replacement has the same label
-        labels = clips.labels[[step.indices[place] for place in kept]]
+        labels = clips.labels[[step.indices[place] for place in places]]
         side = step.scale.size
         empty = torch.empty(0, 3, step.scale.num_frames, side, side)
-        video = normalise(torch.stack(found)) if found else empty
-        whole = Batch(step.step, step.scale, video, labels, len(step.indices), kept)
-        if not augmentation.mixes or not kept:
+        video = normalise(torch.stack(loaded), **(pixels or {})) if loaded else empty
+        whole = Batch(step.step, step.scale, video, labels, len(step.indices), places)
+        if not augmentation.mixes or not places:
             return whole
-        partners = partners_of(kept)
+        partners = partners_of(places)
         video, share = mixed(video, partners, augmentation, generator_of(seed, MIXTURE, step.step))
         return whole._replace(video=video, others=labels[partners], share=share)
 
@@ -234,50 +234,24 @@ def evaluation_batches(
     *,
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
+    pixels: dict | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
 
     A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
+    `pixels` as in `training_batches`.
     """
 
     def batches() -> Iterator[tuple[list[int], Tensor]]:
-        found, kept = [], []
-        asked = range(len(clips)) if indices is None else indices
-        with closing(clips.draw(ClipRequest(index, scale) for index in asked)) as drawn:
-            for place, (index, clip) in enumerate(zip(asked, drawn, strict=True), 1):
+        batch_indices, batch_clips = [], []
+        requested = range(len(clips)) if indices is None else indices
+        with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
+            for place, (index, clip) in enumerate(zip(requested, drawn, strict=True), 1):
                 if not isinstance(clip, DecodeError):
-                    found.append(index)
-                    kept.append(clip)
-                if kept and (len(kept) == batch_size or place == len(asked)):
-                    yield found, normalise(torch.stack(kept))
-                    found, kept = [], []
+                    batch_indices.append(index)
+                    batch_clips.append(clip)
+                if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
+                    yield batch_indices, normalise(torch.stack(batch_clips), **(pixels or {}))
+                    batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)
-
-
-class TimedBatches:
-    """Batches, and the share of the time that their consumer spent waiting for them."""
-
-    def __init__(self, batches: Iterable):
-        self._batches = iter(batches)
-        self._started: float | None = None
-        self.seconds_waited = 0.0
-
-    def __iter__(self) -> TimedBatches:
-        return self
-
-    def __next__(self):
-        asked = time.perf_counter()
-        if self._started is None:
-            self._started = asked
-        try:
-            return next(self._batches)
-        finally:
-            self.seconds_waited += time.perf_counter() - asked
-
-    @property
-    def wait_share(self) -> float:
-        """Seconds waited over seconds since the first batch was asked for; 0 before that."""
-        if self._started is None:
-            return 0.0
-        return self.seconds_waited / max(1e-9, time.perf_counter() - self._started)

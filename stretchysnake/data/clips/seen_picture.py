@@ -47,6 +47,7 @@ def seen_crops(
     *,
     picture: str,
     num_crops: int = 1,
+    decoder: str = "pyav",
 ) -> Tensor:
     """Return uint8 frames (num_crops, T, size, size, 3) of a video: the whole picture, its middle, or three squares."""
     checked_picture(picture, num_crops=num_crops)
@@ -57,6 +58,7 @@ def seen_crops(
             size=(size, size) if picture == "whole" else partial(short_side_size, size=size),
             start_seconds=record.start,
             end_seconds=record.end,
+            decoder=decoder,
         )
     )
     if picture == "whole":

@@ -37,9 +37,8 @@ def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     if frames.shape[-3:-1] == (height, width):
         return frames
     leading = frames.shape[:-3]
-    planes = frames.reshape(-1, *frames.shape[-3:]).permute(
-        0, 3, 1, 2
-    )  # (N, 3, H, W), channels last in memory
+    # (N, 3, H, W), channels last in memory
+    planes = frames.reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2)
     planes = F.interpolate(
         planes, (height, width), mode="bilinear", antialias=True, align_corners=False
     )
@@ -88,11 +87,6 @@ def crop_resize(frames: Tensor, box: Box, size: int | tuple[int, int]) -> Tensor
     return resize_frames(frames[..., top : top + height, left : left + width, :], size)
 
 
-def resize_short_side(frames: Tensor, size: int) -> Tensor:
-    """Return uint8 frames (..., H, W, 3) with the shorter side at `size`, the longer in proportion (rounded down)."""
-    return resize_frames(frames, short_side_size(*frames.shape[-3:-1], size=size))
-
-
 def short_side_size(height: int, width: int, *, size: int) -> tuple[int, int]:
     """The (height, width) with the shorter side at `size`, the longer in proportion (rounded down)."""
     if height <= width:
@@ -113,7 +107,7 @@ def three_crops(frames: Tensor, size: int) -> Tensor:
     height, width = frames.shape[-3:-1]
     if min(height, width) < size:
         raise ValueError(
-            f"size ({size}) must not exceed the frame ({height}x{width}); use resize_short_side first."
+            f"size ({size}) must not exceed the frame ({height}x{width}); resize to short_side_size first."
         )
     down, right = (height - size) / 2, (width - size) / 2
     crops = []
@@ -122,19 +116,6 @@ def three_crops(frames: Tensor, size: int) -> Tensor:
         left = round(right * (share if width >= height else 1))
         crops.append(frames[..., top : top + size, left : left + size, :])
     return torch.stack(crops)
-
-
-def random_resized_crop(
-    frames: Tensor,
-    size: int | tuple[int, int],
-    generator: torch.Generator,
-    *,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Tensor:
-    """Return one random rectangle (see `random_box`) of every frame, resized to `size`; the field's defaults."""
-    box = random_box(*frames.shape[-3:-1], generator, scale=scale, ratio=ratio)
-    return crop_resize(frames, box, size)
 
 
 def random_erase(

@@ -54,17 +54,16 @@ def _mp4(file: BinaryIO, size: int) -> int:
         fragmented |= kind == b"moof"
         more_may_come = fragmented or (more_may_come and kind != b"mdat")
         place += length
-    return (
-        place - size if place > size or index_seen else 1
-    )  # without its index it was never finished
+    # without its index it was never finished
+    return place - size if place > size or index_seen else 1
 
 
 def _begins_box(rest: bytes) -> bool:
     """Whether fewer than 8 bytes may be the beginning of a box that was cut: a small length, a known type."""
     if len(rest) < 4:
         return rest[:1] == b"\0"
-    known = any(kind.startswith(rest[4:]) for kind in _MP4_BOXES)
-    return rest[:1] == b"\0" and int.from_bytes(rest[:4], "big") >= 8 and known
+    kind_fits = any(kind.startswith(rest[4:]) for kind in _MP4_BOXES)
+    return rest[:1] == b"\0" and int.from_bytes(rest[:4], "big") >= 8 and kind_fits
 
 
 def _riff(file: BinaryIO, size: int) -> int:
@@ -245,11 +244,16 @@ _MEASURES = (
 )
 
 
-def is_container(path: str) -> bool:
-    """Whether the file begins like a video container, whatever follows."""
+def first_bytes(path: str, count: int) -> bytes:
+    """The first bytes of a file, at most `count`; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
+            return file.read(count)
     except OSError:
-        return False
+        return b""
+
+
+def is_container(path: str) -> bool:
+    """Whether the file begins like a video container, whatever follows."""
+    head = first_bytes(path, 16)
     return any(name(head) for name, _ in _MEASURES[:-1])

@@ -30,17 +30,16 @@ def clock_stretches(
     file than MPEG's (mp4, Matroska: variable rate) is time that passed, and no new clock.
     """
     mpeg = _is_mpeg(container)
-    known = [place for place, dts in enumerate(decoding) if dts is not None]
-    steps = [_step(decoding[b] - decoding[a], mpeg) for a, b in pairwise(known)]
+    stamped = [place for place, dts in enumerate(decoding) if dts is not None]
+    steps = [_step(decoding[b] - decoding[a], mpeg) for a, b in pairwise(stamped)]
     leap = float("inf")
     if mpeg and steps:
         leap = max(_LEAP_SECONDS / time_base, 10 * median(steps))
     starts = {0} | {
-        place for place, step in zip(known[1:], steps, strict=True) if not 0 <= step <= leap
+        place for place, step in zip(stamped[1:], steps, strict=True) if not 0 <= step <= leap
     }
-    if (
-        mpeg or "flv" in container
-    ):  # a key frame comes after all that was shown before it was decoded
+    # a key frame comes after all that was shown before it was decoded
+    if mpeg or "flv" in container:
         highest = None
         for place, (stamp, key) in enumerate(zip(stamps, keys, strict=True)):
             if highest is None or place in starts:

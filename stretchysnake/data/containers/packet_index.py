@@ -96,7 +96,7 @@ class PacketIndex:
             note = (
                 f"its first {lost} frames refer to pictures before its beginning and are left out"
             )
-            note = _joined_notes(self.note, note if lost else "")
+            note = joined_notes(self.note, note if lost else "")
             return replace(self, stamps=stamps, note=note, uncounted_before=None)
         lost = len(self.stamps) - len(shown)
         if lost > self.num_silent + num_fields or not shown:
@@ -194,7 +194,7 @@ def index_packets(
             index,
             stamps=placed,
             ordinal=True,
-            note=_joined_notes(index.note, note),
+            note=joined_notes(index.note, note),
             num_clocks=len(parts),
             num_silent=num_silent + late,
             uncounted_before=inf if late else index.uncounted_before,
@@ -233,5 +233,6 @@ def _by_rate(index: PacketIndex, count: int) -> PacketIndex:
     )
 
 
-def _joined_notes(*notes: str) -> str:
+def joined_notes(*notes: str) -> str:
+    """Those that are not empty, as one."""
     return "; ".join(filter(None, notes))

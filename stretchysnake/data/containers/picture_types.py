@@ -30,8 +30,8 @@ def _mpeg4(packet) -> str:
 def _mpeg2(packet) -> str:
     """Two fields of one frame may share a packet, so only one type is told."""
     content = bytes(packet)
-    found = {content[at + 1] >> 3 & 7 for at in _after(content, b"\0\0\1\0", 2)}
-    return "B" if 3 in found else "P"
+    types = {content[at + 1] >> 3 & 7 for at in _after(content, b"\0\0\1\0", 2)}
+    return "B" if 3 in types else "P"
 
 
 def _vp8(packet) -> str:

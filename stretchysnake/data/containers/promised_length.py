@@ -13,6 +13,11 @@ from stretchysnake.data.containers.mp4_tables import trimmed_samples
 from stretchysnake.data.decode_error import DecodeError
 
 
+def header_rate(stream) -> float:
+    """Frames per second as the header has it; 30 where it tells none."""
+    return float(stream.average_rate or 30)
+
+
 def check_count(path: str, stream, container: str, num_packets: int, num_shown: int) -> bool | int:
     """Raise unless all packets that the header counts are there; return whether it counts them (AVI: the places)."""
     promised = stream.frames
@@ -46,14 +51,14 @@ def check_duration(
     """
     tolerance = 0.5  # of a length that sound, too, may have made longer
     text = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
-    own = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
-    if own:
-        promised = 3600 * int(own[1]) + 60 * int(own[2]) + float(own[3])
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
+    if stated:
+        promised = 3600 * int(stated[1]) + 60 * int(stated[2]) + float(stated[3])
         tolerance = 0.1
     if promised is None:
         return
-    lacks = promised - tolerance - 2 / float(stream.average_rate or 30)
-    if lacks <= max(last, last + held - 1e-3) or (not own and lacks <= sound_seconds()):
+    lacks = promised - tolerance - 2 / header_rate(stream)
+    if lacks <= max(last, last + held - 1e-3) or (not stated and lacks <= sound_seconds()):
         return
     reason = f"the header promises {promised:.2f} s, frames end at {last:.2f} s; fetch it again."
     raise DecodeError("truncated", path, reason)

@@ -32,6 +32,7 @@ from stretchysnake.data.records import (
     read_records,
     write_records,
 )
+from stretchysnake.data.records_key import file_stamp
 from stretchysnake.whole_file import write_whole
 
 
@@ -68,33 +69,33 @@ def check(
     paths, records = listed.paths, listed.records
     _check_clean(run.clean, records)
     report = Path(run.report) if run.report else None
-    known = known_verdicts(report) if report else {}
-    found: dict[str, Verdict] = {}
+    earlier = known_verdicts(report) if report else {}
+    by_path: dict[str, Verdict] = {}
     for path in paths:
-        verdict = known.get(path)
+        verdict = earlier.get(path)
         if verdict is not None and _unchanged(verdict, run.quick):
-            found[path] = verdict
-    reused, started = len(found), time.perf_counter()
-    todo = [path for path in paths if path not in found]
+            by_path[path] = verdict
+    reused, started = len(by_path), time.perf_counter()
+    todo = [path for path in paths if path not in by_path]
     journal = journal_of(report)
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
     with open(journal, "a", encoding="utf-8") if journal else open(os.devnull, "w") as file:
         for verdict in _verdicts(todo, run):
-            found[verdict.path] = verdict
+            by_path[verdict.path] = verdict
             file.write(json.dumps(asdict(verdict)) + "\n")
             file.flush()
             if progress:
-                bad = sum(v.kind != "ok" for v in found.values())
-                done, seconds = len(found) - reused, time.perf_counter() - started
+                bad = sum(v.kind != "ok" for v in by_path.values())
+                done, seconds = len(by_path) - reused, time.perf_counter() - started
                 left = seconds / done * (len(todo) - done)
-                progress(f"checked {len(found)} of {len(paths)} videos, {bad} bad, "
+                progress(f"checked {len(by_path)} of {len(paths)} videos, {bad} bad, "
                          f"{done / max(1e-6, seconds):.0f}/s, {left / 60:.1f} min left")  # fmt: skip
-    verdicts = [found[path] for path in paths]
+    verdicts = [by_path[path] for path in paths]
     audit = Audit(
         verdicts=verdicts,
         records=records,
-        bad_records=list(_empty_windows(records, found)),
+        bad_records=list(_empty_windows(records, by_path)),
         passed_over=listed.passed,
         copies=_copies(verdicts),
         doubles=listed.doubles,
@@ -183,7 +184,7 @@ def _verdicts(paths: Sequence[str], run: CheckRun) -> Iterator[Verdict]:
         memory_gib=run.memory_gib,
     )
     for path, answer in zip(paths, answers, strict=True):
-        size, modified = _stat(path)
+        size, modified = file_stamp(path) or (0, 0)
         stamp = {"num_bytes": size, "modified_ns": modified, "quick": run.quick}
         if isinstance(answer, DecodeError):
             yield Verdict(path=path, kind=answer.kind, reason=answer.reason, **stamp)
@@ -201,19 +202,11 @@ def _examine(path: str, *, quick: bool) -> tuple[VideoInfo, str]:
     return info, digest.hexdigest()
 
 
-def _stat(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
 def _unchanged(verdict: Verdict, quick: bool) -> bool:
     """Whether an earlier verdict still holds; what was missing or too slow is tried again."""
     if verdict.kind in ("missing", "timeout") or (verdict.quick and not quick):
         return False
-    return (verdict.num_bytes, verdict.modified_ns) == _stat(verdict.path)
+    return (verdict.num_bytes, verdict.modified_ns) == (file_stamp(verdict.path) or (0, 0))
 
 
 def _empty_windows(records, verdicts) -> Iterator[tuple[VideoRecord, str]]:

@@ -51,8 +51,8 @@ def decoded_in_order(
     done = 0
     try:
         with opened(path) as (container, stream):
-            for found in frames_in_order(path, container, stream, index, wanted, pixels_of):
-                yield found
+            for frame in frames_in_order(path, container, stream, index, wanted, pixels_of):
+                yield frame
                 done += 1
     except TimesGoBack:
         _TIMES_GO_BACK.add(_version(path))

@@ -1,9 +1,9 @@
 """Frames of a video of any length, window by window: decoded once, in a process of its own, a few windows ahead.
 
-def plan(index):                                     # a PacketIndex: when every frame is shown
+def choose(index):                                   # a PacketIndex: when every frame is shown
     return index.duration, [range(0, 16), range(16, 32)]
 
-duration, windows = frame_windows("lecture.mp4", plan, size=32)
+duration, windows = frame_windows("lecture.mp4", choose, size=32)
 for frames in windows:
     ...                                              # (16, 32, 32, 3) uint8
 """
@@ -24,26 +24,26 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import packet_index, stream_frames
 from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, stream_decoding
 
-Plan = Callable[[PacketIndex], tuple[Any, Sequence[Sequence[int]]]]
+Choice = Callable[[PacketIndex], tuple[Any, Sequence[Sequence[int]]]]
 
 
 def frame_windows(
     path: str | os.PathLike,
-    plan: Plan,
+    choose: Choice,
     *,
     size: int,
     num_workers: int = 1,
     timeout_seconds: float = TIMEOUT_SECONDS,
     memory_gib: float = MEMORY_GIB,
 ) -> tuple[Any, Iterator[np.ndarray]]:
-    """What `plan` tells of the video, and the frames (n, size, size, 3) uint8 of each of its windows.
+    """What `choose` tells of the video, and the frames (n, size, size, 3) uint8 of each of its windows.
 
-    plan(index) runs beside the decoder and returns (anything, the frame numbers of each window); see
+    choose(index) runs beside the decoder and returns (anything, the frame numbers of each window); see
     `windows_in_one_pass`. At most three windows wait. num_workers=0 decodes in this process, without limits; more
     than 1 is as 1, since a video is read in one pass. Raises DecodeError, the second part when damage is met.
     """
     path = os.fspath(path)
-    read = partial(_read, plan=plan, size=size)
+    read = partial(_read, choose=choose, size=size)
     answers = _sound(
         stream_decoding(
             read,
@@ -77,9 +77,9 @@ def windows_in_one_pass(
         held = {number: pixels for number, pixels in held.items() if number >= next_first}
 
 
-def _read(path: str, *, plan: Plan, size: int) -> Iterator[Any]:
+def _read(path: str, *, choose: Choice, size: int) -> Iterator[Any]:
     index = packet_index(path)
-    told, windows = plan(index)
+    told, windows = choose(index)
     yield told
     yield from windows_in_one_pass(path, index, windows, size=size)
 

@@ -74,13 +74,13 @@ def orientation_reader() -> Callable:
     PyAV's side data and its frame hold each other until the garbage collector comes: asked of every frame, hundreds
     of them would stay, 12 MB each at 4K.
     """
-    known: dict[float, Orientation] = {}
+    by_angle: dict[float, Orientation] = {}
 
     def orientation(frame) -> Orientation:
         angle = frame.rotation
-        if angle not in known:
-            known[angle] = orientation_of(frame)
-        return known[angle]
+        if angle not in by_angle:
+            by_angle[angle] = orientation_of(frame)
+        return by_angle[angle]
 
     return orientation
 

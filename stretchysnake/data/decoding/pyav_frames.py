@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from stretchysnake.data.containers.promised_length import header_rate
 from stretchysnake.data.decode_error import damaged_file
 from stretchysnake.data.processes.watchdog import watched
 from stretchysnake.shown import reason_of
@@ -28,7 +29,7 @@ def packets_of(path: str, container, stream) -> Iterator:
     import av
 
     try:
-        yield from watched(container.demux(stream), float(stream.average_rate or 30))
+        yield from watched(container.demux(stream), header_rate(stream))
     except av.FFmpegError as error:
         reason = f"its packets cannot be read to the end ({reason_of(error)}); fetch it again."
         raise damaged_file(path, reason) from error
@@ -94,8 +95,8 @@ def frames_in_order(
     """
     import av
 
-    known = range(len(index.stamps)) if index.ordinal else index.stamps
-    places = {stamp: i for i, stamp in enumerate(known)}
+    stamps = range(len(index.stamps)) if index.ordinal else index.stamps
+    places = {stamp: i for i, stamp in enumerate(stamps)}
     remaining, count, last, held, in_doubt = set(wanted), 0, -1, [], 0
     try:
         for frame in watched(container.decode(stream), index.fps):
@@ -135,7 +136,7 @@ def shown_stamps(path: str, container, stream, before: float) -> tuple[tuple[int
 
     stamps, num_interlaced = [], 0
     try:
-        for frame in watched(container.decode(stream), float(stream.average_rate or 30)):
+        for frame in watched(container.decode(stream), header_rate(stream)):
             if frame.is_corrupt and not stamps:  # before the first whole picture
                 continue
             if frame.is_corrupt:

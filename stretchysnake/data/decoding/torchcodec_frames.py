@@ -19,6 +19,18 @@ from stretchysnake.data.decoding.picture import (
 from stretchysnake.shown import reason_of
 
 
+def torchcodec_decoder() -> type:
+    """torchcodec's VideoDecoder; RuntimeError with the command to run where it or its FFmpeg is missing."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"decoder='torchcodec' is not available ({reason_of(error)}): pip install 'stretchysnake[torchcodec]', "
+            "and FFmpeg 4 to 8 as shared libraries (Debian: apt install ffmpeg); or use decoder='pyav'."
+        ) from None
+    return VideoDecoder
+
+
 def torchcodec_frames(
     path: str,
     index: PacketIndex,
@@ -31,36 +43,27 @@ def torchcodec_frames(
 ) -> dict[int, np.ndarray]:
     """Frame index -> upright uint8 RGB (H, W, 3) of the wanted frames of a stream, each checked by its time stamp.
 
-    RuntimeError with the command to run where torchcodec or its FFmpeg is missing; DecodeError for the file's faults.
+    DecodeError for the file's faults.
     """
-    try:
-        from torchcodec.decoders import VideoDecoder
-    except (ImportError, OSError, RuntimeError) as error:
-        raise RuntimeError(
-            f"decoder='torchcodec' is not available ({reason_of(error)}): pip install 'stretchysnake[torchcodec]', "
-            "and FFmpeg 4 to 8 as shared libraries (Debian: apt install ffmpeg); or use decoder='pyav'."
-        ) from None
+    decoder_class = torchcodec_decoder()
     if index.ordinal:
         reason = "its frames are found by counting alone, and torchcodec goes by time stamps; use decoder='pyav'."
         raise DecodeError("corrupt", path, reason)
     try:
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
-        decoder = VideoDecoder(path, stream_index=stream_index, **options)
+        decoder = decoder_class(path, stream_index=stream_index, **options)
         frames, seconds = _decoded(decoder, wanted)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = f"torchcodec cannot decode it ({reason_of(error)}); try decoder='pyav'."
         raise damaged_file(path, reason) from error
     begin = decoder.metadata.begin_stream_seconds or 0.0
     tolerance = 0.5 * float(index.time_base) + 1e-6
-    for i, found in zip(wanted, seconds, strict=True):
-        if abs(found - begin - index.seconds(i)) > tolerance:
-            reason = (
-                f"torchcodec gives the frame of {found:.3f} s as frame {i}; use decoder='pyav'."
-            )
+    for i, time in zip(wanted, seconds, strict=True):
+        if abs(time - begin - index.seconds(i)) > tolerance:
+            reason = f"torchcodec gives the frame of {time:.3f} s as frame {i}; use decoder='pyav'."
             raise DecodeError("corrupt", path, reason)
-    turned = round(
-        (decoder.metadata.rotation or 0) / 90
-    )  # by the angle alone, whatever is mirrored
+    # by the angle alone, whatever is mirrored
+    turned = round((decoder.metadata.rotation or 0) / 90)
 
     def pixels_of(frame: np.ndarray) -> np.ndarray:
         stored = np.rot90(frame, -turned)

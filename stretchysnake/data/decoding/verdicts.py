@@ -87,8 +87,10 @@ class Audit:
 
     def counts(self) -> dict[str, int]:
         """Files per kind, "ok" first."""
-        found = Counter(verdict.kind for verdict in self.verdicts)
-        return {kind: found[kind] for kind in ("ok", *ERROR_KINDS) if kind == "ok" or found[kind]}
+        per_kind = Counter(verdict.kind for verdict in self.verdicts)
+        return {
+            kind: per_kind[kind] for kind in ("ok", *ERROR_KINDS) if kind == "ok" or per_kind[kind]
+        }
 
     def as_json(self) -> dict:
         labels = Counter(record.class_name or str(record.label) for record in self.good_records)
@@ -131,13 +133,13 @@ def known_verdicts(report: Path) -> dict[str, Verdict]:
                 lines.append(json.loads(line))
             except ValueError:
                 continue
-    known = {}
+    verdicts = {}
     for line in lines:
         try:
-            known[line["path"]] = Verdict(**line)
+            verdicts[line["path"]] = Verdict(**line)
         except (TypeError, KeyError):
             continue
-    return known
+    return verdicts
 
 
 def render_audit(audit: Audit, *, most: int = 50) -> str:

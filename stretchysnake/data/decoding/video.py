@@ -22,7 +22,7 @@ from itertools import repeat
 
 import numpy as np
 
-from stretchysnake.data.containers.packet_index import PacketIndex
+from stretchysnake.data.containers.packet_index import PacketIndex, joined_notes
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.picture import (
@@ -34,13 +34,14 @@ from stretchysnake.data.decoding.picture import (
     shown_size,
 )
 from stretchysnake.data.decoding.pyav_frames import SeekMissed, frames_by_stamp
-from stretchysnake.data.decoding.torchcodec_frames import torchcodec_frames
+from stretchysnake.data.decoding.torchcodec_frames import torchcodec_decoder, torchcodec_frames
 from stretchysnake.data.decoding.video_track import expected_sizes, opened, to_pixels, track_note
 from stretchysnake.data.decoding.video_writing import png_bytes, write_image, write_video
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
+    "checked_decoder",
     "packet_index",
     "png_bytes",
     "probe",
@@ -51,7 +52,6 @@ __all__ = [
     "write_image",
     "write_video",
 ]
-
 
 DECODERS = ("pyav", "torchcodec")
 
@@ -71,6 +71,20 @@ class VideoInfo:
     stopped, which of several tracks is read, a picture that changes its size; "" where nothing is."""
 
 
+def checked_decoder(decoder: str, *, cache: object = None) -> str:
+    """The same; ValueError for an unknown one, or where a frame cache forbids it; RuntimeError where it is missing."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
+    if decoder == "torchcodec":
+        if cache is not None:
+            raise ValueError(
+                f"decoder (torchcodec) reads the files, and cache ({cache}) holds frames that pyav decoded; leave the "
+                "cache out, or use decoder pyav."
+            )
+        torchcodec_decoder()
+    return decoder
+
+
 def packet_index(path: str | os.PathLike) -> PacketIndex:
     """When every frame of a video is shown, from its packets as far as they say; raises DecodeError."""
     path = os.fspath(path)
@@ -79,15 +93,14 @@ def packet_index(path: str | os.PathLike) -> PacketIndex:
 
 
 def _info(index: PacketIndex, stream, height: int, width: int, note: str) -> VideoInfo:
-    fps = float(stream.average_rate or stream.guessed_rate or 30)
     return VideoInfo(
         num_frames=len(index.stamps),
-        fps=fps,
+        fps=index.fps,
         duration_seconds=index.duration,
         width=width,
         height=height,
         codec=stream.codec_context.name,
-        note="; ".join(filter(None, (index.note, note))),
+        note=joined_notes(index.note, note),
     )
 
 
@@ -120,7 +133,7 @@ def verify(path: str | os.PathLike) -> VideoInfo:
         if len(sizes := dict.fromkeys(shapes[i] for i in everything)) > 1:
             names = ", ".join(f"{width}x{height}" for height, width in list(sizes)[:4])
             changes = f"its picture changes size ({names}); frames get the first one's"
-            note = "; ".join(filter(None, (note, changes)))
+            note = joined_notes(note, changes)
         return _info(index, stream, *shapes[0], note)
 
 
@@ -183,8 +196,7 @@ def read_frames_at(
 
 
 def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
+    checked_decoder(decoder)
     with opened(path) as (container, stream):
         pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
         index = file_index(path, container, stream)

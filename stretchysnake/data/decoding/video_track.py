@@ -79,9 +79,7 @@ def opened(path: str):
             raise DecodeError(
                 "unreadable", path, "its codec is not known to this decoder; convert it to h264."
             )
-        stream.codec_context.thread_count = (
-            1  # parallelism is one process per file, never threads inside one
-        )
+        stream.codec_context.thread_count = 1  # one process a file, never threads inside one
         yield container, stream
     finally:
         container.close()
@@ -91,9 +89,7 @@ def to_pixels(size: Size, stream) -> Callable:
     """Return a function from a decoded frame of this stream to upright uint8 RGB (H, W, 3) of the size asked for."""
     from av.video.reformatter import VideoReformatter
 
-    reformatter = (
-        VideoReformatter()
-    )  # keeps its tables; frame.reformat would build them for every frame
+    reformatter = VideoReformatter()  # keeps its tables, which frame.reformat makes for every frame
     aspect, oriented = pixel_aspect(stream), orientation_reader()
 
     def pixels_of(frame) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Decoding in processes of its own, under a wall-clock and a memory limit: what kills a decoder kills one file.
 
-A file whose decoding crashes, hangs or balloons comes back as a DecodeError in the place of its result; its process is
-replaced and the others go on. The limit on time is for each second of video (watchdog.py), so that a long file may take
-as long as it is; nothing is waited for beyond it.
+Covered: a crash (any signal or exit), a hang, and memory beyond the limit come back as a DecodeError in the place of
+the result; the process is replaced and the others go on. The limit on time is for each second of video (watchdog.py),
+so that a long file may take as long as it is; nothing is waited for beyond it. Playlists cannot make a process fetch
+other files (decoding/video_track.py). Not covered: `num_workers=0`, which decodes in the caller's process without any
+limit; memory on other systems than Linux; a decoder that an attacker's file takes over, since its process has all
+rights of the user: it may read, write and connect; frames that are wrong without a sign of it.
 """
 
 from __future__ import annotations
@@ -113,9 +116,8 @@ class DecoderPool:
                         break
                     worker.give(given, *upcoming)
                     given, upcoming = given + 1, None
-                if (
-                    waiting
-                ):  # only now: who has just ended a task works on while the answer is dealt with
+                # only now: who has just ended a task works on while the answer is dealt with
+                if waiting:
                     yield waiting.popleft()
                 elif any(worker.busy for worker in self._workers):
                     waiting.extend(self._received())

@@ -1,4 +1,9 @@
-"""One process that decodes: it runs a function on what it is given, and answers whole, in parts, or with an error."""
+"""One process that decodes: it runs a function on what it is given, and answers whole, in parts, or with an error.
+
+Covered: its address space is limited (Linux), it has one thread, Ctrl-C is left to the parent, and it ends within
+seconds of the parent's death, between two tasks or at its next word. Not covered: files, network, processor time, disk
+and child processes, which are not limited; a parent killed while the decoder hangs leaves it hanging.
+"""
 
 from __future__ import annotations
 

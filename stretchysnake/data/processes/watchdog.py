@@ -2,6 +2,8 @@
 
 What reads or decodes says so here, and a process of `decoder_pool.py` tells its parent, which gives up a file only when
 no more second of it came within the limit. A long video may take as long as it is; one that hangs does not.
+Covered: whatever stands still between two signs. Not covered: a file that gives signs for ever, as a stream without end
+does, and work that gives none (one picture that takes longer than the limit counts as hanging).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Processes for work on files: decode, render, encode. One thread each; a crash is an error, not a hang."""
+"""Processes for work on files of our own: render, encode. One thread each.
+
+Covered: a process that dies is an error in the caller, not a hang. Not covered: limits of time and memory, and which
+task it was: files of others are decoded under decoder_pool.py.
+"""
 
 from __future__ import annotations
 

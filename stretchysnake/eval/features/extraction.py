@@ -12,7 +12,7 @@ from stretchysnake.data.clips.loader import evaluation_batches
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_to_dict
-from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.ranks import SINGLE, Runtime
 
 
@@ -82,22 +82,26 @@ def extract(
     """
     device = next(model.parameters()).device
     model.eval()
-    kept, found, trouble = [], [torch.empty(0, model.config.feature_dim)], None
+    places, features, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)
     try:
         with torch.inference_mode():
-            for indices, video in evaluation_batches(clips, scale, batch_size, indices=mine):
-                found.append(
+            for indices, video in evaluation_batches(
+                clips, scale, batch_size, indices=mine, pixels=pixels_of(model.config)
+            ):
+                features.append(
                     model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
                 )
-                kept.extend(int(i) for i in indices)
+                places.extend(int(i) for i in indices)
                 if progress:
-                    progress(f"features at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+                    progress(
+                        f"features at T={scale.num_frames} S={scale.size}: {len(places)} videos"
+                    )
     except (MemoryError, RuntimeError) as error:
         trouble = error
     agree_on_failure(trouble, runtime)
-    kept, values = put_together(clips, kept, torch.cat(found).clone(), runtime)
-    records = [clips.records[i] for i in kept]
+    places, values = put_together(clips, places, torch.cat(features).clone(), runtime)
+    records = [clips.records[i] for i in places]
     return FeatureSet(
         values,
         torch.tensor([record.label for record in records], dtype=torch.int64),
@@ -121,10 +125,10 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
             f"gallery features are of model {gallery.model or '(unknown)'}, queries of "
             f"{queries.model or '(unknown)'}; extract both with the same weights"
         )
-    for name, found in (("queries", queries), ("gallery", gallery)):
-        if not found.paths:
+    for name, features in (("queries", queries), ("gallery", gallery)):
+        if not features.paths:
             raise ValueError(
-                f"{name} (0 of {found.num_expected} videos) must hold at least one; check the list"
+                f"{name} (0 of {features.num_expected} videos) must hold at least one; check the list"
             )
     if gallery.features.shape[1] != queries.features.shape[1]:
         raise ValueError(
@@ -136,13 +140,13 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
 
 def check_labels(gallery: list[int], queries: list[int]) -> None:
     """ValueError when the gallery has one class, or lacks classes of the queries."""
-    known = set(gallery)
-    if len(known) == 1:
+    classes = set(gallery)
+    if len(classes) == 1:
         raise ValueError(
-            f"gallery holds one class (label {known.pop()}), so every answer would be the same; "
+            f"gallery holds one class (label {classes.pop()}), so every answer would be the same; "
             "give a gallery with two classes or more"
         )
-    lost = [label for label in queries if label not in known]
+    lost = [label for label in queries if label not in classes]
     if lost:
         names = ", ".join(map(str, sorted(set(lost))[:8]))
         raise ValueError(

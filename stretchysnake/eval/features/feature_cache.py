@@ -17,18 +17,14 @@ from safetensors.torch import load, save
 from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.ranks import SINGLE, Runtime
-from stretchysnake.whole_file import write_whole
+from stretchysnake.whole_file import Damaged, write_whole
 
 VERSION = 2
 """Raise it when the same weights and clips would give other features. 2: resized as in training; entries of 1 are
 made anew under another name, and can be deleted."""
 VIEWS = "1 view"
-
-
-class DamagedFeatures(ValueError):
-    """A stored FeatureSet that does not hold what its manifest says."""
 
 
 def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
@@ -55,17 +51,17 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
 def load_features(path: str | os.PathLike, *, model: str | None = None) -> FeatureSet:
     """The FeatureSet of `save_features`; `model` is the model_hash it must be of, where one is asked for.
 
-    DamagedFeatures, a ValueError, when a file is missing, torn or changed; ValueError for other weights.
+    Damaged, a ValueError, when a file is missing, torn or changed; ValueError for other weights.
     """
     path = _checked(path)
     if not path.is_file() or not _manifest(path).is_file():
         absent = path if not path.is_file() else _manifest(path)
-        raise DamagedFeatures(f"{path}: {absent.name} is missing; extract the features again")
+        raise Damaged(f"{path}: {absent.name} is missing; extract the features again")
     try:
         manifest = json.loads(_manifest(path).read_text())
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-            raise DamagedFeatures(f"{path}: content differs from its sha256; extract it again")
+            raise Damaged(f"{path}: content differs from its sha256; extract it again")
         if model is not None and manifest["model"] != model:
             raise ValueError(
                 f"{path}: features of model {manifest['model']}, not of {model}; they do not belong to "
@@ -89,13 +85,13 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
         TypeError,
         SafetensorError,
     ) as error:
-        raise DamagedFeatures(
+        raise Damaged(
             f"{path}: not a stored feature set ({type(error).__name__}: {error}); extract it again"
         ) from None
 
 
 def cached_features(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,
@@ -121,20 +117,20 @@ def cached_features(
     }
     if folder is None:
         return extract(model, clips, scale, **options)
-    found = None
+    features = None
     if runtime.is_first:
         path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
         if _manifest(path).exists():
             try:
-                found = load_features(path, model=weights)
-            except DamagedFeatures as error:
+                features = load_features(path, model=weights)
+            except Damaged as error:
                 (notes if notes is not None else []).append(str(error))
-    if runtime.from_first("" if found is None else "found"):
-        return found  # None on the other ranks: rank 0 alone measures
-    found = extract(model, clips, scale, **options)
+    if runtime.from_first("" if features is None else "found"):
+        return features  # None on the other ranks: rank 0 alone measures
+    features = extract(model, clips, scale, **options)
     if runtime.is_first:
-        save_features(path, found)
-    return found
+        save_features(path, features)
+    return features
 
 
 def features_key(weights: str, clips, scale: Scale) -> str:
@@ -155,6 +151,8 @@ def features_key(weights: str, clips, scale: Scale) -> str:
         "failures": len(clips.failures),
         "records": records_key(clips.records, whole_paths=True, files=cache is None),
     }
+    if clips.decoder != "pyav":  # features of earlier versions keep their names
+        described["decoder"] = clips.decoder
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

@@ -3,13 +3,13 @@
 import os
 import warnings
 
-from stretchysnake.flexibility import Scale, ScaleSets, Variant, variant_named
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.flexibility import ScaleSets, Variant, sets_around, variant_named
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.loading import load_model
 
 
-def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]:
+def read_subject(weights: str | os.PathLike) -> tuple[Backbone, Variant, dict]:
     """(model in eval mode, its variant bound to its scale sets, the training metadata) of a weights file.
 
     Our own files name their variant. Others (official checkpoints) are taken as vanilla with the grid
@@ -22,12 +22,10 @@ def read_subject(weights: str | os.PathLike) -> tuple[VideoMamba, Variant, dict]
     if "variant" in metadata:
         sets = ScaleSets.from_dict(metadata["sets"])
         return model, variant_named(metadata["variant"]).using(sets), metadata
-    config = model.config
-    native = Scale(config.num_frames, config.image_size, config.patch_size)
-    return model, variant_named("vanilla").using(ScaleSets(native=native)), metadata
+    return model, variant_named("vanilla").using(sets_around(model.config.native)), metadata
 
 
-def class_names(model: VideoMamba, metadata: dict) -> list[str] | None:
+def class_names(model: Backbone, metadata: dict) -> list[str] | None:
     """Names of the head's outputs, in order; None where the file does not say, or says one name twice."""
     names = metadata.get("classes")
     if names is None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.loading import load_model
 from stretchysnake.whole_file import sha256_of, unfinished_file
 
@@ -35,7 +35,7 @@ NEIGHBOURS = 3
 class Classifier:
     """A model with what turns its features at `scale` into probabilities of `classes`."""
 
-    model: VideoMamba
+    model: Backbone
     kind: str
     """"knn" (votes of the nearest training videos), "probe" (logistic regression) or "finetune" (the model's head)."""
     classes: list[str]
@@ -51,12 +51,12 @@ class Classifier:
             fields = {
                 name: self.tensors[name] for name in ("classes", "weight", "bias", "mean", "scale")
             }
-            found = LinearProbe(**fields, strength=1.0).logits(features).softmax(1)
+            shares = LinearProbe(**fields, strength=1.0).logits(features).softmax(1)
             spread = features.new_zeros(len(features), len(self.classes), dtype=torch.float64)
-            spread[:, self.tensors["classes"]] = found
+            spread[:, self.tensors["classes"]] = shares
             return spread
-        known, labels = self.tensors["features"], self.tensors["labels"]
-        rows = nearest(features, known, k=min(NEIGHBOURS, len(known)))
+        gallery, labels = self.tensors["features"], self.tensors["labels"]
+        rows = nearest(features, gallery, k=min(NEIGHBOURS, len(gallery)))
         votes = torch.zeros(len(features), len(self.classes), dtype=torch.float64)
         for place in range(rows.shape[1]):
             share = torch.full((len(features), 1), (1 - 1e-3 * place) / rows.shape[1]).double()

@@ -15,7 +15,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.ranks import SINGLE, Runtime
 
 
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     """(start, end) of each, as in a FeatureSet"""
 
 
-def check_head(model: VideoMamba, labels: Tensor) -> None:
+def check_head(model: Backbone, labels: Tensor) -> None:
     """ValueError when the weights hold no classifier of these labels."""
     classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     highest = int(labels.max()) if len(labels) else 0
@@ -43,7 +43,7 @@ def check_head(model: VideoMamba, labels: Tensor) -> None:
 
 
 def classify(
-    model: VideoMamba,
+    model: Backbone,
     clips,
     scale: Scale,
     *,
@@ -64,15 +64,15 @@ def classify(
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
     mine = own_share(len(clips), at_once, runtime)
-    kept, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
+    indices, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
 
     def score() -> None:
-        video = normalise(torch.cat(waiting)).to(device)
+        video = normalise(torch.cat(waiting), **pixels_of(model.config)).to(device)
         logits = model(video, scale.patch_size, grid="floor").float().cpu()
         scores.append(logits.softmax(1).unflatten(0, (len(waiting), -1)).mean(1))
         waiting.clear()
         if progress:
-            progress(f"classified at T={scale.num_frames} S={scale.size}: {len(kept)} videos")
+            progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")
 
     try:
         with torch.inference_mode():
@@ -80,7 +80,7 @@ def classify(
             for index, views in zip(mine, drawn, strict=True):
                 if isinstance(views, DecodeError):
                     continue
-                kept.append(index)
+                indices.append(index)
                 waiting.append(torch.as_tensor(views))
                 if len(waiting) == at_once:
                     score()
@@ -89,15 +89,15 @@ def classify(
     except (MemoryError, RuntimeError) as error:
         trouble = error
     agree_on_failure(trouble, runtime)
-    found, values = put_together(clips, kept, torch.cat(scores), runtime)
-    paths, expected = [clips.records[i].path for i in found], len(clips) + len(clips.failures)
-    if not found:
+    indices, values = put_together(clips, indices, torch.cat(scores), runtime)
+    paths, expected = [clips.records[i].path for i in indices], len(clips) + len(clips.failures)
+    if not indices:
         raise ValueError(f"queries (0 of {expected} videos) must hold at least one; check the list")
     if not values.isfinite().all():
         bad = int((~values.isfinite().all(1)).nonzero()[0])
         raise ValueError(
             f"class scores at {scale} hold non-finite values, first of {paths[bad]}; the weights are damaged"
         )
-    segments = [(clips.records[i].start, clips.records[i].end) for i in found]
-    hits = values.argmax(1) == right[found]
-    return Answers(hits, paths, clips.labels[found], expected, segments)
+    segments = [(clips.records[i].start, clips.records[i].end) for i in indices]
+    hits = values.argmax(1) == right[indices]
+    return Answers(hits, paths, clips.labels[indices], expected, segments)

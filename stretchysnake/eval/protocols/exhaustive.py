@@ -35,7 +35,7 @@ class Exhaustive:
         self, query: Tensor, *, k: int, exclude: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """(Q, k) int64 gallery rows, nearest first, ties to the lower index; `exclude` as of `nearest.nearest`."""
-        step, found = max(1, _SCORES // len(self.place)), []
+        step, neighbours = max(1, _SCORES // len(self.place)), []
         squares = None if self.centre is None else self.rows.square().sum(1)
         for start in range(0, len(query), step):
             here = slice(start, start + step)
@@ -45,19 +45,31 @@ class Exhaustive:
             score = score[:, self.place]
             if exclude is not None:
                 score.masked_fill_(exclude[0][here, None] == exclude[1], -torch.inf)
-            found.append(_best(score, k))
-        return torch.cat(found)
+            neighbours.append(_best(score, k))
+        return torch.cat(neighbours)
 
 
 def _best(score: Tensor, k: int) -> Tensor:
     """The columns (Q, k) of each row's k largest scores, largest first; equal ones in their order."""
     least = score.topk(k, dim=1).values[:, -1:]
     owner, column = (score >= least).nonzero(as_tuple=True)  # by row, then by column
-    counts = owner.bincount(minlength=len(score))
-    place = torch.arange(len(owner), device=score.device) - (counts.cumsum(0) - counts)[owner]
-    shape = len(score), int(counts.max())
-    table = score.new_full(shape, -torch.inf)
-    table[owner, place] = score[owner, column]
-    columns = column.new_zeros(shape)
-    columns[owner, place] = column
-    return columns.gather(1, table.sort(dim=1, descending=True, stable=True).indices[:, :k])
+    return k_best(score[owner, column], column, owner, count=len(score), k=k)
+
+
+def k_best(score: Tensor, value: Tensor, owner: Tensor, *, count: int, k: int) -> Tensor:
+    """(count, k): of each owner's values those of its k largest scores, largest first; equal ones in their order.
+
+    `owner` is sorted, and each of the `count` has k entries or more.
+    """
+    place = place_of_entries(owner, count)
+    table = score.new_full((count, int(place.max()) + 1), -torch.inf)
+    table[owner, place] = score
+    values = value.new_zeros(table.shape)
+    values[owner, place] = value
+    return values.gather(1, table.sort(dim=1, descending=True, stable=True).indices[:, :k])
+
+
+def place_of_entries(owner: Tensor, count: int) -> Tensor:
+    """The place of each entry among those of its owner; owner is sorted."""
+    counts = owner.bincount(minlength=count)
+    return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.eval.protocols.exhaustive import Exhaustive
+from stretchysnake.eval.protocols.exhaustive import Exhaustive, k_best, place_of_entries
 
 SIMILARITIES = ("cosine", "l2")
 BLOCK = 16
@@ -73,7 +73,7 @@ def nearest(
         spread = highest - of_blocks.masked_fill(rows < 0, torch.inf).amin(1, keepdim=True)
     size = min(part, len(gallery) + BLOCK), min(chunk, len(query))
     tile = right.new_empty(size[0] * size[1])
-    found = torch.empty(len(query), k, dtype=torch.int64, device=gallery.device)
+    neighbours = torch.empty(len(query), k, dtype=torch.int64, device=gallery.device)
     crowded = torch.zeros(len(query), dtype=torch.bool, device=gallery.device)
     for start in range(0, len(query), chunk):
         here = slice(start, start + chunk)
@@ -83,16 +83,16 @@ def nearest(
             maxima -= highest
         possible = _within(maxima, k, _rounding_bound(query[here], squares), spread)
         crowded[here] = possible.sum(0) * BLOCK > _PLAIN_SHARE * len(gallery)
-        asked = start + (~crowded[here]).nonzero()[:, 0]
+        rescored = start + (~crowded[here]).nonzero()[:, 0]
         block, place = possible[:, ~crowded[here]].nonzero(as_tuple=True)
         order = place.argsort(stable=True)
         block, place = block[order], place[order]
-        counts = place.bincount(minlength=len(asked))
+        counts = place.bincount(minlength=len(rescored))
         ends = [0, *counts.cumsum(0).tolist()]
-        step = max(1, _RESCORED // (int(counts.max()) * BLOCK)) if len(asked) else 1
-        for first in range(0, len(asked), step):
-            few = asked[first : first + step]
-            these = slice(ends[first], ends[min(first + step, len(asked))])
+        step = max(1, _RESCORED // (int(counts.max()) * BLOCK)) if len(rescored) else 1
+        for first in range(0, len(rescored), step):
+            few = rescored[first : first + step]
+            these = slice(ends[first], ends[min(first + step, len(rescored))])
             ids = None if placed is None else (placed[0][few], placed[1])
             score, row, owner = _row_pairs(
                 left[few], right, squares, rows, block[these], place[these] - first, ids
@@ -100,12 +100,12 @@ def nearest(
             row = row if layout is None else layout[row]
             bound = _rounding_bound(query[few], squares)
             best = _nearly_best(score, row, owner, k=k, bound=bound)
-            found[few] = _ranked(query[few], gallery, *best, k=k, similarity=similarity)
+            neighbours[few] = _ranked(query[few], gallery, *best, k=k, similarity=similarity)
     if crowded.any():
         ids = None if exclude is None else (exclude[0][crowded], exclude[1])
         search = Exhaustive(gallery, similarity)
-        found[crowded] = search.nearest(query[crowded], k=k, exclude=ids)
-    return found
+        neighbours[crowded] = search.nearest(query[crowded], k=k, exclude=ids)
+    return neighbours
 
 
 def scores(query: Tensor, gallery: Tensor, *, similarity: str = "cosine") -> Tensor:
@@ -187,37 +187,31 @@ def _row_pairs(query, gallery, squares, rows, block, place, ids) -> tuple[Tensor
 
     `place` is sorted, and so are the queries returned.
     """
-    step, found = max(1, _RESCORED // (BLOCK * gallery.shape[1])), []
+    step, products = max(1, _RESCORED // (BLOCK * gallery.shape[1])), []
     for start in range(0, len(block), step):
-        asked = place[start : start + step]
+        owner = place[start : start + step]
         candidates = rows[block[start : start + step]]  # (n, BLOCK)
         near = gallery[candidates.clamp(min=0)]  # (n, BLOCK, C)
-        score = torch.bmm(near, query[asked, :, None])[:, :, 0]
+        score = torch.bmm(near, query[owner, :, None])[:, :, 0]
         if squares is not None:
             score -= squares[candidates]
         absent = candidates < 0
         if ids is not None:
-            absent |= ids[0][asked, None] == ids[1][candidates.clamp(min=0)]
-        found.append(score.masked_fill_(absent, -torch.inf))
-    return torch.cat(found).flatten(), rows[block].flatten(), place.repeat_interleave(BLOCK)
+            absent |= ids[0][owner, None] == ids[1][candidates.clamp(min=0)]
+        products.append(score.masked_fill_(absent, -torch.inf))
+    return torch.cat(products).flatten(), rows[block].flatten(), place.repeat_interleave(BLOCK)
 
 
 def _nearly_best(score, candidates, owner, *, k: int, bound) -> tuple[Tensor, Tensor]:
     """The (gallery rows, queries) among the pairs that can belong to the k nearest, by query, then by gallery row."""
-    column = _column(owner, len(bound))
+    column = place_of_entries(owner, len(bound))
     table = score.new_full((len(bound), int(column.max()) + 1), -torch.inf)
     table[owner, column] = score
-    kept = _within(table.T, k, bound).T[owner, column]
-    candidates, owner = candidates[kept], owner[kept]
+    possible = _within(table.T, k, bound).T[owner, column]
+    candidates, owner = candidates[possible], owner[possible]
     order = candidates.argsort()
     order = order[owner[order].argsort(stable=True)]
     return candidates[order], owner[order]
-
-
-def _column(owner: Tensor, count: int) -> Tensor:
-    """The place of each entry among those of its owner; owner is sorted."""
-    counts = owner.bincount(minlength=count)
-    return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
 
 
 def _ranked(query, gallery, candidates, owner, *, k: int, similarity: str) -> Tensor:
@@ -233,13 +227,7 @@ def _ranked(query, gallery, candidates, owner, *, k: int, similarity: str) -> Te
             score.append((q * g).sum(1) / norms.clamp(min=1e-300))
         else:
             score.append(-(q - g).square().sum(1))
-    column = _column(owner, len(query))
-    shape = len(query), int(column.max()) + 1
-    table = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
-    table[owner, column] = torch.cat(score)
-    indices = candidates.new_zeros(shape)
-    indices[owner, column] = candidates
-    return indices.gather(1, table.sort(dim=1, descending=True, stable=True).indices[:, :k])
+    return k_best(torch.cat(score), candidates, owner, count=len(query), k=k)
 
 
 def _check(query: Tensor, gallery: Tensor, k: int, similarity: str, exclude) -> None:

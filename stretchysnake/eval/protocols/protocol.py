@@ -96,7 +96,7 @@ class Protocol:
             raise ValueError(refusal(len(same), len(queries.paths), queries.paths[same[0]]))
         if self.kind == "probe":
             return [("top1", *probe(gallery, queries))]
-        found = retrieve(
+        measured = retrieve(
             gallery,
             queries,
             self.metrics,
@@ -104,19 +104,19 @@ class Protocol:
             group_safe=self.group_safe,
             leave_out_self=bool(same),
         )
-        return [(metric, values, "") for metric, values in found.items()]
+        return [(metric, values, "") for metric, values in measured.items()]
 
 
-def measured_fields(values: Tensor, asked: FeatureSet | Answers) -> dict:
-    """The fields of a Row that the values of the queries `asked` determine: mean, interval, who was right."""
+def measured_fields(values: Tensor, queries: FeatureSet | Answers) -> dict:
+    """The fields of a Row that the values of these `queries` determine: mean, interval, who was right."""
     share = values.dtype.is_floating_point is False
     n, numbers = len(values), values.double().tolist()
     interval = wilson_interval(int(values.sum()), n) if share else bootstrap_interval(numbers)
-    listed = list(zip(asked.paths, asked.labels.tolist(), strict=True))
+    listed = list(zip(queries.paths, queries.labels.tolist(), strict=True))
     if any(
-        segment != (None, None) for segment in asked.segments
+        segment != (None, None) for segment in queries.segments
     ):  # parts of a file are other queries
-        listed = list(zip(listed, asked.segments, strict=True))
+        listed = list(zip(listed, queries.segments, strict=True))
     return {
         "value": sum(numbers) / n,
         "low": interval.low,
@@ -124,5 +124,5 @@ def measured_fields(values: Tensor, asked: FeatureSet | Answers) -> dict:
         "correct": pack_correct(values.tolist()) if share else "",
         "queries": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
         "num_queries": n,
-        "num_expected": asked.num_expected,
+        "num_expected": queries.num_expected,
     }

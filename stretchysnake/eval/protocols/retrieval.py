@@ -27,15 +27,15 @@ def check_metrics(metrics, *, num_gallery: int | None = None) -> None:
     if not metrics:
         raise ValueError(f"metrics (none) must name at least one of: {', '.join(METRICS)}")
     for name in metrics:
-        found = re.fullmatch(r"(recall|knn)@([1-9]\d*)", name)
-        if not found and name not in ("top1", "map", "gallery_top1"):
+        parsed = re.fullmatch(r"(recall|knn)@([1-9]\d*)", name)
+        if not parsed and name not in ("top1", "map", "gallery_top1"):
             raise ValueError(
                 f"metric ({name!r}) must be one of: {', '.join(METRICS)} (K a number, as in recall@5)"
             )
-        if found and num_gallery is not None and int(found[2]) > num_gallery:
+        if parsed and num_gallery is not None and int(parsed[2]) > num_gallery:
             raise ValueError(
                 f"metric ({name}) asks for more neighbours than the gallery has ({num_gallery}); "
-                f"nearest: {found[1]}@{num_gallery}"
+                f"nearest: {parsed[1]}@{num_gallery}"
             )
 
 
@@ -62,12 +62,12 @@ def retrieve(
         _check_groups(group_safe, queries, gallery)
         if group_safe and leave_out_self:
             _check_one_group(queries, gallery)
-        exclude = _own_ids(queries, gallery, group_safe, leave_out_self)
+        exclude = _exclusion_ids(queries, gallery, group_safe, leave_out_self)
         _check_reachable(gallery, queries, exclude, group_safe)
     ks = [int(name.split("@")[1]) for name in metrics if "@" in name]
     if "top1" in metrics:
         ks.append(1)
-    found = {}
+    values = {}
     if ks:
         neighbours = nearest(
             queries.features, gallery.features, k=max(ks), similarity=similarity, exclude=exclude
@@ -76,49 +76,38 @@ def retrieve(
         right = labels == queries.labels[:, None]
     for name in metrics:
         if name == "top1":
-            found[name] = right[:, 0]
+            values[name] = right[:, 0]
         elif name.startswith("recall@"):
-            found[name] = right[:, : int(name[7:])].any(1)
+            values[name] = right[:, : int(name[7:])].any(1)
         elif name.startswith("knn@"):
-            found[name] = labels[:, : int(name[4:])].mode(dim=1).values == queries.labels
+            values[name] = labels[:, : int(name[4:])].mode(dim=1).values == queries.labels
         elif name == "map":
-            found[name] = average_precision(
+            values[name] = average_precision(
                 gallery, queries, similarity=similarity, exclude=exclude
             )
         else:
-            found[name] = gallery_hits(gallery, similarity=similarity, group_safe=group_safe)
-    return found
-
-
-def hits(
-    gallery: FeatureSet,
-    queries: FeatureSet,
-    *,
-    similarity: str = "cosine",
-    group_safe: bool = False,
-) -> Tensor:
-    """(Q,) bool: whether the nearest gallery video of each query has the query's label (top-1)."""
-    return retrieve(gallery, queries, similarity=similarity, group_safe=group_safe)["top1"]
+            values[name] = gallery_hits(gallery, similarity=similarity, group_safe=group_safe)
+    return values
 
 
 def gallery_hits(
     gallery: FeatureSet, *, similarity: str = "cosine", group_safe: bool = False
 ) -> Tensor:
-    """(G,) bool: the same inside the gallery, each video leaving itself (or its whole group) out.
+    """(G,) bool: top-1 inside the gallery, each video leaving itself (or its whole group) out.
 
     A video that is the only one of its class cannot be right and counts as wrong, at every scale alike.
     """
     if group_safe:
         _check_groups(group_safe, gallery)
-        own, _ = _own_ids(gallery, gallery, group_safe, False)
-        alone = own < 0  # without a group, a video still leaves itself out
-        own = torch.where(alone, own.max().clamp(min=0) + 1 + torch.arange(len(own)), own)
+        ids, _ = _exclusion_ids(gallery, gallery, group_safe, False)
+        alone = ids < 0  # without a group, a video still leaves itself out
+        ids = torch.where(alone, ids.max().clamp(min=0) + 1 + torch.arange(len(ids)), ids)
     else:
-        own = torch.arange(len(gallery.paths))
-    found = nearest(gallery.features, gallery.features, similarity=similarity, exclude=(own, own))[
-        :, 0
-    ]
-    return gallery.labels[found] == gallery.labels
+        ids = torch.arange(len(gallery.paths))
+    neighbours = nearest(
+        gallery.features, gallery.features, similarity=similarity, exclude=(ids, ids)
+    )[:, 0]
+    return gallery.labels[neighbours] == gallery.labels
 
 
 def average_precision(
@@ -133,7 +122,7 @@ def average_precision(
 
     Ranks the whole gallery for chunk queries at a time; equal scores go to the lower gallery index.
     """
-    found = []
+    precisions = []
     rank = torch.arange(1, len(gallery.paths) + 1, dtype=torch.float64)
     for start in range(0, len(queries.paths), chunk):
         here = slice(start, start + chunk)
@@ -146,8 +135,8 @@ def average_precision(
         order = score.sort(dim=1, descending=True, stable=True).indices
         relevant = relevant.gather(1, order).double()
         precision = relevant.cumsum(1) / rank
-        found.append((precision * relevant).sum(1) / relevant.sum(1))
-    return torch.cat(found)
+        precisions.append((precision * relevant).sum(1) / relevant.sum(1))
+    return torch.cat(precisions)
 
 
 def shared_places(gallery: FeatureSet, queries: FeatureSet) -> list[int]:
@@ -167,7 +156,7 @@ def _check_groups(group_safe: bool, *sets: FeatureSet) -> None:
         )
 
 
-def _own_ids(
+def _exclusion_ids(
     queries: FeatureSet, gallery: FeatureSet, group_safe: bool, leave_out_self: bool
 ) -> tuple[Tensor, Tensor]:
     """Ids of both sets, equal where a query must not find a gallery video; -1 and -2 meet no other.
@@ -176,9 +165,9 @@ def _own_ids(
     """
     named = []
     for features in (queries, gallery):
-        own = _places(features) if leave_out_self else [None] * len(features.paths)
+        videos = _places(features) if leave_out_self else [None] * len(features.paths)
         groups = features.groups if group_safe else [""] * len(features.paths)
-        named.append([group or place for group, place in zip(groups, own, strict=True)])
+        named.append([group or place for group, place in zip(groups, videos, strict=True)])
     numbers = {name: i for i, name in enumerate(dict.fromkeys(filter(None, named[0] + named[1])))}
     return tuple(
         torch.tensor([numbers.get(name, absent) for name in names], dtype=torch.int64)
@@ -198,13 +187,13 @@ def _check_one_group(*sets: FeatureSet) -> None:
 
 
 def _check_reachable(
-    gallery: FeatureSet, queries: FeatureSet, own: tuple, group_safe: bool
+    gallery: FeatureSet, queries: FeatureSet, ids: tuple, group_safe: bool
 ) -> None:
     of_class: dict[int, set[int]] = {}
-    for label, number in zip(gallery.labels.tolist(), own[1].tolist(), strict=True):
+    for label, number in zip(gallery.labels.tolist(), ids[1].tolist(), strict=True):
         of_class.setdefault(label, set()).add(number)
     for place, label in enumerate(queries.labels.tolist()):
-        if of_class[label] != {int(own[0][place])}:
+        if of_class[label] != {int(ids[0][place])}:
             continue
         group = queries.groups[place] if group_safe else ""
         what = f"of its own group ({group}), which group_safe drops" if group else "itself"

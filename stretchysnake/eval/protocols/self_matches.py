@@ -1,14 +1,13 @@
 """Queries that the gallery holds too: as the same video, as a part that overlaps, or as a copy of its bytes."""
 
-import hashlib
 import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stretchysnake.data.copies import copies_in
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.records_key import ends_of, file_stamp
 
 Segment = tuple[float | None, float | None]
 """(start, end) in seconds; None is the video's own."""
@@ -17,7 +16,7 @@ Segment = tuple[float | None, float | None]
 def places(paths: Iterable[str], segments: Iterable[Segment]) -> list[tuple[str, float, float]]:
     """(path without links, start, end) of each video: equal where two records show the same frames."""
     folders: dict[str, str] = {}
-    found = []
+    spans = []
     for path, (start, end) in zip(paths, segments, strict=True):
         folder, name = os.path.split(os.path.abspath(path))
         if folder not in folders:
@@ -25,8 +24,8 @@ def places(paths: Iterable[str], segments: Iterable[Segment]) -> list[tuple[str,
         whole = os.path.join(folders[folder], name)
         if os.path.islink(whole):
             whole = os.path.realpath(whole)
-        found.append((whole, start or 0.0, math.inf if end is None else end))
-    return found
+        spans.append((whole, start or 0.0, math.inf if end is None else end))
+    return spans
 
 
 def places_of(records: Sequence[VideoRecord]) -> list[tuple[str, float, float]]:
@@ -65,21 +64,21 @@ class Meetings:
 
     def notes(self, protocol: str) -> list[str]:
         """For the note of a row of this protocol."""
-        found = []
+        lines = []
         if self.same:
             done = ", each left out of its own ranking" if protocol.startswith("retrieval") else ""
-            found.append(f"{self.same} of {self.total} queries are in the gallery too{done}")
+            lines.append(f"{self.same} of {self.total} queries are in the gallery too{done}")
         if self.overlapping:
             # Lists of segments often share a boundary, so this is told and not refused.
-            found.append(
+            lines.append(
                 f"{self.overlapping} of {self.total} queries overlap a gallery video's seconds"
             )
         if self.copies:
             # Public benchmarks hold some; their official lists must stay usable.
-            found.append(
+            lines.append(
                 f"{self.copies} of {self.total} queries are copies of a gallery video's bytes"
             )
-        return found
+        return lines
 
 
 def meetings(gallery: Sequence[VideoRecord], queries: Sequence[VideoRecord]) -> Meetings:
@@ -98,7 +97,7 @@ def meetings(gallery: Sequence[VideoRecord], queries: Sequence[VideoRecord]) -> 
             others[path].append((start, end))
     copies = sum(
         _overlap(segment, [part for twin in twins for part in by_file[twin]])
-        for path, twins in _copies(by_file, others).items()
+        for path, twins in copies_in(by_file, others).items()
         for segment in others[path]
     )
     return Meetings(total=len(queries), same=same, overlapping=overlapping, copies=copies)
@@ -106,39 +105,3 @@ def meetings(gallery: Sequence[VideoRecord], queries: Sequence[VideoRecord]) -> 
 
 def _overlap(segment: tuple[float, float], parts: Iterable[tuple[float, float]]) -> bool:
     return any(start < segment[1] and segment[0] < end for start, end in parts)
-
-
-def _copies(gallery: Iterable[str], queries: Iterable[str]) -> dict[str, list[str]]:
-    """Query file -> gallery files of other names with the same bytes."""
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for path in gallery:
-        if stamp := file_stamp(path):
-            by_size[stamp[0]].append(path)
-    digests: dict[tuple, str | None] = {}
-
-    def known(act, path: str) -> str | None:
-        if (act, path) not in digests:
-            digests[act, path] = act(path)
-        return digests[act, path]
-
-    found = {}
-    for path in queries:
-        stamp = file_stamp(path)
-        twins = by_size.get(stamp[0], []) if stamp and stamp[0] else []
-        for act in (ends_of, _sha256):
-            # in this order: most files of one size differ in their ends
-            twins = [t for t in twins if t != path and known(act, t) == known(act, path)]
-        if twins:
-            found[path] = twins
-    return found
-
-
-def _sha256(path: str) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()

@@ -1,70 +1,106 @@
 """What a cell costs: operations counted with the scan, memory needed, time measured.
 
-B clips, L tokens, C width, Di inner width, S state size, R rank of Δ.
+Counts and estimates run the model itself on meta tensors, so they hold for every model and need no memory.
 """
 
+import copy
 import time
-import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
+from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.videomamba import VideoMamba
-from stretchysnake.ops.flops import selective_scan_flops
+from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import Backbone, BackboneConfig
 from stretchysnake.ops.native import library as native_library
 
 
-def count_flops(config: VideoMambaConfig, scale: Scale) -> int:
+def _continued_in_depth(measure: Callable[..., tuple[int, ...]]) -> Callable[..., tuple[int, ...]]:
+    """`measure` of a deep model of equal blocks from those of 3 and 4: each further one adds the same, 32 take seconds.
+
+    Not before: the first block has no residual, the second no drop path.
+    """
+
+    def measured(config: BackboneConfig, *rest) -> tuple[int, ...]:
+        if not getattr(config, "equal_blocks", False) or config.depth <= 4:
+            return measure(config, *rest)
+        three, four = (measure(replace(config, depth=depth), *rest) for depth in (3, 4))
+        more = config.depth - 3
+        return tuple(low + more * (high - low) for low, high in zip(three, four, strict=True))
+
+    return measured
+
+
+def count_flops(config: BackboneConfig, scale: Scale) -> int:
     """Floating-point operations of one clip's features, a multiplication and an addition counting as two.
 
-    The field's "GFLOPs" are often multiply-adds, half of ours, and leave the scan out (VideoMamba issue 98);
-    here it is counted as 9·L·Di·S per direction plus the skip and the gate (mamba issue 110).
+    Counted by torch: products, convolutions and attention as it knows them, the operations of ops/ by their
+    formulas. The field's "GFLOPs" are often multiply-adds, half of ours, and leave the scan out (VideoMamba issue
+    98); here it is counted as 9·L·Di·S per direction plus the skip and the gate (mamba issue 110).
     """
-    C, Di, S, R = (
-        config.embed_dim,
-        config.expand * config.embed_dim,
-        config.state_size,
-        config.rank_of_delta,
-    )
-    patches = scale.num_tokens // config.tubelet_size
-    L = 1 + patches
-    embed = 2 * patches * 3 * config.tubelet_size * scale.patch_size**2 * C
-    direction = (
-        2 * L * Di * config.conv_width
-        + 2 * L * Di * (R + 2 * S)
-        + 2 * L * R * Di
-        + selective_scan_flops(1, L, Di, S)
-    )
-    layer = 2 * L * C * 2 * Di + 2 * direction + 2 * L * Di * C
-    return embed + config.depth * layer
+    return _features_cost(config, scale)[0]
 
 
-def estimate_memory(config: VideoMambaConfig, scale: Scale, *, batch_size: int) -> int:
+def estimate_memory(
+    config: BackboneConfig, scale: Scale, *, batch_size: int, joined: bool = True
+) -> int:
     """Bytes that `features` holds at its peak beside the weights, in fp32, for one batch.
 
-    The clip as uint8 and float, and the widest moment of one block: its input and residual, the new
-    residual and its norm, both halves of in_proj, and of the two directions u, [dt, B, C] and their sum;
-    without the native operation also delta and each direction's output. Within a third of
-    `measure_peak_bytes` in the tests.
+    The clips as uint8 and float, and what the operations hold at once: so many times that of one clip, weights
+    resized for the scale included. Within a third of `measure_peak_bytes` in
+    the tests. `joined`: a mixer is one native operation, as on the CPU outside autocast.
     """
-    C, Di = config.embed_dim, config.expand * config.embed_dim
-    widest = 5 * Di + 2 * (config.rank_of_delta + 2 * config.state_size)
-    if not native_library.is_available():
-        widest = 8 * Di
-    tokens = batch_size * (1 + scale.num_tokens // config.tubelet_size)
-    pixels = batch_size * 3 * scale.num_frames * scale.size**2
-    return 4 * tokens * (4 * C + widest) + 5 * pixels
+    return batch_size * _features_cost(config, scale, joined)[1]
 
 
-def measure_milliseconds(model: VideoMamba, scale: Scale, *, repeats: int = 5) -> float:
+@lru_cache(maxsize=4096)
+@_continued_in_depth
+def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
+    """Operations, and bytes at the peak, of the features of one clip."""
+    model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
+    counter = FlopCounterMode(display=False)
+    live = LiveStorages((video, *model.state_dict().values()))
+    with _operations(joined), torch.no_grad(), counter, live:
+        model.features(video, scale.patch_size, grid="floor")
+    return counter.get_total_flops(), live.peak + _clip_bytes(video)
+
+
+def estimate_training_memory(
+    config: BackboneConfig, scale: Scale, *, clips: int, recompute: bool, joined: bool = True
+) -> int:
+    """Bytes that forward and backward of so many clips hold at their peak, in fp32, beside weights and gradients.
+
+    What waits for the backward, and the widest moment of the way back. `recompute`: blocks are computed again there
+    (activation checkpointing). `joined` as in `estimate_memory`.
+    """
+    return _training_cost(config, scale, clips, recompute, joined)[0]
+
+
+@lru_cache(maxsize=4096)
+@_continued_in_depth
+def _training_cost(
+    config: BackboneConfig, scale: Scale, clips: int, recompute: bool, joined: bool
+) -> tuple[int]:
+    model, video = _meta_model(config).train(), _meta_clips(scale, clips)
+    model.checkpoint_activations = recompute
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    uncounted = (video, *model.state_dict().values(), *(p.grad for p in model.parameters()))
+    with _operations(joined), LiveStorages(uncounted) as live:
+        model(video, scale.patch_size, grid="floor").sum().backward()
+    return (live.peak + _clip_bytes(video),)
+
+
+def measure_milliseconds(model: Backbone, scale: Scale, *, repeats: int = 5) -> float:
     """Median time of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
     return sorted(measure_times(model, scale, repeats=repeats))[repeats // 2]
 
 
-def measure_times(model: VideoMamba, scale: Scale, *, repeats: int) -> list[float]:
+def measure_times(model: Backbone, scale: Scale, *, repeats: int) -> list[float]:
     """Times of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
     video, device = _random_clip(model, scale), next(model.parameters()).device
     times = []
@@ -78,7 +114,7 @@ def measure_times(model: VideoMamba, scale: Scale, *, repeats: int) -> list[floa
     return times[1:]
 
 
-def measure_peak_bytes(model: VideoMamba, scale: Scale) -> int:
+def measure_peak_bytes(model: Backbone, scale: Scale) -> int:
     """Most bytes that tensors hold at once during `features` of one clip, the clip included, beside the weights.
 
     On the CPU the storages of all tensors made are counted while they live, on a GPU its allocator tells;
@@ -93,42 +129,42 @@ def measure_peak_bytes(model: VideoMamba, scale: Scale) -> int:
             before = torch.cuda.memory_allocated(device)
             model.features(video, scale.patch_size, grid="floor")
             return clip + torch.cuda.max_memory_allocated(device) - before
-        known = {t.untyped_storage().data_ptr() for t in (video, *model.state_dict().values())}
-        with _LiveStorages(known) as live:
+        with LiveStorages((video, *model.state_dict().values())) as live:
             model.features(video, scale.patch_size, grid="floor")
     return clip + live.peak
 
 
-class _LiveStorages(TorchDispatchMode):
-    """Sums the storages that operations make, from their first tensor to their release."""
-
-    def __init__(self, known: set[int]):
-        super().__init__()
-        self.live: set[int] = set(known)
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return made
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address in self.live or not size:
-            return
-        self.live.add(address)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._release, address, size)
-
-    def _release(self, address: int, size: int) -> None:
-        self.live.discard(address)
-        self.now -= size
-
-
-def _random_clip(model: VideoMamba, scale: Scale) -> torch.Tensor:
+def _random_clip(model: Backbone, scale: Scale) -> torch.Tensor:
     shape = (1, 3, scale.num_frames, scale.size, scale.size)
     generator = torch.Generator().manual_seed(0)
     return torch.rand(shape, generator=generator).to(next(model.parameters()).device)
+
+
+def _meta_model(config: BackboneConfig) -> Backbone:
+    return copy.deepcopy(
+        _meta_models(config)
+    )  # what a pass leaves in a model stays out of the next
+
+
+@lru_cache(maxsize=16)
+def _meta_models(config: BackboneConfig) -> Backbone:
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def _meta_clips(scale: Scale, clips: int) -> torch.Tensor:
+    return torch.empty(clips, 3, scale.num_frames, scale.size, scale.size, device="meta")
+
+
+def _clip_bytes(video: torch.Tensor) -> int:
+    """Of clips (B, 3, T, H, W) as they are decoded and as the model takes them."""
+    return video.numel() * (torch.uint8.itemsize + video.itemsize)
+
+
+def _operations(joined: bool) -> torch.autocast:
+    """A context in which a mixer of meta tensors is one native operation, or the single ones that hold more.
+
+    Single they are under autocast, which leaves meta tensors as they are, and wherever the library is absent.
+    """
+    joined = joined and native_library.is_available()
+    return torch.autocast("cpu", torch.bfloat16, enabled=not joined)

@@ -11,21 +11,21 @@ from stretchysnake.data.clips.frame_choice import Sampling
 from stretchysnake.data.clips.loader import DecodingLimits, open_clips
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.clips.transforms import RESAMPLER
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.data.records_key import records_key, refuse_unequal_records
 from stretchysnake.eval.features.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features.extraction import check_labels
-from stretchysnake.eval.features.subject import class_names, read_subject
 from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.protocol import HEADS, KINDS, Protocol
 from stretchysnake.eval.protocols.retrieval import check_metrics
 from stretchysnake.eval.protocols.self_matches import meetings, refuse_self_matches
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
-from stretchysnake.eval.sweeps.run import EvaluateRun
-from stretchysnake.eval.sweeps.sweep import Subject
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.ranks import SINGLE, Runtime
-from stretchysnake.results.rows import Row, environment
+from stretchysnake.results.rows import Row
 from stretchysnake.shown import shown
 
 
@@ -42,20 +42,19 @@ def evaluate(
     """
     check_on_error(run.on_error)
     protocols = protocols_of(run)
-    model, variant, metadata = read_subject(run.weights)
-    native = variant.sets.native
+    tested = model_under_test(run.weights, name=run.model)
+    native = tested.variant.sets.native
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
     for num_frames, size in cells:
-        eval_scale(variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
+        eval_scale(tested.variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
     lists = read_lists(run.gallery, run.queries)
     if not run.allow_self:
         refuse_self_matches(*lists)
     for protocol in protocols:
         if protocol.kind == "retrieval":
             check_metrics(protocol.metrics, num_gallery=len(lists[0]))
-    classes = class_names(model, metadata)
     if set(HEADS) & set(run.protocols):
-        head_labels(classes, getattr(model.head, "out_features", 0), *lists)
+        head_labels(tested.classes, getattr(tested.model.head, "out_features", 0), *lists)
     listed = [records_key(one) for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
     sampling = Sampling(rule=run.sampling, stride=run.stride)
@@ -64,23 +63,15 @@ def evaluate(
         choices.append([run.picture, sampling.name])
     if (run.num_views, run.num_crops) != (1, 1):
         choices.append([run.num_views, run.num_crops])
+    if run.decoder != "pyav":
+        choices.append(run.decoder)
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
     if run.allow_self:
         choices.append("allow_self")
     settings = json.dumps(choices).encode()
     run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
-    environment_now = environment()
-    subject = Subject(
-        model=model,
-        variant=variant,
-        seed=metadata.get("seed", 0),
-        run_id=run_id,
-        name=run.model,
-        classes=classes,
-        commit=environment_now.get("commit", ""),
-        device=environment_now.get("cpu", ""),
-    )
+    tested = replace(tested, run_id=run_id)
     dataset = run.dataset or Path(run.queries).stem
     opened, met = [], []
 
@@ -95,6 +86,7 @@ def evaluate(
                         size=run.cache_size,
                         sampling=sampling,
                         picture=run.picture,
+                        decoder=run.decoder,
                         limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
                         progress=progress,
                     )
@@ -107,6 +99,10 @@ def evaluate(
 
     def finished(row: Row) -> Row:
         row = counted(row, run.on_error)
+        if run.decoder != "pyav":
+            row = replace(
+                row, note="; ".join(filter(None, [row.note, f"decoded by {run.decoder}"]))
+            )
         if row.metric == "gallery_top1":  # asks no query
             return row
         return replace(row, note="; ".join(filter(None, [row.note, *met[0].notes(row.protocol)])))
@@ -114,7 +110,7 @@ def evaluate(
     limit = run.memory_limit_gib
     rows = resumed_sweep(
         run.out,
-        subject,
+        tested,
         dataset,
         clips,
         cells,
@@ -147,6 +143,7 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
             f"sampling ({run.sampling}) needs the whole video, and cache ({run.cache}) holds uniform frames; "
             "leave the cache out, or use sampling uniform"
         )
+    checked_decoder(run.decoder, cache=run.cache)
     protocols = []
     for kind in run.protocols:
         settings = {}

@@ -1,11 +1,8 @@
 """Protocols over a grid of scales: rows of every (dataset, T, S), resumable cell by cell (paper Table 1)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
 
-from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.features.feature_cache import cached_features
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.protocols.head_classes import head_labels
@@ -17,50 +14,15 @@ from stretchysnake.eval.sweeps.cost import (
     measure_milliseconds,
     measure_peak_bytes,
 )
+from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
 from stretchysnake.flexibility import Scale, Variant, eval_scale
-from stretchysnake.models.videomamba import VideoMamba
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """The trained model under test and what identifies it in the rows."""
-
-    model: VideoMamba
-    variant: Variant
-    seed: int
-    run_id: str
-    name: str | None = None
-    """What the rows call the model; None means its variant."""
-    classes: Sequence[str] | None = None
-    """Names of the head's outputs, in order; None where the weights do not say."""
-    commit: str = ""
-    device: str = ""
-
-    @cached_property
-    def weights(self) -> str:
-        """The model_hash of its weights, computed once."""
-        return model_hash(self.model)
-
-    @cached_property
-    def weights_and_head(self) -> str:
-        """The same with the head, which two trainings on one backbone differ in."""
-        return model_hash(self.model, head=True)
-
-    @property
-    def row_model(self) -> str:
-        """The field `model` of its rows."""
-        return self.name or self.variant.name
-
-    def row_weights(self, protocol: Protocol) -> str:
-        """The field `weights` of its rows: of what decides the number."""
-        return self.weights_and_head if protocol.kind in HEADS else self.weights
-
-
 def sweep(
-    subject: Subject,
+    tested: ModelUnderTest,
     dataset: str,
     gallery,
     queries,
@@ -83,24 +45,24 @@ def sweep(
     With several ranks all of them compute features, and rank 0 alone yields rows.
     """
     for num_frames, size in cells:
-        scale = eval_scale(subject.variant, num_frames=num_frames, size=size, patch_from=patch_from)
-        config = subject.model.config
-        known = {
-            "run_id": subject.run_id,
+        scale = eval_scale(tested.variant, num_frames=num_frames, size=size, patch_from=patch_from)
+        config = tested.model.config
+        fields = {
+            "run_id": tested.run_id,
             "dataset": dataset,
-            "model": subject.row_model,
-            "seed": subject.seed,
+            "model": tested.row_model,
+            "seed": tested.seed,
             "num_frames": num_frames,
             "size": size,
             "patch_size": scale.patch_size,
             "num_gallery": len(gallery.records),
             "gflops": count_flops(config, scale) / 1e9,
-            "trained": seen_in_training(subject.variant, scale),
-            "native": scale_matches_native(subject.variant, num_frames, size),
-            "commit": subject.commit,
-            "device": subject.device,
+            "trained": seen_in_training(tested.variant, scale),
+            "native": scale_matches_native(tested.variant, num_frames, size),
+            "commit": tested.commit,
+            "device": tested.device,
         }
-        device = next(subject.model.parameters()).device
+        device = next(tested.model.parameters()).device
         limit = available_memory(device) if memory_limit is None else memory_limit
         limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
         batch = batch_size
@@ -109,20 +71,20 @@ def sweep(
         needed = estimate_memory(config, scale, batch_size=batch)
         notes: list[str] = []
         options = {"batch_size": batch, "progress": progress, "runtime": runtime}
-        stored = found = None
+        gallery_features = query_features = None
         try:
             if needed > limit:
                 raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
             if any(protocol.kind not in HEADS for protocol in protocols):
-                options |= {"weights": subject.weights, "folder": feature_cache, "notes": notes}
-                found, stored = (
-                    cached_features(subject.model, clips, scale, **options)
+                options |= {"weights": tested.weights, "folder": feature_cache, "notes": notes}
+                query_features, gallery_features = (
+                    cached_features(tested.model, clips, scale, **options)
                     for clips in (queries, gallery)
                 )
-            wanted, told = head_wanted(subject, gallery, queries, protocols)
+            wanted, told = head_wanted(tested, gallery, queries, protocols)
             answers = {
                 protocol: classify(
-                    subject.model,
+                    tested.model,
                     queries,
                     scale,
                     num_views=protocol.num_views,
@@ -137,9 +99,9 @@ def sweep(
             }
             if not runtime.is_first:
                 continue
-            known |= {
-                "milliseconds": measure_milliseconds(subject.model, scale),
-                "peak_mib": measure_peak_bytes(subject.model, scale) / 2**20,
+            fields |= {
+                "milliseconds": measure_milliseconds(tested.model, scale),
+                "peak_mib": measure_peak_bytes(tested.model, scale) / 2**20,
             }
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, _DoesNotFit):
@@ -149,8 +111,8 @@ def sweep(
             for protocol in protocols if runtime.is_first else ():
                 for metric in protocol.metrics:
                     place = {**_seen(protocol, patch_from, queries), "metric": metric}
-                    place["weights"] = subject.row_weights(protocol)
-                    yield Row(**known, **place, **_absent(queries, str(error)))
+                    place["weights"] = tested.row_weights(protocol)
+                    yield Row(**fields, **place, **_absent(queries, str(error)))
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
@@ -160,15 +122,19 @@ def sweep(
                 views = "; ".join(filter(None, [views, told]))
                 measured = [("top1", answers[protocol].right, views)]
             else:
-                measured = protocol.measure(stored, found)
+                measured = protocol.measure(gallery_features, query_features)
             for metric, values, note in measured:
-                asked = stored if metric == "gallery_top1" else answers.get(protocol, found)
+                scored = (
+                    gallery_features
+                    if metric == "gallery_top1"
+                    else answers.get(protocol, query_features)
+                )
                 yield Row(
-                    **known,
+                    **fields,
                     **_seen(protocol, patch_from, queries),
                     metric=metric,
-                    weights=subject.row_weights(protocol),
-                    **measured_fields(values, asked),
+                    weights=tested.row_weights(protocol),
+                    **measured_fields(values, scored),
                     note="; ".join(filter(None, [*notes, note])),
                     created=_now(),
                 )
@@ -179,14 +145,14 @@ class _DoesNotFit(RuntimeError):
 
 
 def head_wanted(
-    subject: Subject, gallery, queries, protocols: Sequence[Protocol]
+    tested: ModelUnderTest, gallery, queries, protocols: Sequence[Protocol]
 ) -> tuple[list[int] | None, str]:
     """`head_labels` of the queries that can be read, where a protocol tests the head; (None, "") else."""
     if not any(protocol.kind in HEADS for protocol in protocols):
         return None, ""
-    known = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
-    outputs = getattr(subject.model.head, "out_features", 0)
-    return head_labels(subject.classes, outputs, known, queries.records)
+    records = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
+    outputs = getattr(tested.model.head, "out_features", 0)
+    return head_labels(tested.classes, outputs, records, queries.records)
 
 
 def protocol_name(protocol: Protocol, patch_from: str | None) -> str:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.drop_path import growing_rates
+from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
-from stretchysnake.models.transformers.cast_blocks import (
+from stretchysnake.models.transformers.layers.cast_blocks import (
     BRANCHES,
     VMAE_EPS,
     Adapter,
     CASTBlock,
     NounVerbHead,
 )
-from stretchysnake.models.transformers.cast_stems import TUBELET, embedded, sine_table
+from stretchysnake.models.transformers.layers.cast_stems import TUBELET, embedded, sine_table
 from stretchysnake.models.weights.cast import fitted, sizes_in
 
 TRAINED = (
@@ -211,11 +211,10 @@ class CAST(nn.Module):
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid, tubelet=TUBELET)
         s, v = embedded(self, video, patch, shape)
-        draws = drop_draws
-        if draws is None and self.training and self.config.drop_path:
-            draws = torch.rand(len(video), BRANCHES * len(self.blocks), device=video.device)
-        for i, block in enumerate(self.blocks):
-            own = None if draws is None else draws[:, BRANCHES * i : BRANCHES * (i + 1)]
+        if drop_draws is None and self.training and self.config.drop_path:
+            drop_draws = torch.rand(len(video), BRANCHES * len(self.blocks), device=video.device)
+        draws = draws_by_block(drop_draws, len(video), len(self.blocks), BRANCHES)
+        for block, own in zip(self.blocks, draws, strict=True):
             s, v = run_stage(self, block, s, v, shape, own)
         return s, v
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.drop_path import growing_rates
+from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
-from stretchysnake.models.transformers.fluxvit_blocks import (
+from stretchysnake.models.transformers.layers.fluxvit_blocks import (
     AttentionPool,
     BudgetHeads,
     ChannelScale,
@@ -183,11 +183,11 @@ class FluxViT(nn.Module):
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid)
         x = self._embedded(video, patch, shape)
-        draws = drop_draws
-        if draws is None and self.training and self.config.drop_path:
-            draws = torch.rand(len(x), 2 * len(self.blocks), device=x.device)
-        for i, block in enumerate(self.blocks):
-            x = run_stage(self, block, x, None if draws is None else draws[:, 2 * i : 2 * i + 2])
+        if drop_draws is None and self.training and self.config.drop_path:
+            drop_draws = torch.rand(len(x), 2 * len(self.blocks), device=x.device)
+        draws = draws_by_block(drop_draws, len(x), len(self.blocks), 2)
+        for block, own in zip(self.blocks, draws, strict=True):
+            x = run_stage(self, block, x, own)
         return x, shape
 
     def _embedded(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:

@@ -8,11 +8,12 @@ import re
 
 from torch import Tensor, nn
 
-from stretchysnake.models.transformers.cast_stems import (
-    resize_cross_table,
-    resize_kernel,
-    resize_places,
+from stretchysnake.models.transformers.layers.cast_stems import resize_cross_table
+from stretchysnake.models.transformers.layers.clip.tower import (
+    resize_clip_kernel,
+    resize_clip_positions,
 )
+from stretchysnake.models.weights.clip import depth_in, heads_of, needed
 
 CLIP = "clip.visual."
 """Before the names of CLIP's visual tower, where it comes from a file of its own."""
@@ -24,16 +25,14 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     """The fields of CASTConfig that the shapes of a flat state dict decide; without a head for two experts."""
     if is_videomae(state):
         state = experts(state)[0]
-    needed = (
-        "clip_conv1.weight", "clip_positional_embedding", "blocks.0.norm1.weight", "blocks.0.mlp.fc1.weight",
+    needed(
+        state, "CAST", "clip_conv1.weight", "clip_positional_embedding", "blocks.0.mlp.fc1.weight",
     )  # fmt: skip
-    if missing := [name for name in needed if name not in state]:
-        raise ValueError(f"these are not CAST weights: {', '.join(missing)} missing")
     width, patch = state["clip_conv1.weight"].shape[0], state["clip_conv1.weight"].shape[-1]
     found = {
         "embed_dim": width,
-        "depth": 1 + max(int(n.split(".")[1]) for n in state if re.match(r"blocks\.\d+\.", n)),
-        "num_heads": width // 64 if width % 64 == 0 else 1,
+        "depth": depth_in(state, "blocks."),
+        "num_heads": heads_of(width),
         "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "qkv_bias": "blocks.0.attn.q_bias" in state,
         "patch_size": patch,
@@ -104,12 +103,12 @@ def _fit_sizes(state: dict, own: dict, config, notes: list[str]) -> None:
         end = name.rsplit(".", 1)[-1]
         if name in ("clip_conv1.weight", "patch_embed.proj.weight"):
             said.add(f"patch kernels {tensor.shape[-1]} -> {config.patch_size} px (bicubic)")
-            state[name] = resize_kernel(tensor, config.patch_size)
+            state[name] = resize_clip_kernel(tensor, (config.patch_size, config.patch_size))
         elif end == "clip_positional_embedding" or end.endswith("_space_pos"):
             first = end == "clip_positional_embedding"
             side = _side(tensor.shape[0] - first)
             said.add(f"spatial positions {side}x{side} -> {grid[0]}x{grid[1]} (bicubic)")
-            resize = resize_places if first else resize_cross_table
+            resize = resize_clip_positions if first else resize_cross_table
             state[name] = resize(tensor, (side, side), tuple(grid))
         elif end.endswith("_time_pos"):
             said.add(f"temporal positions {tensor.shape[0]} -> {t} (linear)")

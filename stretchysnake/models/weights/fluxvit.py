@@ -1,12 +1,15 @@
 """Weights of FluxViT: the sizes that their tensors have, and what of a file fits a model of other sizes."""
 
 import math
-import re
 
 from torch import Tensor, nn
 
 from stretchysnake.models.resample import resize_patch_kernel
-from stretchysnake.models.transformers.fluxvit_blocks import resize_pixel_weights, resize_positions
+from stretchysnake.models.transformers.layers.fluxvit_blocks import (
+    resize_pixel_weights,
+    resize_positions,
+)
+from stretchysnake.models.weights.clip import depth_in, heads_of, needed
 
 
 def sizes_in(state: dict[str, Tensor]) -> dict:
@@ -14,17 +17,16 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
 
     A table of positions does not say its number of frames: see `likely_shape`.
     """
-    needed = (
-        "patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "clip_projector.0.cross_attn.proj.weight",
+    needed(
+        state, "FluxViT", "patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight",
+        "clip_projector.0.cross_attn.proj.weight",
     )  # fmt: skip
-    if missing := [name for name in needed if name not in state]:
-        raise ValueError(f"these are not FluxViT weights: {', '.join(missing)} missing")
-    width, patch = state["patch_embed.proj.weight"].shape[0], state[needed[0]].shape[-1]
+    width, patch = (state["patch_embed.proj.weight"].shape[i] for i in (0, -1))
     frames, side, _ = likely_shape(state["pos_embed"].shape[1] - 1)
     return {
         "embed_dim": width,
-        "depth": 1 + max(int(n.split(".")[1]) for n in state if re.match(r"blocks\.\d+\.", n)),
-        "num_heads": width // 64 if width % 64 == 0 else 1,
+        "depth": depth_in(state, "blocks."),
+        "num_heads": heads_of(width),
         "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "patch_size": patch,
         "image_size": side * patch,

@@ -134,10 +134,12 @@ def _dicts(loaded, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dic
 def _prefixes(inner: dict, marks: Marks) -> dict[str, str]:
     """Prefix -> architecture of the models that a dict of tensors holds, wrappers' names taken out.
 
-    The last architecture's marks are looked for only where there are none of the others.
+    Of several whose marks stand there the one with most of them counts (MViT has all of Hiera's names and more). The
+    last architecture's marks are looked for only where there are none of the others.
     """
     names = {_plain(name) for name, value in inner.items() if isinstance(value, Tensor)}
     prefixes: dict[str, str] = {}
+    counts: dict[str, int] = {}
     *others, last = marks
     for architecture in [*others, last]:
         if architecture == last and prefixes:
@@ -146,8 +148,9 @@ def _prefixes(inner: dict, marks: Marks) -> dict[str, str]:
             for name in names:
                 if name == first or name.endswith("." + first):
                     prefix = name.removesuffix(first)
-                    if all(prefix + other in names for other in rest):
-                        prefixes.setdefault(prefix, architecture)
+                    found = all(prefix + other in names for other in rest)
+                    if found and len(rest) > counts.get(prefix, -1):
+                        prefixes[prefix], counts[prefix] = architecture, len(rest)
     return prefixes
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops.backend import Backend, choose_backend
+from stretchysnake.ops.backend import Backend, choose_backend, is_native_fit
 from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
 from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
 from stretchysnake.ops.native import library as native_library
@@ -67,12 +67,10 @@ def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
 
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
-    chosen = choose_backend("bidirectional_scan", xz) if backend == "auto" else backend
+    chosen = choose_backend("bidirectional_scan", xz, backend)
     return (
-        chosen == "cpu"
-        and native_library.is_available()
-        and xz.dtype in (torch.float32, torch.float64)
-        and all(tensor.is_cpu and tensor.dtype == xz.dtype for tensor in (xz, *parameters))
+        (chosen == "meta" or (chosen == "cpu" and native_library.is_available()))
+        and is_native_fit(xz, *parameters)
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -28,14 +28,14 @@ def causal_conv_silu(
     backend and cu_seqlens as in ``selective_scan``; "reference", "torch" and "exported" are the same here.
     """
     _check_inputs(x, weight, bias)
-    backend = choose_backend("causal_conv_silu", x) if backend == "auto" else backend
+    backend = choose_backend("causal_conv_silu", x, backend, name="x")
     if cu_seqlens is not None:
         check_one_row("x", x)
     if cu_seqlens is not None and backend != "triton":
         pieces = x.split(packed_lengths(cu_seqlens, x.shape[1]), dim=1)
         return torch.cat([causal_conv_silu(p, weight, bias, reverse, backend) for p in pieces], 1)
     match backend:
-        case "cpu":
+        case "cpu" | "meta":
             from stretchysnake.ops.causal_conv.native import causal_conv_silu_cpu
 
             return causal_conv_silu_cpu(x, weight, bias, reverse)
@@ -44,12 +44,8 @@ def causal_conv_silu(
 
             packed = None if cu_seqlens is None else on_device(cu_seqlens, x)
             return causal_conv_silu_triton(x, weight, bias, reverse, packed)
-        case "torch" | "reference" | "exported":
+        case _:  # "torch", "reference" and "exported"
             return causal_conv_silu_torch(x, weight, bias, reverse)
-        case _:
-            raise ValueError(
-                f"backend ({backend!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton', 'exported'."
-            )
 
 
 def causal_conv_silu_torch(

@@ -11,6 +11,7 @@ from stretchysnake.ops.flops import causal_conv_flops
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.native.problems import conv_problem, dense, rows_in_place, run
 from stretchysnake.ops.operation import operation
+from stretchysnake.ops.precision import state_dtype
 
 
 def causal_conv_silu_cpu(
@@ -20,14 +21,7 @@ def causal_conv_silu_cpu(
 
     Only x is kept for the backward; the convolution is computed again there.
     """
-    if not native_library.is_available():
-        native_library.load()  # says what is missing
-    if not x.is_cpu:
-        raise ValueError(
-            f"x (device {x.device}) must be on the CPU for backend='cpu'; use backend='torch'."
-        )
-    given = [t for t in (x, weight, bias) if t is not None]
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
+    dtype = state_dtype(x, weight, bias)
     x_read, weight, bias = (
         t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, weight, bias)
     )

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from stretchysnake.ops.flops import causal_conv_flops
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.precision import state_dtype
 from stretchysnake.ops.selective_scan.triton_tiles import power_of_two
 from stretchysnake.ops.triton import runtime as triton_runtime
 
@@ -26,13 +27,7 @@ def causal_conv_silu_triton(
 
     Only x is kept for the backward; the convolution is computed again there. A run repeats to the bit.
     """
-    triton_runtime.check_device("x", x)
     return _conv(x, weight, bias, cu_seqlens, reverse)
-
-
-def _arithmetic(*tensors: Tensor | None) -> torch.dtype:
-    given = {t.dtype for t in tensors if t is not None}
-    return torch.float64 if torch.float64 in given else torch.float32
 
 
 def _sequence_of(cu_seqlens: Tensor | None, length: int) -> Tensor | None:
@@ -62,7 +57,7 @@ def _conv(
     from stretchysnake.ops.causal_conv.triton_kernels import conv_forward
 
     num_batch, length, channels = x.shape
-    dtype = _arithmetic(x, weight, bias)
+    dtype = state_dtype(x, weight, bias)
     blocks, options = _options(x, weight, dtype, reverse)
     spans = -(-length // TOKENS)
     weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
@@ -96,7 +91,7 @@ def _conv_backward(
     from stretchysnake.ops.causal_conv.triton_kernels import conv_backward
 
     num_batch, length, channels = x.shape
-    dtype = _arithmetic(x, weight, bias)
+    dtype = state_dtype(x, weight, bias)
     blocks, options = _options(x, weight, dtype, reverse)
     spans = -(-length // SPAN_TOKENS)
     weight_parts = x.new_empty(num_batch * spans, channels, weight.shape[1], dtype=dtype)

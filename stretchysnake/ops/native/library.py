@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from stretchysnake.ops.operation import constant_when_compiled
 
@@ -61,6 +62,16 @@ def load() -> ctypes.CDLL:
     return library
 
 
+def check_device(name: str, tensor: Tensor) -> None:
+    """RuntimeError where the kernels cannot run, ValueError where this tensor is not on the CPU."""
+    if not is_available():
+        load()  # says what is missing
+    if not tensor.is_cpu:
+        raise ValueError(
+            f"{name} (device {tensor.device}) must be on the CPU for backend='cpu'; use backend='torch'."
+        )
+
+
 def check(status: int) -> None:
     """Turn a kernel's status into an exception."""
     if status:
@@ -86,6 +97,16 @@ def unavailable_reason() -> str | None:
 def is_available() -> bool:
     """Whether the native kernels can be used."""
     return _open()[0] is not None
+
+
+def checkpoint_tokens() -> int:
+    """Tokens between the states kept for the backward."""
+    return load().stretchysnake_checkpoint_tokens() if is_available() else 32
+
+
+def vector_bytes() -> int:
+    """Bytes of this machine's vectors, to a multiple of which the kernels fill up channels."""
+    return load().stretchysnake_vector_bytes() if is_available() else 64
 
 
 def instruction_set() -> str:

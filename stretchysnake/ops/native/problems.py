@@ -132,9 +132,8 @@ def new_checkpoints(u: Tensor, num_state: int, keep: bool) -> Tensor:
 
     As much memory as N / 32 sequences (B, L, D).
     """
-    library = native_library.load()
-    tokens = library.stretchysnake_checkpoint_tokens()
-    lanes = library.stretchysnake_vector_bytes() // u.itemsize
+    tokens, vector_bytes = native_library.checkpoint_tokens(), native_library.vector_bytes()
+    lanes = vector_bytes // u.itemsize
     chunks = (u.shape[1] + tokens - 1) // tokens if keep else 0
     blocks = (u.shape[2] + lanes - 1) // lanes
     return u.new_empty(u.shape[0], chunks, blocks * lanes * num_state)

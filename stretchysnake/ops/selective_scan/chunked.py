@@ -4,9 +4,11 @@ Symbols: B batch, L tokens, D inner channels, N state size, T tokens of one chun
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from stretchysnake.ops.selective_scan.inputs import ScanInputs
+from stretchysnake.ops.selective_scan.plain import gated, recurrence_inputs
 
 CHUNK_SIZE = 64
 
@@ -42,57 +44,27 @@ def _chunk(
     return y, states[:, -1]
 
 
-def selective_scan_torch(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    reverse: bool = False,
-    initial_state: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def selective_scan_torch(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """Return ``(y, final_state)``; shapes and dtype rule as in ``selective_scan_reference``.
 
     Memory: one chunk of (B, 64, D, N) at a time; for the backward only the state at each chunk's
     start is kept and the chunk is computed again.
     """
-    given = [t for t in (u, delta, A, B, C, D, z, delta_bias, initial_state) if t is not None]
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
-
-    delta = delta.to(dtype)
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(dtype)
-    if delta_softplus:
-        delta = F.softplus(delta)
-    x, A, B, C = u.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype)
-
-    num_batch, length, channels = u.shape
-    state = x.new_zeros(num_batch, channels, A.shape[1])
-    if initial_state is not None:
-        state = initial_state.to(dtype)
-
-    recompute = torch.is_grad_enabled() and any(t.requires_grad for t in (x, delta, A, B, C, state))
+    x, step, A, B, C, state = recurrence_inputs(inputs)
+    length, reverse = x.shape[1], inputs.reverse
+    recompute = torch.is_grad_enabled() and any(t.requires_grad for t in (x, step, A, B, C, state))
     outputs: list[Tensor] = []
     starts = range(0, length, CHUNK_SIZE)
     for start in reversed(starts) if reverse else starts:
         span = slice(start, min(start + CHUNK_SIZE, length))
-        sequences = [t[:, span] for t in (x, delta, B, C)]
+        sequences = [t[:, span] for t in (x, step, B, C)]
         if reverse:
             sequences = [t.flip(1) for t in sequences]
-        inputs = (*sequences[:2], A, *sequences[2:], state)
+        given = (*sequences[:2], A, *sequences[2:], state)
         if recompute:
-            y, state = checkpoint(_chunk, *inputs, use_reentrant=False, preserve_rng_state=False)
+            y, state = checkpoint(_chunk, *given, use_reentrant=False, preserve_rng_state=False)
         else:
-            y, state = _chunk(*inputs)
+            y, state = _chunk(*given)
         outputs.append(y.flip(1) if reverse else y)
     y = torch.cat(outputs[::-1] if reverse else outputs, dim=1)  # (B, L, D)
-
-    if D is not None:
-        y = y + D.to(dtype) * x
-    if z is not None:
-        y = y * F.silu(z.to(dtype))
-    return y.to(u.dtype), state
+    return gated(y, x, inputs), state

@@ -14,6 +14,9 @@ from torch import Tensor
 # Private in torch 2.13, there is no public name yet; tests/models/test_exporting.py pins what we need of it.
 from torch._higher_order_ops.scan import scan
 
+from stretchysnake.ops.selective_scan.inputs import ScanInputs
+from stretchysnake.ops.selective_scan.plain import gated, recurrence_inputs
+
 CHUNK_SIZE = 16
 
 
@@ -40,54 +43,24 @@ def _step(
     return states[:, -1].clone(memory_format=torch.contiguous_format), y
 
 
-def selective_scan_exported(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    reverse: bool = False,
-    initial_state: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def selective_scan_exported(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """Return ``(y, final_state)``; shapes and dtype rule as in ``selective_scan_reference``.
 
     The last chunk is filled up with tokens of step 0, which leave the state as it is. For inference: no
     checkpointing.
     """
-    given = [t for t in (u, delta, A, B, C, D, z, delta_bias, initial_state) if t is not None]
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
-
-    delta = delta.to(dtype)
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(dtype)
-    if delta_softplus:
-        delta = F.softplus(delta)
-    x, A, B, C = u.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype)
-
-    num_batch, length, channels = u.shape
-    state = x.new_zeros(num_batch, channels, A.shape[1])
-    if initial_state is not None:
-        state = state + initial_state
+    x, step, A, B, C, state = recurrence_inputs(inputs)
+    num_batch, length, channels = x.shape
     # Two more than needed: with one chunk, or none of padding, tracing would take that case for a fact.
     num_chunks = length // CHUNK_SIZE + 2
     padding = num_chunks * CHUNK_SIZE - length
 
     def in_chunks(sequence: Tensor) -> Tensor:
-        sequence = F.pad(sequence.flip(1) if reverse else sequence, (0, 0, 0, padding))
+        sequence = F.pad(sequence.flip(1) if inputs.reverse else sequence, (0, 0, 0, padding))
         width = sequence.shape[2]
         return sequence.reshape(num_batch, num_chunks, CHUNK_SIZE, width).transpose(0, 1)
 
-    chunks = tuple(in_chunks(t).contiguous() for t in (x, delta, B, C))
+    chunks = tuple(in_chunks(t).contiguous() for t in (x, step, B, C))
     state, y = scan(lambda state, chunk: _step(state, chunk, A), state, chunks)
     y = y.transpose(0, 1).reshape(num_batch, num_chunks * CHUNK_SIZE, channels)[:, :length]
-    if reverse:
-        y = y.flip(1)
-    if D is not None:
-        y = y + D.to(dtype) * x
-    if z is not None:
-        y = y * F.silu(z.to(dtype))
-    return y.to(u.dtype), state
+    return gated(y.flip(1) if inputs.reverse else y, x, inputs), state

@@ -1,4 +1,4 @@
-"""The selective scan: its public function and the check of its inputs.
+"""The selective scan: what it means, and which backend runs it.
 
 Symbols: B batch, L tokens, D inner channels, N state size.
 """
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stretchysnake.ops.backend import Backend, choose_backend
 from stretchysnake.ops.packing import check_one_row, on_device, scan_packed
+from stretchysnake.ops.selective_scan.inputs import ScanInputs, check_inputs
 
 
 def selective_scan(
@@ -57,27 +58,25 @@ def selective_scan(
     as in state-spaces/mamba, ``selective_scan_interface.py``.
     """
     num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
-    _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, num_states)
-    backend = choose_backend("selective_scan", u) if backend == "auto" else backend
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    inputs = ScanInputs(*tensors, delta_softplus, reverse)
+    check_inputs(inputs, num_states)
+    backend = choose_backend("selective_scan", u, backend, name="u")
     scan = _backend(backend)
-    rest = {"A": A, "D": D, "delta_bias": delta_bias}
-    rest |= {"delta_softplus": delta_softplus, "reverse": reverse}
-    rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z}
     if cu_seqlens is None:
-        y, final_state = scan(**rows, **rest, initial_state=initial_state)
+        y, final_state = scan(inputs)
     else:
         check_one_row("u", u)
         if backend == "triton":
-            rest["cu_seqlens"] = on_device(cu_seqlens, u)
-            y, final_state = scan(**rows, **rest, initial_state=initial_state)
+            y, final_state = scan(inputs, on_device(cu_seqlens, u))
         else:
-            y, final_state = scan_packed(scan, cu_seqlens, rows, rest, initial_state)
+            y, final_state = scan_packed(scan, cu_seqlens, inputs)
     return (y, final_state) if return_final_state else y
 
 
 def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     match name:
-        case "cpu":
+        case "cpu" | "meta":
             from stretchysnake.ops.selective_scan.native import selective_scan_cpu
 
             return selective_scan_cpu
@@ -93,67 +92,7 @@ def _backend(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
             from stretchysnake.ops.selective_scan.exported import selective_scan_exported
 
             return selective_scan_exported
-        case "reference":
+        case _:
             from stretchysnake.ops.selective_scan.reference import selective_scan_reference
 
-            return selective_scan_reference
-        case _:
-            raise ValueError(
-                f"backend ({name!r}) must be one of 'auto', 'reference', 'torch', 'cpu', 'triton', 'exported'."
-            )
-
-
-def _check_inputs(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    num_states: int,
-) -> None:
-    if u.dim() != 3:
-        raise ValueError(
-            f"u (shape {tuple(u.shape)}) must have 3 dimensions (batch, L, D); "
-            "transpose channels-first input with u.transpose(1, 2)."
-        )
-    if A.dim() != 2:
-        raise ValueError(f"A (shape {tuple(A.shape)}) must have 2 dimensions (D, N).")
-    num_batch, length, channels = u.shape
-    num_state = A.shape[1]
-    if length < 1:
-        raise ValueError(f"u (shape {tuple(u.shape)}) must hold at least one token along dim 1.")
-    if num_state < 1:
-        raise ValueError(f"A (shape {tuple(A.shape)}) must hold at least one state along dim 1.")
-    tokens, states = (num_batch, length, channels), (num_batch, length, num_state)
-    for name, tensor, shape, axes in (
-        ("delta", delta, tokens, "(batch, L, D)"),
-        ("A", A, (channels, num_state), "(D, N)"),
-        ("B", B, states, "(batch, L, N)"),
-        ("C", C, states, "(batch, L, N)"),
-        ("D", D, (channels,), "(D,)"),
-        ("z", z, tokens, "(batch, L, D)"),
-        ("delta_bias", delta_bias, (channels,), "(D,)"),
-        ("initial_state", initial_state, (num_states, channels, num_state), "(batch, D, N)"),
-    ):
-        if tensor is None:
-            continue
-        if tensor.shape != shape:
-            raise ValueError(
-                f"{name} (shape {tuple(tensor.shape)}) must have shape {axes} = {shape}, "
-                "as u and A give it; all sequences are channels-last."
-            )
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} (dtype {tensor.dtype}) must be floating point; convert it with .float()."
-            )
-        if tensor.device != u.device:
-            raise ValueError(
-                f"{name} (device {tensor.device}) must be on the device of u ({u.device}); "
-                f"move it with .to({str(u.device)!r})."
-            )
-    if not u.is_floating_point():
-        raise ValueError(f"u (dtype {u.dtype}) must be floating point; convert it with .float().")
+            return lambda inputs: selective_scan_reference(**inputs._asdict())

@@ -7,6 +7,7 @@ one kind of chip. The constants come from counts of instructions and registers, 
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 PARTS_BYTES = 1 << 29  # room for the parts of dB and dC; more blocks share a part beyond it
@@ -62,6 +63,12 @@ def plan_segments(
     segments = min(math.ceil(full / programs), max(1, length // 128))
     tokens = math.ceil(math.ceil(length / segments) / multiple) * multiple
     return math.ceil(length / tokens), tokens
+
+
+def num_groups(blocks: int, part_elements: int, dtype: torch.dtype) -> int:
+    """Into how many parts of dB and of dC, of part_elements each, the blocks of channels add up."""
+    groups = max(1, min(blocks, PARTS_BYTES // (2 * part_elements * dtype.itemsize)))
+    return -(-blocks // -(-blocks // groups))  # no group with one block less to do than it could
 
 
 def num_checkpoints(batch: int, length: int, num_state: int, cu_seqlens: Tensor | None) -> int:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.flexibility import NANO, Scale, eval_scale, scale_at
-from stretchysnake.models.config import VideoMambaConfig
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import create_model
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.study.design import (
     ABLATED,
     STATIC_PATCHES,
@@ -34,7 +34,7 @@ TIMED = (Scale(4, 32, 8), Scale(16, 32, 8), Scale(16, 48, 8))
 
 def study_cost(run: StudyRun) -> list[str]:
     """The lines to print: trainings, cells, and minutes by stage, as timed now and as recorded on two idle cores."""
-    model = VideoMamba(VideoMambaConfig.named("nano", num_classes=40))
+    model = create_model("videomamba-nano", num_classes=40)
     timed = _stages(
         run,
         _fitted(lambda video: _step(model.train(), video), run.batch_size),
@@ -55,7 +55,7 @@ def study_cost(run: StudyRun) -> list[str]:
     ]
     for stage in timed:
         lines.append(f"  {stage:<24} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
-    total = [sum(found.values()) / 60 for found in (timed, recorded)]
+    total = [sum(stages.values()) / 60 for stages in (timed, recorded)]
     lines.append(f"  {'in all':<24} {total[0]:9.1f} {total[1]:16.1f}")
     return lines
 
@@ -112,12 +112,12 @@ def _fitted(act: Callable[[torch.Tensor], None], clips: int) -> Callable[[int], 
     return lambda count: max(lowest, line[0] + line[1] * count)
 
 
-def _step(model: VideoMamba, video: torch.Tensor) -> None:
+def _step(model: Backbone, video: torch.Tensor) -> None:
     labels = torch.arange(len(video)) % 40
     F.cross_entropy(model(video, NANO.native.patch_size), labels).backward()
     model.zero_grad(set_to_none=True)
 
 
-def _features(model: VideoMamba, video: torch.Tensor) -> None:
+def _features(model: Backbone, video: torch.Tensor) -> None:
     with torch.inference_mode():
         model.features(video, NANO.native.patch_size)

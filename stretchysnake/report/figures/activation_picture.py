@@ -45,7 +45,7 @@ def activation_picture(
     first = frames[subjects[0], sizes[-1]]
     places, black = shown_frames(first)
     numbers = range(len(first)) if frame_numbers is None else frame_numbers
-    everything = np.concatenate([found.ravel() for found in maps.values()])
+    everything = np.concatenate([activation.ravel() for activation in maps.values()])
     low, high = (float(np.percentile(everything, q)) for q in (1, 99))
 
     def draw(plt):
@@ -66,9 +66,11 @@ def activation_picture(
             for column, t in enumerate(places):
                 _frame(axis, frames[subject, size][t], column, grey=which > 0)
                 if which:
-                    found = maps[subject, size]
-                    found = found[t * len(found) // len(frames[subject, size])]  # t's tubelet
-                    mesh = _overlay(axis, found, column, low, high)
+                    activation = maps[subject, size]
+                    activation = activation[
+                        t * len(activation) // len(frames[subject, size])
+                    ]  # t's tubelet
+                    mesh = _overlay(axis, activation, column, low, high)
                 if row == 0:
                     words = f"frame {numbers[t] + 1}"
                     axis.text(column + 0.49, -0.05, words, ha="center", va="bottom", fontsize=10)
@@ -114,10 +116,10 @@ def _frame(axis, frame: np.ndarray, column: int, *, grey: bool) -> None:
     axis.imshow(light, cmap="gray", vmin=-200, vmax=455, extent=place, aspect="auto")
 
 
-def _overlay(axis, found: np.ndarray, column: int, low: float, high: float):
+def _overlay(axis, activation: np.ndarray, column: int, low: float, high: float):
     """One frame's map (h, w), its patches with hard edges."""
     return axis.imshow(
-        found,
+        activation,
         cmap="inferno",
         vmin=low,
         vmax=high,

@@ -14,16 +14,16 @@ from stretchysnake.report.figures.picture import (
     marker_of,
     names_of,
 )
-from stretchysnake.report.tables.cells import Cell, cells_of, label, models_of
+from stretchysnake.report.tables.cells import CellMean, cells_of, label, models_of
 from stretchysnake.report.tables.headlines import headlines
 from stretchysnake.results.rows import Row
 
 
-def pareto_front(cells: Iterable[Cell]) -> list[Cell]:
+def pareto_front(cells: Iterable[CellMean]) -> list[CellMean]:
     """Cells that no cheaper or equally dear cell beats or equals, by rising GFLOPs; cells without both are left out."""
-    known = [c for c in cells if c.value is not None and c.gflops]
-    front: list[Cell] = []
-    for cell in sorted(known, key=lambda c: (c.gflops, -c.value)):
+    measured = [c for c in cells if c.value is not None and c.gflops]
+    front: list[CellMean] = []
+    for cell in sorted(measured, key=lambda c: (c.gflops, -c.value)):
         if not front or cell.value > front[-1].value:
             front.append(cell)
     return front
@@ -41,7 +41,7 @@ def accuracy_over_cost(
     overall = pareto_front(grid.values())
     if not overall:
         return None
-    found = headlines(rows, dataset=dataset, metric=metric).cost
+    cost = headlines(rows, dataset=dataset, metric=metric).cost
 
     def draw(plt):
         figure, axis = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
@@ -51,31 +51,20 @@ def accuracy_over_cost(
                 c for c in grid.values() if c.model == name and c.value is not None and c.gflops
             ]
             look = {"color": colour_of(name), "marker": marker_of(name)}
-            points = [(c.gflops, 100 * c.value) for c in cells]
-            axis.plot(*_columns(points), linestyle="none", markersize=5.5, alpha=0.4, **look)
-            front = [(c.gflops, 100 * c.value) for c in pareto_front(cells)]
-            axis.plot(
-                *_columns(front), linestyle=dash_of(name), linewidth=2.2, markersize=7, **look
-            )
-        ringed = [(c.gflops, 100 * c.value) for c in overall]
-        axis.plot(
-            *_columns(ringed),
-            marker="o",
-            markersize=13,
-            fillstyle="none",
-            color=ink,
-            linestyle="none",
-            markeredgewidth=1.2,
-        )
+            _plot(axis, cells, linestyle="none", markersize=5.5, alpha=0.4, **look)
+            line = {"linestyle": dash_of(name), "linewidth": 2.2, "markersize": 7}
+            _plot(axis, pareto_front(cells), **line, **look)
+        ring = {"marker": "o", "markersize": 13, "fillstyle": "none", "markeredgewidth": 1.2}
+        _plot(axis, overall, color=ink, linestyle="none", **ring)
         named = []
-        if found is not None:
+        if cost is not None:
             axis.axhline(
-                100 * found.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
+                100 * cost.native.value, color=colour_of("vanilla"), linestyle="--", linewidth=1.2
             )
-            named.append(_name_cell(axis, found.native, "*", 17, "its own scale"))
-            if found.cheapest is not None:
+            named.append(_name_cell(axis, cost.native, "*", 17, "its own scale"))
+            if cost.cheapest is not None:
                 words = "cheapest as accurate"
-                named.append(_name_cell(axis, found.cheapest, "D", 9, words))
+                named.append(_name_cell(axis, cost.cheapest, "D", 9, words))
         if named:
             axis.legend(handles=named, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         axis.set_xscale("log")
@@ -90,7 +79,7 @@ def accuracy_over_cost(
         legend(figure, plt, models, chance=chance, one_each=True)
         return figure
 
-    marks = " The dashed line is as accurate as vanilla at its own training scale." if found else ""
+    marks = " The dashed line is as accurate as vanilla at its own training scale." if cost else ""
     return Picture(
         name=f"cost-{dataset}",
         dataset=dataset,
@@ -102,11 +91,11 @@ def accuracy_over_cost(
     )
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list, list]:
-    return [x for x, _ in points], [y for _, y in points]
+def _plot(axis, cells: Sequence[CellMean], **look) -> None:
+    axis.plot([c.gflops for c in cells], [100 * c.value for c in cells], **look)
 
 
-def _name_cell(axis, cell: Cell, marker: str, markersize: float, words: str):
+def _name_cell(axis, cell: CellMean, marker: str, markersize: float, words: str):
     """A mark on the cell, and its line for the legend: beside the mark a name would lie on other marks."""
     text = f"{label(cell.model)}, {words}: T={cell.num_frames}, {cell.size} px"
     at, look = (cell.gflops, 100 * cell.value), {"linestyle": "none", "color": NATIVE, "zorder": 5}

@@ -39,7 +39,7 @@ def feature_map_picture(
     """
     subjects = list(dict.fromkeys(subject for subject, _ in panels))
     sizes = list(dict.fromkeys(size for _, size in panels))
-    count = min(len(found.labels) for found in panels.values())
+    count = min(len(panel.labels) for panel in panels.values())
     again = f" {len(class_names)} classes: looks repeat." if len(class_names) > LOOKS else ""
 
     def draw(plt):
@@ -96,9 +96,9 @@ def _look(number: int) -> dict:
     return {"color": CLASS_COLOURS[place], "marker": marker}
 
 
-def _points(axis, found: PlanePoints) -> None:
-    for number in np.unique(found.labels):
-        here = found.places[found.labels == number]
+def _points(axis, panel: PlanePoints) -> None:
+    for number in np.unique(panel.labels):
+        here = panel.places[panel.labels == number]
         axis.plot(
             *here.T,
             linestyle="none",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +11,8 @@ from stretchysnake.report.figures.picture import Picture
 from stretchysnake.report.figures.protocol_bars import protocol_bars
 from stretchysnake.report.figures.size_curves import accuracy_over_size
 from stretchysnake.report.figures.summary import summary
-from stretchysnake.report.pages.context import ReportContext, TrainingInfo
+from stretchysnake.report.file_names import told_apart
+from stretchysnake.report.pages.context import ReportContext
 from stretchysnake.report.tables.cells import datasets_of, main_dataset, main_rows, protocols_of
 from stretchysnake.results.rows import Row, latest, select
 
@@ -38,37 +38,18 @@ def pictures_of(rows: Sequence[Row], context: ReportContext) -> dict[str, list[P
     top1 = first_protocol_rows(rows)
     chance = {suite.dataset: suite.chance for suite in context.suites}
     datasets = ordered_datasets(top1)
-    found = {
+    pictures = {
         "heat": [figures.heat_maps(top1, dataset=name) for name in datasets],
         "size": [accuracy_over_size(top1, dataset=d, chance=chance.get(d)) for d in datasets],
         "cost": [accuracy_over_cost(top1, dataset=d, chance=chance.get(d)) for d in datasets],
         "summary": [summary(main_rows(rows))],
         "protocols": [protocol_bars(main_rows(rows))],
-        "loss": [loss(context.training)],
+        "loss": [figures.loss_curves(context.training)],
     }
-    drawn = {kind: [p for p in made if p is not None] for kind, made in found.items()}
-    return _named_apart(drawn)
-
-
-def _named_apart(drawn: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    """The same with a number behind names whose files would be the same (data sets that differ in signs alone)."""
-    seen: Counter[str] = Counter()
-    apart: dict[str, list[Picture]] = {}
-    for kind, pictures in drawn.items():
-        apart[kind] = []
-        for picture in pictures:
-            seen[picture.file_name] += 1
-            times = seen[picture.file_name]
-            named = replace(picture, name=f"{picture.name}-{times}") if times > 1 else picture
-            apart[kind].append(named)
-    return apart
-
-
-def loss(training: Sequence[TrainingInfo]) -> Picture | None:
-    """Loss curves of the trainings that recorded one; None without any."""
-    curves = {
-        f"{number} {info.model} {info.seed}": (info.model, info.loss_curve)
-        for number, info in enumerate(training)
-        if len(info.loss_curve) > 1
-    }
-    return figures.loss_curves(curves) if curves else None
+    drawn = [(kind, p) for kind, made in pictures.items() for p in made if p is not None]
+    given = [picture.file_name for _, picture in drawn]
+    by_kind: dict[str, list[Picture]] = {kind: [] for kind in pictures}
+    for (kind, picture), old, new in zip(drawn, given, told_apart(given), strict=True):
+        named = replace(picture, name=picture.name + new.removeprefix(old))
+        by_kind[kind].append(named)
+    return by_kind

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stretchysnake.report.tables.cells import Cell, label
+from stretchysnake.report.tables.cells import CellMean, label
 
 NATIVE = "#D55E00"
 _BEHIND, _EVEN, _AHEAD = (0, 0.447, 0.698), (0.957, 0.957, 0.949), (0, 0.62, 0.451)
 
 
-def accuracy_map(axis, plt, cells: Sequence[Sequence[Cell]], *, title: str) -> None:
+def accuracy_map(axis, plt, cells: Sequence[Sequence[CellMean]], *, title: str) -> None:
     """One model's accuracies; cells by num_frames, then size. The colour scale is 0 to 100 %."""
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):

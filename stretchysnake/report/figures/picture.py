@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from stretchysnake.report.figures.svg import inline_svg
+from stretchysnake.report.file_names import file_name
 from stretchysnake.report.tables.cells import label
 
 # Six colours found by search: any two stay apart (CIE Lab distance >= 18) for normal sight, protanopia,
@@ -91,7 +91,7 @@ class Picture:
     @property
     def file_name(self) -> str:
         """`name` with everything but letters, digits, dots and _ made a dash."""
-        return re.sub(r"[^A-Za-z0-9._]+", "-", self.name).strip("-.") or "picture"
+        return file_name(self.name, otherwise="picture")
 
 
 def pyplot():
@@ -164,8 +164,8 @@ def legend(
     """Below the figure: the models, then num_frames, then chance. one_each: a model has its own marker and dash."""
     handles = []
     for model in models:
-        own = {"linestyle": dash_of(model), "marker": marker_of(model), "lw": 2, "ms": 7}
-        look = own if one_each else {"lw": 3.5}
+        line_style = {"linestyle": dash_of(model), "marker": marker_of(model), "lw": 2, "ms": 7}
+        look = line_style if one_each else {"lw": 3.5}
         handles.append(plt.Line2D([], [], color=colour_of(model), label=label(model), **look))
     ink = plt.rcParams["text.color"]
     for index, t in enumerate(frames):

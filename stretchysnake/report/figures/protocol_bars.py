@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stretchysnake.report.figures.picture import Picture, colour_of, names_of
-from stretchysnake.report.tables.cells import Cell, cells_of, datasets_of, label, models_of, percent
+from stretchysnake.report.tables.cells import (
+    CellMean,
+    cells_of,
+    datasets_of,
+    label,
+    models_of,
+    percent,
+)
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results.rows import Row, native_cells, select
 
@@ -19,14 +26,14 @@ PROTOCOLS = tuple(NAMES)
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 
 
-def protocol_cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], Cell]:
+def protocol_cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], CellMean]:
     """top1 by (protocol, data set, model) at vanilla's training scale; where a protocol was not measured there,
     at its scale nearest to it that most models share.
 
     The paper fine-tunes at T = 16, S = 224, vanilla's scale, and does not name the probe's; we show all
     three at that one scale because a bar chart has room for one.
     """
-    found = {}
+    by_place = {}
     for protocol in PROTOCOLS:
         chosen = select(rows, protocol=protocol, metric="top1")
         for dataset in datasets_of(chosen):
@@ -36,8 +43,8 @@ def protocol_cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], Cell]:
             place = _place(cells, native_cells(rows))
             for (model, *at), cell in cells.items():
                 if tuple(at) == place:
-                    found[protocol, dataset, model] = cell
-    return found
+                    by_place[protocol, dataset, model] = cell
+    return by_place
 
 
 def _place(cells: dict, native: set[tuple[int, int]]) -> tuple[int, int] | None:
@@ -51,15 +58,15 @@ def _place(cells: dict, native: set[tuple[int, int]]) -> tuple[int, int] | None:
 
 def protocol_bars(rows: Sequence[Row]) -> Picture | None:
     """A panel for each protocol, groups of bars for each data set; None with fewer than two protocols."""
-    found = protocol_cells(rows)
-    protocols = [p for p in PROTOCOLS if any(key[0] == p for key in found)]
+    cells = protocol_cells(rows)
+    protocols = [p for p in PROTOCOLS if any(key[0] == p for key in cells)]
     if len(protocols) < 2:
         return None
-    datasets = list(dict.fromkeys(key[1] for key in found))
-    models = models_of([row for row in rows if any(row.model == key[2] for key in found)])
+    datasets = list(dict.fromkeys(key[1] for key in cells))
+    models = models_of([row for row in rows if any(row.model == key[2] for key in cells)])
 
     measured_with = {
-        p: [m for m in models if any(key[::2] == (p, m) for key in found)] for p in protocols
+        p: [m for m in models if any(key[::2] == (p, m) for key in cells)] for p in protocols
     }
 
     def draw(plt):
@@ -70,8 +77,8 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
             *shape, figsize=size, sharey=True, squeeze=False, layout="constrained"
         )
         for axis, protocol in zip(axes.flat, protocols, strict=True):
-            measured = [d for d in datasets if any(k[:2] == (protocol, d) for k in found)]
-            _bars(axis, plt, found, protocol, measured, models, measured_with[protocol])
+            measured = [d for d in datasets if any(k[:2] == (protocol, d) for k in cells)]
+            _bars(axis, plt, cells, protocol, measured, models, measured_with[protocol])
             axis.set_title(NAMES[protocol], loc="left")
             axis.set_ylabel("top1 (%)")
             axis.label_outer(remove_inner_ticks=False)
@@ -87,7 +94,7 @@ def protocol_bars(rows: Sequence[Row]) -> Picture | None:
         for p in protocols
         if measured_with[p] != models
     ]
-    scales = sorted({(c.num_frames, c.size) for c in found.values()})
+    scales = sorted({(c.num_frames, c.size) for c in cells.values()})
     at = ", ".join(f"T = {t}, S = {s} px" for t, s in scales)
     return Picture(
         name="protocols",
@@ -108,14 +115,14 @@ def _look(plt, models, model) -> dict:
     }
 
 
-def _bars(axis, plt, found, protocol, datasets, models, measured) -> None:
+def _bars(axis, plt, cells, protocol, datasets, models, measured) -> None:
     """Bars of the measured ones of the models; a hole among them says so."""
     width = min(0.27, 0.8 / len(measured))
     ink = plt.rcParams["text.color"]
     many = len(measured) * len(datasets) > 18
     for group, dataset in enumerate(datasets):
         for index, model in enumerate(measured):
-            cell = found.get((protocol, dataset, model))
+            cell = cells.get((protocol, dataset, model))
             x = group + (index - (len(measured) - 1) / 2) * width
             if cell is None:
                 axis.annotate(
@@ -146,8 +153,8 @@ def _bars(axis, plt, found, protocol, datasets, models, measured) -> None:
 
 def protocol_table(rows: Sequence[Row]) -> PlainTable | None:
     """The bars' numbers with their scale, queries, seeds and intervals; None with fewer than two protocols."""
-    found = protocol_cells(rows)
-    if len({key[0] for key in found}) < 2:
+    cells = protocol_cells(rows)
+    if len({key[0] for key in cells}) < 2:
         return None
     datasets = datasets_of(rows)
     lines = [
@@ -160,7 +167,7 @@ def protocol_table(rows: Sequence[Row]) -> PlainTable | None:
             f"{cell.num_queries} of {cell.num_expected}",
             str(cell.num_seeds),
         )
-        for (protocol, dataset, model), cell in found.items()
+        for (protocol, dataset, model), cell in cells.items()
     ]
     return PlainTable(
         name="figure-4",

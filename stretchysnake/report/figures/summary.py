@@ -33,15 +33,15 @@ def chosen_cells(
         for model in models_of(select(rows, dataset=dataset))
     ]
     for chosen_by in ("gallery_top1", "top1"):
-        found = {
+        best_cells = {
             (dataset, model): best_cell(
                 rows, model, dataset=dataset, chosen_by=chosen_by, protocol=protocol
             )
             for dataset, model in places
         }
-        if all(found.values()):
+        if all(best_cells.values()):
             break
-    return chosen_by, {place: best for place, best in found.items() if best is not None}
+    return chosen_by, {place: best for place, best in best_cells.items() if best is not None}
 
 
 def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | None:
@@ -49,11 +49,11 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
 
     None when fewer than two numbers are there: nothing to compare.
     """
-    chosen_by, found = chosen_cells(rows, protocol=protocol)
-    if len(found) < 2:
+    chosen_by, best_cells = chosen_cells(rows, protocol=protocol)
+    if len(best_cells) < 2:
         return None
-    datasets = list(dict.fromkeys(dataset for dataset, _ in found))
-    models = models_of([row for row in rows if any(row.model == model for _, model in found)])
+    datasets = list(dict.fromkeys(dataset for dataset, _ in best_cells))
+    models = models_of([row for row in rows if any(row.model == model for _, model in best_cells)])
     round_ = len(datasets) >= 3
 
     def draw(plt):
@@ -63,8 +63,8 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
             1, 2 if round_ else 1, width_ratios=(1.05, 1) if round_ else None
         )
         if round_:
-            _radar(figure.add_subplot(columns[0], polar=True), plt, found, datasets, models)
-        _dots(figure.add_subplot(columns[-1]), plt, found, datasets, models)
+            _radar(figure.add_subplot(columns[0], polar=True), plt, best_cells, datasets, models)
+        _dots(figure.add_subplot(columns[-1]), plt, best_cells, datasets, models)
         legend(figure, plt, models, one_each=True, columns=None if round_ else 3)
         return figure
 
@@ -72,7 +72,7 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
         "gallery_top1": "chosen by leave-one-out retrieval inside the gallery, without the test queries",
         "top1": "chosen on the test queries, as the paper's Table 2 does, and so a little flattered",
     }[chosen_by]
-    seeds = max(len(best.seeds) for best in found.values())
+    seeds = max(len(best.seeds) for best in best_cells.values())
     over = f"over {seeds} seeds and the queries" if seeds > 1 else "over queries (Wilson), one seed"
     return Picture(
         name="summary",
@@ -83,11 +83,12 @@ def summary(rows: Sequence[Row], *, protocol: str = "retrieval") -> Picture | No
     )
 
 
-def _radar(axis, plt, found, datasets, models) -> None:
+def _radar(axis, plt, best_cells, datasets, models) -> None:
     angles = [2 * math.pi * index / len(datasets) for index in range(len(datasets))]
     for model in models:
         values = [
-            100 * found[d, model].value if (d, model) in found else math.nan for d in datasets
+            100 * best_cells[d, model].value if (d, model) in best_cells else math.nan
+            for d in datasets
         ]
         axis.plot(
             [*angles, angles[0]],
@@ -103,7 +104,7 @@ def _radar(axis, plt, found, datasets, models) -> None:
     axis.set_theta_direction(-1)
     axis.set_xticks(angles, [name.split("/")[-1] for name in datasets])
     axis.tick_params(axis="x", pad=8)
-    highest = max(100 * best.value for best in found.values())
+    highest = max(100 * best.value for best in best_cells.values())
     axis.set_ylim(0, min(100, 1.08 * highest))
     rings = [ring for ring in (20, 40, 60, 80) if ring < 1.08 * highest]
     axis.set_yticks(rings, [str(ring) for ring in rings], fontsize=10)
@@ -112,11 +113,11 @@ def _radar(axis, plt, found, datasets, models) -> None:
     axis.spines["polar"].set_alpha(0.3)
 
 
-def _dots(axis, plt, found, datasets, models) -> None:
+def _dots(axis, plt, best_cells, datasets, models) -> None:
     step = min(0.18, 0.72 / max(1, len(models) - 1))
     for row, dataset in enumerate(datasets):
         for index, model in enumerate(models):
-            best = found.get((dataset, model))
+            best = best_cells.get((dataset, model))
             if best is None:
                 continue
             y = row + (index - (len(models) - 1) / 2) * step

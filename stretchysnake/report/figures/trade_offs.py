@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from stretchysnake.report.figures.heat_map import (
     accuracy_map,
@@ -20,6 +20,7 @@ from stretchysnake.report.figures.picture import (
     style,
 )
 from stretchysnake.report.figures.size_curves import finish_size_axis, size_lines
+from stretchysnake.report.pages.context import TrainingInfo
 from stretchysnake.report.tables.cells import cells_of, label, main_dataset, models_of
 from stretchysnake.results.rows import Row, select
 
@@ -74,17 +75,18 @@ def heat_maps(
     )
 
 
-def loss_curves(curves: Mapping[str, tuple[str, Sequence[tuple[int, float]]]]) -> Picture:
-    """Training loss over steps; curves maps a name to (model, [(step, loss), ...])."""
-    named = models_in(curves)
+def loss_curves(training: Sequence[TrainingInfo]) -> Picture | None:
+    """Loss over steps of the trainings that recorded it, a line for each; None without any."""
+    recorded = [info for info in training if len(info.loss_curve) > 1]
+    if not recorded:
+        return None
+    named = sorted({info.model for info in recorded})
 
     def draw(plt):
         figure, axis = plt.subplots(figsize=(9.6, 3.6), layout="constrained")
-        for model, points in curves.values():
-            x, y = [step for step, _ in points], [loss for _, loss in points]
-            axis.plot(
-                x, y, color=colour_of(model), linestyle=dash_of(model), linewidth=1.5, alpha=0.85
-            )
+        for info in recorded:
+            look = {"color": colour_of(info.model), "linestyle": dash_of(info.model)}
+            axis.plot(*zip(*info.loss_curve, strict=True), linewidth=1.5, alpha=0.85, **look)
         axis.set_xlabel("training step")
         axis.set_ylabel("loss")
         axis.grid(axis="y", color=plt.rcParams["text.color"], alpha=0.12)
@@ -98,11 +100,6 @@ def loss_curves(curves: Mapping[str, tuple[str, Sequence[tuple[int, float]]]]) -
         caption="Training loss, a line for each training. Models that see changing scales have the harder task, so a "
         "higher loss is expected and says little about the features.",
     )
-
-
-def models_in(curves: Mapping[str, tuple[str, Sequence]]) -> list[str]:
-    """The models of the curves, each once, sorted."""
-    return sorted({model for model, _ in curves.values()})
 
 
 def overview_png(

@@ -94,11 +94,11 @@ def write_context(path: str | Path, context: ReportContext) -> None:
 def read_context(path: str | Path) -> ReportContext:
     """Reads what `write_context` wrote."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        suites = [SuiteInfo(**suite) for suite in found.pop("suites", ())]
-        training = [TrainingInfo(**training) for training in found.pop("training", ())]
-        pictures = [PictureFile(**picture) for picture in found.pop("pictures", ())]
-        return ReportContext(**found, suites=suites, training=training, pictures=pictures)
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        suites = [SuiteInfo(**suite) for suite in values.pop("suites", ())]
+        training = [TrainingInfo(**training) for training in values.pop("training", ())]
+        pictures = [PictureFile(**picture) for picture in values.pop("pictures", ())]
+        return ReportContext(**values, suites=suites, training=training, pictures=pictures)
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a report context ({error}).") from None
 
@@ -107,8 +107,8 @@ def read_pictures(folder: str | Path) -> list[PictureFile]:
     """The pictures that `write_pictures_list` recorded in a folder."""
     path = Path(folder) / PICTURES
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        pictures = [PictureFile(**picture) for picture in found]
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        pictures = [PictureFile(**picture) for picture in entries]
     except FileNotFoundError:
         raise ValueError(
             f"pictures ({folder}) must be a folder that stretchysnake visualize wrote; {PICTURES} is missing"

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from stretchysnake.report.figures.gallery import first_protocol_rows, pictures_of
 from stretchysnake.report.figures.picture import Picture
+from stretchysnake.report.file_names import file_name, told_apart
 from stretchysnake.report.pages.context import ReportContext
+from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import main_rows
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.tables.grids import (
-    accuracy_table,
     further_tables,
     measured_tables,
     to_csv,
     to_markdown,
 )
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
-from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results.rows import Row, select
 from stretchysnake.whole_file import write_whole
 
@@ -34,7 +34,7 @@ def write_tables(
     context = context or ReportContext()
     folder = Path(folder)
     top1 = first_protocol_rows(rows)
-    found = headlines(top1)  # ValueError without rows, before anything is written
+    headline = headlines(top1)  # ValueError without rows, before anything is written
     made = [p for kind in pictures_of(rows, context).values() for p in kind]
     source = provenance(rows, context)
     texts: list[tuple[str, str, str]] = []  # file name, Markdown, CSV
@@ -42,24 +42,25 @@ def write_tables(
         grid = accuracy_table(
             select(main_rows(rows), protocol=protocol), dataset=dataset, metric=metric
         )
-        name = PlainTable(title="", head=(), rows=(), name=f"table-1-{protocol}-{metric}-{dataset}")
+        name = file_name(f"table-1-{protocol}-{metric}-{dataset}", otherwise="table")
         heading = f"{protocol}: " + to_markdown(grid)
-        texts.append((name.file_name, heading, to_csv(grid)))
+        texts.append((name, heading, to_csv(grid)))
     for table in [claims_grid(rows), *tables_of_claims(rows), *further_tables(rows)]:
         if table is None:
             continue
         texts.append((table.file_name, table.to_markdown(), table.to_csv()))
     paths = write_pictures(folder, made)
-    for name, markdown, comma in _apart(texts):
+    names = told_apart(name for name, _, _ in texts)
+    for name, (_, markdown, comma) in zip(names, texts, strict=True):
         paths += [folder / f"{name}.md", folder / f"{name}.csv"]
         write_whole(paths[-2], f"{markdown}\n{source}")
         write_whole(paths[-1], comma)
-    lines = [f"# {context.title}", "", claim(found), ""]
-    lines += [f"- **{t.value}** {t.label}: {t.detail}" for t in tiles(found)]
+    lines = [f"# {context.title}", "", claim(headline), ""]
+    lines += [f"- **{t.value}** {t.label}: {t.detail}" for t in tiles(headline)]
     lines += ["", source]
     for picture in made:
         lines += [f"![{picture.alt}]({picture.file_name}.png)", "", picture.caption, ""]
-    for name, markdown, _ in _apart(texts):
+    for name, (_, markdown, _) in zip(names, texts, strict=True):
         lines += [markdown, f"[{name}.csv]({name}.csv)", ""]
     paths.append(folder / "README.md")
     write_whole(paths[-1], "\n".join(lines))
@@ -85,19 +86,9 @@ def provenance(rows: Sequence[Row], context: ReportContext) -> str:
         ("Commit of the rows", {row.commit for row in rows}),
         ("Measured on", {row.device for row in rows}),
     ):
-        if known := sorted(values - {""}):
-            parts.append(f"{name}: {', '.join(known)}.")
+        if listed := sorted(values - {""}):
+            parts.append(f"{name}: {', '.join(listed)}.")
     text = " ".join(parts) + "\n"
     if context.commands:
         text += "\nCommands:\n\n" + "".join(f"    {command}\n" for command in context.commands)
     return text
-
-
-def _apart(texts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """The same with a number behind file names that occur twice (names that differ in signs alone)."""
-    seen: dict[str, int] = {}
-    apart = []
-    for name, markdown, comma in texts:
-        seen[name] = seen.get(name, 0) + 1
-        apart.append((name if seen[name] == 1 else f"{name}-{seen[name]}", markdown, comma))
-    return apart

@@ -14,38 +14,21 @@ from stretchysnake.report.pages.context import (
     PictureFile,
     ReportContext,
     SuiteInfo,
-    TrainingInfo,
-    read_context,
-    write_context,
 )
 from stretchysnake.report.pages.template import filled
+from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import label, main_rows, percent, points
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
 from stretchysnake.report.tables.grids import (
-    accuracy_table,
     further_tables,
     measured_tables,
     plain_accuracy_table,
-    render_text,
 )
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, select
 from stretchysnake.whole_file import write_whole
-
-__all__ = [
-    "PictureFile",
-    "ReportContext",
-    "SuiteInfo",
-    "TrainingInfo",
-    "read_context",
-    "render_page",
-    "render_text",
-    "write_context",
-    "write_overview_png",
-    "write_page",
-]
 
 MAX_CLIP_BYTES = 200_000
 MAX_CLIPS = 6
@@ -74,8 +57,8 @@ def write_overview_png(
 def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     """The report as HTML text. Every text of rows and context is escaped."""
     top1 = first_protocol_rows(rows)
-    found = headlines(top1)
-    main = found.dataset
+    headline = headlines(top1)
+    main = headline.dataset
     infos = {suite.dataset: suite for suite in context.suites}
     order = ordered_datasets(top1)
     filters = {"percent": percent, "points": points, "label": label, "stacked": _stacked}
@@ -86,8 +69,8 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         "page.html.j2",
         filters,
         context=context,
-        claim=claim(found),
-        tiles=tiles(found),
+        claim=claim(headline),
+        tiles=tiles(headline),
         main=main,
         native=[n for n in native if any(_is_home(row, n) for row in top1)],
         drawn=drawn,

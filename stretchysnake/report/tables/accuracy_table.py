@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stretchysnake.report.tables.cells import (
-    Cell,
+    CellMean,
     cells_of,
     datasets_of,
     label,
+    mean_of,
     models_of,
     percent,
     points,
@@ -19,7 +19,7 @@ from stretchysnake.results.rows import Row, select
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableCell:
+class PrintedCell:
     """One cell as printed: `text` and, where there is no number, the reason in `note`."""
 
     text: str
@@ -31,7 +31,7 @@ class TableCell:
     """The most accurate model of this (num_frames, size), ties included."""
     trained: bool = False
     native: bool = False
-    cell: Cell | None = None
+    cell: CellMean | None = None
     """None in a row of differences."""
 
 
@@ -41,7 +41,7 @@ class TableRow:
 
     model: str
     num_frames: int
-    cells: tuple[TableCell, ...]
+    cells: tuple[PrintedCell, ...]
     is_difference: bool = False
     average_all: float | None = None
     """Mean difference to the baseline over the row's cells; None for the baseline itself."""
@@ -94,18 +94,13 @@ def accuracy_table(
         home = [grid.get((baseline, num_frames, size)) for size in sizes]
         for name in models_of(chosen):
             cells = [grid[name, num_frames, size] for size in sizes]
-            deltas = [_delta(cell, other) for cell, other in zip(cells, home, strict=True)]
-            away = [d for d, cell in zip(deltas, cells, strict=True) if not cell.native]
             is_home = name == baseline
-            averages = {
-                "average_all": None if is_home else _mean(deltas),
-                "average_away": None if is_home else _mean(away),
-            }
+            gains = (None, None) if is_home else _mean_deltas(cells, home)
+            averages = dict(zip(("average_all", "average_away"), gains, strict=True))
             printed = tuple(_printed(cell, grid) for cell in cells)
             lines.append(TableRow(model=name, num_frames=num_frames, cells=printed, **averages))
             if name == model and not is_home and any(home):
-                pairs = zip(deltas, cells, home, strict=True)
-                printed = tuple(_printed_delta(*pair) for pair in pairs)
+                printed = tuple(map(_printed_delta, cells, home))
                 lines.append(
                     TableRow(
                         model=name,
@@ -136,32 +131,35 @@ def _averages(grid, models, baseline):
     for name in models:
         if name == baseline:
             continue
-        mine = [cell for key, cell in grid.items() if key[0] == name]
-        deltas = [_delta(c, grid.get((baseline, c.num_frames, c.size))) for c in mine]
-        away = [d for d, cell in zip(deltas, mine, strict=True) if not cell.native]
-        averages.append((name, _mean(deltas), _mean(away)))
+        cells = [cell for key, cell in grid.items() if key[0] == name]
+        home = [grid.get((baseline, cell.num_frames, cell.size)) for cell in cells]
+        averages.append((name, *_mean_deltas(cells, home)))
     return tuple(averages)
 
 
-def _delta(cell: Cell, other: Cell | None) -> float | None:
+def _mean_deltas(
+    cells: Sequence[CellMean], home: Sequence[CellMean | None]
+) -> tuple[float | None, float | None]:
+    """(mean difference of the pairs, the same without the baseline's native cell)."""
+    deltas = list(map(_delta, cells, home))
+    away = [delta for delta, cell in zip(deltas, cells, strict=True) if not cell.native]
+    return mean_of(deltas), mean_of(away)
+
+
+def _delta(cell: CellMean, other: CellMean | None) -> float | None:
     if other is None or cell.value is None or other.value is None:
         return None
     return cell.value - other.value
 
 
-def _mean(numbers: Sequence[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _printed(cell: Cell, grid: dict) -> TableCell:
+def _printed(cell: CellMean, grid: dict) -> PrintedCell:
     place = (cell.num_frames, cell.size)
     rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
     values = [other.value for other in rivals if other.value is not None]
     texts = {"oom": "OOM", "empty": "–", "absent": "–"}
     reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
     note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
-    return TableCell(
+    return PrintedCell(
         text=texts.get(cell.status, percent(cell.value)),
         spread="" if cell.spread is None else percent(cell.spread),
         interval="" if cell.low is None else f"{percent(cell.low)}–{percent(cell.high)}",
@@ -173,11 +171,11 @@ def _printed(cell: Cell, grid: dict) -> TableCell:
     )
 
 
-def _printed_delta(delta: float | None, cell: Cell, other: Cell | None) -> TableCell:
-    note = ""
+def _printed_delta(cell: CellMean, other: CellMean | None) -> PrintedCell:
+    delta, note = _delta(cell, other), ""
     if delta is None:
         missing = other if other is None or other.value is None else cell
         why = {"oom": "out of memory", "empty": "no query could be read"}
         reason = why.get(missing.status if missing else "", "not measured")
         note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
-    return TableCell(text=points(delta), note=note, native=cell.native)
+    return PrintedCell(text=points(delta), note=note, native=cell.native)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from stretchysnake.report.tables.cells import (
-    Cell,
+    CellMean,
     cells_of,
     datasets_of,
     label,
@@ -56,22 +56,26 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
         raise ValueError(
             f"dataset ({dataset!r}) is neither measured nor in the paper's Table {table}: {present}."
         )
-    own = {place[1] for place in ours if table == "1" or place[0] != "static_tokens"}
+    our_frames = {place[1] for place in ours if table == "1" or place[0] != "static_tokens"}
     # static tokens alone at some T is Table 1's business
-    frames = sorted({place[1] for place in theirs} | own)
+    frames = sorted({place[1] for place in theirs} | our_frames)
     sizes = sorted({place[2] for place in [*theirs, *ours]})
     counted = {(c.num_queries, c.num_expected) for c in ours.values() if c.value is not None}
+    our_values = {place: cell.value for place, cell in ours.items()}
+    their_values = {place: n.value / 100 for place, n in theirs.items() if n.value is not None}
     lines = []
     for num_frames in frames:
         for model in MODELS[table]:
             places = [(model, num_frames, size) for size in sizes]
             name = (label(model), str(num_frames))
             mine = [_printed(ours.get(place), counted) for place in places]
-            lines.append((*name, "ours", *mine, _gain(ours, places, table)))
+            lines.append((*name, "ours", *mine, _gain(our_values, places, table)))
             if any(place in theirs for place in places):
-                cells = [_their(theirs.get(place)) for place in places]
-                lines.append((*name, "paper", *cells, _their_gain(theirs, places, table)))
-                apart = [_apart(ours.get(place), theirs.get(place)) for place in places]
+                cells = [printed_number(theirs.get(place)) for place in places]
+                lines.append((*name, "paper", *cells, _gain(their_values, places, table)))
+                apart = [
+                    difference_to_paper(ours.get(place), theirs.get(place)) for place in places
+                ]
                 lines.append((*name, "ours − paper", *apart, ""))
     heads = [_head(size, table, ours, theirs) for size in sizes]
     gain = {"1": "Δ vanilla", "A2": "Δ next best", "A3": "Δ vanilla"}[table]
@@ -88,7 +92,7 @@ def beside_paper(rows: Sequence[Row], table: str, *, dataset: str) -> PlainTable
 
 def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
     """Table 1 of the paper's own data sets; A2 and A3 of every data set with rows of their kind."""
-    found = []
+    tables = []
     for dataset in datasets_of(rows):
         for table in MODELS:
             in_paper = any(n.dataset == dataset for n in paper_numbers(table))
@@ -101,18 +105,18 @@ def tables_beside_paper(rows: Sequence[Row]) -> list[PlainTable]:
                 "A3": len(lengths) > 1 or (in_paper and bool(lengths - {NATIVE_FRAMES})),
             }
             if wanted[table]:
-                found.append(beside_paper(rows, table, dataset=dataset))
-    return found
+                tables.append(beside_paper(rows, table, dataset=dataset))
+    return tables
 
 
 def _measured(
     rows: Sequence[Row], table: str, dataset: str, *, in_paper: bool
-) -> dict[Place, Cell]:
+) -> dict[Place, CellMean]:
     """Our cells of this table; those never measured are left out."""
     rows = select(rows, dataset=dataset, metric="top1")
     home = vanilla_trained_at(rows)
     main = {row.run_id for row in main_rows(rows)}
-    cells: dict[Place, Cell] = {}
+    cells: dict[Place, CellMean] = {}
     for model in MODELS[table]:
         borrowed = table == "A2" and model != "static_tokens"
         chosen = select(rows, model=model, protocol=BORROWED if borrowed else "retrieval")
@@ -131,7 +135,7 @@ def _measured(
     return {place: cell for place, cell in cells.items() if cell.status != "absent"}
 
 
-def _printed(cell: Cell | None, counted: set) -> str:
+def _printed(cell: CellMean | None, counted: set) -> str:
     if cell is None:
         return "– (not measured)"
     if cell.value is None:
@@ -142,33 +146,25 @@ def _printed(cell: Cell | None, counted: set) -> str:
     return text if len(counted) == 1 else f"{text} ({cell.num_queries} of {cell.num_expected})"
 
 
-def _their(number: PaperNumber | None) -> str:
+def printed_number(number: PaperNumber | None) -> str:
+    """The paper's cell as printed there."""
     if number is None:
         return "– (not in the paper)"
     return "OOM" if number.value is None else f"{number.value:.1f}"
 
 
-def _apart(cell: Cell | None, number: PaperNumber | None) -> str:
+def difference_to_paper(ours, number: PaperNumber | None) -> str:
+    """`ours` (a cell, or None) minus theirs in points, or why there is no difference."""
     if number is None:
         return "– (not in the paper)"
-    if cell is None or cell.value is None:
+    if ours is None or ours.value is None:
         return "– (no number of ours)"
     if number.value is None:
         return "– (theirs OOM)"
-    return points(cell.value - number.value / 100)
+    return points(ours.value - number.value / 100)
 
 
-def _gain(cells: dict[Place, Cell], places: list[Place], table: str) -> str:
-    values = {place: cell.value for place, cell in cells.items()}
-    return _mean_gain(values, places, table)
-
-
-def _their_gain(numbers: dict[Place, PaperNumber], places: list[Place], table: str) -> str:
-    values = {place: n.value / 100 for place, n in numbers.items() if n.value is not None}
-    return _mean_gain(values, places, table)
-
-
-def _mean_gain(values: dict, places: list[Place], table: str) -> str:
+def _gain(values: dict[Place, float | None], places: list[Place], table: str) -> str:
     """Mean over sizes of static tokens minus the best of the others, where all of them have a value."""
     if places[0][0] != "static_tokens":
         return ""
@@ -189,7 +185,7 @@ def _head(size: int, table: str, ours: dict, theirs: dict) -> str:
     return f"{size}/{'|'.join(map(str, sorted(patches - {None})))}"
 
 
-def _note(ours: dict[Place, Cell], counted: set, dataset: str, *, in_paper: bool) -> str:
+def _note(ours: dict[Place, CellMean], counted: set, dataset: str, *, in_paper: bool) -> str:
     parts = []
     if not in_paper:
         parts.append(

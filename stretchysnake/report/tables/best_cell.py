@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.report.tables.cells import label, models_of, percent, points
-from stretchysnake.report.tables.paper import paper_numbers
+from stretchysnake.report.tables.beside_paper import difference_to_paper, printed_number
+from stretchysnake.report.tables.cells import label, models_of, percent
+from stretchysnake.report.tables.paper import PaperNumber, paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results.comparison import query_error
 from stretchysnake.results.intervals import Interval, mean_interval, wilson_interval
@@ -94,8 +95,8 @@ def best_cell_table(
             )
         )
         if theirs:
-            printed = "– (not in the paper)" if paper is None else f"{paper:.1f}"
-            lines[-1] += (printed, _apart(ours, paper), _apart(honest, paper))
+            apart = (difference_to_paper(one, paper) for one in (ours, honest))
+            lines[-1] += (printed_number(paper), *apart)
     head = (
         "model",
         "best on test",
@@ -139,17 +140,17 @@ def comparison_table(rows: Sequence[Row], table: str) -> PlainTable | None:
     lines = []
     for model in models_of(measured):
         for chosen_by, way in (("top1", "best on test"), ("gallery_top1", "chosen on gallery")):
-            found = {d: best_cell(rows, model, dataset=d, chosen_by=chosen_by) for d in datasets}
-            values = [found[d].value if found[d] else None for d in datasets]
+            best = {d: best_cell(rows, model, dataset=d, chosen_by=chosen_by) for d in datasets}
+            values = [best[d].value if best[d] else None for d in datasets]
             paper = {d: _theirs(d).get(model) for d in datasets}
             why = [
                 "no gallery_top1" if select(measured, dataset=d, model=model) else "not measured"
                 for d in datasets
             ]
-            cells = [_printed(found[d], reason)[0] for d, reason in zip(datasets, why, strict=True)]
+            cells = [_printed(best[d], reason)[0] for d, reason in zip(datasets, why, strict=True)]
             lines.append((label(model), f"ours, {way}", *cells, _average(values)))
-            if any(value is not None for value in paper.values()):
-                apart = [_apart(found[d], paper[d]) for d in datasets]
+            if any(paper.values()):
+                apart = [difference_to_paper(best[d], paper[d]) for d in datasets]
                 lines.append((label(model), f"{way} − paper", *apart, ""))
     for model in dict.fromkeys(n.model for n in numbers):
         cells = {n.dataset: n.value for n in numbers if n.model == model}
@@ -167,9 +168,9 @@ def comparison_table(rows: Sequence[Row], table: str) -> PlainTable | None:
     )  # fmt: skip
 
 
-def _theirs(dataset: str) -> dict[str, float | None]:
+def _theirs(dataset: str) -> dict[str, PaperNumber]:
     numbers = paper_numbers("2") + paper_numbers("A1")
-    return {n.model: n.value for n in numbers if n.dataset == dataset}
+    return {n.model: n for n in numbers if n.dataset == dataset}
 
 
 def _average(values: Sequence[float | None]) -> str:
@@ -179,19 +180,13 @@ def _average(values: Sequence[float | None]) -> str:
     return percent(statistics.fmean(values))
 
 
-def _apart(found: BestCell | None, paper: float | None) -> str:
-    if paper is None:
-        return "– (not in the paper)"
-    return "– (no number of ours)" if found is None else points(found.value - paper / 100)
+def _counted(best: BestCell | None) -> str:
+    return f"{best.num_queries} of {best.num_expected}" if best else "–"
 
 
-def _counted(found: BestCell | None) -> str:
-    return f"{found.num_queries} of {found.num_expected}" if found else "–"
-
-
-def _printed(found: BestCell | None, reason: str) -> tuple[str, str]:
-    if found is None:
+def _printed(best: BestCell | None, reason: str) -> tuple[str, str]:
+    if best is None:
         return f"– ({reason})", "–"
-    low, high = (percent(min(1.0, max(0.0, end))) for end in found.interval)
-    cells = ", ".join(f"{t} × {s} px" for t, s in dict.fromkeys(found.cells))
-    return f"{percent(found.value)} [{low}, {high}]", cells
+    low, high = (percent(min(1.0, max(0.0, end))) for end in best.interval)
+    cells = ", ".join(f"{t} × {s} px" for t, s in dict.fromkeys(best.cells))
+    return f"{percent(best.value)} [{low}, {high}]", cells

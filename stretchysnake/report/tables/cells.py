@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stretchysnake.results.comparison import query_error
@@ -14,7 +14,7 @@ MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellMean:
     """One scale of one model, averaged over its seeds; accuracies are fractions."""
 
     model: str
@@ -41,7 +41,7 @@ class Cell:
 
 def cells_of(
     rows: Sequence[Row], *, dataset: str, metric: str = "top1"
-) -> dict[tuple[str, int, int], Cell]:
+) -> dict[tuple[str, int, int], CellMean]:
     """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`.
 
     ValueError when rows of several protocols are mixed: they do not belong into one table.
@@ -75,16 +75,16 @@ def cells_of(
     }
 
 
-def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> Cell:
+def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> CellMean:
     place = {"model": model, "num_frames": num_frames, "size": size, "native": native}
     if not rows:
-        return Cell(**place, value=None, note="not measured")
+        return CellMean(**place, value=None, note="not measured")
     values = [row.value for row in rows if row.value is not None]
     notes = sorted({row.note for row in rows if row.note})
     if values and len(values) < len(rows):
         notes.append(f"{len(rows) - len(values)} of {len(rows)} seeds without a value")
     low, high = interval_of(rows) or (None, None)
-    return Cell(
+    return CellMean(
         **place,
         value=statistics.fmean(values) if values else None,
         spread=statistics.stdev(values) if len(values) >= 2 else None,
@@ -94,8 +94,8 @@ def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bo
         status="ok" if values else rows[0].status,
         trained=any(row.trained for row in rows),
         patch_size=rows[0].patch_size,
-        gflops=_mean(row.gflops for row in rows),
-        milliseconds=_mean(row.milliseconds for row in rows),
+        gflops=mean_of(row.gflops for row in rows),
+        milliseconds=mean_of(row.milliseconds for row in rows),
         num_queries=min((row.num_queries for row in rows if row.value is not None), default=0),
         num_expected=max(row.num_expected for row in rows),
         note="; ".join(notes),
@@ -108,13 +108,15 @@ def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
     Two seeds or more: over seeds and queries, cut to [0, 1]. One seed: the row's own interval, else
     Wilson's over its queries where the metric is a share of queries.
     """
-    known = [row for row in rows if row.value is not None]
-    if len(known) > 1:
-        both = mean_interval([row.value for row in known], query_error([[row] for row in known]))
+    measured = [row for row in rows if row.value is not None]
+    if len(measured) > 1:
+        both = mean_interval(
+            [row.value for row in measured], query_error([[row] for row in measured])
+        )
         return max(0.0, both.low), min(1.0, both.high)
-    if not known:
+    if not measured:
         return None
-    (row,) = known
+    (row,) = measured
     if row.low is not None and row.high is not None:
         return row.low, row.high
     if row.metric != "map" and row.num_queries:
@@ -142,9 +144,10 @@ def vanilla_trained_at(rows: Sequence[Row]) -> dict[str, int]:
     return {row.run_id: row.num_frames for row in rows if row.native and row.model == "vanilla"}
 
 
-def _mean(numbers) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return statistics.fmean(known) if known else None
+def mean_of(numbers: Iterable[float | None]) -> float | None:
+    """The mean of the numbers that are there; None where there is none."""
+    present = [number for number in numbers if number is not None]
+    return statistics.fmean(present) if present else None
 
 
 def models_of(rows: Sequence[Row]) -> list[str]:

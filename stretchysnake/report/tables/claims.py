@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stretchysnake.report.tables.beside_paper import BORROWED
 from stretchysnake.report.tables.cells import datasets_of, label, main_rows, models_of
 from stretchysnake.results.comparison import Difference, mean_difference
 from stretchysnake.results.intervals import holm
 from stretchysnake.results.rows import Row, select
 
-PATCHED = "retrieval-static_tokens-patches"
-"""Protocol of Table A2's models, tested with the patches of static tokens."""
 VERDICTS = ("holds", "does not hold", "not settled", "not measured")
 
 
@@ -56,7 +55,7 @@ def claims(
 
     Vanillas trained at another T than the main one are compared in the cells of that T alone (Table A3).
     """
-    found = []
+    all_claims = []
     everything, rows = rows, main_rows(rows)
     main_runs = {row.run_id for row in rows}
     others = [row for row in everything if row.run_id not in main_runs]
@@ -70,7 +69,7 @@ def claims(
             difference = mean_difference(here, model, against, dataset=dataset, **place)
             used = [row for row in select(here, model=(model, against)) if row.value is not None]
             lacking = [label(m) for m in (model, against) if not select(used, model=m)]
-            found.append(
+            all_claims.append(
                 Claim(
                     name=name,
                     source=source,
@@ -104,33 +103,33 @@ def claims(
                 baseline,
                 cells=cells,
             )
-    equal = [replace(row, protocol="retrieval") for row in select(top1, protocol=PATCHED)]
+    equal = [replace(row, protocol="retrieval") for row in select(top1, protocol=BORROWED)]
     for other in models_of(equal):
         pair = [*select(equal, model=other), *select(main, model=model)]
         add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other)
-    if own := select(others, protocol="retrieval", metric="top1", model=baseline):
-        at = {row.num_frames for row in own}
-        pair = [*own, *(row for row in select(main, model=model) if row.num_frames in at)]
+    if retrained := select(others, protocol="retrieval", metric="top1", model=baseline):
+        at = {row.num_frames for row in retrained}
+        pair = [*retrained, *(row for row in select(main, model=model) if row.num_frames in at)]
         add(f"{names[0]} beats {names[1]} trained at the tested T", "Table A3", pair, baseline)
-    return _together(found)
+    return _together(all_claims)
 
 
-def _together(found: list[Claim]) -> list[Claim]:
+def _together(all_claims: list[Claim]) -> list[Claim]:
     """The claims with Holm's correction over all that were measured."""
-    measured = [claim for claim in found if claim.verdict != "not measured"]
+    measured = [claim for claim in all_claims if claim.verdict != "not measured"]
     corrected = holm([claim.difference.p_value for claim in measured])
     by_place = {id(claim): p for claim, p in zip(measured, corrected, strict=True)}
-    return [replace(claim, p_together=by_place.get(id(claim))) for claim in found]
+    return [replace(claim, p_together=by_place.get(id(claim))) for claim in all_claims]
 
 
-def claims_in_words(found: Sequence[Claim]) -> list[str]:
+def claims_in_words(all_claims: Sequence[Claim]) -> list[str]:
     """One sentence for each claim: on how many data sets it holds, does not hold, or is not settled.
 
     A star marks what holds, or not, taken alone, and is not settled among all claims at once.
     """
     lines = []
-    for name in dict.fromkeys(claim.name for claim in found):
-        here = [claim for claim in found if claim.name == name]
+    for name in dict.fromkeys(claim.name for claim in all_claims):
+        here = [claim for claim in all_claims if claim.name == name]
         parts = []
         for verdict in VERDICTS:
             of = [

@@ -22,13 +22,13 @@ from stretchysnake.results.rows import Row, latest, select
 
 def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
     """One line for each claim, one column for each data set; None where the rows do not hold both models."""
-    found = claims(rows) if _both(rows) else []
-    if not found:
+    all_claims = claims(rows) if _both(rows) else []
+    if not all_claims:
         return None
-    datasets = list(dict.fromkeys(claim.dataset for claim in found))
-    by_place = {(claim.name, claim.dataset): claim for claim in found}
-    sources = {claim.name: claim.source for claim in found}
-    used = [claim for claim in found if claim.difference is not None]
+    datasets = list(dict.fromkeys(claim.dataset for claim in all_claims))
+    by_place = {(claim.name, claim.dataset): claim for claim in all_claims}
+    sources = {claim.name: claim.source for claim in all_claims}
+    used = [claim for claim in all_claims if claim.difference is not None]
     seeds = sorted({seed for claim in used for seed in claim.difference.seeds})
     fewest = min((claim.num_queries for claim in used), default=0)
     return PlainTable(
@@ -74,10 +74,10 @@ def tables_of_claims(rows: Sequence[Row]) -> list[PlainTable]:
     return [claims_table(claims(rows)), *(o for o in orders if len(o.rows) > 2)]
 
 
-def claims_table(found: Sequence[Claim]) -> PlainTable:
+def claims_table(all_claims: Sequence[Claim]) -> PlainTable:
     """One line for each claim and data set; what was not measured says why."""
     lines = []
-    for claim in found:
+    for claim in all_claims:
         d = claim.difference
         head = (claim.name, claim.source, claim.dataset)
         if d is None:

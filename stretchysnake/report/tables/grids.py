@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from stretchysnake.report.figures.protocol_bars import protocol_table
 from stretchysnake.report.tables.accuracy_table import (
     AccuracyTable,
-    TableCell,
-    TableRow,
+    PrintedCell,
     accuracy_table,
 )
 from stretchysnake.report.tables.beside_paper import tables_beside_paper
@@ -24,48 +23,33 @@ from stretchysnake.report.tables.cells import (
     protocols_of,
 )
 from stretchysnake.report.tables.claims_tables import claims_grid
-from stretchysnake.report.tables.headlines import Headlines, claim, headlines, tiles
+from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.paired import paired_table
-from stretchysnake.report.tables.plain_table import PlainTable
+from stretchysnake.report.tables.plain_table import PlainTable, pipe_table
 from stretchysnake.results.rows import Row, select
-
-__all__ = [
-    "AccuracyTable",
-    "Headlines",
-    "TableRow",
-    "accuracy_table",
-    "further_tables",
-    "headlines",
-    "measured_tables",
-    "plain_accuracy_table",
-    "render_text",
-    "to_csv",
-    "to_markdown",
-]
 
 
 def to_markdown(table: AccuracyTable) -> str:
     """A pipe table: best of each cell in bold, `*` seen in training, `†` vanilla's native cell."""
     head = ["model", "T", *map(str, table.sizes), "Avg Δ", "Avg Δ away"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
     for row in table.rows:
         name = f"Δ {label(row.model)}" if row.is_difference else label(row.model)
         cells = [_marked(cell) for cell in row.cells]
         ends = [points(row.average_all), points(row.average_away)]
         if row.is_difference:
             ends = ["", ""]
-        lines.append([name.replace("|", "\\|"), str(row.num_frames), *cells, *ends])
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([name, str(row.num_frames), *cells, *ends])
     title = table.dataset.replace("|", "\\|")
     return (
-        f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{body}\n\n"
+        f"**{title}**: {table.metric}, percent; {_counts(table)}\n\n{pipe_table(head, lines)}\n\n"
         "Bold: best of its cell. Brackets: 95 % interval, over seeds (Student's t) where there are two or more, else "
         "over queries. `*` seen in training, `†` vanilla's native cell. "
         "Avg Δ: mean difference to vanilla in points; away: without the native cell.\n"
     )
 
 
-def _marked(cell: TableCell) -> str:
+def _marked(cell: PrintedCell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
     text += f" [{cell.interval}]" if cell.interval else ""
     return text + ("*" if cell.trained else "") + ("†" if cell.native and cell.cell else "")
@@ -84,25 +68,15 @@ def to_csv(table: AccuracyTable) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [
-        "dataset",
-        "metric",
-        "model",
-        "num_frames",
-        "size",
-        "patch_size",
-        "value",
-        "spread",
-        "low",
-        "high",
-    ]
-    names += ["num_seeds", "status", "trained", "native", "gflops", "milliseconds"]
-    names += ["num_queries", "num_expected", "note"]
+        "dataset", "metric", "model", "num_frames", "size", "patch_size", "value", "spread", "low", "high", "num_seeds",
+        "status", "trained", "native", "gflops", "milliseconds", "num_queries", "num_expected", "note",
+    ]  # fmt: skip
     writer.writerow(names)
     for row in table.rows:
         for printed in row.cells if not row.is_difference else ():
-            found = {"dataset": table.dataset, "metric": table.metric}
-            found |= {name: getattr(printed.cell, name) for name in names[2:]}
-            writer.writerow("" if found[name] is None else found[name] for name in names)
+            values = {"dataset": table.dataset, "metric": table.metric}
+            values |= {name: getattr(printed.cell, name) for name in names[2:]}
+            writer.writerow("" if values[name] is None else values[name] for name in names)
     return out.getvalue()
 
 
@@ -112,9 +86,9 @@ def render_text(rows: Sequence[Row]) -> str:
     everything, rows = rows, main_rows(rows)
     main = select(rows, protocol="retrieval", metric="top1")
     if main:
-        found = headlines(main)
-        parts += [claim(found), ""]
-        parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(found)]
+        headline = headlines(main)
+        parts += [claim(headline), ""]
+        parts += [f"  {t.value:>7}  {t.label}\n           {t.detail}" for t in tiles(headline)]
     if grid := claims_grid(everything):
         parts += ["", grid.to_text().rstrip()]
     for protocol, metric, dataset in measured_tables(rows):
@@ -167,7 +141,7 @@ def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
     cells = {(row.dataset, row.num_frames, row.size) for row in retrieval}
     counts = Counter(dataset for dataset, *_ in cells)
     several = [d for d in datasets_of(retrieval) if counts[d] > 1]  # of one cell none is best
-    found = [
+    tables = [
         *(best_cell_table(retrieval, dataset=dataset) for dataset in several),
         comparison_table(main, "2"),
         comparison_table(main, "A1"),
@@ -175,4 +149,4 @@ def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
         *(paired_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
         *tables_beside_paper(rows),
     ]
-    return [table for table in found if table is not None]
+    return [table for table in tables if table is not None]

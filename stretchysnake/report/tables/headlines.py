@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stretchysnake.report.tables.cells import Cell, cells_of, label, main_dataset, percent, points
+from stretchysnake.report.tables.cells import (
+    CellMean,
+    cells_of,
+    label,
+    main_dataset,
+    percent,
+    points,
+)
 from stretchysnake.results.comparison import Difference, mean_difference
 from stretchysnake.results.rows import Row
 
@@ -14,8 +21,8 @@ from stretchysnake.results.rows import Row
 class Cost:
     """The cheapest cell of the model at least as accurate as the baseline at its native cell."""
 
-    native: Cell
-    cheapest: Cell | None
+    native: CellMean
+    cheapest: CellMean | None
     """None when no cell is as accurate."""
     times_fewer: float | None
     """GFLOPs of the native cell over those of the cheapest; below 1 means it costs more."""
@@ -73,10 +80,12 @@ def headlines(
 def _cost(rows, *, dataset: str, baseline: str, model: str, metric: str) -> Cost | None:
     cells = cells_of(rows, dataset=dataset, metric=metric).values()
     native = [cell for cell in cells if cell.model == baseline and cell.native]
-    known = [c for c in cells if c.model == model and c.value is not None and c.gflops is not None]
-    if len(native) != 1 or native[0].value is None or not native[0].gflops or not known:
+    measured = [
+        c for c in cells if c.model == model and c.value is not None and c.gflops is not None
+    ]
+    if len(native) != 1 or native[0].value is None or not native[0].gflops or not measured:
         return None
-    enough = [cell for cell in known if cell.value >= native[0].value and cell.gflops > 0]
+    enough = [cell for cell in measured if cell.value >= native[0].value and cell.gflops > 0]
     cheapest = min(enough, key=lambda cell: (cell.gflops, -cell.value), default=None)
     times = native[0].gflops / cheapest.gflops if cheapest else None
     return Cost(native=native[0], cheapest=cheapest, times_fewer=times)
@@ -90,12 +99,14 @@ def verdict(difference: Difference | None) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
-def claim(found: Headlines) -> str:
+def claim(headline: Headlines) -> str:
     """One sentence computed from the numbers, which says so when the model loses."""
-    model, baseline = label(found.model), label(found.baseline)
-    if found.away is None:
-        return f"The comparison of {model} with {baseline} is not complete yet on {found.dataset}."
-    away = found.away
+    model, baseline = label(headline.model), label(headline.baseline)
+    if headline.away is None:
+        return (
+            f"The comparison of {model} with {baseline} is not complete yet on {headline.dataset}."
+        )
+    away = headline.away
     where = f"shown clips at other scales than its own, the model trained at one scale ({baseline})"
     numbers = (
         f"{where} finds the right action for {percent(away.mean_b)} % of them, the one trained at "
@@ -106,30 +117,30 @@ def claim(found: Headlines) -> str:
         "worse": f"In this run {model} lost: {numbers}.",
         "unclear": f"This run does not settle it: {numbers}, and the 95 % interval holds zero.",
     }[verdict(away)]
-    if found.native is None:
+    if headline.native is None:
         return opening
     at_home = {
-        "better": f"At vanilla's own scale {model} is ahead too ({points(found.native.mean)}).",
+        "better": f"At vanilla's own scale {model} is ahead too ({points(headline.native.mean)}).",
         "worse": f"At vanilla's own scale {baseline} stays ahead "
-        f"({model} {points(found.native.mean)}).",
+        f"({model} {points(headline.native.mean)}).",
         "unclear": f"At vanilla's own scale the two are within the noise "
-        f"({model} {points(found.native.mean)}).",
+        f"({model} {points(headline.native.mean)}).",
     }
     if verdict(away) == "worse":
         at_home["better"] = at_home["better"].replace(" too", "")
-    return f"{opening} {at_home[verdict(found.native)]}"
+    return f"{opening} {at_home[verdict(headline.native)]}"
 
 
-def tiles(found: Headlines) -> tuple[Tile, Tile, Tile]:
+def tiles(headline: Headlines) -> tuple[Tile, Tile, Tile]:
     """The three headlines in words, for the page and the terminal."""
     return (
-        _difference_tile(found.away, "points away from vanilla's training scale", found),
-        _difference_tile(found.native, "points at vanilla's own training scale", found),
-        _cost_tile(found),
+        _difference_tile(headline.away, "points away from vanilla's training scale", headline),
+        _difference_tile(headline.native, "points at vanilla's own training scale", headline),
+        _cost_tile(headline),
     )
 
 
-def _difference_tile(difference: Difference | None, meaning: str, found: Headlines) -> Tile:
+def _difference_tile(difference: Difference | None, meaning: str, headline: Headlines) -> Tile:
     if difference is None:
         return Tile(value="–", label=meaning, detail="not measured", verdict="missing")
     seeds = len(difference.seeds)
@@ -141,8 +152,8 @@ def _difference_tile(difference: Difference | None, meaning: str, found: Headlin
         interval = f"95 % interval {points(low)} to {points(high)} over {over}"
     cells = len(difference.cells)
     detail = (
-        f"{label(found.model)} {percent(difference.mean_a)} %, "
-        f"{label(found.baseline)} {percent(difference.mean_b)} %; "
+        f"{label(headline.model)} {percent(difference.mean_a)} %, "
+        f"{label(headline.baseline)} {percent(difference.mean_b)} %; "
         f"{interval}; {cells} cell{'s' if cells != 1 else ''}"
     )
     if difference.num_cells_left_out:
@@ -152,21 +163,21 @@ def _difference_tile(difference: Difference | None, meaning: str, found: Headlin
     )
 
 
-def _cost_tile(found: Headlines) -> Tile:
+def _cost_tile(headline: Headlines) -> Tile:
     meaning = "fewer GFLOPs, as accurate as vanilla at its own scale"
-    if found.cost is None:
+    if headline.cost is None:
         return Tile(value="–", label=meaning, detail="not measured", verdict="missing")
-    native, cheapest = found.cost.native, found.cost.cheapest
-    goal = f"{label(found.baseline)} at its own scale: {percent(native.value)} %"
+    native, cheapest = headline.cost.native, headline.cost.cheapest
+    goal = f"{label(headline.baseline)} at its own scale: {percent(native.value)} %"
     if cheapest is None:
         return Tile(
             value="none",
             label="no scale as accurate as vanilla at its own",
             detail=f"{goal} for {_gflops(native.gflops)} GFLOPs; no cell of "
-            f"{label(found.model)} reaches it",
+            f"{label(headline.model)} reaches it",
             verdict="worse",
         )
-    times = found.cost.times_fewer
+    times = headline.cost.times_fewer
     shown = f"{max(times, 1 / times):.1f}×"
     if shown == "1.0×":
         judged, words = "unclear", "the GFLOPs, as accurate as vanilla at its own scale"
@@ -177,7 +188,7 @@ def _cost_tile(found: Headlines) -> Tile:
     return Tile(
         value=shown,
         label=words,
-        detail=f"{label(found.model)} at T={cheapest.num_frames}, {cheapest.size} px: "
+        detail=f"{label(headline.model)} at T={cheapest.num_frames}, {cheapest.size} px: "
         f"{percent(cheapest.value)} % for {_gflops(cheapest.gflops)} GFLOPs; "
         f"{goal} for {_gflops(native.gflops)}",
         verdict=judged,

@@ -30,16 +30,16 @@ def paired_table(
         a, b = sides[model][place], sides[baseline][place]
         if a.queries != b.queries:
             continue
-        found = paired_test(a, b)
-        low, high = found.interval
+        test = paired_test(a, b)
+        low, high = test.interval
         lines.append(
             (
                 *map(str, place),
-                str(found.num_queries),
-                str(found.only_a),
-                str(found.only_b),
-                f"{points(found.difference)} [{points(low)}, {points(high)}]",
-                f"{found.p_value:.2g}",
+                str(test.num_queries),
+                str(test.only_a),
+                str(test.only_b),
+                f"{points(test.difference)} [{points(low)}, {points(high)}]",
+                f"{test.p_value:.2g}",
             )
         )
     if not lines:

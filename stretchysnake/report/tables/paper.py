@@ -234,11 +234,11 @@ def disagreements(tolerance: float = 0.051) -> list[Disagreement]:
     0.051 is half of the last printed digit. Table 1: mean difference over the cells that both models
     have. Table 2: mean of six. A1 and A2: difference to VideoMamba and to the better of the two others.
     """
-    found = []
+    apart = []
 
     def check(table: str, row: str, printed: float, recomputed: float) -> None:
         if abs(printed - recomputed) > tolerance:
-            found.append(Disagreement(table, row, printed, round(recomputed, 2)))
+            apart.append(Disagreement(table, row, printed, round(recomputed, 2)))
 
     for dataset, lines in _TABLE_1.items():
         for num_frames, (vanilla, static, printed) in lines.items():
@@ -255,24 +255,4 @@ def disagreements(tolerance: float = 0.051) -> list[Disagreement]:
         for size, *cells in zip(SIZES, *map(_cells, lines.values()), strict=True):
             flexivit, flex_all, mine, printed = cells
             check("A2", f"{dataset}, {size} px", printed, mine - max(flexivit, flex_all))
-    return found
-
-
-def contradictions() -> list[tuple[PaperNumber, PaperNumber]]:
-    """Pairs of cells that name the same measurement in two tables and differ.
-
-    StretchySnake's cells of Tables A2 and A3 are Table 1's; Table 2's row should be a model's best cell
-    of Table 1.
-    """
-    one = {(n.dataset, n.model, n.num_frames, n.size): n for n in paper_numbers("1")}
-    pairs = [
-        (one[n.dataset, n.model, n.num_frames, n.size], n)
-        for table in ("A2", "A3")
-        for n in paper_numbers(table)
-        if n.model == "static_tokens"
-    ]
-    for n in paper_numbers("2"):
-        rivals = [m for m in one.values() if (m.dataset, m.model) == (n.dataset, n.model)]
-        if rivals:
-            pairs.append((max(rivals, key=lambda m: m.value or 0.0), n))
-    return [(a, b) for a, b in pairs if a.value != b.value]
+    return apart

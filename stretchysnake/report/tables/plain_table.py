@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stretchysnake.report.file_names import file_name
 from stretchysnake.shown import shown
 
 
@@ -25,7 +26,7 @@ class PlainTable:
     @property
     def file_name(self) -> str:
         """`name` with everything but letters, digits, dots and _ made a dash."""
-        return re.sub(r"[^A-Za-z0-9._]+", "-", self.name or self.title).strip("-.") or "table"
+        return file_name(self.name or self.title, otherwise="table")
 
     def __post_init__(self):
         for row in self.rows:
@@ -33,10 +34,7 @@ class PlainTable:
                 raise ValueError(f"row ({' | '.join(row)}) must have {len(self.head)} cells.")
 
     def to_markdown(self) -> str:
-        lines = [self.head, ("---", *["---:"] * (len(self.head) - 1)), *self.rows]
-        body = "\n".join(
-            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-        )
+        body = pipe_table(self.head, self.rows)
         return f"**{self.title}**\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
     def to_csv(self) -> str:
@@ -57,3 +55,11 @@ class PlainTable:
         )
         note = textwrap.fill(self.note, 100, break_on_hyphens=False)
         return f"{self.title}\n{body}\n" + (f"{note}\n" if note else "")
+
+
+def pipe_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the rest to the right."""
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )

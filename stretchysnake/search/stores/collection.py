@@ -42,23 +42,23 @@ class FolderCollection:
 
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
         count = min(count, self.num_rows)
-        return [[self._candidate(i) for i in found] for found in self._numbers(query, count)]
+        return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
-        asked, found = torch.from_numpy(np.ascontiguousarray(query)), []
+        queries, blocks = torch.from_numpy(np.ascontiguousarray(query)), []
         for start in range(0, self.num_rows, _ROWS_AT_ONCE):
             part = torch.from_numpy(
                 np.ascontiguousarray(self.index.features[start : start + _ROWS_AT_ONCE])
             )
-            best = nearest(asked, part, k=min(count, len(part)))
-            found.append(best + start)
-        kept = torch.cat(found, 1)  # (Q, some more than count): the best of each part
-        if len(found) > 1:
-            rows = torch.from_numpy(self.index.features[kept.flatten().numpy()])
-            rows = rows.view(*kept.shape, -1)
-            best = [nearest(q[None], r, k=count)[0] for q, r in zip(asked, rows, strict=True)]
-            kept = torch.stack([k[b] for k, b in zip(kept, best, strict=True)])
-        return kept.tolist()
+            best = nearest(queries, part, k=min(count, len(part)))
+            blocks.append(best + start)
+        numbers = torch.cat(blocks, 1)  # (Q, some more than count): the best of each part
+        if len(blocks) > 1:
+            rows = torch.from_numpy(self.index.features[numbers.flatten().numpy()])
+            rows = rows.view(*numbers.shape, -1)
+            best = [nearest(q[None], r, k=count)[0] for q, r in zip(queries, rows, strict=True)]
+            numbers = torch.stack([k[b] for k, b in zip(numbers, best, strict=True)])
+        return numbers.tolist()
 
     def _candidate(self, number: int) -> Candidate:
         row = self.index.rows[number]

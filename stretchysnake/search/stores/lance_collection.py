@@ -43,18 +43,18 @@ class LanceCollection:
         return [self._nearest(vector, count) for vector in query]
 
     def _nearest(self, vector: np.ndarray, count: int) -> list[Candidate]:
-        found = [pair for table in self._tables for pair in self._nearest_of(table, vector, count)]
-        best = heapq.nsmallest(count, found, key=lambda pair: (pair[0], pair[1].order))
+        pairs = [pair for table in self._tables for pair in self._nearest_of(table, vector, count)]
+        best = heapq.nsmallest(count, pairs, key=lambda pair: (pair[0], pair[1].order))
         return [candidate for _, candidate in best]
 
     def _nearest_of(self, table, vector: np.ndarray, count: int) -> list[tuple[float, Candidate]]:
-        asked = table.search(vector.astype("<f4"), vector_column_name="features")
-        asked = asked.distance_type("cosine").limit(count)
+        request = table.search(vector.astype("<f4"), vector_column_name="features")
+        request = request.distance_type("cosine").limit(count)
         if self._where is not None:
-            asked = asked.where(self._where, prefilter=True)
-        found = asked.to_arrow()
-        features = np.stack(found["features"].to_numpy()) if len(found) else np.empty((0, 0), "<f4")
-        listed = found.select(list(FIELDS.values())).to_pylist()
+            request = request.where(self._where, prefilter=True)
+        hits = request.to_arrow()
+        features = np.stack(hits["features"].to_numpy()) if len(hits) else np.empty((0, 0), "<f4")
+        listed = hits.select(list(FIELDS.values())).to_pylist()
         rows = (
             IndexRow.from_dict({ours: values[theirs] for ours, theirs in FIELDS.items()})
             for values in listed
@@ -62,7 +62,7 @@ class LanceCollection:
         candidates = [
             Candidate((row.file.path, row.start), row, features[i]) for i, row in enumerate(rows)
         ]
-        return list(zip(found["_distance"].to_pylist(), candidates, strict=True))
+        return list(zip(hits["_distance"].to_pylist(), candidates, strict=True))
 
 
 def _chosen(uri: str, index_name: str | Sequence[str] | None) -> list[HeldIndex]:

@@ -76,20 +76,20 @@ def sync(
     with _writer_of(index.folder) as writer:
         database = connect(uri)
         held = {one.name: one for one in held_indexes(uri, database)}
-        own, unnamed = held.get(name), held.get(UNNAMED)
-        if own is not None and not replace:
-            _refuse_others(uri, own, index, writer)
+        old, unnamed = held.get(name), held.get(UNNAMED)
+        if old is not None and not replace:
+            _refuse_others(uri, old, index, writer)
         ids = [_id(row) for row in index.rows]
         digests = [_digest(row, index.features[i]) for i, row in enumerate(index.rows)]
         schema = _schema(index, name, writer)
         with told(uri, "cannot be written"):
-            if own is not None and (own.writer, own.settings) == (writer, index.settings):
-                done = _update(own.table, index, schema, ids, digests)
+            if old is not None and (old.writer, old.settings) == (writer, index.settings):
+                done = _update(old.table, index, schema, ids, digests)
             else:
                 rows = _reader(schema, _batches(index, schema, range(len(ids)), ids, digests))
-                mode = "create" if own is None else "overwrite"
+                mode = "create" if old is None else "overwrite"
                 database.create_table(table_name(name), rows, mode=mode)
-                done = len(ids), 0 if own is None else own.num_rows
+                done = len(ids), 0 if old is None else old.num_rows
             if unnamed is not None:
                 said = _renewed(database, unnamed, index, set(ids))
                 if note is not None:
@@ -97,30 +97,30 @@ def sync(
     return done
 
 
-def _refuse_others(uri: str, own: HeldIndex, index: Index, writer: str) -> None:
+def _refuse_others(uri: str, old: HeldIndex, index: Index, writer: str) -> None:
     way_out = (
         "give this index a name of its own with --index_name, or put it in the other's place with "
         "--replace_index true"
     )
-    if own.settings is None:
-        raise ValueError(f"store (lancedb:{uri}) holds {own}; {way_out}")
-    if difference := own.settings.differences(index.settings):
+    if old.settings is None:
+        raise ValueError(f"store (lancedb:{uri}) holds {old}; {way_out}")
+    if difference := old.settings.differences(index.settings):
         raise ValueError(
             f"store (lancedb:{uri}) holds an index of other settings ({difference}) under the name "
-            f"{own.name}; choose another URI, {way_out}"
+            f"{old.name}; choose another URI, {way_out}"
         )
-    if own.writer != writer:
+    if old.writer != writer:
         raise ValueError(
-            f"store (lancedb:{uri}) holds an index of the name {own.name} that another folder wrote "
-            f"({own.num_rows} rows, from {own.held_by}); {way_out}"
+            f"store (lancedb:{uri}) holds an index of the name {old.name} that another folder wrote "
+            f"({old.num_rows} rows, from {old.held_by}); {way_out}"
         )
 
 
 def _update(table, index: Index, schema, ids: list[str], digests: list[str]) -> tuple[int, int]:
     stored = _columns(table, ["id", "digest"])
-    known = dict(zip(*stored, strict=True))
-    gone = sorted(known.keys() - set(ids))
-    todo = [i for i, one in enumerate(ids) if known.get(one) != digests[i]]
+    stored_digests = dict(zip(*stored, strict=True))
+    gone = sorted(stored_digests.keys() - set(ids))
+    todo = [i for i, one in enumerate(ids) if stored_digests.get(one) != digests[i]]
     if todo:
         merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         merge.execute(_reader(schema, _batches(index, schema, todo, ids, digests)))
@@ -157,8 +157,8 @@ def _writer_of(folder: str) -> Iterator[str]:
 
 
 def _columns(table, names: list[str]) -> list[list[str]]:
-    found = table.search().select(names).limit(table.count_rows() or 1).to_arrow()
-    return [found[name].to_pylist() for name in names]
+    columns = table.search().select(names).limit(table.count_rows() or 1).to_arrow()
+    return [columns[name].to_pylist() for name in names]
 
 
 def _schema(index: Index, name: str, writer: str):

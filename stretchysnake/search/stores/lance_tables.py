@@ -49,7 +49,7 @@ class HeldIndex:
 
 def held_indexes(uri: str, database) -> list[HeldIndex]:
     """The indexes of a store, by name; tables that are not ours, or not finished, are passed over."""
-    found = []
+    indexes = []
     with told(uri, "cannot be opened"):
         for held_as in _table_names(database):
             if held_as != TABLE and not held_as.startswith(f"{TABLE}-"):
@@ -60,8 +60,8 @@ def held_indexes(uri: str, database) -> list[HeldIndex]:
                 if "not found" in str(error):  # killed while its first rows were written
                     continue
                 raise
-            found.append(_held(held_as, table))
-    return sorted(found, key=lambda one: one.name)
+            indexes.append(_held(held_as, table))
+    return sorted(indexes, key=lambda one: one.name)
 
 
 def _held(held_as: str, table) -> HeldIndex:
@@ -134,9 +134,9 @@ def told(uri: str, what: str) -> Iterator[None]:
 def _table_names(database) -> Sequence[str]:
     names, token = [], None
     while True:
-        found = database.list_tables(page_token=token)
-        names += found.tables
-        token = found.page_token
+        page = database.list_tables(page_token=token)
+        names += page.tables
+        token = page.page_token
         if not token:
             return names
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.models.weights.files import save_weights
-from stretchysnake.whole_file import sha256_of, unfinished_file
+from stretchysnake.whole_file import Damaged, sha256_of, unfinished_file
 
 FORMAT = "stretchysnake-checkpoint-1"
 WEIGHTS, TRAINING, STATE, MANIFEST = (
@@ -34,10 +34,6 @@ WEIGHTS, TRAINING, STATE, MANIFEST = (
 CONTENT = (WEIGHTS, TRAINING, STATE)
 SLICES = "slices"
 SLICE_NAME = re.compile(SLICES + r"/shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-
-
-class CheckpointDamaged(ValueError):
-    """A checkpoint that is not what was written: a file is missing, cut short, changed or of wrong shape."""
 
 
 class CheckpointNotWritten(RuntimeError):
@@ -98,36 +94,34 @@ def write_checkpoint(
 
 
 def verify(path: Path) -> None:
-    """Raise CheckpointDamaged unless the directory holds exactly the files written, every byte the same."""
+    """Raise Damaged unless the directory holds exactly the files written, every byte the same."""
     name = path.name
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError as error:
-        raise CheckpointDamaged(
+        raise Damaged(
             f"checkpoint {name}: manifest.json cannot be read ({_reason(error)})"
         ) from None
     body = text.split(b"\n", 1)[0]
     if text != _manifest_bytes(body):
-        raise CheckpointDamaged(f"checkpoint {name}: manifest.json is cut short or changed")
+        raise Damaged(f"checkpoint {name}: manifest.json is cut short or changed")
     manifest = _parsed(body, name, MANIFEST)
     files = manifest.get("files")
     if manifest.get("format") != FORMAT or not _are_entries(files):
-        raise CheckpointDamaged(f"checkpoint {name}: manifest.json is not of format {FORMAT}")
+        raise Damaged(f"checkpoint {name}: manifest.json is not of format {FORMAT}")
     for file in _slices_in(path):
         if file not in files or (path / SLICES).is_symlink():
-            raise CheckpointDamaged(f"checkpoint {name}: {file} is not one of its files")
+            raise Damaged(f"checkpoint {name}: {file} is not one of its files")
     for file, wanted in files.items():
         if not (path / file).is_file() or (path / file).is_symlink():
-            raise CheckpointDamaged(f"checkpoint {name}: {file} is missing")
+            raise Damaged(f"checkpoint {name}: {file} is missing")
         size = (path / file).stat().st_size
         if size != wanted["bytes"]:
-            raise CheckpointDamaged(
+            raise Damaged(
                 f"checkpoint {name}: {file} has {size} bytes, {wanted['bytes']} were written"
             )
         if sha256_of(path / file) != wanted["sha256"]:
-            raise CheckpointDamaged(
-                f"checkpoint {name}: {file} has changed since it was written (SHA-256)"
-            )
+            raise Damaged(f"checkpoint {name}: {file} has changed since it was written (SHA-256)")
 
 
 def read_state(path: Path) -> dict:
@@ -135,13 +129,11 @@ def read_state(path: Path) -> dict:
     try:
         state = _parsed((path / STATE).read_bytes(), path.name, STATE)
     except OSError as error:
-        raise CheckpointDamaged(
+        raise Damaged(
             f"checkpoint {path.name}: state.json cannot be read ({_reason(error)})"
         ) from None
     if state.get("step") != int(path.name.removeprefix("step-")):
-        raise CheckpointDamaged(
-            f"checkpoint {path.name}: state.json tells of step {state.get('step')!r}"
-        )
+        raise Damaged(f"checkpoint {path.name}: state.json tells of step {state.get('step')!r}")
     return state
 
 
@@ -151,15 +143,13 @@ def read_tensors(path: Path, file: str) -> dict[str, Tensor]:
         with safe_open(path / file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
     except (SafetensorError, OSError) as error:
-        raise CheckpointDamaged(
-            f"checkpoint {path.name}: {file} cannot be read ({error})"
-        ) from None
+        raise Damaged(f"checkpoint {path.name}: {file} cannot be read ({error})") from None
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoint directories of a folder, oldest first, good or not."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    paths = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_good(
@@ -167,7 +157,7 @@ def newest_good(
 ) -> Path | None:
     """The newest checkpoint whose every byte is as written; None where there is no checkpoint.
 
-    A damaged one is passed over and told to `say`, or refused with on_damaged="stop"; CheckpointDamaged in
+    A damaged one is passed over and told to `say`, or refused with on_damaged="stop"; Damaged in
     both cases when none is good.
     """
     troubles: list[str] = []
@@ -175,11 +165,11 @@ def newest_good(
         try:
             verify(path)
             read_state(path)
-        except CheckpointDamaged as error:
+        except Damaged as error:
             troubles.append(str(error))
             continue
         if troubles and on_damaged == "stop":
-            raise CheckpointDamaged(
+            raise Damaged(
                 f"{troubles[0]}. The newest good one is {path.name}; remove the damaged one, "
                 "or set on_damaged to previous, to go on from there"
             )
@@ -187,9 +177,7 @@ def newest_good(
             say(f"{trouble}; going back to {path.name}")
         return path
     if troubles:
-        raise CheckpointDamaged(
-            f"{troubles[0]}. None of the {len(troubles)} checkpoints in {folder} is good"
-        )
+        raise Damaged(f"{troubles[0]}. None of the {len(troubles)} checkpoints in {folder} is good")
     return None
 
 
@@ -243,12 +231,12 @@ def _manifest_bytes(body: bytes) -> bytes:
 
 def _parsed(text: bytes, name: str, file: str) -> dict:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointDamaged(f"checkpoint {name}: {file} is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise CheckpointDamaged(f"checkpoint {name}: {file} is not a JSON object")
-    return found
+        raise Damaged(f"checkpoint {name}: {file} is not JSON ({error})") from None
+    if not isinstance(parsed, dict):
+        raise Damaged(f"checkpoint {name}: {file} is not a JSON object")
+    return parsed
 
 
 def _sync(path: Path) -> None:

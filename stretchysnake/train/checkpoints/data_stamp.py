@@ -153,6 +153,6 @@ def told(then: DataStamp, now: DataStamp) -> list[str]:
 
 
 def _ends(record: VideoRecord) -> int:
-    found = ends_of(record.path)
+    digest = ends_of(record.path)
     # 63 bits, and never NOT_READ
-    return MISSING if found is None else int(found[:15], 16) or 1
+    return MISSING if digest is None else int(digest[:15], 16) or 1

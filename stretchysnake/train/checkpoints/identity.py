@@ -16,11 +16,9 @@ from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
+from stretchysnake.train.checkpoints.outputs import PLACES
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, TrainRun
 from stretchysnake.whole_file import sha256_of
-
-PLACES = ("data", "weights", "cache", "out")
-"""Fields that are paths: what they hold counts, not where it lies."""
 
 
 def run_key(run: TrainRun, records: Sequence[VideoRecord]) -> str:
@@ -47,16 +45,16 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         return key, []
     try:
         written = json.loads((out / ("run.json" if finished else "started.json")).read_text())
-        found, settings = str(written["digest"]), dict(written["run"])
+        digest, settings = str(written["digest"]), dict(written["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"out ({out}) holds a damaged run ({error}); remove it or choose another"
         ) from None
-    if found == key:
+    if digest == key:
         return key, []
     before = TrainRun.from_dict({**settings, "out": str(out)})
     differing, notes = _differing(before, run), []
-    if found.split("-")[2:] != key.split("-")[2:]:
+    if digest.split("-")[2:] != key.split("-")[2:]:
         differing.append(f"weights: other bytes, {before.weights} there, {run.weights} here")
     then = read_stamp(out)
     if then is not None:
@@ -64,7 +62,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         if why := other_data(then, now, records, unfinished=not finished):
             differing.append(f"data: {why}")
         notes = told(then, now)
-    elif found.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
+    elif digest.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
         differing.append("data: other paths or labels")
     else:
         notes = [
@@ -72,7 +70,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
             "neither segments nor sizes of files could be compared"
         ]
     if not differing:
-        return found, notes
+        return digest, notes
     told_apart = "; ".join(differing)
     if finished:
         further = ""
@@ -86,58 +84,6 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         f"out ({out}) holds an unfinished run with other settings or data ({told_apart}); "
         f"finish it with `stretchysnake train --resume {out}`, or choose another folder"
     )
-
-
-def placed(run: TrainRun) -> dict:
-    """The run's values with absolute paths, so that it can be resumed from any folder."""
-    return {
-        name: os.path.abspath(value) if name in PLACES and value is not None else value
-        for name, value in run.to_dict().items()
-    }
-
-
-def started_run(
-    out: Path, *, data: str | None = None, weights: str | None = None, cache: str | None = None
-) -> TrainRun:
-    """The run that was started in `out`, as it was; ValueError where there is none.
-
-    data, weights and cache say where these lie today, where they were moved. Relative paths, of earlier versions,
-    start at the folder the run was started in, where the place of `out` shows it.
-    """
-    try:
-        values = dict(json.loads((out / "started.json").read_text())["run"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(
-            f"resume ({out}) must be the folder of a started training: started.json is not in it"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"resume ({out}): started.json is damaged ({error})") from None
-    began = _started_in(values.get("out"), out)
-    for name, given in (("data", data), ("weights", weights), ("cache", cache)):
-        if given is not None:
-            values[name] = given
-        elif isinstance(values.get(name), str) and (began / values[name]).exists():
-            values[name] = str(began / values[name])  # an absolute one stays
-    # The folder may have been moved since.
-    run = TrainRun.from_dict({**values, "out": str(out)})
-    for name in ("data", "weights"):
-        path = getattr(run, name)
-        if path is not None and not os.path.exists(path):
-            raise ValueError(
-                f"resume ({out}): its {name} ({path}) are not there; say where they are: "
-                f"stretchysnake train --resume {out} --{name} PATH"
-            )
-    return run
-
-
-def _started_in(written: object, out: Path) -> Path:
-    """The folder in which a relative `out` means this very folder; the current one where none does."""
-    whole = Path(os.path.abspath(out))
-    if isinstance(written, str):
-        parts = Path(os.path.normpath(written)).parts
-        if not os.path.isabs(written) and whole.parts[-len(parts) :] == parts:
-            return whole.parents[len(parts) - 1]
-    return Path()
 
 
 def _differing(before: TrainRun, run: TrainRun) -> list[str]:

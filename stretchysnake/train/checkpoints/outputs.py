@@ -1,6 +1,7 @@
-"""What a run writes beside its checkpoints: who it is, its log, and the files whose presence means "finished"."""
+"""What a run writes beside its checkpoints: itself as started, its log, the files whose presence means "finished"."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,12 @@ from stretchysnake.train.checkpoints.data_stamp import (
     with_missing_files,
     write_stamp,
 )
-from stretchysnake.train.checkpoints.identity import placed
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
 from stretchysnake.whole_file import write_whole
+
+PLACES = ("data", "weights", "cache", "out")
+"""Fields that are paths: what they hold counts, not where it lies."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +44,6 @@ class TrainResult:
         return sum(tail) / len(tail)
 
 
-def finished_run(out: Path, key: str) -> TrainResult | None:
-    """The result of the finished run of this key (identity.key_in) in `out`; None when there is none."""
-    if not (out / "run.json").is_file():
-        return None
-    try:
-        written = json.loads((out / "run.json").read_text())
-        losses = [tuple(json.loads(line)) for line in (out / "loss.jsonl").read_text().splitlines()]
-        found, result = written["digest"], written["result"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(
-            f"out ({out}) holds a damaged run ({error}); remove it or choose another"
-        ) from None
-    assert found == key, "key_in has compared them"
-    if not (out / "weights.safetensors").is_file():
-        return None
-    return TrainResult(str(out / "weights.safetensors"), losses, **result)
-
-
 def write_started(out: Path, run: TrainRun, key: str, records: Sequence[VideoRecord]) -> None:
     """Write started.json, the resolved run from which `train --resume` begins, and what its data is."""
     started = {"run": placed(run), "digest": key, "environment": environment()}
@@ -70,6 +55,76 @@ def write_started(out: Path, run: TrainRun, key: str, records: Sequence[VideoRec
         raise ValueError(
             f"out ({out}) must be a folder that can be written: {error.strerror}; choose another"
         ) from None
+
+
+def placed(run: TrainRun) -> dict:
+    """The run's values with absolute paths, so that it can be resumed from any folder."""
+    return {
+        name: os.path.abspath(value) if name in PLACES and value is not None else value
+        for name, value in run.to_dict().items()
+    }
+
+
+def started_run(
+    out: Path, *, data: str | None = None, weights: str | None = None, cache: str | None = None
+) -> TrainRun:
+    """The run that was started in `out`, as it was; ValueError where there is none.
+
+    data, weights and cache say where these lie today, where they were moved. Relative paths, of earlier versions,
+    start at the folder the run was started in, where the place of `out` shows it.
+    """
+    try:
+        values = dict(json.loads((out / "started.json").read_text())["run"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"resume ({out}) must be the folder of a started training: started.json is not in it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"resume ({out}): started.json is damaged ({error})") from None
+    began = _started_in(values.get("out"), out)
+    for name, given in (("data", data), ("weights", weights), ("cache", cache)):
+        if given is not None:
+            values[name] = given
+        elif isinstance(values.get(name), str) and (began / values[name]).exists():
+            values[name] = str(began / values[name])  # an absolute one stays
+    # The folder may have been moved since.
+    run = TrainRun.from_dict({**values, "out": str(out)})
+    for name in ("data", "weights"):
+        path = getattr(run, name)
+        if path is not None and not os.path.exists(path):
+            raise ValueError(
+                f"resume ({out}): its {name} ({path}) are not there; say where they are: "
+                f"stretchysnake train --resume {out} --{name} PATH"
+            )
+    return run
+
+
+def _started_in(written: object, out: Path) -> Path:
+    """The folder in which a relative `out` means this very folder; the current one where none does."""
+    whole = Path(os.path.abspath(out))
+    if isinstance(written, str):
+        parts = Path(os.path.normpath(written)).parts
+        if not os.path.isabs(written) and whole.parts[-len(parts) :] == parts:
+            return whole.parents[len(parts) - 1]
+    return Path()
+
+
+def finished_run(out: Path, key: str) -> TrainResult | None:
+    """The result of the finished run of this key (identity.key_in) in `out`; None when there is none."""
+    if not (out / "run.json").is_file():
+        return None
+    try:
+        written = json.loads((out / "run.json").read_text())
+        losses = [tuple(json.loads(line)) for line in (out / "loss.jsonl").read_text().splitlines()]
+        digest, result = written["digest"], written["result"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise ValueError(
+            f"out ({out}) holds a damaged run ({error}); remove it or choose another"
+        ) from None
+    assert digest == key, "key_in has compared them"
+    if not (out / "weights.safetensors").is_file():
+        return None
+    return TrainResult(str(out / "weights.safetensors"), losses, **result)
 
 
 def result_of(out: Path, state: TrainState) -> TrainResult:

@@ -9,16 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.bad_clips import bad_file_of
+from stretchysnake.data.clips.bad_clips import bad_file_of, changed_since, pass_over
 from stretchysnake.data.clips.loader import Clips
-from stretchysnake.data.clips.training_clips import changed_since, pass_over
 from stretchysnake.ranks import Runtime
 from stretchysnake.shown import first_line
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
     TRAINING,
     WEIGHTS,
-    CheckpointDamaged,
     newest_good,
     read_state,
     read_tensors,
@@ -32,6 +30,7 @@ from stretchysnake.train.checkpoints.sharding import (
 )
 from stretchysnake.train.checkpoints.state import COUNTS, MOMENTS, HeldOutScore, TrainState
 from stretchysnake.train.run import TrainRun
+from stretchysnake.whole_file import Damaged
 
 ABSENT_IN_OLDER = {
     "loss_scale": 1.0, "loss_scale_age": 0, "replaced": 0, "left_out": 0, "bad_files": [], "held_out": [],
@@ -75,9 +74,9 @@ def restore_newest(
     name = runtime.from_first(path.name if path else None)
     if name is None:
         return None
-    if (found := read_state(saver.folder / name).get("digest")) != saver.key:
+    if (digest := read_state(saver.folder / name).get("digest")) != saver.key:
         raise ValueError(
-            f"checkpoint {name} in {saver.folder} is of another run (digest {found}, this one is {saver.key}); "
+            f"checkpoint {name} in {saver.folder} is of another run (digest {digest}, this one is {saver.key}); "
             "choose another folder"
         )
     restore_state(state, saver.folder / name)
@@ -110,7 +109,7 @@ def go_back(
 
 @torch.no_grad()
 def restore_state(state: TrainState, path: Path) -> None:
-    """Set the state to what a verified checkpoint holds; CheckpointDamaged, and nothing changed, if it does not fit.
+    """Set the state to what a verified checkpoint holds; Damaged, and nothing changed, if it does not fit.
 
     A checkpoint of sliced weights serves a run of whole ones and the other way round, over any number of ranks.
     """
@@ -119,14 +118,14 @@ def restore_state(state: TrainState, path: Path) -> None:
         read_tensors(path, TRAINING),
         {**ABSENT_IN_OLDER, **read_state(path)},
     )
-    own = state.model.state_dict()
-    _check(path, WEIGHTS, weights, own)
+    current = state.model.state_dict()
+    _check(path, WEIGHTS, weights, current)
     series = {name: training.pop(name, torch.empty(0)) for name in ("losses.step", "losses.value")}
     steps, values = series["losses.step"], series["losses.value"]
     if steps.dtype != torch.int64 or values.dtype != torch.float64 or steps.shape != values.shape:
-        raise CheckpointDamaged(f"checkpoint {path.name}: the loss series has no valid form")
+        raise Damaged(f"checkpoint {path.name}: the loss series has no valid form")
     trained = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
-    wanted = {f"average.{name}": own[name] for name in state.average or {}}
+    wanted = {f"average.{name}": current[name] for name in state.average or {}}
     if any(name.startswith("optimizer.") for name in training):
         for name, parameter in trained.items():
             wanted[f"optimizer.{name}.step"] = torch.zeros(())
@@ -141,18 +140,16 @@ def restore_state(state: TrainState, path: Path) -> None:
             name: shared_out_like(tensor, wanted[name]) for name, tensor in training.items()
         }
     for name, kind in COUNTS.items():
-        found = counts.get(name)
-        if isinstance(found, bool) or not isinstance(found, kind | int) or not 0 <= found < 2**62:
-            raise CheckpointDamaged(
-                f"checkpoint {path.name}: {name} ({found!r}) in state.json is not valid"
-            )
+        count = counts.get(name)
+        if isinstance(count, bool) or not isinstance(count, kind | int) or not 0 <= count < 2**62:
+            raise Damaged(f"checkpoint {path.name}: {name} ({count!r}) in state.json is not valid")
     try:
         bad_files = [bad_file_of(values) for values in counts["bad_files"]]
         held_out = [HeldOutScore.of(values) for values in counts["held_out"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointDamaged(f"checkpoint {path.name}: state.json: {error}") from None
+        raise Damaged(f"checkpoint {path.name}: state.json: {error}") from None
 
-    for name, tensor in own.items():
+    for name, tensor in current.items():
         tensor.copy_(shared_out_like(weights[name], tensor))
     for name in state.average or {}:
         state.average[name].copy_(training[f"average.{name}"])
@@ -175,30 +172,30 @@ def _read_slices(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         stored = stored_slices(path / SLICES)
         _check_forms(path, SLICES, stored, wanted)
-        found = {name: torch.empty_like(pattern) for name, pattern in wanted.items()}
-        load_slices(found, path / SLICES)
-    except CheckpointDamaged:
+        tensors = {name: torch.empty_like(pattern) for name, pattern in wanted.items()}
+        load_slices(tensors, path / SLICES)
+    except Damaged:
         raise
     except Exception as error:  # whatever a file made on purpose sets off in there
-        raise CheckpointDamaged(
+        raise Damaged(
             f"checkpoint {path.name}: {SLICES} cannot be read ({first_line(error, 200)})"
         ) from None
-    _check_finite(path, SLICES, found)
-    return found
+    _check_finite(path, SLICES, tensors)
+    return tensors
 
 
-def _check(path: Path, file: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
+def _check(path: Path, file: str, tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     _check_forms(path, file, forms, wanted)
-    _check_finite(path, file, found)
+    _check_finite(path, file, tensors)
 
 
-def _check_forms(path: Path, file: str, found: dict, wanted: dict[str, Tensor]) -> None:
-    """`found` holds shape and type by name."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is unexpected" for name in found if name not in wanted]
-    for name in found.keys() & wanted.keys():
-        (shape, dtype), pattern = found[name], wanted[name]
+def _check_forms(path: Path, file: str, forms: dict, wanted: dict[str, Tensor]) -> None:
+    """`forms` holds shape and type by name."""
+    problems = [f"{name} is missing" for name in wanted if name not in forms]
+    problems += [f"{name} is unexpected" for name in forms if name not in wanted]
+    for name in forms.keys() & wanted.keys():
+        (shape, dtype), pattern = forms[name], wanted[name]
         if (shape, dtype) != (pattern.shape, pattern.dtype):
             problems.append(
                 f"{name} is {dtype} {tuple(shape)}, expected {pattern.dtype} {tuple(pattern.shape)}"
@@ -206,12 +203,12 @@ def _check_forms(path: Path, file: str, found: dict, wanted: dict[str, Tensor]) 
     _refuse(path, file, problems)
 
 
-def _check_finite(path: Path, file: str, found: dict[str, Tensor]) -> None:
-    bad = [name for name, tensor in found.items() if not local(tensor).isfinite().all()]
+def _check_finite(path: Path, file: str, tensors: dict[str, Tensor]) -> None:
+    bad = [name for name, tensor in tensors.items() if not local(tensor).isfinite().all()]
     _refuse(path, file, [f"{name} holds non-finite values" for name in bad])
 
 
 def _refuse(path: Path, file: str, problems: list[str]) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointDamaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")
+        raise Damaged(f"checkpoint {path.name}: {file}: {'; '.join(problems[:3])}{more}")

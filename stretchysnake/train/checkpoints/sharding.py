@@ -80,12 +80,12 @@ def stored_slices(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and type of each tensor in the slices of `folder`; ValueError where they leave out or repeat a part."""
     import torch.distributed.checkpoint as dcp
 
-    found = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    for name, stored in found.items():
+    metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    for name, stored in metadata.items():
         held = sum(math.prod(chunk.sizes) for chunk in stored.chunks)
         if held != math.prod(stored.size):
             raise ValueError(f"{name}: slices hold {held} of {math.prod(stored.size)} numbers")
-    return {name: (stored.size, stored.properties.dtype) for name, stored in found.items()}
+    return {name: (stored.size, stored.properties.dtype) for name, stored in metadata.items()}
 
 
 @torch.no_grad()

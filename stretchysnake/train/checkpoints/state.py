@@ -1,12 +1,10 @@
-"""Everything a run changes while it trains, and its way into a checkpoint; the way back is in restoring.py.
+"""Everything a run changes while it trains; saving.py writes it as a checkpoint, restoring.py reads it back.
 
 Random numbers need no place in it: the scale, the samples, their augmentation and drop path depend on (seed, step)
 and the place of a clip in it, so any step can be drawn again at any time.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,12 +14,8 @@ from stretchysnake.data.clips.bad_clips import BadFile
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.ranks import SINGLE, Runtime
-from stretchysnake.train.checkpoints.checkpoint import (
-    write_checkpoint,
-)
 from stretchysnake.train.checkpoints.sharding import (
     is_sharded,
-    save_slices,
     shard,
     whole,
 )
@@ -124,8 +118,8 @@ def plain_model(state: TrainState) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         copy = build_model(model.config).to(first.device, first.dtype).train(model.training)
     copy.load_state_dict(whole_weights(model.state_dict()))
-    for parameter, own in zip(copy.parameters(), model.parameters(), strict=True):
-        parameter.grad = None if own.grad is None else whole(own.grad)
+    for parameter, original in zip(copy.parameters(), model.parameters(), strict=True):
+        parameter.grad = None if original.grad is None else whole(original.grad)
     return copy
 
 
@@ -143,78 +137,3 @@ def update_average(state: TrainState, decay: float) -> None:
     torch._foreach_lerp_(
         [state.average[name] for name in moving], [current[name] for name in moving], 1 - decay
     )
-
-
-def save_state(
-    state: TrainState,
-    folder: Path,
-    *,
-    metadata: dict,
-    extra: dict,
-    runtime: Runtime = SINGLE,
-) -> Path | None:
-    """Write the state as a checkpoint; None, and nothing written, when a weight is not finite.
-
-    Rank 0 writes, and every rank its slices where there are any; all ranks call.
-    """
-    weights, tensors, steps = _held(state)
-    sliced = is_sharded(state.model)
-    if sliced:
-        weights = whole_weights(weights)
-    if not runtime.is_first:
-        if sliced:
-            _save_slices_along(tensors, runtime)
-        return None
-    if not all(tensor.isfinite().all() for tensor in weights.values()):
-        if sliced:
-            runtime.from_first("")
-        return None
-    training = steps if sliced else {**steps, **tensors}
-    training["losses.step"] = torch.tensor([step for step, _ in state.losses], dtype=torch.int64)
-    training["losses.value"] = torch.tensor([v for _, v in state.losses], dtype=torch.float64)
-    counts = {name: getattr(state, name) for name in COUNTS}
-    bad_files = [file for file in state.bad_files.values() if file.outlook == "out"]
-    told = False
-
-    def write_slices(path: Path) -> None:
-        nonlocal told
-        told = True
-        runtime.from_first(str(path))
-        save_slices(tensors, path)
-
-    try:
-        return write_checkpoint(
-            folder,
-            state.step,
-            weights=weights,
-            config=state.model.config,
-            metadata=metadata,
-            training=training,
-            state={**extra, **counts, "bad_files": bad_files, "held_out": state.held_out},
-            write_slices=write_slices if sliced else None,
-        )
-    finally:
-        if sliced and not told:
-            runtime.from_first("")
-
-
-def _held(state: TrainState) -> tuple[dict, dict, dict]:
-    """Weights; moments and average by their names in a checkpoint; and the optimiser's step counts."""
-    tensors, steps = {}, {}
-    for name, parameter in state.model.named_parameters():
-        if parameter in state.optimizer.state:
-            held = state.optimizer.state[parameter]
-            steps[f"optimizer.{name}.step"] = held["step"]
-            for moment in MOMENTS[1:]:
-                tensors[f"optimizer.{name}.{moment}"] = held[moment]
-    for name, tensor in (state.average or {}).items():
-        tensors[f"average.{name}"] = tensor
-    return state.model.state_dict(), tensors, steps
-
-
-def _save_slices_along(tensors: dict[str, Tensor], runtime: Runtime) -> None:
-    """On the other ranks: write the slices where rank 0 says; rank 0 reports what fails."""
-    folder = runtime.from_first(None)
-    if folder:
-        with suppress(OSError):
-            save_slices(tensors, Path(folder))

@@ -7,13 +7,11 @@ ends nothing, however often it is drawn, while a storage that goes away does at 
 """
 
 import json
-import sys
 from collections import deque
 
 from stretchysnake.data.clips.bad_clips import bad_file_of
 from stretchysnake.data.clips.loader import Batch
 from stretchysnake.ranks import Runtime
-from stretchysnake.shown import shown
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
@@ -33,31 +31,31 @@ class BadFileWatch:
     def __init__(self, state: TrainState, run: TrainRun, *, log: RunLog | None, runtime: Runtime):
         self.state, self.run, self.log, self.runtime = state, run, log, runtime
         self._recent: deque[tuple[int, int]] = deque()
-        self._asked = self._bad = 0
+        self._clips = self._bad = 0
 
     @property
     def share(self) -> float:
         """Bad clips among the last ones asked for, over all ranks."""
-        return self._bad / max(1, self._asked)
+        return self._bad / max(1, self._clips)
 
     def __call__(self, batch: Batch, outcome: StepOutcome) -> None:
         """All ranks call it after the same step; where a file is new, they tell each other."""
-        asked = len(batch.labels) if batch.asked is None else batch.asked
+        clips = len(batch.labels) if batch.asked is None else batch.asked
         bad = outcome.replaced + outcome.left_out
         self.state.replaced += outcome.replaced
         self.state.left_out += outcome.left_out
-        self._recent.append((asked, bad))
-        self._asked, self._bad = self._asked + asked, self._bad + bad
-        while len(self._recent) > 1 and self._asked - self._recent[0][0] >= WINDOW:
-            old_asked, old_bad = self._recent.popleft()
-            self._asked, self._bad = self._asked - old_asked, self._bad - old_bad
+        self._recent.append((clips, bad))
+        self._clips, self._bad = self._clips + clips, self._bad + bad
+        while len(self._recent) > 1 and self._clips - self._recent[0][0] >= WINDOW:
+            old_clips, old_bad = self._recent.popleft()
+            self._clips, self._bad = self._clips - old_clips, self._bad - old_bad
         if outcome.news:
             self._tell(batch)
 
     def is_too_much(self) -> bool:
         """Whether the run has to end; the same on every rank."""
         return (
-            self._bad > max(FEWEST_CLIPS, self.run.max_bad_share * self._asked)
+            self._bad > max(FEWEST_CLIPS, self.run.max_bad_share * self._clips)
             and len(self.state.bad_files) > FEWEST_FILES
         )
 
@@ -68,7 +66,7 @@ class BadFileWatch:
             self.log("too_many_bad_files", step=self.state.step, files=files)
         more = f" and {len(files) - 10} more, all in log.jsonl" if len(files) > 10 else ""
         return TooManyBadFiles(
-            f"{self._bad} of the last {self._asked} clips ({self.share:.1%}) could not be had, more than max_bad_share "
+            f"{self._bad} of the last {self._clips} clips ({self.share:.1%}) could not be had, more than max_bad_share "
             f"({self.run.max_bad_share:.1%}); {len(files)} bad files: {', '.join(files[:10])}{more}. Look at them with "
             "`stretchysnake data check`, which also writes a clean list; or set max_bad_share higher. The same command "
             "goes on from the last checkpoint"
@@ -83,9 +81,9 @@ class BadFileWatch:
             places |= taken
         for file in sorted(dict.fromkeys(news), key=lambda file: file.index):
             if file.outlook == "back":
-                known = self.state.bad_files.pop(file.index, None)
+                listed = self.state.bad_files.pop(file.index, None)
             else:
-                known, self.state.bad_files[file.index] = None, file
+                listed, self.state.bad_files[file.index] = None, file
             if not self.runtime.is_first:
                 continue
             taken = places.get(file.path)
@@ -102,8 +100,8 @@ class BadFileWatch:
                     text += f"left out of step {batch.step}"
                 else:  # not drawn yet
                     text += "another of its class takes its place when it is drawn"
-            if file.outlook != "back" or known:
-                print(shown(text), file=sys.stderr, flush=True)
+            if file.outlook != "back" or listed:
+                self.runtime.say(text)
             if self.log:
                 self.log(
                     "bad_file",

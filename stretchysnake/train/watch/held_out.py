@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_batches
-from stretchysnake.data.clips.training_clips import open_training_clips
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
+from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.files import read_checkpoint, save_weights
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.outputs import RunLog
@@ -32,13 +33,13 @@ def read_held_out(run: TrainRun, records: Sequence[VideoRecord]) -> list[VideoRe
     """The held-out records with the class numbers of the training's; ValueError where they cannot be compared."""
     held = read_records(run.held_out)
     numbers = {record.class_name: record.label for record in records if record.class_name}
-    known = {record.label for record in records}
+    labels = {record.label for record in records}
     if numbers:  # a number without a name is called by itself, as in data/classes.py
         named = [replace(r, class_name=r.class_name or str(r.label)) for r in held]
         lost = sorted({r.class_name for r in named} - numbers.keys())
         held = [replace(r, label=numbers.get(r.class_name, -1)) for r in named]
     else:  # numbers without names
-        lost = sorted({r.label for r in held} - known)
+        lost = sorted({r.label for r in held} - labels)
     if lost:
         raise ValueError(
             f"held_out ({run.held_out}) has classes that data ({run.data}) has not: {', '.join(map(str, lost[:5]))}; "
@@ -70,6 +71,7 @@ def open_held_out(
         cache=run.cache,
         num_frames=run.cache_frames,
         size=run.cache_size,
+        decoder=run.decoder,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
@@ -157,7 +159,9 @@ class HeldOut:
         mine = range(runtime.rank, len(clips), runtime.world_size)
         at_once = self._clips_at_once()
         sums, passes = torch.zeros(3, dtype=torch.float64), 0  # loss, right, read
-        for indices, video in evaluation_batches(clips, self.scale, at_once, indices=mine):
+        for indices, video in evaluation_batches(
+            clips, self.scale, at_once, indices=mine, pixels=pixels_of(state.model.config)
+        ):
             logits = compute_logits(model, video.to(device), self.scale, self.run).double().cpu()
             labels = clips.labels[indices]
             sums[0] += F.cross_entropy(logits, labels, reduction="sum")
@@ -204,12 +208,12 @@ def _averaged(state: TrainState) -> Iterator[None]:
     if state.average is None:
         yield
         return
-    own = state.model.state_dict()
-    kept = {name: tensor.clone() for name, tensor in own.items()}
+    weights = state.model.state_dict()
+    trained = {name: tensor.clone() for name, tensor in weights.items()}
     try:
-        for name, tensor in own.items():
+        for name, tensor in weights.items():
             tensor.copy_(state.average[name])
         yield
     finally:
-        for name, tensor in own.items():
-            tensor.copy_(kept[name])
+        for name, tensor in weights.items():
+            tensor.copy_(trained[name])

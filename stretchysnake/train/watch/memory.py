@@ -19,12 +19,12 @@ def out_of_memory_message(
     scale = batch.scale
     largest = largest_share(batch, run, runtime)
     clips = max(map(len, parts_of(range(largest), scale, run)))
-    asked = f"out of memory at step {batch.step}: {clips} clips of {_words(scale)} in one pass"
+    failure = f"out of memory at step {batch.step}: {clips} clips of {_words(scale)} in one pass"
     state.optimizer.zero_grad(set_to_none=True)
     if runtime.world_size > 1:
         half = max(1, clips // 2) * scale.num_tokens
         return (
-            f"{asked}. Set tokens_per_pass to {half} or less, or activation_checkpointing to true"
+            f"{failure}. Set tokens_per_pass to {half} or less, or activation_checkpointing to true"
         )
     count = clips // 2
     while count >= 1 and not _fits(state, run, scale, count):
@@ -32,7 +32,7 @@ def out_of_memory_message(
     if count >= 1:
         tokens = count * scale.num_tokens
         return (
-            f"{asked}; {count} fit ({tokens} tokens). Set tokens_per_pass to {tokens} (the same steps, in parts), "
+            f"{failure}; {count} fit ({tokens} tokens). Set tokens_per_pass to {tokens} (the same steps, in parts), "
             f"token_budget to {tokens} (fewer clips at large scales), or activation_checkpointing to true"
         )
     drawn = {scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(2000)}
@@ -46,7 +46,7 @@ def out_of_memory_message(
         else "no scale of this run fits"
     )
     return (
-        f"{asked}; not even one fits, {largest}. Set activation_checkpointing to true, or take larger scales out of "
+        f"{failure}; not even one fits, {largest}. Set activation_checkpointing to true, or take larger scales out of "
         "sets.sizes and sets.frames"
     )
 

@@ -59,13 +59,13 @@ def describe(
 def _first_bad_layer(
     model: nn.Module, video: Tensor, batch: Batch, run: TrainRun
 ) -> tuple[str | None, Tensor]:
-    found: list[str] = []
+    layers: list[str] = []
 
     def watch(name: str):
         def hook(_module, _inputs, output):
             for tensor in output if isinstance(output, tuple) else (output,):
                 if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-                    found.append(name)
+                    layers.append(name)
                     return
 
         return hook
@@ -77,9 +77,9 @@ def _first_bad_layer(
     finally:
         for handle in handles:
             handle.remove()
-    if not found and not logits.isfinite().all():
-        found.append("head")
-    return (found[0] if found else None), logits
+    if not layers and not logits.isfinite().all():
+        layers.append("head")
+    return (layers[0] if layers else None), logits
 
 
 def _listed(names: Sequence[str], bad: Tensor) -> str:

@@ -13,13 +13,19 @@ import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data import decode_error
-from stretchysnake.data.clips import clip_source, loader
-from stretchysnake.data.clips.bad_clips import BadClips, BadFile, bad_file_of
+from stretchysnake.data.clips import loader, open_clips
+from stretchysnake.data.clips.bad_clips import (
+    BadClips,
+    BadFile,
+    bad_file_of,
+    changed_since,
+    pass_over,
+)
 from stretchysnake.data.clips.clip_source import ClipRequest, DecodedClips, DecodingLimits
 from stretchysnake.data.clips.frame_choice import uniform_indices
 from stretchysnake.data.clips.loader import evaluation_batches, training_batches, training_steps
+from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.clips.seeds import AUGMENTATION, generator_of
-from stretchysnake.data.clips.training_clips import changed_since, open_training_clips, pass_over
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import write_video
@@ -142,7 +148,7 @@ def test_evaluation_leaves_the_clip_out_and_puts_none_in_its_place(records, num_
 
 
 def test_training_clips_keep_every_place_and_probe_nothing(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_source, "probe", None)
+    monkeypatch.setattr(open_clips, "probe", None)
     gone = VideoRecord(str(tmp_path / "gone.mp4"), 0)
     listed = [gone, *records[:3], records[7]]
     decoded = open_training_clips(listed, cache=None)

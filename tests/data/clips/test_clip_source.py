@@ -5,8 +5,8 @@ import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake import Scale, VideoRecord, read_records
-from stretchysnake.data.clips.clip_source import DecodedClips, open_clips
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
+from stretchysnake.data.clips.loader import DecodedClips, open_clips
 
 
 @pytest.fixture

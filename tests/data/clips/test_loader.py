@@ -11,7 +11,6 @@ from stretchysnake.data.clips.loader import (
     CachedClips,
     DecodedClips,
     DecodingLimits,
-    TimedBatches,
     batch_size_at,
     evaluation_batches,
     training_batches,
@@ -155,23 +154,6 @@ def test_processes_give_what_this_process_gives(records):
     )
     for a, b in zip(list(alone)[3:], pooled, strict=True):
         assert torch.equal(a.video, b.video) and torch.equal(a.labels, b.labels)
-
-
-def test_timed_batches_tell_the_share_of_time_waited(monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(loader.time, "perf_counter", lambda: clock[0])
-
-    def slow():
-        for number in range(4):
-            clock[0] += 1.0  # a batch takes a second to make
-            yield number
-
-    batches = TimedBatches(slow())
-    assert batches.wait_share == 0
-    for _ in batches:
-        clock[0] += 3.0  # and three to use
-    assert batches.seconds_waited == 4.0
-    assert batches.wait_share == 4 / 16
 
 
 def test_strong_augmentation_reaches_the_clips_and_resumes_exactly(records):

@@ -8,8 +8,8 @@ import torch
 from painted_video import circle, colours_of, quarters, width_and_height_of, write_painted
 
 from stretchysnake.data.clips.augmentation import Augmentation
-from stretchysnake.data.clips.clip_source import DecodedClips, open_clips
 from stretchysnake.data.clips.frame_choice import Sampling
+from stretchysnake.data.clips.loader import DecodedClips, open_clips
 from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.records import VideoRecord

@@ -15,9 +15,8 @@ from stretchysnake.data.clips.transforms import (
     normalise,
     random_box,
     random_erase,
-    random_resized_crop,
     resize_frames,
-    resize_short_side,
+    short_side_size,
     three_crops,
 )
 
@@ -85,8 +84,10 @@ def test_resize_frames_keeps_leading_axes(size):
 @pytest.mark.parametrize(
     ("height", "width", "expected"), [(20, 28, (10, 14)), (28, 20, (14, 10)), (10, 10, (10, 10))]
 )
-def test_resize_short_side_keeps_the_proportion(height, width, expected):
-    assert resize_short_side(frames(height=height, width=width), 10).shape[1:3] == expected
+def test_short_side_size_keeps_the_proportion(height, width, expected):
+    clip = frames(height=height, width=width)
+    assert short_side_size(height, width, size=10) == expected
+    assert resize_frames(clip, expected).shape[1:3] == expected
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 31), (31, 20), (20, 20)])
@@ -108,11 +109,12 @@ def test_three_crops_are_centred_on_the_shorter_side():
         three_crops(clip, 21)
 
 
-def test_random_resized_crop_takes_one_box_for_all_frames():
+def test_a_random_crop_takes_one_box_for_all_frames():
     clip = frames(num_frames=1).expand(4, -1, -1, -1)
-    found = random_resized_crop(clip, 12, torch.Generator().manual_seed(3))
+    one, other = (random_box(*clip.shape[1:3], torch.Generator().manual_seed(n)) for n in (3, 4))
+    found = crop_resize(clip, one, 12)
     assert found.shape == (4, 12, 12, 3) and (found == found[:1]).all()
-    assert not torch.equal(found, random_resized_crop(clip, 12, torch.Generator().manual_seed(4)))
+    assert not torch.equal(found, crop_resize(clip, other, 12))
 
 
 def test_random_erase_replaces_one_rectangle_in_all_frames():

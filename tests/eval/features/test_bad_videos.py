@@ -12,7 +12,7 @@ from stretchysnake import cli
 from stretchysnake.data.decoding.video import DecodeError
 from stretchysnake.data.records import read_records, write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.search.embed import embed
 
 

@@ -12,13 +12,13 @@ from stretchysnake import Scale, read_records
 from stretchysnake.data.clips.loader import DecodedClips, open_clips
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
 from stretchysnake.eval.features.feature_cache import (
-    DamagedFeatures,
     cached_features,
     features_key,
     load_features,
     save_features,
 )
 from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.whole_file import Damaged
 
 SCALE = Scale(4, 16, 4)
 
@@ -85,7 +85,7 @@ def test_damage_is_told(tmp_path, damage, reason):
     path = tmp_path / "f.safetensors"
     save_features(path, hand_made())
     damage(path)
-    with pytest.raises(DamagedFeatures, match=reason):
+    with pytest.raises(Damaged, match=reason):
         load_features(path)
 
 
@@ -95,7 +95,7 @@ def test_a_changed_number_is_found_by_its_sha256(tmp_path):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedFeatures, match="sha256"):
+    with pytest.raises(Damaged, match="sha256"):
         load_features(path)
 
 

@@ -11,7 +11,7 @@ import torch
 from stretchysnake.eval.features.feature_cache import load_features
 from stretchysnake.eval.features.shares import agree_on_failure, own_share
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import read_rows
 

@@ -12,7 +12,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 
 SCALE = Scale(4, 32, 8)
 

@@ -12,9 +12,11 @@ from stretchysnake.eval.sweeps import cost
 from stretchysnake.eval.sweeps.cost import (
     count_flops,
     estimate_memory,
+    estimate_training_memory,
     measure_milliseconds,
     measure_peak_bytes,
 )
+from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.ops.flops import selective_scan_flops
 from stretchysnake.ops.native import library as native_library
 
@@ -91,6 +93,44 @@ def test_memory_estimate_follows_the_counted_storages(scale):
     peak = measure_peak_bytes(model, scale)
     assert peak == measure_peak_bytes(model, scale)  # counted, not sampled
     assert peak * 0.95 < estimate_memory(model.config, scale, batch_size=1) < peak * 4 / 3
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_training_memory_is_the_peak_of_a_real_step(recompute):
+    config, scale = VideoMambaConfig.named("nano", depth=6, num_classes=3), Scale(4, 32, 8)
+    model, video = VideoMamba(config).train(), torch.rand(2, 3, 4, 32, 32)
+    model.checkpoint_activations = recompute
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    uncounted = (video, *model.parameters(), *(p.grad for p in model.parameters()))
+    joined = torch.autocast("cpu", enabled=False)
+    with joined, LiveStorages(uncounted) as live:
+        model(video).sum().backward()
+    estimate = estimate_training_memory(config, scale, clips=2, recompute=recompute)
+    clips = 5 * video.numel()  # decoded and as floats
+    assert estimate == pytest.approx(
+        live.peak + clips, rel=0.02 if native_library.is_available() else 0.35
+    )
+
+
+def test_counting_draws_no_random_numbers_and_needs_no_memory():
+    before = torch.get_rng_state()
+    assert count_flops(VideoMambaConfig.named("middle"), Scale(64, 384, 16)) > 1e12
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "operations"),
+    [
+        ("nano", Scale(8, 32, 8), 59_418_624),
+        ("nano", Scale(7, 50, 8), 116_557_824),
+        ("tiny", Scale(16, 224, 16), 49_610_280_960),
+        ("middle", Scale(64, 378, 27), 1_964_681_773_056),
+    ],
+)
+def test_operations_are_those_of_the_published_rows(name, scale, operations):
+    """By the formula that made them: embedding, and per block two projections, two convolutions and two scans."""
+    assert count_flops(VideoMambaConfig.named(name), scale) == operations
 
 
 class Steps(torch.nn.Module):

@@ -10,7 +10,7 @@ import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
 from stretchysnake import read_records
 from stretchysnake.data.records import write_records
 from stretchysnake.eval.sweeps.evaluate import evaluate, read_lists
-from stretchysnake.eval.sweeps.run import EvaluateRun
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.results.comparison import paired_test, unpack_correct
 from stretchysnake.results.rows import append_rows, read_rows
 

@@ -11,23 +11,24 @@ from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.eval.features.extraction import extract, model_hash
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
-from stretchysnake.eval.sweeps.run import EvaluateRun
-from stretchysnake.eval.sweeps.sweep import Subject, seen_in_training, sweep
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
+from stretchysnake.eval.sweeps.sweep import seen_in_training, sweep
 from stretchysnake.results.comparison import unpack_correct
 from stretchysnake.results.rows import read_rows
 
 
 @pytest.fixture
-def subject(trained):
+def tested(trained):
     model, variant, metadata = read_subject(trained[1].weights)
-    return Subject(model=model, variant=variant, seed=0, run_id=metadata["digest"])
+    return ModelUnderTest(model=model, variant=variant, seed=0, run_id=metadata["digest"])
 
 
-def test_features_do_not_depend_on_batch_size_or_order(subject, clip_folder):
+def test_features_do_not_depend_on_batch_size_or_order(tested, clip_folder):
     records = read_records(clip_folder)
     scale = Scale(4, 24, 6)
-    one, five = (extract(subject.model, DecodedClips(records), scale, batch_size=b) for b in (1, 5))
-    back = extract(subject.model, DecodedClips(records[::-1]), scale)
+    one, five = (extract(tested.model, DecodedClips(records), scale, batch_size=b) for b in (1, 5))
+    back = extract(tested.model, DecodedClips(records[::-1]), scale)
     torch.testing.assert_close(one.features, five.features, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(one.features, back.features.flip(0), rtol=1e-5, atol=1e-5)
     assert one.paths == back.paths[::-1]
@@ -41,10 +42,10 @@ def mixed(clip_folder, query_folder):
     return DecodedClips(gallery), DecodedClips(read_records(query_folder))
 
 
-def top1_by_hand(subject, gallery, queries, scale):
+def top1_by_hand(tested, gallery, queries, scale):
     """Which queries are right, by numpy in fp64."""
     query, stored = (
-        extract(subject.model, clips, scale).features.double().numpy()
+        extract(tested.model, clips, scale).features.double().numpy()
         for clips in (queries, gallery)
     )
     query, stored = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (query, stored))
@@ -52,25 +53,25 @@ def top1_by_hand(subject, gallery, queries, scale):
     return gallery.labels.numpy()[nearest] == queries.labels.numpy()
 
 
-def test_sweep_gives_a_row_per_cell(subject, mixed):
+def test_sweep_gives_a_row_per_cell(tested, mixed):
     gallery, queries = mixed
-    rows = list(sweep(subject, "toy", gallery, queries, [(4, 16), (8, 32), (16, 40)]))
+    rows = list(sweep(tested, "toy", gallery, queries, [(4, 16), (8, 32), (16, 40)]))
     assert [(row.num_frames, row.size, row.patch_size) for row in rows] == [
         (4, 16, 4), (8, 32, 8), (16, 40, 10),
     ]  # fmt: skip
     for row in rows:
-        right = top1_by_hand(subject, *mixed, Scale(row.num_frames, row.size, row.patch_size))
+        right = top1_by_hand(tested, *mixed, Scale(row.num_frames, row.size, row.patch_size))
         assert unpack_correct(row.correct, 12) == right.tolist() and 0 < row.value < 1
         assert row.value == right.mean()
-        assert row.weights == model_hash(subject.model) and row.model == "static_tokens"
+        assert row.weights == model_hash(tested.model) and row.model == "static_tokens"
     assert [row.native for row in rows] == [False, True, False]
     assert [row.trained for row in rows] == [True, True, False]
     assert rows[0].gflops < rows[1].gflops < rows[2].gflops
     assert all(row.num_queries == row.num_expected == 12 for row in rows)
 
 
-def test_cell_that_does_not_fit_becomes_oom(subject, mixed):
-    (row,) = sweep(subject, "toy", *mixed, [(8, 32)], memory_limit=1000)
+def test_cell_that_does_not_fit_becomes_oom(tested, mixed):
+    (row,) = sweep(tested, "toy", *mixed, [(8, 32)], memory_limit=1000)
     assert (row.status, row.value, row.num_expected) == ("oom", None, 12)
     assert "needs" in row.note
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict, config_to_dict, create_model
 from stretchysnake.models.transformers.fluxvit import NAMED, FluxViT, FluxViTConfig
-from stretchysnake.models.transformers.fluxvit_blocks import kept_tokens
+from stretchysnake.models.transformers.layers.fluxvit_blocks import kept_tokens
 from stretchysnake.models.weights.files import save_model
 from stretchysnake.models.weights.loading import load_model, load_weights
 

@@ -10,7 +10,7 @@ from small_cast_fluxvit import randomised
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.transformers.fluxvit import FluxViT
-from stretchysnake.models.transformers.fluxvit_blocks import kept_tokens
+from stretchysnake.models.transformers.layers.fluxvit_blocks import kept_tokens
 
 
 def kept_by_hand(x: np.ndarray, budget: int) -> np.ndarray:

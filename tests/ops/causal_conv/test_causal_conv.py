@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
-from stretchysnake.ops.selective_scan.native import is_available
+from stretchysnake.ops.native.library import is_available
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")
 backends = pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=needs_native)])

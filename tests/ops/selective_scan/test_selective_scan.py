@@ -9,7 +9,7 @@ from scan_problems import NAMES, expected, make_inputs, relative_rms, run_with_g
 from stretchysnake.ops import backend as backend_module
 from stretchysnake.ops import selective_scan as public_selective_scan
 from stretchysnake.ops.flops import selective_scan_flops
-from stretchysnake.ops.selective_scan.native import is_available
+from stretchysnake.ops.native.library import is_available
 from stretchysnake.ops.selective_scan.scan import selective_scan
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")

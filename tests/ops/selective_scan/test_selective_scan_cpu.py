@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
 from stretchysnake.ops.native import library as native_library
-from stretchysnake.ops.selective_scan.native import is_available, unavailable_reason
+from stretchysnake.ops.native.library import is_available, unavailable_reason
 from stretchysnake.ops.selective_scan.scan import selective_scan
 
 needs_native = pytest.mark.skipif(not is_available(), reason="native library not built")

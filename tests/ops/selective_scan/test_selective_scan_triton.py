@@ -314,8 +314,8 @@ def test_compiled_scan_is_the_eager_one_and_stays_one_operation():
 def test_flop_counter_counts_as_on_the_cpu():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from stretchysnake.ops.flops import causal_conv_flops
-    from stretchysnake.ops.selective_scan.scan import (
+    from stretchysnake.ops.flops import (
+        causal_conv_flops,
         selective_scan_backward_flops,
         selective_scan_flops,
     )

@@ -11,7 +11,7 @@ import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
 from stretchysnake.recipes.study.pages import command_of, tell_anew
-from stretchysnake.recipes.study.run import study
+from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
 
 SHRUNK = StudyRun(

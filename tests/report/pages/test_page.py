@@ -7,16 +7,14 @@ from html.parser import HTMLParser
 import pytest
 from hand_made_rows import DATASET, LOSES, VANILLA, WINS, cell, grid
 
-from stretchysnake.report.pages.page import (
+from stretchysnake.report.pages.context import (
     ReportContext,
     SuiteInfo,
     TrainingInfo,
     read_context,
-    render_page,
     write_context,
-    write_overview_png,
-    write_page,
 )
+from stretchysnake.report.pages.page import render_page, write_overview_png, write_page
 
 HOSTILE = '<script>alert("x")</script><img src=http://evil.example/a.png>'
 

@@ -4,7 +4,8 @@ import io
 import pytest
 from hand_made_rows import DATASET, LOSES, VANILLA, WINS, cell, grid
 
-from stretchysnake.report.tables.grids import accuracy_table, render_text, to_csv, to_markdown
+from stretchysnake.report.tables.accuracy_table import accuracy_table
+from stretchysnake.report.tables.grids import render_text, to_csv, to_markdown
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 
 

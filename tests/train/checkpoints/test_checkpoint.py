@@ -22,7 +22,6 @@ from stretchysnake.ranks import SINGLE
 from stretchysnake.train.checkpoints import checkpoint
 from stretchysnake.train.checkpoints.checkpoint import (
     SLICES,
-    CheckpointDamaged,
     CheckpointNotWritten,
     checkpoints_in,
     newest_good,
@@ -37,7 +36,7 @@ from stretchysnake.train.checkpoints.saving import Saver
 from stretchysnake.train.checkpoints.state import new_state
 from stretchysnake.train.run import TrainRun
 from stretchysnake.train.step import take_step
-from stretchysnake.whole_file import sha256_of
+from stretchysnake.whole_file import Damaged, sha256_of
 
 MODEL = VideoMamba(
     VideoMambaConfig(
@@ -81,7 +80,7 @@ def test_every_single_flipped_bit_is_detected(tmp_path):
         good, place = bytes(content), rng.randrange(len(content))
         content[place] ^= 1 << rng.randrange(8)
         file.write_bytes(content)
-        with pytest.raises(CheckpointDamaged):
+        with pytest.raises(Damaged):
             verify(path)
         file.write_bytes(good)
     verify(path)
@@ -101,14 +100,14 @@ def test_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, name, dama
     assert (
         "step-00000002" in said[0] and name in said[0] and "going back to step-00000001" in said[0]
     )
-    with pytest.raises(CheckpointDamaged, match="newest good one is step-00000001"):
+    with pytest.raises(Damaged, match="newest good one is step-00000001"):
         newest_good(tmp_path, on_damaged="stop")
 
 
 def test_no_good_checkpoint_is_an_error_and_none_at_all_is_none(tmp_path):
     assert newest_good(tmp_path) is None
     (write(tmp_path, 1) / "state.json").unlink()
-    with pytest.raises(CheckpointDamaged, match="None of the 1 checkpoints"):
+    with pytest.raises(Damaged, match="None of the 1 checkpoints"):
         newest_good(tmp_path)
 
 
@@ -218,7 +217,7 @@ def resealed(path, name, content):
 )
 def test_hostile_directory_is_refused(tmp_path, attack, text):
     attack(write(tmp_path, 3))
-    with pytest.raises(CheckpointDamaged, match=text):
+    with pytest.raises(Damaged, match=text):
         newest_good(tmp_path)
 
 
@@ -292,7 +291,7 @@ def test_hostile_state_with_a_right_seal_is_refused_and_nothing_changed(tmp_path
     attack(path)
     verify(path)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    with pytest.raises(CheckpointDamaged, match=text):
+    with pytest.raises(Damaged, match=text):
         restore_state(state, path)
     assert all(torch.equal(before[n], t) for n, t in state.model.state_dict().items())
     assert (state.step, state.clips) == (1, 2)
@@ -337,5 +336,5 @@ def test_hostile_slices_are_refused(tmp_path, offset, change, text):
         held = state.optimizer.state[state.model.head.weight]
         assert torch.equal(held["exp_avg"], tensors[MOMENT])
         return
-    with pytest.raises(CheckpointDamaged, match=text):
+    with pytest.raises(Damaged, match=text):
         restore_state(state, path)

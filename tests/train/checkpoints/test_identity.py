@@ -16,7 +16,8 @@ from stretchysnake.data.records import write_records
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, told
-from stretchysnake.train.checkpoints.identity import _earlier_hash, run_key, started_run
+from stretchysnake.train.checkpoints.identity import _earlier_hash, run_key
+from stretchysnake.train.checkpoints.outputs import started_run
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun

@@ -8,7 +8,7 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 from collections.abc import Callable
 from pathlib import Path
 
-from stretchysnake.recipes.motion_digits import PREFIX, Suites, open_suites
+from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites
 from stretchysnake.recipes.study.design import (
     ABLATED,
     STATIC_PATCHES,
@@ -27,20 +27,12 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     Resumable at any point: finished videos, trainings, features and rows are kept, an interrupted training goes on
     from its checkpoint. Each model is measured as soon as it is trained.
     """
-    from stretchysnake.data import motion_digits
     from stretchysnake.train.loop import train
 
-    out, watch = Path(run.out), Stopwatch()
-    data = Path(run.data) if run.data else out / "motion-digits"
-    sizes = motion_digits.MotionDigitsSizes(
-        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
-    )
-    lists = motion_digits.generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
-    watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
-    watch.lap("decode them once")
+    watch = Stopwatch()
+    suites = make_suites(run, watch, progress=progress)
     trained, rows = [], []
-    for training in trainings(run, data=str(lists["source"][0]), cache=suites.cache):
+    for training in trainings(run, data=suites.source, cache=suites.cache):
         result = train(training.run, progress=progress)
         trained.append((training, result))
         watch.lap("train")
@@ -59,17 +51,15 @@ def _measured(run: StudyRun, suites: Suites, training: Training, weights: str, *
     retrieval = Protocol(metrics=("top1", "recall@5", "gallery_top1"))
     if not training.is_main:
         cells = [(training.num_frames, size) for size in run.sizes]
-        return _rows(
-            run, suites, _subject(training, weights), cells, [Protocol()], progress=progress
-        )
+        return _rows(run, suites, _model(training, weights), cells, [Protocol()], progress=progress)
     # No image of a digit is on both sides, so the group-safe number differs inside the gallery alone.
     safe = Protocol(metrics=("top1", "gallery_top1"), group_safe=True)
     protocols = [retrieval, safe, Protocol(kind="probe")]
-    subject = _subject(training, weights)
-    rows = _rows(run, suites, subject, run.cells, protocols, progress=progress)
+    tested = _model(training, weights)
+    rows = _rows(run, suites, tested, run.cells, protocols, progress=progress)
     if training.method in ABLATED:
         options = {"patch_from": STATIC_PATCHES, "progress": progress}
-        rows += _rows(run, suites, subject, run.cells, [Protocol()], **options)
+        rows += _rows(run, suites, tested, run.cells, [Protocol()], **options)
     return rows
 
 
@@ -93,33 +83,23 @@ def _transferred(
             cache=suites.cache,
         ):
             result = train(wanted, progress=progress)
-            subject = _subject(training, result.weights, suffix=f"-views{run.num_views}")
-            tested = [Protocol(kind=protocol, num_views=run.num_views)]
-            rows += _rows(run, suites, subject, run.cross, tested, names=[suite], progress=progress)
+            tested = _model(training, result.weights, suffix=f"-views{run.num_views}")
+            protocols = [Protocol(kind=protocol, num_views=run.num_views)]
+            rows += _rows(
+                run, suites, tested, run.cross, protocols, names=[suite], progress=progress
+            )
     return rows
 
 
-def _subject(training: Training, weights: str, *, suffix: str = ""):
+def _model(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
-    from stretchysnake.eval.features.subject import class_names, read_subject
-    from stretchysnake.eval.sweeps.sweep import Subject
-    from stretchysnake.results.rows import environment
+    from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
-    model, _, metadata = read_subject(weights)
-    env = environment()
-    return Subject(
-        model=model,
-        variant=training.run.bound_variant,
-        seed=training.seed,
-        run_id=metadata["digest"] + suffix,
-        classes=class_names(model, metadata),
-        commit=env.get("commit", ""),
-        device=env.get("cpu", ""),
-    )
+    return model_under_test(weights, variant=training.run.bound_variant, suffix=suffix)
 
 
 def _rows(
-    run: StudyRun, suites: Suites, subject, cells, protocols, *, names=None, **options
+    run: StudyRun, suites: Suites, tested, cells, protocols, *, names=None, **options
 ) -> list:
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 
@@ -129,7 +109,7 @@ def _rows(
             continue
         rows += resumed_sweep(
             Path(run.out) / "rows.jsonl",
-            subject,
+            tested,
             PREFIX + suite,
             lambda clips=clips: clips,
             cells,

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.models.resample import (
-    resize_patch_kernel,
-    resize_table,
-    resize_temporal_positions,
-    resize_volume,
+from stretchysnake.models.resample import resize_table, resize_temporal_positions, resize_volume
+from stretchysnake.models.transformers.layers.clip.tower import (
+    resize_clip_kernel,
+    resize_clip_positions,
 )
 
 TUBELET = 2
@@ -31,14 +30,14 @@ def embedded(
         return model.resized((name, *size), stored, resize, training=model.training)
 
     def for_patch(kernel: Tensor) -> Tensor:
-        return resize_kernel(kernel, patch)
+        return resize_clip_kernel(kernel, (patch, patch))
 
     image_kernel = resized("image kernel", model.clip_conv1.weight, (patch,), for_patch)
     places = resized(
         "places",
         model.clip_positional_embedding,
         grid,
-        lambda table: resize_places(table, native[1:], grid),
+        lambda table: resize_clip_positions(table, native[1:], grid),
     )
     video = video.to(image_kernel.dtype)
     s = F.conv3d(video[:, :, 1::TUBELET], image_kernel.unsqueeze(2), stride=(1, patch, patch))
@@ -69,22 +68,6 @@ def sine_table(num_tokens: int, width: int) -> Tensor:
     rate = 10000.0 ** (-2 * torch.div(channel, 2, rounding_mode="floor") / width)
     angle = torch.arange(num_tokens, dtype=torch.float64).unsqueeze(1) * rate
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
-
-
-def resize_places(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """clip_positional_embedding (1 + N, C) for another grid: bicubic, the row of [CLS] kept."""
-    if tuple(before) == tuple(after):
-        return table
-    return torch.cat([table[:1], resize_table(table[1:], before, after)])
-
-
-def resize_kernel(kernel: Tensor, patch_size: int) -> Tensor:
-    """A stem's kernel, (C, 3, P, P) or (C, 3, 2, P, P), for another patch size: bicubic."""
-    if kernel.shape[-1] == patch_size:
-        return kernel
-    if kernel.dim() == 5:
-        return resize_patch_kernel(kernel, patch_size)
-    return resize_patch_kernel(kernel.unsqueeze(2), patch_size).squeeze(2)
 
 
 def resize_cross_table(table: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:

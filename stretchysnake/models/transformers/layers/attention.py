@@ -55,7 +55,10 @@ class ClipAttention(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor | None = None) -> Tensor:
         """keys None: self-attention; keys serve as values too."""
-        q, k, v = self.projected(query, query if keys is None else keys)
+        return self.attended(*self.projected(query, query if keys is None else keys))
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What `projected` gave, attended and merged: (B, M, C)."""
         return self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
     def projected(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,12 +90,12 @@ class ClipMlp(nn.Module):
 class ClipBlock(nn.Module):
     """A block of CLIP's visual tower: x + attn(ln_1 x), then x + mlp(ln_2 x); (B, N, C) -> (B, N, C)."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, *, mlp_width: int | None = None):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = ClipAttention(width, num_heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = ClipMlp(width, 4 * width)
+        self.mlp = ClipMlp(width, 4 * width if mlp_width is None else mlp_width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
@@ -112,3 +115,13 @@ def split_heads(x: Tensor, num_heads: int, *, parts: int) -> tuple[Tensor, ...]:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, heads·d)."""
     return x.transpose(1, 2).flatten(2)
+
+
+@torch.no_grad()
+def initialise_linears(model: nn.Module) -> None:
+    """Every Linear as most official code begins: a normal of 0.02, cut at 2, and no bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

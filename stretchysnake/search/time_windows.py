@@ -19,7 +19,7 @@ _ROUNDING = 1e-6
 """Seconds: sums of floats that close are taken as equal."""
 
 
-def windows_of(
+def time_windows(
     duration: float, window_seconds: float, stride_seconds: float | None = None
 ) -> list[tuple[float, float]]:
     """(start, end) in seconds of each window of a video of this duration."""
@@ -27,17 +27,17 @@ def windows_of(
     if duration <= window_seconds + _ROUNDING:
         return [(0.0, duration)]
     count = int((duration - window_seconds + _ROUNDING) / stride) + 1
-    found = [(i * stride, min(i * stride + window_seconds, duration)) for i in range(count)]
-    if duration - found[-1][1] > _ROUNDING:
-        found.append((duration - window_seconds, duration))
-    return found
+    windows = [(i * stride, min(i * stride + window_seconds, duration)) for i in range(count)]
+    if duration - windows[-1][1] > _ROUNDING:
+        windows.append((duration - window_seconds, duration))
+    return windows
 
 
-def windows_with_frames(
+def time_windows_with_frames(
     index: PacketIndex, window_seconds: float, stride_seconds: float | None = None
 ) -> list[tuple[float, float]]:
     """Those windows of a video in which a frame is first shown; the first window always is one."""
-    windows = windows_of(index.duration, window_seconds, stride_seconds)
+    windows = time_windows(index.duration, window_seconds, stride_seconds)
     return [(start, end) for start, end in windows if index.begins_within(start, end)]
 
 

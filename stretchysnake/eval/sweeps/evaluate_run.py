@@ -47,6 +47,9 @@ class EvaluateRun:
     """Which frames make a clip: "uniform" (segment centres), "videomamba" (the official code's) or "strided"."""
     stride: int = 1
     """Frames from one to the next; of sampling strided."""
+    decoder: str = "pyav"
+    """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
+    The latter needs cache null."""
     patch_from: str | None = None
     """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
     batch_size: int = 32

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from stretchysnake.models.drop_path import drop_path
 from stretchysnake.models.flexible_embedding import ResizedWeights
-from stretchysnake.models.transformers.attention import (
+from stretchysnake.models.transformers.layers.attention import (
     ClipAttention,
     ClipMlp,
     Mlp,
     merge_heads,
     split_heads,
 )
-from stretchysnake.models.transformers.cast_stems import resize_cross_table
+from stretchysnake.models.transformers.layers.cast_stems import resize_cross_table
 
 VMAE_EPS = 1e-6
 """Of the LayerNorms of VideoMAE's path and of the meeting; CLIP's have torch's 1e-5."""

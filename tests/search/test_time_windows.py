@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stretchysnake.data.containers.packet_index import PacketIndex
-from stretchysnake.search.windows import frame_times, windows_of, windows_with_frames
+from stretchysnake.search.time_windows import frame_times, time_windows, time_windows_with_frames
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from stretchysnake.search.windows import frame_times, windows_of, windows_with_f
     ],
 )
 def test_windows_of_the_table(duration, window, stride, wanted):
-    assert windows_of(duration, window, stride) == wanted
+    assert time_windows(duration, window, stride) == wanted
 
 
 seconds = st.floats(0.05, 500)
@@ -29,7 +29,7 @@ seconds = st.floats(0.05, 500)
 
 @given(seconds, st.floats(0.5, 50), st.floats(0.5, 50))
 def test_windows_are_inside_and_reach_the_end(duration, window, stride):
-    found = windows_of(duration, window, min(stride, window))
+    found = time_windows(duration, window, min(stride, window))
     assert found[0][0] == 0 and found[-1][1] == pytest.approx(duration, abs=2e-6)
     for (start, end), (following, _) in pairwise(found):
         assert start < following <= end + 1e-6
@@ -58,7 +58,7 @@ def index_of(*seconds):
     ],
 )
 def test_windows_without_a_frame_of_their_own_are_left_out(seconds, wanted):
-    found = windows_with_frames(index_of(*seconds), 2)
+    found = time_windows_with_frames(index_of(*seconds), 2)
     assert sum(found, ()) == pytest.approx(sum(wanted, ()))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stretchysnake.models.drop_path import drop_path
 from stretchysnake.models.mixer import RMSNorm
 from stretchysnake.models.resample import resize_patch_kernel, resize_table, resize_volume
-from stretchysnake.models.transformers.attention import merge_heads, split_heads
+from stretchysnake.models.transformers.layers.attention import merge_heads, split_heads
 from stretchysnake.ops.add_rms_norm import rms_norm
 
 EPS = 1e-6

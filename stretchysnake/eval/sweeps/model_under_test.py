@@ -1,0 +1,73 @@
+"""ModelUnderTest: the model whose numbers are taken, and what identifies it in the rows."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.protocols.protocol import HEADS, Protocol
+from stretchysnake.flexibility import Variant
+from stretchysnake.models.backbone import Backbone
+from stretchysnake.results.rows import environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUnderTest:
+    """The trained model under test and what identifies it in the rows."""
+
+    model: Backbone
+    variant: Variant
+    seed: int
+    run_id: str
+    name: str | None = None
+    """What the rows call the model; None means its variant."""
+    classes: Sequence[str] | None = None
+    """Names of the head's outputs, in order; None where the weights do not say."""
+    commit: str = ""
+    device: str = ""
+
+    @cached_property
+    def weights(self) -> str:
+        """The model_hash of its weights, computed once."""
+        return model_hash(self.model)
+
+    @cached_property
+    def weights_and_head(self) -> str:
+        """The same with the head, which two trainings on one backbone differ in."""
+        return model_hash(self.model, head=True)
+
+    @property
+    def row_model(self) -> str:
+        """The field `model` of its rows."""
+        return self.name or self.variant.name
+
+    def row_weights(self, protocol: Protocol) -> str:
+        """The field `weights` of its rows: of what decides the number."""
+        return self.weights_and_head if protocol.kind in HEADS else self.weights
+
+
+def model_under_test(
+    weights: str | os.PathLike,
+    *,
+    variant: Variant | None = None,
+    name: str | None = None,
+    suffix: str = "",
+) -> ModelUnderTest:
+    """The model of a weights file, with the seed and (`suffix` behind it) the run_id of its training.
+
+    `variant` replaces that of the file, by whose rules it is tested. Commit and device are those of this process.
+    """
+    model, trained_variant, metadata = read_subject(weights)
+    here = environment()
+    return ModelUnderTest(
+        model=model,
+        variant=variant or trained_variant,
+        seed=metadata.get("seed", 0),
+        run_id=metadata.get("digest", "") + suffix,
+        name=name,
+        classes=class_names(model, metadata),
+        commit=here.get("commit", ""),
+        device=here.get("cpu", ""),
+    )

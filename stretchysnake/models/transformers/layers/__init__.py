@@ -1,0 +1,1 @@
+"""What several transformers share: attention, windows, stems, CLIP's tower."""

@@ -1,0 +1,53 @@
+"""The videos that files, folders and lists name: which there are, which are gone, which are as an index has them."""
+
+import os
+import re
+from pathlib import Path
+
+from stretchysnake.data.records import find_videos, read_records
+from stretchysnake.data.records_key import file_stamp
+from stretchysnake.search.decoding import Video
+from stretchysnake.search.index import VideoFile
+
+_LISTS = (".csv", ".tsv", ".jsonl", ".txt")
+
+
+def videos_named(paths, *, absolute: bool = False) -> list[Video]:
+    """The videos that files, folders and lists name, each once; groups and classes from lists, or UCF-101's names."""
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    by_path: dict[str, Video] = {}
+    for path in paths:
+        if Path(path).suffix.lower() in _LISTS and not Path(path).is_dir():
+            for record in read_records(path):
+                if record.start is not None or record.end is not None:
+                    raise ValueError(
+                        f"{path}: gives start and end of {record.path}; an index is of whole videos or of "
+                        "windows (window_seconds), leave these columns out"
+                    )
+                place = os.path.abspath(record.path) if absolute else record.path
+                group = record.group or group_of(place)
+                by_path[place] = Video(path=place, group=group, class_name=record.class_name)
+            continue
+        for video in find_videos([path]):
+            place = os.path.abspath(video) if absolute else video
+            by_path.setdefault(place, Video(path=place, group=group_of(place)))
+    return list(by_path.values())
+
+
+def group_of(path: str) -> str:
+    """The group that a UCF-101 file name tells, `v_Archery_g01` of v_Archery_g01_c03.avi; "" for other names."""
+    match = re.fullmatch(r"(v_\w+_g\d+)_c\d+", Path(path).stem)
+    return match[1] if match else ""
+
+
+def gone_from(paths, indexed, video_paths: set[str]) -> list[str]:
+    """Videos of the index that lie under a folder given and are not found there any more."""
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
+    return [path for path in indexed if path not in video_paths and path.startswith(tuple(folders))]
+
+
+def is_unchanged(video: Video, file: VideoFile) -> bool:
+    """Whether the file has the size and time that the index knows, and the group and class."""
+    same = file_stamp(video.path) == (file.size, file.mtime_ns)
+    return same and (video.group, video.class_name) == (file.group, file.class_name)
