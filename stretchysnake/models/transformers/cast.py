@@ -3,7 +3,8 @@
 B batch, T frames, P patch size, t = T / 2, h w tokens of a frame, N = h·w, C width.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
+from stretchysnake.models.resample import resize_volume
 from stretchysnake.models.transformers.layers.cast_blocks import (
     BRANCHES,
     VMAE_EPS,
@@ -21,11 +23,9 @@ from stretchysnake.models.transformers.layers.cast_blocks import (
     NounVerbHead,
 )
 from stretchysnake.models.transformers.layers.cast_stems import TUBELET, embedded, sine_table
-from stretchysnake.models.weights.cast import fitted, sizes_in
+from stretchysnake.models.weights.cast import fitted, sizes_in, stored_shape
 
-TRAINED = (
-    "Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head",
-)  # fmt: skip
+TRAINED = ("Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head")
 """Parts of the names of what the official training leaves free."""
 
 
@@ -56,6 +56,9 @@ class CASTConfig:
     num_frames: int = 16
     num_classes: int = 400
     """Outputs of the head, or of both heads; 0 leaves them out, so that logits are the features."""
+    sine_shape: tuple[int, int, int] | None = None
+    """(t, h, w) that the fixed table of VideoMAE's path is computed for and then interpolated from; None: the config's
+    own. A file that is loaded at another size sets it."""
     composition: bool = False
     """True: nouns are told from CLIP's path, verbs from VideoMAE's (EPIC-Kitchens). Features are both vectors, one
     after the other, (B, 2C); logits are those of the nouns, then those of the verbs."""
@@ -77,10 +80,8 @@ class CASTConfig:
             near = f"{max(self.num_frames - 1, 2)}, {self.num_frames + 1}"
             raise ValueError(f"num_frames ({self.num_frames}) must be even; nearest: {near}")
         if self.embed_dim % 4:
-            raise ValueError(
-                f"embed_dim ({self.embed_dim}) must be a multiple of 4, for the adapters"
-            )
-        if self.embed_dim % (self.down_ratio * self.num_heads) or self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of 4 (adapters)")
+        if self.embed_dim % (self.down_ratio * self.num_heads):
             raise ValueError(
                 f"embed_dim ({self.embed_dim}) must be a multiple of down_ratio · num_heads "
                 f"({self.down_ratio} · {self.num_heads})"
@@ -96,7 +97,7 @@ class CASTConfig:
 
     @property
     def mlp_width(self) -> int:
-        return int(self.embed_dim * self.mlp_ratio)
+        return int(self.embed_dim * self.mlp_ratio + 1e-6)  # a ratio of shapes may be a hair short
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -145,7 +146,7 @@ class CAST(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = False
-        width, patch, (t, h, w) = config.embed_dim, config.patch_size, config.shape
+        width, patch, (_, h, w) = config.embed_dim, config.patch_size, config.shape
         self.clip_class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.clip_positional_embedding = nn.Parameter(torch.randn(1 + h * w, width) * width**-0.5)
         self.patch_embed = nn.ModuleDict(
@@ -169,7 +170,9 @@ class CAST(nn.Module):
             self.noun_last_Adapter = Adapter(width, zero=False)
             self.verb_last_Adapter = Adapter(width, zero=False)
         # not in files: it has no parameters
-        self.register_buffer("frame_places", sine_table(t * h * w, width), persistent=False)
+        stored = config.sine_shape or config.shape
+        places = resize_volume(sine_table(math.prod(stored), width), stored, config.shape)
+        self.register_buffer("frame_places", places, persistent=False)
         self.resized = ResizedWeights()
         if config.frozen:
             for name, parameter in self.named_parameters():
@@ -237,7 +240,10 @@ class CAST(nn.Module):
 
     @classmethod
     def config_of(cls, state: dict[str, Tensor], **changes) -> CASTConfig:
-        return CASTConfig(**{**sizes_in(state), **changes})
+        config, stored = CASTConfig(**{**sizes_in(state), **changes}), stored_shape(state)
+        if stored in (None, config.shape) or "sine_shape" in changes:
+            return config
+        return replace(config, sine_shape=stored)
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         return fitted(state, self)

@@ -82,7 +82,7 @@ class FluxViTConfig:
 
     @property
     def mlp_width(self) -> int:
-        return int(self.embed_dim * self.mlp_ratio)
+        return int(self.embed_dim * self.mlp_ratio + 1e-6)  # a ratio of shapes may be a hair short
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -53,6 +53,7 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
     """The state dict as a CAST of this config holds it, and a note for each kind of change."""
     state, notes = dict(state), []
     own = model.state_dict()
+    stored, wanted = stored_shape(state), model.config.shape
     if is_videomae(state):
         state, notes = experts(state)
         fresh = [n for n in own if n not in state and any(part in n for part in ADDED)]
@@ -60,9 +61,21 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
         notes.append(
             f"only the two experts are in the files: what joins them starts fresh ({len(fresh)} tensors)"
         )
+    if stored not in (None, wanted) and model.config.sine_shape is None:
+        notes.append(
+            f"VideoMAE's fixed positions are computed for {wanted}; sine_shape={stored} keeps the file's"
+        )
     _fit_sizes(state, own, model.config, notes)
     _fit_ends(state, own, model.config, notes)
     return state, notes
+
+
+def stored_shape(state: dict[str, Tensor]) -> tuple[int, int, int] | None:
+    """(t, h, w) of the tables of a CAST's state dict; None for its experts, which have none of time."""
+    if not {"clip_positional_embedding", "blocks.0.t2s_cross.clip_time_pos"} <= state.keys():
+        return None
+    side = _side(state["clip_positional_embedding"].shape[0] - 1)
+    return state["blocks.0.t2s_cross.clip_time_pos"].shape[0], side, side
 
 
 def is_videomae(state: dict[str, Tensor]) -> bool:

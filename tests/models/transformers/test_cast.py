@@ -175,10 +175,13 @@ def test_another_scale_equals_a_model_resized_by_hand():
     other.frame_places.copy_(table)
     video = torch.randn(2, 3, 6, 20, 20)
     torch.testing.assert_close(model(video, patch_size=5), other(video), rtol=1e-4, atol=1e-5)
-    # a file's weights are brought to another size by the same mathematics; the fixed table is then that size's own
-    again = CAST(config).eval()
+    # a file's weights are brought to another size by the same mathematics, the fixed table with them
+    found = CAST.config_of(
+        model.state_dict(), num_heads=4, num_frames=6, image_size=20, patch_size=5
+    )
+    assert found == replace(config, sine_shape=(2, 3, 3))
+    again = CAST(found).eval()
     notes = load_weights(again, model.state_dict())
-    again.frame_places.copy_(table)
     torch.testing.assert_close(again(video), other(video), rtol=1e-4, atol=1e-5)
     assert notes == [
         "patch kernels 4 -> 5 px (bicubic)",
@@ -255,7 +258,7 @@ def test_frozen_trains_what_was_added():
         ({"mlp_ratio": 0.01}, r"mlp_width \(0\) must be a positive integer"),
         ({"image_size": 14}, r"image_size \(14\) must be a multiple of .*nearest: 12, 16"),
         ({"num_frames": 5}, r"num_frames \(5\) must be even; nearest: 4, 6"),
-        ({"embed_dim": 42, "num_heads": 3}, r"embed_dim \(42\) must be a multiple of 4, for the adapters"),
+        ({"embed_dim": 42, "num_heads": 3}, r"embed_dim \(42\) must be a multiple of 4 \(adapters\)"),
         ({"down_ratio": 3}, r"embed_dim \(32\) must be a multiple of down_ratio · num_heads \(3 · 4\)"),
         ({"composition": True}, r"num_classes \(5\) must be more than num_verbs \(97\)"),
         ({"drop_path": 1.0}, r"drop_path \(1.0\)"),

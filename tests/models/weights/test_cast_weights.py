@@ -144,6 +144,7 @@ def test_other_sizes_are_interpolated():
     model = CAST(replace(SMALL, num_frames=8, image_size=20, patch_size=5))
     notes = load_weights(model, state)
     assert notes == [
+        "VideoMAE's fixed positions are computed for (4, 4, 4); sine_shape=(2, 3, 3) keeps the file's",
         "patch kernels 4 -> 5 px (bicubic)",
         "spatial positions 3x3 -> 4x4 (bicubic)",
         "temporal positions 2 -> 4 (linear)",
