@@ -245,7 +245,12 @@ def test_frozen_trains_what_was_added():
     assert {"blocks.0.S_Adapter.D_fc1.weight", "head.weight", "vmae_fc_norm.bias"} <= trained
     assert "blocks.0.s2t_cross.clip_space_pos" in trained
     assert (
-        not {"clip_conv1.weight", "blocks.1.attn.qkv.weight", "blocks.0.clip_mlp.c_fc.weight"}
+        not {
+            "clip_conv1.weight",
+            "patch_embed.proj.weight",
+            "blocks.1.attn.qkv.weight",
+            "blocks.0.clip_mlp.c_fc.weight",
+        }
         & trained
     )
     assert all(p.requires_grad for p in CAST(SMALL).parameters())
