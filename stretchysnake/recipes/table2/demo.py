@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stretchysnake.models.architectures import build_model, model_names
+from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.table2.systems import DATASETS, SYSTEMS, System, systems_named
 from stretchysnake.recipes.table2.table2 import Table2Run
 
@@ -35,8 +35,8 @@ SMALL: dict[str, dict] = {
 
 
 def made_systems(systems: Sequence[System] = SYSTEMS) -> list[System]:
-    """The systems of which this version has a model, at 4 × 32 px and with small models; the others as they are."""
-    return [_made(system) if system.model in model_names() else system for system in systems]
+    """The systems at 4 × 32 px, with small models."""
+    return [_made(system) for system in systems]
 
 
 def _made(system: System) -> System:
@@ -56,8 +56,6 @@ def make_weights(folder: Path, systems: Sequence[System]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for place, system in enumerate(systems):
-        if not system.changes:
-            continue
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(place)
             state = dict(build_model(system.config()).state_dict())

@@ -51,7 +51,7 @@ class System:
         return tuple(self.label.lower() + suffix for suffix in SUFFIXES)
 
     def config(self) -> BackboneConfig:
-        """What its weights must be; ValueError where this version has no such model."""
+        """What its weights must be."""
         return config_named(self.model, **dict(self.changes))
 
 

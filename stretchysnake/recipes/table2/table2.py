@@ -118,8 +118,6 @@ def plan(run: Table2Run, systems: Sequence[System] = SYSTEMS) -> list[str]:
         )
         if beside := _companion(system, weights):
             lines.append(f"    missing: {beside}")
-        if why := _unknown(system):
-            lines.append(f"    {why}")
     lines.append("data sets and their lists:")
     for dataset in dict.fromkeys(place.dataset for place in places):
         place = next(place for place in places if place.dataset == dataset)
@@ -156,19 +154,10 @@ def _companion(system: System, weights: Path | None) -> str:
     return f"{system.companion} beside {beside}: CLIP's own file, published by OpenAI (github.com/openai/CLIP)"
 
 
-def _unknown(system: System) -> str:
-    try:
-        system.config()
-    except ValueError as error:
-        return f"not in this version of stretchysnake: {error}"
-    return ""
-
-
 def _blocked(place: Place) -> str:
     """Why weights that are there cannot be measured."""
-    return _unknown(place.system) or (
-        f"missing: {beside}" if (beside := _companion(place.system, place.weights)) else ""
-    )
+    beside = _companion(place.system, place.weights)
+    return f"missing: {beside}" if beside else ""
 
 
 def _list_command(dataset: str, subset: str, folder: str | None) -> str:
