@@ -138,8 +138,8 @@ def test_cells_of_the_table_are_what_is_computed_another_way(folders, tmp_path):
     )
     assert probe(lists[0][0].path).fps == 30
     run = run_on(folders, tmp_path, systems=list(BY_HAND))
-    table, lines = table2(run, systems=MADE, made=True)
-    assert lines == []
+    result = table2(run, systems=MADE, made=True)
+    assert result.troubles == result.missing == []
     rows = {row.model: row for row in read_rows(tmp_path / "rows.jsonl")}
     assert {(row.dataset, row.picture) for row in rows.values()} == {("demo/ucf101", "centre")}
     for system in systems_named(list(BY_HAND), tuple(MADE)):
@@ -150,7 +150,7 @@ def test_cells_of_the_table_are_what_is_computed_another_way(folders, tmp_path):
         (paper,) = (
             n.value for n in paper_numbers("2") if (n.model, n.dataset) == (system.name, "ucf101")
         )
-        mine, theirs, apart = (line for line in table.rows if line[0] == system.label)
+        mine, theirs, apart = (line for line in result.table.rows if line[0] == system.label)
         assert mine[3].startswith(f"{100 * value:.1f} [") and theirs[3] == f"{paper:.1f}"
         assert float(apart[3].replace("−", "-")) == pytest.approx(100 * value - paper, abs=0.051)
     # the same call again measures nothing
@@ -186,11 +186,12 @@ def test_missing_files_leave_their_cells_empty_and_are_named(folders, tmp_path):
         run_on(folders, tmp_path, systems=["Hiera-B", "EVL", "AIM"]), weights=str(weights)
     )
     run = replace(run, datasets=["ucf101", "hmdb51"])
-    table, lines = table2(run, systems=MADE, made=True)
-    cells = {line[0]: line[3:5] for line in table.rows if line[2] == "ours"}
+    result = table2(run, systems=MADE, made=True)
+    cells = {line[0]: line[3:5] for line in result.table.rows if line[2] == "ours"}
     assert cells["Hiera-B"] == ("– (no weights)", "– (no weights)")
     assert cells["EVL"] == cells["AIM"] == ("– (see below)", "– (no lists)")
-    text = "\n".join(lines)
+    assert [trouble.split(":")[0] for trouble in result.troubles] == ["EVL", "AIM"]
+    text = "\n".join([*result.troubles, *result.missing])
     assert "EVL: missing: CLIP.pt beside evl.pth: CLIP's own file, published by OpenAI" in text
     assert (
         "AIM: weights" in text

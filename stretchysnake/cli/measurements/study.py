@@ -73,10 +73,10 @@ def _table2(argv: list[str], flags: dict[str, bool]) -> int:
     elif flags["--dry-run"] or None in (run.weights, run.data):
         print("\n".join(plan(run)))
         return 0
-    table, lines = table2(run, **options, progress=progress)
+    result = table2(run, **options, progress=progress)
     progress.close()
-    print(table.to_text())
-    for line in lines:
+    print(result.table.to_text())
+    for line in [*result.troubles, *result.missing]:
         print(shown_lines(line))
     print(f"table: {run.out}/table2.md   rows: {run.out}/rows.jsonl")
-    return 0
+    return 1 if result.troubles else 0

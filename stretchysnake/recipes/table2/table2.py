@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.bad_videos import incomplete
 from stretchysnake.recipes.table2.systems import (
     DATASETS,
     SYSTEMS,
@@ -17,7 +18,10 @@ from stretchysnake.recipes.table2.systems import (
     datasets_named,
     systems_named,
 )
+from stretchysnake.report.tables.plain_table import PlainTable
+from stretchysnake.report.tables.system_table import system_table
 from stretchysnake.results.rows import Row
+from stretchysnake.whole_file import write_whole
 
 DEMO = "demo/"
 """What the data sets of made weights and videos are called in rows, so that nobody takes them for the real ones."""
@@ -50,6 +54,17 @@ class Table2Run:
     on_error: str = "report"
     """As in `evaluate`: report, exclude or wrong."""
     memory_limit_gib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table2Result:
+    """What a call measured, and what it could not."""
+
+    table: PlainTable
+    troubles: list[str]
+    """Files that are there and could not be used, and cells that did not answer for all their queries."""
+    missing: list[str]
+    """Files that are not there, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +189,12 @@ def table2(
     systems: Sequence[System] = SYSTEMS,
     made: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> tuple[object, list[str]]:
-    """Measure every cell whose files are there; (the table, lines about those that are not).
+) -> Table2Result:
+    """Measure every cell whose files are there, and name those that are not.
 
     Cells of an earlier call are taken from rows.jsonl. A file that is not what its name says, or lists that cannot be
     used, cost their cells alone, and are named. `made`: of `demo`, whose rows are named apart.
     """
-    from stretchysnake.report.tables.system_table import system_table
-    from stretchysnake.whole_file import write_whole
-
     places = places_of(run, systems)
     measured: dict[tuple[str, str], Row] = {}
     absent = {(p.system.name, p.dataset): p.absent for p in places}
@@ -204,6 +216,12 @@ def table2(
         except (ValueError, RuntimeError) as error:
             absent[key] = "see below"
             troubles.append(f"{place.system.label} on {place.dataset}: {error}")
+            continue
+        if run.on_error == "report" and incomplete([measured[key]]):
+            answered = f"{measured[key].num_queries} of {measured[key].num_expected}"
+            troubles.append(
+                f"{place.system.label} on {place.dataset}: {answered} queries could be read"
+            )
     note = (
         "MADE weights and MotionDigits: these numbers say nothing about any system." if made else ""
     )
@@ -222,7 +240,7 @@ def table2(
         out / "table2.md", table.to_markdown() + (f"\nNot measured:\n\n{listed}" if lines else "")
     )
     write_whole(out / "table2.csv", table.to_csv())
-    return table, lines
+    return Table2Result(table=table, troubles=troubles, missing=missing)
 
 
 def _measured(run: Table2Run, place: Place, *, made: bool, progress: Callable | None) -> Row:
