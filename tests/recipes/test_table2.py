@@ -203,6 +203,19 @@ def test_missing_files_leave_their_cells_empty_and_are_named(folders, tmp_path):
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+def test_a_file_of_another_size_is_named(folders, tmp_path):
+    (small,) = systems_named(["FluxViT-S"], tuple(MADE))
+    deeper = replace(small, changes=tuple({**dict(small.changes), "depth": 2}.items()))
+    make_weights(tmp_path, [deeper])
+    run = replace(run_on(folders, tmp_path, systems=["FluxViT-S"]), weights=str(tmp_path))
+    (trouble,) = table2(run, systems=MADE, made=True).troubles
+    assert (
+        "hold a model of depth 2, and fluxvit-small has 1; the file must be: OpenGVLab/" in trouble
+    )
+    with pytest.raises(ValueError, match=r"on_error \('stop'\) must be one of: report"):
+        table2(replace(run, on_error="stop"), systems=MADE)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -7,10 +7,13 @@ UniFormer and UniFormerV2, which are not in the table, saw BGR. Pixel statistics
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stretchysnake.models.architectures import config_named
-from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.report.tables.paper import MODEL_NAMES
+
+if TYPE_CHECKING:
+    from stretchysnake.models.backbone import BackboneConfig
 
 SUFFIXES = (".pth", ".pyth", ".pt", ".torch", ".bin", ".safetensors")
 
@@ -50,7 +53,7 @@ class System:
         """What a file may be called that has no published name, or another one."""
         return tuple(self.label.lower() + suffix for suffix in SUFFIXES)
 
-    def config(self) -> BackboneConfig:
+    def config(self) -> "BackboneConfig":
         """What its weights must be."""
         return config_named(self.model, **dict(self.changes))
 

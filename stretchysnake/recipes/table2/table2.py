@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.eval.features.bad_videos import incomplete
+from stretchysnake.eval.features.bad_videos import check_on_error, incomplete
 from stretchysnake.recipes.table2.systems import (
     DATASETS,
     SYSTEMS,
@@ -195,6 +195,10 @@ def table2(
     Cells of an earlier call are taken from rows.jsonl. A file that is not what its name says, or lists that cannot be
     used, cost their cells alone, and are named. `made`: of `demo`, whose rows are named apart.
     """
+    from stretchysnake.data.decoding.video import checked_decoder
+
+    check_on_error(run.on_error)
+    checked_decoder(run.decoder)
     places = places_of(run, systems)
     measured: dict[tuple[str, str], Row] = {}
     absent = {(p.system.name, p.dataset): p.absent for p in places}
@@ -237,7 +241,8 @@ def table2(
     out = Path(run.out)
     listed = "".join(f"- {line}\n" for line in lines)
     write_whole(
-        out / "table2.md", table.to_markdown() + (f"\nNot measured:\n\n{listed}" if lines else "")
+        out / "table2.md",
+        table.to_markdown() + (f"\nNot measured, or not whole:\n\n{listed}" if lines else ""),
     )
     write_whole(out / "table2.csv", table.to_csv())
     return Table2Result(table=table, troubles=troubles, missing=missing)
@@ -283,8 +288,8 @@ def _trouble(system: System, path: Path) -> str:
     except (ValueError, RuntimeError) as error:
         return str(error)
     wanted = system.config()
-    for name in ("architecture", "feature_dim"):
-        has, must = getattr(found, name), getattr(wanted, name)
+    for name in ("architecture", "embed_dim", "embed_dims", "depth", "depths"):
+        has, must = getattr(found, name, None), getattr(wanted, name, None)
         if has != must:
             return (
                 f"weights ({path}) hold a model of {name} {has}, and {system.model} has {must}; "
