@@ -128,6 +128,14 @@ BY_HAND = {
     "EVL": [0, 11, 11, 11],
     # 160 frames of 12, 78 to 81 of them: i · 11 / 159
     "Omnivore": [5, 5, 5, 5],
+    # every 4th of 12, the last one held
+    "CAST": [0, 4, 8, 8],
+    # a quarter of 11 apart, 2.75: round(0, 2.75, 5.5, 8.25), and half of it further on, rounded down
+    "FluxViT-S": [1, 4, 7, 9],
+    # 2 apart, 12 - 8 + 1 = 5 starts, the middle one
+    "VideoSwin": [2, 4, 6, 8],
+    # 4 apart would need 16 frames: from 0, around the end
+    "AIM": [0, 4, 8, 0],
 }
 
 
