@@ -39,6 +39,7 @@ def run(argv: list[str]) -> int:
         dynamic_ranges,
         export_onnx,
         export_program,
+        takes_any_size,
     )
 
     model, variant, metadata = read_subject(paths[0])
@@ -56,13 +57,13 @@ def run(argv: list[str]) -> int:
         classes=class_names(model, metadata),
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
-    if export is export_program and not found.fixed:
+    if export is export_program and takes_any_size(model):
         takes = dynamic_ranges(model.config.frame_multiple, scale.patch_size)
     shapes = ", ".join("x".join(map(str, shape[2:])) for shape in found.shapes)
     print(
         f"{run.out}: patch {scale.patch_size}, takes {takes}; largest difference from the model "
         f"{found.difference:.1e} (allowed {TOLERANCE:g}) on {shapes}"
     )
-    if found.fixed:
-        print(f"one scale only: torch.export cannot keep T, H and W open here ({found.fixed})")
+    if export is export_program and not takes_any_size(model):
+        print(f"one scale only: torch.export cannot keep T, H and W of {model.config.architecture} open")
     return 0
