@@ -35,7 +35,9 @@ SMALL = {
 def small_config(architecture: str, **changes):
     """The small config of an architecture, native at 4 x 32 px."""
     if architecture not in SMALL:
-        pytest.fail(f"{architecture} has no small config: add a line to SMALL in tests/small_backbones.py")
+        pytest.fail(
+            f"{architecture} has no small config: add a line to SMALL in tests/small_backbones.py"
+        )
     scale = {"num_frames": 4, "image_size": 32, "num_classes": 0}
     return config_from_dict(
         {"architecture": architecture, **scale, **SMALL[architecture], **changes}

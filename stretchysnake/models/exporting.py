@@ -154,9 +154,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 torch.onnx needs it and would say so less clearly
     except ImportError as error:
         raise RuntimeError(f"export to ONNX needs {error.name}: {INSTALL_ONNX}") from None
-    config = replace(
-        model.config, num_frames=num_frames, image_size=size, patch_size=patch_size
-    )
+    config = replace(model.config, num_frames=num_frames, image_size=size, patch_size=patch_size)
     with torch.random.fork_rng(devices=[]):
         fixed = build_model(config).eval()
     load_weights(fixed, {name: tensor.detach() for name, tensor in model.state_dict().items()})

@@ -80,6 +80,7 @@ def open_weights(
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
         decoder=decoder,
         resampler=RESAMPLER,
+        architecture=model.config.architecture,
     )
     return model, settings
 

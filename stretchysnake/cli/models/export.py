@@ -65,5 +65,7 @@ def run(argv: list[str]) -> int:
         f"{found.difference:.1e} (allowed {TOLERANCE:g}) on {shapes}"
     )
     if export is export_program and not takes_any_size(model):
-        print(f"one scale only: torch.export cannot keep T, H and W of {model.config.architecture} open")
+        print(
+            f"one scale only: torch.export cannot keep T, H and W of {model.config.architecture} open"
+        )
     return 0

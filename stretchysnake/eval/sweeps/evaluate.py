@@ -48,7 +48,10 @@ def evaluate(
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
     check_scales(
         tested.model.config,
-        [eval_scale(tested.variant, num_frames=t, size=s, patch_from=run.patch_from) for t, s in cells],
+        [
+            eval_scale(tested.variant, num_frames=t, size=s, patch_from=run.patch_from)
+            for t, s in cells
+        ],
         way_out="choose other --frames or --sizes",
     )
     lists = read_lists(run.gallery, run.queries)

@@ -46,7 +46,9 @@ def load_model(
         try:
             config = model_class(found.architecture).config_of(state, **changes)
         except ValueError as error:
-            unknown = "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
+            unknown = (
+                "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
+            )
             raise ValueError(f"checkpoint ({path}): {error}{unknown}{_if_a_shard(path)}") from None
     with torch.random.fork_rng(
         devices=[]
