@@ -1,4 +1,4 @@
-"""Every architecture of the table through every verb: two steps of training, measuring, an index, a classifier, files."""
+"""Every architecture of the table through every verb: two training steps, measures, an index, a classifier, files."""
 
 import json
 import os
@@ -262,7 +262,10 @@ def test_two_ranks_train_as_one(name, parallel, on_two_ranks, folder):
 
 
 @pytest.mark.extra("export")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "toy" else []) for name in NAMES],
+)
 def test_onnx_of_another_scale_has_the_models_outputs(name, weights_of, folder):
     import onnx
 
