@@ -131,7 +131,9 @@ def test_evaluate_measures_features_and_head(name, weights_of, query_folder, cli
     records = read_records(query_folder)
     clips = open_clips(records, cache=str(folder / "eval"), num_frames=8, size=56)
     with torch.no_grad():
-        for record, views in zip(records, clips.draw_views(range(12), native), strict=True):
+        for record, views in zip(
+            records, clips.draw_views(range(12), native, num_views=1, num_crops=1), strict=True
+        ):
             video = normalise(torch.as_tensor(views), **pixels_of(model.config))
             logits = model(video, native.patch_size)
             right += metadata["classes"][int(logits.argmax())] == record.class_name
@@ -182,7 +184,9 @@ def test_converting_our_own_file_changes_nothing(name, weights_of, folder, capsy
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "videomamba"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("toy", "evl") else pytest.mark.slow) for n in NAMES]
+)
 def test_a_program_has_logits_where_the_model_has_a_head(name, weights_of, folder, monkeypatch):
     """At one scale, which every model can be traced at; of any size in the slow test below."""
     model = load_model(weights_of(name))[0]
