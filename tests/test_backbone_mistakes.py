@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+import toy_backbone
 from small_backbones import small_config
-from toy_backbone import ToyConfig
 
 from stretchysnake import cli
+from stretchysnake.eval.activation_maps import activation_maps
 from stretchysnake.eval.long_reading import LongReading
 from stretchysnake.eval.long_video import embed_long
-from stretchysnake.flexibility import Scale, sets_around
+from stretchysnake.flexibility import Scale, sets_around, variant_named
 from stretchysnake.models.accepted_scales import check_scales, refusal_of
 from stretchysnake.models.architectures import ARCHITECTURES, build_model
 from stretchysnake.models.weights.files import read_checkpoint, save_model
@@ -147,6 +148,28 @@ def test_long_videos_need_a_carried_state(files, clip_folder, tmp_path):
         )
 
 
+def test_maps_need_a_grid_and_a_scale_before_a_video_is_read(monkeypatch):
+    toy_backbone.install(monkeypatch)
+    for config, sizes, text in (
+        (
+            toy_backbone.ToyConfig(),
+            [16],
+            r"grid of tokens at the end; toy has none: choose weights",
+        ),
+        (
+            small_config("hiera"),
+            [32, 16],
+            r"hiera cannot take T=4 S=16 .*choose other --sizes or --frames",
+        ),
+    ):
+        subjects = {
+            "one": (build_model(config), variant_named("vanilla").using(sets_around(config.native)))
+        }
+        maps = activation_maps(subjects, ["not there.mp4"], sizes=sizes, num_frames=4)
+        with pytest.raises(ValueError, match=text):
+            next(maps)
+
+
 def test_rows_of_two_architectures_under_one_name_are_told_apart():
     row = Row(
         run_id="a", protocol="retrieval", dataset="d", model="vanilla", seed=0, num_frames=8, size=32, patch_size=8,
@@ -223,4 +246,4 @@ def test_the_models_scale_is_what_the_sets_must_say():
     with pytest.raises(
         ValueError, match=r"sets.native \(32 px, patch 8\) must equal the model's .*sets_around"
     ):
-        TrainRun(data="-", out="-", model=ToyConfig(image_size=16))
+        TrainRun(data="-", out="-", model=toy_backbone.ToyConfig(image_size=16))
