@@ -47,10 +47,13 @@ def says(capsys, *words):
 
 
 def test_a_training_starts_from_weights_of_its_own_architecture(files, clip_folder, tmp_path):
-    run = run_of("timesformer", clip_folder, tmp_path / "out", weights=files("hiera"))
-    text = r"are of hiera, and the model is timesformer; .*--model NAME; of hiera: hiera-base, hiera-large"
-    with pytest.raises(ValueError, match=text):
-        train(run)
+    for theirs, names in (("hiera", "hiera-base, hiera-large"), ("videomamba", "videomamba-tiny")):
+        run = run_of("timesformer", clip_folder, tmp_path / "out", weights=files(theirs))
+        text = (
+            f"are of {theirs}, and the model is timesformer; .*--model NAME; of {theirs}: {names}"
+        )
+        with pytest.raises(ValueError, match=text):
+            train(run)
 
 
 def test_a_file_of_no_model_lists_those_that_are_known(clip_folder, tmp_path):

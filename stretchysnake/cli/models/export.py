@@ -34,6 +34,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
     from stretchysnake.eval.features.subject import class_names, read_subject
     from stretchysnake.flexibility import eval_scale
+    from stretchysnake.models.accepted_scales import check_scales
     from stretchysnake.models.exporting import (
         TOLERANCE,
         dynamic_ranges,
@@ -47,6 +48,7 @@ def run(argv: list[str]) -> int:
     scale = eval_scale(
         variant, num_frames=run.frames or native.num_frames, size=run.size or native.size
     )
+    check_scales(model.config, [scale], way_out="choose other --frames or --size")
     export = export_onnx if run.out.endswith(".onnx") else export_program
     found = export(
         run.out,
