@@ -14,6 +14,8 @@ SMALL = {
     "evl": {
         **CLIP, "decoder_depth": 1, "decoder_width": 16, "decoder_heads": 2, "drop_path": 0.2, "dropout": 0.3,
     },
+    "cast": {**CLIP, "drop_path": 0.2},
+    "fluxvit": {**CLIP, "clip_dim": 8, "pool_heads": 2, "token_budget": None, "drop_path": 0.2},
     "hiera": {"embed_dim": 8, "depths": (1, 1, 1, 1), "drop_path": 0.2},
     "mvit": {
         "embed_dim": 8, "depth": 3, "pool_blocks": (1,), "kv_stride": 4, "drop_path": 0.2, "head_dropout": 0.3,
@@ -35,7 +37,9 @@ SMALL = {
 def small_config(architecture: str, **changes):
     """The small config of an architecture, native at 4 x 32 px."""
     if architecture not in SMALL:
-        pytest.fail(f"{architecture} has no small config: add a line to SMALL in tests/small_backbones.py")
+        pytest.fail(
+            f"{architecture} has no small config: add a line to SMALL in tests/small_backbones.py"
+        )
     scale = {"num_frames": 4, "image_size": 32, "num_classes": 0}
     return config_from_dict(
         {"architecture": architecture, **scale, **SMALL[architecture], **changes}

@@ -29,6 +29,7 @@ class VideoMambaConfig:
     )  # fmt: skip
     """What the shapes of the weights decide."""
     equal_blocks: ClassVar[bool] = True
+    exports_any_size: ClassVar[bool] = True
 
     embed_dim: int = 192
     depth: int = 24

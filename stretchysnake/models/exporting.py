@@ -40,6 +40,14 @@ def dynamic_ranges(frame_multiple: int, patch_size: int) -> str:
     )
 
 
+def takes_any_size(model: Backbone) -> bool:
+    """Whether torch.export keeps T, H and W of this model open: its config says so, as a test has seen.
+
+    Others have Python numbers that follow from T or S (windows, strides, clips of frames) in their programs.
+    """
+    return getattr(model.config, "exports_any_size", False)
+
+
 class Checked(NamedTuple):
     """What a written program was compared on."""
 
@@ -47,8 +55,6 @@ class Checked(NamedTuple):
     """(B, 3, T, H, W) of each video."""
     difference: float
     """The largest difference from the model over all of them."""
-    fixed: str = ""
-    """Why the program takes the scale of its example alone; "" where it takes any in `dynamic_ranges`."""
 
 
 class _Outputs(nn.Module):
@@ -76,14 +82,16 @@ def export_program(
 ) -> Checked:
     """Write a torch.export program (.pt2) for a video (1, 3, T, H, W) of any T, H and W in `dynamic_ranges`.
 
-    Where a model cannot be traced so (its windows, or the strides of its stages, follow from the numbers), the program
-    takes (1, 3, num_frames, size, size) alone, and `Checked.fixed` says why. The patch is fixed; positions are resized
-    inside. The names of the classes, where given, are the extra file classes.json (a list) of torch.export.load.
-    Load with torch.export.load(path).module(). RuntimeError, and no file, where it cannot be traced or where
-    what was written differs from the model by more than 1e-4 on the example and two other shapes.
+    Of a model that cannot be traced so (see `takes_any_size`) the program takes (1, 3, num_frames, size, size) alone.
+    The patch is fixed; positions are resized inside. The names of the classes, where given, are the extra file
+    classes.json (a list) of torch.export.load. Load with torch.export.load(path).module(). RuntimeError, and no file,
+    where it cannot be traced or where what was written differs from the model by more than 1e-4 on the example and
+    two other shapes.
     """
     tubelet = model.config.frame_multiple
-    if size > _LARGEST["grid"] * patch_size or num_frames > _LARGEST["tokens"] * tubelet:
+    fixed = not takes_any_size(model)
+    too_large = size > _LARGEST["grid"] * patch_size or num_frames > _LARGEST["tokens"] * tubelet
+    if too_large and not fixed:
         raise ValueError(
             f"frames ({num_frames}) and size ({size}) are those of the example; the program takes "
             f"{dynamic_ranges(tubelet, patch_size)}"
@@ -101,25 +109,20 @@ def export_program(
         (2 * tubelet, 3 * patch_size, 2 * patch_size),
         (5 * tubelet, 2 * patch_size, 4 * patch_size),
     )
-    shapes, fixed = [tuple(example.shape), *((1, 3, *shape) for shape in more)], ""
+    if fixed:
+        example, more = torch.zeros(1, 3, num_frames, size, size), ()
+    shapes = [tuple(example.shape), *((1, 3, *shape) for shape in more)]
     with unfinished_file(path) as part:
         with torch.inference_mode(False), torch.no_grad():
-            try:
-                program = torch.export.export(
+            program = _or_refused(
+                "torch.export",
+                lambda: torch.export.export(
                     whole,
                     (example,),
-                    dynamic_shapes=(dims,),
-                    prefer_deferred_runtime_asserts_over_guards=True,
-                )
-            except (
-                Exception
-            ) as error:  # torch.export has no type of its own for what it cannot trace
-                fixed = first_line(error, 200)
-                example = torch.zeros(1, 3, num_frames, size, size)
-                shapes = [tuple(example.shape)]
-                program = _or_refused(
-                    "torch.export", lambda: torch.export.export(whole, (example,))
-                )
+                    dynamic_shapes=None if fixed else (dims,),
+                    prefer_deferred_runtime_asserts_over_guards=not fixed,
+                ),
+            )
             named = {} if classes is None else {"classes.json": json.dumps(list(classes))}
             torch.export.save(program, part, extra_files=named)
             with (
@@ -127,7 +130,7 @@ def export_program(
             ):  # torch 2.11 reads weights from bytes that cannot be written
                 warnings.filterwarnings("ignore", "The given buffer is not writable")
                 loaded = torch.export.load(part).module()
-        return _checked(path, whole, loaded, shapes)._replace(fixed=fixed)
+        return _checked(path, whole, loaded, shapes)
 
 
 def export_onnx(

@@ -102,7 +102,7 @@ def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
 
 @contextmanager
 def dropout_seeded(run: TrainRun, *place: int, device: torch.device) -> Iterator[None]:
-    """Within, torch's generators are those of (run seed, place) alone, so that a resumed run drops out what it would have.
+    """Within, torch's generators are those of (run seed, place) alone, so that a resumed run drops out the same.
 
     Nothing else draws from them in a step. The generators of before come back behind it.
     """

@@ -60,8 +60,7 @@ def model_hash(model: Backbone, *, head: bool = False) -> str:
         if name in in_head and not head:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # flat: a single number (of a batch norm) has no axis to view as bytes
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

@@ -61,7 +61,7 @@ def estimate_memory(
 @_continued_in_depth
 def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
-    # torch's counter hooks modules by what has a gradient, and finds none in a parameter that is a module's input
+    # torch's counter hooks what a parameter flows into, and fails on a view of one without gradients (FluxViT)
     model, video = _meta_model(config).eval().requires_grad_(False), _meta_clips(scale, 1)
     counter = FlopCounterMode(display=False)
     live = LiveStorages((video, *model.state_dict().values()))

@@ -51,6 +51,7 @@ def sweep(
             "run_id": tested.run_id,
             "dataset": dataset,
             "model": tested.row_model,
+            "architecture": config.architecture,
             "seed": tested.seed,
             "num_frames": num_frames,
             "size": size,

@@ -32,8 +32,8 @@ def convert(
 
     The card: source, licence, file name, sha256 of the file read, which `part` of it, config, every resize and
     rounding (`changes`) and what of the file was not taken (`left_out`). `part` chooses where a file holds several
-    models; `clip` and `changes` (fields of the config) as in `load_model`. A tensor that the model does not know, or lacks,
-    is a ValueError. What is written is read again and compared bit for bit.
+    models; `clip` and `changes` (fields of the config) as in `load_model`. A tensor that the model does not know, or
+    lacks, is a ValueError. What is written is read again and compared bit for bit.
     """
     path, out = Path(path), Path(out)
     if out.suffix != ".safetensors":

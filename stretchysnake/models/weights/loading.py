@@ -46,10 +46,9 @@ def load_model(
         try:
             config = model_class(found.architecture).config_of(state, **changes)
         except ValueError as error:
-            unknown = (
-                "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
-            )
-            raise ValueError(f"checkpoint ({path}): {error}{unknown}{_if_a_shard(path)}") from None
+            raise ValueError(
+                f"checkpoint ({path}): {error}{_known(found)}{_if_a_shard(path)}"
+            ) from None
     with torch.random.fork_rng(
         devices=[]
     ):  # a fresh head is drawn without moving the caller's generator
@@ -68,19 +67,30 @@ def start_from(path: str | os.PathLike, model: Backbone) -> list[str]:
     ValueError where the file is of another architecture.
     """
     found, _ = find_weights(path)
-    wanted = model.config.architecture
-    if found.is_known and found.architecture != wanted:
-        theirs = found.architecture
-        raise ValueError(
-            f"weights ({path}) are of {theirs}, and the model is {wanted}; give weights of {wanted}, or train "
-            f"{theirs} (--model NAME; of {theirs}: {', '.join(names_of(theirs))})"
-        )
+    theirs, wanted = found.architecture, model.config.architecture
+    is_other = found.is_known and theirs != wanted
+    # one name alone, as VideoMamba's, may stand in files of others too: these are tried
+    if is_other and all(len(names) > 1 for names in model_class(theirs).marks):
+        raise ValueError(_of_another(path, theirs, wanted))
     state, notes = _with_clip(found, path, None)
     try:
         return [*notes, *load_weights(model, state)]
     except ValueError as error:
-        unknown = "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
-        raise ValueError(f"weights ({path}): {error}{unknown}") from None
+        if is_other:
+            raise ValueError(_of_another(path, theirs, wanted)) from None
+        raise ValueError(f"weights ({path}): {error}{_known(found)}") from None
+
+
+def _of_another(path: str | os.PathLike, theirs: str, wanted: str) -> str:
+    return (
+        f"weights ({path}) are of {theirs}, and the model is {wanted}; give weights of {wanted}, or train "
+        f"{theirs} (--model NAME; of {theirs}: {', '.join(names_of(theirs))})"
+    )
+
+
+def _known(found: FoundWeights) -> str:
+    """Advice where a file is of no architecture that we know."""
+    return "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
 
 
 def _with_clip(
