@@ -46,8 +46,8 @@ class Row:
     value: float | None
     """A fraction in [0, 1]; None exactly when status is not `ok`."""
     status: str = "ok"
-    """`ok`, `oom` (the cell did not fit in memory), `empty` (no query could be read) or `refused` (the model cannot take
-    this scale; `note` says why)."""
+    """`ok`, `oom` (the cell did not fit in memory), `empty` (no query could be read) or `refused` (the model cannot
+    take this scale; `note` says why)."""
     num_queries: int
     """Queries answered, out of num_expected asked for."""
     num_expected: int

@@ -30,8 +30,8 @@ LOADING = 1.25
 RECORDED = 1.75e-3 / 32
 """Seconds of a training step for each token of each clip on two idle cores, loading included: the quickstart's 210 ms
 for vanilla's 128 tokens and 287 ms for static tokens' 155; features take a third."""
-TIMED = ((4, 32), (16, 32), (16, 48))
-"""(T, S) at which a step and a batch of features are timed with the native patch: 64, 256 and 576 tokens at P = 8."""
+TIMED = (Scale(4, 32, 8), Scale(16, 32, 8), Scale(16, 48, 8))
+"""Scales at which a step and a batch of features of the study's own model are timed: 64, 256 and 576 tokens."""
 
 
 class BatchCost(NamedTuple):
@@ -58,12 +58,12 @@ def study_cost(run: StudyRun) -> list[str]:
         f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
         f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
         "",
-        "  minutes                  here, now   two idle cores",
+        "  minutes                               here, now   two idle cores",
     ]
     for stage in timed:
-        lines.append(f"  {stage:<24} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
+        lines.append(f"  {stage:<37} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
     total = [sum(stages.values()) / 60 for stages in (timed, recorded)]
-    lines.append(f"  {'in all':<24} {total[0]:9.1f} {total[1]:16.1f}")
+    lines.append(f"  {'in all':<37} {total[0]:9.1f} {total[1]:16.1f}")
     return lines
 
 
@@ -105,9 +105,8 @@ def _tested(run: StudyRun, training: Training) -> list[Scale]:
 def _timed(name: str, batch_size: int) -> BatchCost:
     """The cost of a model on this machine, now."""
     model = create_model(name, num_classes=40)
-    return BatchCost(
-        _fitted(model.train(), _step, batch_size), _fitted(model.eval(), _features, 32)
-    )
+    fitted = _fitted if name == MODEL else _in_proportion
+    return BatchCost(fitted(model.train(), _step, batch_size), fitted(model.eval(), _features, 32))
 
 
 def _recorded(peer: BatchCost, own: BatchCost, batch_size: int) -> BatchCost:
@@ -125,19 +124,33 @@ def _fitted(
 ) -> Callable[[int], float]:
     """Seconds of `act` on a batch as a line in its tokens per clip, through timings at TIMED."""
     tokens, times = [], []
-    for num_frames, size in TIMED:
-        scale = Scale(num_frames, size, model.config.native.patch_size)
-        video = torch.rand(clips, 3, num_frames, size, size)
-        taken = []
-        for _ in range(3):
-            started = time.perf_counter()
-            act(model, video)
-            taken.append(time.perf_counter() - started)
+    for scale in TIMED:
         tokens.append([1.0, float(scale.num_tokens)])
-        times.append([min(taken)])
+        times.append([_seconds(model, act, clips, scale)])
     line = torch.linalg.lstsq(torch.tensor(tokens), torch.tensor(times)).solution.flatten().tolist()
     lowest = min(times)[0] / 4
     return lambda count: max(lowest, line[0] + line[1] * count)
+
+
+def _in_proportion(
+    model: Backbone, act: Callable[[Backbone, torch.Tensor], None], clips: int
+) -> Callable[[int], float]:
+    """As `_fitted`, in proportion to the time at the native scale: a dry run must not train for minutes."""
+    native = model.config.native
+    taken = _seconds(model, act, clips, native) / native.num_tokens
+    return lambda count: taken * count
+
+
+def _seconds(
+    model: Backbone, act: Callable[[Backbone, torch.Tensor], None], clips: int, scale: Scale
+) -> float:
+    video = torch.rand(clips, 3, scale.num_frames, scale.size, scale.size)
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        act(model, video)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 def _step(model: Backbone, video: torch.Tensor) -> None:
