@@ -19,6 +19,7 @@ from stretchysnake.report.pages.template import filled
 from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import label, main_rows, percent, points
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
+from stretchysnake.report.tables.gains import gains_table
 from stretchysnake.report.tables.grids import (
     further_tables,
     measured_tables,
@@ -85,6 +86,7 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         devices=sorted({row.device for row in rows if row.device}),
         commits=sorted({row.commit for row in rows if row.commit}),
         claims=claims_grid(rows),
+        gains=gains_table(rows),
         extra=[
             *tables_of_claims(rows),
             *further_tables(rows),
@@ -249,6 +251,10 @@ def _limits(rows: Sequence[Row], context: ReportContext, main: str) -> list[str]
         limits.append(
             f"{unknown} of {len(rows)} rows are of an earlier version and do not say which weights they were "
             "measured with; that one model name stands for one model is taken on trust there."
+        )
+    if any(row.status == "refused" for row in rows):
+        limits.append(
+            "Cells marked impossible are of scales that a model cannot take; they enter no average."
         )
     if any(row.status == "oom" for row in rows):
         limits.append("Cells marked OOM did not fit in memory; they enter no average.")
