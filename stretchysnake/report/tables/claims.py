@@ -76,8 +76,6 @@ def claims(
                 continue
             place = {"cells": "all", "protocol": min(protocols, default="retrieval"), **place}
             difference = mean_difference(here, model, against, dataset=dataset, **place)
-            used = [row for row in select(here, model=(model, against)) if row.value is not None]
-            lacking = [label(m) for m in (model, against) if not select(used, model=m)]
             all_claims.append(
                 Claim(
                     name=name,
@@ -87,9 +85,7 @@ def claims(
                     model=model,
                     baseline=against,
                     difference=difference,
-                    num_queries=min((row.num_queries for row in used), default=0),
-                    num_expected=max((row.num_expected for row in used), default=0),
-                    reason=f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
+                    **_rests_on(here, (model, against)),
                 )
             )
 
@@ -134,8 +130,6 @@ def _claims_of_gains(
         ours, theirs = (model, baseline), (f"{peer} {model}", f"{peer} {baseline}")
         for dataset in datasets:
             here = select(rows, dataset=dataset, protocol="retrieval")
-            used = [row for row in select(here, model=ours + theirs) if row.value is not None]
-            lacking = [label(m) for m in ours + theirs if not select(used, model=m)]
             made.append(
                 Claim(
                     name=f"(iv) flexible training gains more on the SSM than on {peer}",
@@ -145,13 +139,22 @@ def _claims_of_gains(
                     model=model,
                     baseline=baseline,
                     difference=gain_difference(here, ours, theirs, dataset=dataset),
-                    num_queries=min((row.num_queries for row in used), default=0),
-                    num_expected=max((row.num_expected for row in used), default=0),
-                    reason=f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
                     peer=peer,
+                    **_rests_on(here, ours + theirs),
                 )
             )
     return made
+
+
+def _rests_on(rows: Sequence[Row], models: tuple[str, ...]) -> dict:
+    """The fields of a Claim that count its queries, and say why there may be no difference."""
+    used = [row for row in select(rows, model=models) if row.value is not None]
+    lacking = [label(m) for m in models if not select(used, model=m)]
+    return {
+        "num_queries": min((row.num_queries for row in used), default=0),
+        "num_expected": max((row.num_expected for row in used), default=0),
+        "reason": f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
+    }
 
 
 def _together(all_claims: list[Claim]) -> list[Claim]:
