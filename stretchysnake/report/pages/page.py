@@ -252,10 +252,6 @@ def _limits(rows: Sequence[Row], context: ReportContext, main: str) -> list[str]
             f"{unknown} of {len(rows)} rows are of an earlier version and do not say which weights they were "
             "measured with; that one model name stands for one model is taken on trust there."
         )
-    if any(row.status == "refused" for row in rows):
-        limits.append(
-            "Cells marked impossible are of scales that a model cannot take; they enter no average."
-        )
     if any(row.status == "oom" for row in rows):
         limits.append("Cells marked OOM did not fit in memory; they enter no average.")
     if any(row.status == "ok" and row.num_queries < row.num_expected for row in rows):
