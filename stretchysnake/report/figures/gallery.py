@@ -65,7 +65,7 @@ def pictures_of(rows: Sequence[Row], context: ReportContext) -> dict[str, list[P
     return by_kind
 
 
-def _of_peers(rows: Sequence[Row], context: ReportContext) -> list[Picture | None]:
+def _of_peers(rows: Sequence[Row], context: ReportContext) -> list[Picture]:
     chance = {suite.dataset: suite.chance for suite in context.suites}
     pictures = []
     for peer in peers_of(rows) if len(main_rows(rows)) < len(rows) else ():
