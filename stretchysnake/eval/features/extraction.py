@@ -60,7 +60,6 @@ def model_hash(model: Backbone, *, head: bool = False) -> str:
         if name in in_head and not head:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # a batch norm counts its batches in a tensor without axes, which has no view in bytes
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 

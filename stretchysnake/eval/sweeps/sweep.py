@@ -169,7 +169,7 @@ def head_wanted(
     if not any(protocol.kind in HEADS for protocol in protocols):
         return None, ""
     records = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
-    outputs = getattr(tested.model.head, "out_features", 0)
+    outputs = tested.model.config.num_classes
     return head_labels(tested.classes, outputs, records, queries.records)
 
 
