@@ -171,6 +171,7 @@ def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
     assert {t.run.sets.native.patch_size for t in peers} == {4, 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", StudyRun().peers)
 def test_every_cell_and_every_scale_of_training_is_one_that_the_peer_takes(peer):
     study = StudyRun(seeds=(0,), peers=(peer,), steps=60)
