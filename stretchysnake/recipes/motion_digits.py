@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stretchysnake.flexibility import NANO, scale_at
+from stretchysnake.flexibility import scale_at, sets_around
 from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 PREFIX = "motion-digits/"
 """A suite's name in rows is this and the suite."""
+MODEL = "videomamba-nano"
+"""What the quickstart and the study train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +93,11 @@ def nano_run(
     batch_size: int,
     optim: OptimConfig,
     num_frames: int | None = None,
+    model_name: str = MODEL,
 ) -> TrainRun:
     """The training of one method and seed; methods differ in `variant` alone. `num_frames` is vanilla's other T."""
-    sets, model = NANO, config_named("videomamba-nano", num_classes=0)
+    model = config_named(model_name, num_classes=0)
+    sets = sets_around(model.native)
     if num_frames is not None and num_frames != sets.native.num_frames:
         sets = replace(sets, native=replace(sets.native, num_frames=num_frames))
         model = replace(model, num_frames=num_frames)

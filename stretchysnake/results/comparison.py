@@ -33,7 +33,7 @@ class Difference:
     cells: tuple[tuple[int, int], ...]
     """(num_frames, size) of the cells averaged over."""
     num_cells_left_out: int
-    """Cells that one of the two models, or one of the seeds, has no value for."""
+    """Cells that one of the models, or one of the seeds, has no value for."""
 
 
 def pack_correct(flags: Iterable[bool]) -> str:
@@ -143,18 +143,45 @@ def mean_difference(
     """
     if cells not in ("all", "native", "away"):
         raise ValueError(f"cells ({cells!r}) must be all, native or away.")
-    rows = latest(select(rows, dataset=dataset, metric=metric, protocol=protocol))
+    rows = select(rows, dataset=dataset, metric=metric, protocol=protocol)
+    return _compared(rows, (model_a,), (model_b,), cells=cells)
+
+
+def gain_difference(
+    rows: Sequence[Row],
+    ours: tuple[str, str],
+    theirs: tuple[str, str],
+    *,
+    dataset: str,
+    metric: str = "top1",
+    protocol: str = "retrieval",
+) -> Difference | None:
+    """How much more the first of `ours` gains on the second than the first of `theirs` on its second: a difference of
+    differences, over the cells that all four have.
+
+    As `mean_difference` otherwise: in each seed, then over seeds, the queries paired over all four; mean_a and mean_b
+    are the two gains.
+    """
+    rows = select(rows, dataset=dataset, metric=metric, protocol=protocol)
+    return _compared(rows, ours, theirs, cells="all")
+
+
+def _compared(
+    rows: Sequence[Row], ours: tuple[str, ...], theirs: tuple[str, ...], *, cells: str
+) -> Difference | None:
+    """Two sides of the same length: a model each, or a model and the one that its gain is measured against."""
+    rows, models = latest(rows), (*ours, *theirs)
     native = native_cells(rows)
-    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model_a: {}, model_b: {}}
+    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model: {} for model in models}
     offered = set()
-    for row in select(rows, model=(model_a, model_b)):
+    for row in select(rows, model=models):
         cell = (row.num_frames, row.size)
         if cells == "all" or (cell in native) == (cells == "native"):
             offered.add(cell)
             if row.value is not None:
                 found[row.model].setdefault(row.seed, {})[cell] = row
-    seeds = sorted(found[model_a].keys() & found[model_b].keys())
-    sides = [found[model][seed] for model in (model_a, model_b) for seed in seeds]
+    seeds = sorted(set.intersection(*(set(found[model]) for model in models)))
+    sides = [found[model][seed] for model in models for seed in seeds]
     shared = sorted(set.intersection(*map(set, sides))) if sides else []
     if not shared:
         return None
@@ -162,17 +189,22 @@ def mean_difference(
     def mean(model: str, seed: int) -> float:
         return statistics.fmean(found[model][seed][cell].value for cell in shared)
 
-    per_seed = tuple(mean(model_a, seed) - mean(model_b, seed) for seed in seeds)
-    error = query_error(
-        [[found[model_a][seed][cell] for cell in shared] for seed in seeds],
-        [[found[model_b][seed][cell] for cell in shared] for seed in seeds],
-    )
+    def level(side: tuple[str, ...], seed: int) -> float:
+        return mean(side[0], seed) - sum(mean(model, seed) for model in side[1:])
+
+    def measured(*models: str) -> list[list[Row]]:
+        return [[found[m][seed][cell] for m in models for cell in shared] for seed in seeds]
+
+    per_seed = tuple(level(ours, seed) - level(theirs, seed) for seed in seeds)
+    # what our side is measured against counts as theirs does, and the other way round; means over so many models
+    error = query_error(measured(ours[0], *theirs[1:]), measured(theirs[0], *ours[1:]))
+    error = None if error is None else len(ours) * error
     return Difference(
-        model_a=model_a,
-        model_b=model_b,
+        model_a=" − ".join(ours),
+        model_b=" − ".join(theirs),
         mean=statistics.fmean(per_seed),
-        mean_a=statistics.fmean(mean(model_a, seed) for seed in seeds),
-        mean_b=statistics.fmean(mean(model_b, seed) for seed in seeds),
+        mean_a=statistics.fmean(level(ours, seed) for seed in seeds),
+        mean_b=statistics.fmean(level(theirs, seed) for seed in seeds),
         interval=mean_interval(per_seed, error),
         p_value=p_value(per_seed, error),
         interval_over=scatter_of(len(seeds), error),

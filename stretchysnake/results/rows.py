@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import NoneType
 
-STATUSES = ("ok", "oom", "empty")
+STATUSES = ("ok", "oom", "empty", "refused")
 
 _TYPES = {
     "str": (str,),
@@ -46,7 +46,8 @@ class Row:
     value: float | None
     """A fraction in [0, 1]; None exactly when status is not `ok`."""
     status: str = "ok"
-    """`ok`, `oom` (the cell did not fit in memory) or `empty` (no query could be read)."""
+    """`ok`, `oom` (the cell did not fit in memory), `empty` (no query could be read) or `refused` (the model cannot
+    take this scale; `note` says why)."""
     num_queries: int
     """Queries answered, out of num_expected asked for."""
     num_expected: int

@@ -32,6 +32,7 @@ def sweep(
     batch_size: int = 32,
     patch_from: str | None = None,
     memory_limit: int | None = None,
+    refused_as_rows: bool = False,
     feature_cache: str | None = None,
     progress: Callable[[str], None] | None = None,
     runtime: Runtime = SINGLE,
@@ -43,9 +44,10 @@ def sweep(
     (default: what the machine has free) is tried with smaller batches down to one clip; one that does not
     fit even so, or that runs out of memory while running, becomes rows with status "oom".
     With several ranks all of them compute features, and rank 0 alone yields rows.
+    A scale that the variant or the model cannot take is a ValueError, or with refused_as_rows rows with status
+    "refused" whose note is that error's text.
     """
     for num_frames, size in cells:
-        scale = eval_scale(tested.variant, num_frames=num_frames, size=size, patch_from=patch_from)
         config = tested.model.config
         fields = {
             "run_id": tested.run_id,
@@ -55,14 +57,30 @@ def sweep(
             "seed": tested.seed,
             "num_frames": num_frames,
             "size": size,
-            "patch_size": scale.patch_size,
+            "patch_size": config.native.patch_size,
             "num_gallery": len(gallery.records),
-            "gflops": count_flops(config, scale) / 1e9,
-            "trained": seen_in_training(tested.variant, scale),
+            "gflops": None,
+            "trained": False,
             "native": scale_matches_native(tested.variant, num_frames, size),
             "commit": tested.commit,
             "device": tested.device,
         }
+        try:
+            scale = eval_scale(
+                tested.variant, num_frames=num_frames, size=size, patch_from=patch_from
+            )
+            fields["gflops"] = count_flops(config, scale) / 1e9
+        except ValueError as refusal:
+            if not refused_as_rows:
+                raise
+            if runtime.is_first:
+                absent = _absent(queries, str(refusal), status="refused")
+                yield from _rows_without_value(
+                    tested, protocols, patch_from, queries, fields, absent
+                )
+            continue
+        fields["patch_size"] = scale.patch_size
+        fields["trained"] = seen_in_training(tested.variant, scale)
         device = next(tested.model.parameters()).device
         limit = available_memory(device) if memory_limit is None else memory_limit
         limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
@@ -109,11 +127,11 @@ def sweep(
                 if not is_out_of_memory(error):
                     raise
                 error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
-            for protocol in protocols if runtime.is_first else ():
-                for metric in protocol.metrics:
-                    place = {**_seen(protocol, patch_from, queries), "metric": metric}
-                    place["weights"] = tested.row_weights(protocol)
-                    yield Row(**fields, **place, **_absent(queries, str(error)))
+            if runtime.is_first:
+                absent = _absent(queries, str(error), status="oom")
+                yield from _rows_without_value(
+                    tested, protocols, patch_from, queries, fields, absent
+                )
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
@@ -194,10 +212,20 @@ def scale_matches_native(variant: Variant, num_frames: int, size: int) -> bool:
     return (num_frames, size) == (variant.sets.native.num_frames, variant.sets.native.size)
 
 
-def _absent(queries, why: str) -> dict:
+def _rows_without_value(
+    tested: ModelUnderTest, protocols, patch_from: str | None, queries, fields: dict, absent: dict
+) -> Iterator[Row]:
+    """A row for each protocol and metric of a cell that has no number."""
+    for protocol in protocols:
+        for metric in protocol.metrics:
+            place = {**_seen(protocol, patch_from, queries), "metric": metric}
+            yield Row(**fields, **place, weights=tested.row_weights(protocol), **absent)
+
+
+def _absent(queries, why: str, *, status: str) -> dict:
     return {
         "value": None,
-        "status": "oom",
+        "status": status,
         "num_queries": 0,
         "num_expected": len(queries.records) + len(queries.failures),
         "milliseconds": None,

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stretchysnake.flexibility import NANO, VARIANTS, variant_named
-from stretchysnake.recipes.motion_digits import nano_run
+from stretchysnake.models.architectures import config_named
+from stretchysnake.recipes.motion_digits import MODEL, nano_run
 from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -16,6 +17,8 @@ ABLATED = ("flexivit", "flex_all")
 """Methods of Table A2: those that vary P in training."""
 TRANSFERRED = ("vanilla", "static_tokens")
 """Methods of Fig. 4."""
+COMPARED = ("vanilla", "static_tokens")
+"""Methods that the peers of A.2 are trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,9 @@ class StudyRun:
     data: str | None = None
     """Folder of the MotionDigits videos; null puts them under `out`."""
     variants: tuple[str, ...] = tuple(VARIANTS)
+    peers: tuple[str, ...] = ("timesformer-nano", "uniformer-nano", "mvit-nano")
+    """Models beside nano VideoMamba (A.2), each trained as vanilla and static tokens and asked for retrieval; [] for
+    none. A name of create_model whose native T and S are those of the study."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 600
     batch_size: int = 32
@@ -54,6 +60,10 @@ class StudyRun:
                 )
         for variant in self.variants:
             variant_named(variant)
+        if len(set(self.peers)) < len(self.peers):
+            raise ValueError(f"peers ({', '.join(self.peers)}) must name each model once")
+        for peer in self.peers:
+            self._check_peer(peer)
         if missing := {"vanilla", "static_tokens"} - set(self.variants):
             raise ValueError(
                 f"variants ({', '.join(self.variants)}) must hold {' and '.join(sorted(missing))}: "
@@ -78,10 +88,24 @@ class StudyRun:
         if self.sgd_probe and not self.finetune_steps:
             raise ValueError("sgd_probe takes finetune_steps steps; give more than 0")
 
+    def _check_peer(self, peer: str) -> None:
+        found, native = config_named(peer, num_classes=0).native, NANO.native
+        if (found.num_frames, found.size) != (native.num_frames, native.size):
+            raise ValueError(
+                f"peers ({peer}) must be made for T = {native.num_frames}, {native.size} px, as the study's videos and "
+                f"its own model are; {peer} is for T = {found.num_frames}, {found.size} px: take one of the nano size"
+            )
+
     @property
     def cells(self) -> list[tuple[int, int]]:
         """(T, S) of the grid."""
         return [(t, s) for t in self.frames for s in self.sizes]
+
+    def cells_of(self, training: "Training") -> list[tuple[int, int]]:
+        """(T, S) that its model is measured at: a vanilla of another T at that T alone."""
+        if training.peer or training.is_main:
+            return self.cells
+        return [(training.num_frames, size) for size in self.sizes]
 
     @property
     def cross(self) -> list[tuple[int, int]]:
@@ -113,23 +137,38 @@ class Training(NamedTuple):
     num_frames: int
     """Native T: vanilla's own training length."""
     run: TrainRun
+    peer: str = ""
+    """The model's name where it is not the study's own."""
 
     @property
     def is_main(self) -> bool:
-        """Whether it is no vanilla of another T."""
-        return self.num_frames == NANO.native.num_frames
+        """Whether it is no peer, and no vanilla of another T."""
+        return not self.peer and self.num_frames == NANO.native.num_frames
+
+    @property
+    def row_model(self) -> str:
+        """What its rows call it."""
+        return f"{self.peer} {self.method}" if self.peer else self.method
+
+    @property
+    def shown(self) -> str:
+        """Its name on the page, which tells a vanilla of another T."""
+        own = self.num_frames == NANO.native.num_frames
+        return self.row_model if own else f"{self.row_model} T={self.num_frames}"
 
 
 def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
-    """Every pre-training: each method, then vanilla at the other T of the grid; seed after seed."""
+    """Every pre-training: each method, vanilla at the other T of the grid, then the peers; seed after seed."""
     home = NANO.native.num_frames
     lengths = [t for t in study.frames if t != home]
     for seed in study.seeds:
-        for method, num_frames in [
-            *((m, home) for m in study.variants),
-            *(("vanilla", t) for t in lengths),
+        for peer, method, num_frames in [
+            *(("", m, home) for m in study.variants),
+            *(("", "vanilla", t) for t in lengths),
+            *((peer, m, home) for peer in study.peers for m in COMPARED),
         ]:
             name = method if num_frames == home else f"{method}-T{num_frames}"
+            name = f"{peer}-{name}" if peer else name
             run = nano_run(
                 method,
                 seed,
@@ -140,8 +179,9 @@ def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
                 batch_size=study.batch_size,
                 optim=study.optim,
                 num_frames=num_frames,
+                model_name=peer or MODEL,
             )
-            yield Training(method, seed, num_frames, run)
+            yield Training(method, seed, num_frames, run, peer)
 
 
 def transfers(

@@ -1,8 +1,10 @@
 """Every table and figure of the paper, made on MotionDigits: train, measure, fine-tune, ablate, conclude.
 
-Command   stretchysnake study motion-digits            3 seeds, at most 3 hours on 2 cores (--dry-run estimates)
+Command   stretchysnake study motion-digits            3 seeds, about 4 hours on 2 cores (--dry-run estimates)
           stretchysnake study motion-digits --quick    every part in minutes, for CI
-Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tuning), Tables 2, A2 and A3; §4.2's claims
+          --peers []                                   without the other models of A.2: an hour less
+Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tuning), Tables 2, A2 and A3; §4.2's
+          claims; A.2 and Figures A1 to A12 (other models trained flexibly)
 """
 
 from collections.abc import Callable
@@ -50,8 +52,10 @@ def _measured(run: StudyRun, suites: Suites, training: Training, weights: str, *
 
     retrieval = Protocol(metrics=("top1", "recall@5", "gallery_top1"))
     if not training.is_main:
-        cells = [(training.num_frames, size) for size in run.sizes]
-        return _rows(run, suites, _model(training, weights), cells, [Protocol()], progress=progress)
+        cells = run.cells_of(training)
+        # what one architecture cannot take stands in the tables as that, and the others are measured
+        options = {"refused_as_rows": bool(training.peer), "progress": progress}
+        return _rows(run, suites, _model(training, weights), cells, [Protocol()], **options)
     # No image of a digit is on both sides, so the group-safe number differs inside the gallery alone.
     safe = Protocol(metrics=("top1", "gallery_top1"), group_safe=True)
     protocols = [retrieval, safe, Protocol(kind="probe")]
@@ -95,7 +99,8 @@ def _model(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
-    return model_under_test(weights, variant=training.run.bound_variant, suffix=suffix)
+    name = training.row_model if training.peer else None
+    return model_under_test(weights, variant=training.run.bound_variant, name=name, suffix=suffix)
 
 
 def _rows(

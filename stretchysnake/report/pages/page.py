@@ -19,6 +19,7 @@ from stretchysnake.report.pages.template import filled
 from stretchysnake.report.tables.accuracy_table import accuracy_table
 from stretchysnake.report.tables.cells import label, main_rows, percent, points
 from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
+from stretchysnake.report.tables.gains import gains_table
 from stretchysnake.report.tables.grids import (
     further_tables,
     measured_tables,
@@ -64,7 +65,7 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     filters = {"percent": percent, "points": points, "label": label, "stacked": _stacked}
     native = sorted({(row.num_frames, row.size, row.patch_size) for row in top1 if row.native})
     drawn = {kind: [_figure(p) for p in made] for kind, made in pictures_of(rows, context).items()}
-    embedded = _Embedded(MAX_EMBEDDED_BYTES)
+    embedded, gains = _Embedded(MAX_EMBEDDED_BYTES), gains_table(rows)
     return filled(
         "page.html.j2",
         filters,
@@ -85,9 +86,10 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
         devices=sorted({row.device for row in rows if row.device}),
         commits=sorted({row.commit for row in rows if row.commit}),
         claims=claims_grid(rows),
+        gains=gains,
         extra=[
             *tables_of_claims(rows),
-            *further_tables(rows),
+            *(table for table in further_tables(rows) if table != gains),
             *_other_tables(main_rows(rows), top1),
         ],
         empty_datasets=[suite.name for suite in context.suites if suite.dataset not in order],

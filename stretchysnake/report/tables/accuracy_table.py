@@ -17,6 +17,12 @@ from stretchysnake.report.tables.cells import (
 )
 from stretchysnake.results.rows import Row, select
 
+_WITHOUT_NUMBER = {
+    "oom": "out of memory",
+    "empty": "no query could be read",
+    "refused": "the model cannot take this scale",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedCell:
@@ -156,8 +162,8 @@ def _printed(cell: CellMean, grid: dict) -> PrintedCell:
     place = (cell.num_frames, cell.size)
     rivals = [other for key, other in grid.items() if key[1:] == place and other.status != "absent"]
     values = [other.value for other in rivals if other.value is not None]
-    texts = {"oom": "OOM", "empty": "–", "absent": "–"}
-    reasons = {"oom": "out of memory", "empty": "no query could be read", "absent": "not measured"}
+    texts = {"oom": "OOM", "empty": "–", "absent": "–", "refused": "impossible"}
+    reasons = _WITHOUT_NUMBER | {"absent": "not measured"}
     note = "; ".join(filter(None, [reasons.get(cell.status), cell.note]))
     return PrintedCell(
         text=texts.get(cell.status, percent(cell.value)),
@@ -175,7 +181,6 @@ def _printed_delta(cell: CellMean, other: CellMean | None) -> PrintedCell:
     delta, note = _delta(cell, other), ""
     if delta is None:
         missing = other if other is None or other.value is None else cell
-        why = {"oom": "out of memory", "empty": "no query could be read"}
-        reason = why.get(missing.status if missing else "", "not measured")
+        reason = _WITHOUT_NUMBER.get(missing.status if missing else "", "not measured")
         note = f"{label(missing.model) if missing else 'baseline'}: {reason}"
     return PrintedCell(text=points(delta), note=note, native=cell.native)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stretchysnake.results.comparison import query_error
 from stretchysnake.results.intervals import mean_interval, wilson_interval
@@ -125,11 +125,14 @@ def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
 
 
 def main_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows without those of a vanilla trained at another T than the main one (paper Table A3).
+    """The rows without those of the peers (paper A.2), where there are others, and of a vanilla trained at another T
+    than the main one (Table A3).
 
     Several vanilla models may share the rows, told apart by run_id; the main one is trained at the T that
     the other models' native scale has, or else at the T that most rows speak of.
     """
+    if any(row.model in MODEL_ORDER for row in rows):
+        rows = [row for row in rows if not peer_of(row.model)]
     home = vanilla_trained_at(rows)
     if len(set(home.values())) < 2:
         return list(rows)
@@ -137,6 +140,26 @@ def main_rows(rows: Sequence[Row]) -> list[Row]:
     counts = others or [home[row.run_id] for row in rows if row.run_id in home]
     main = max(sorted(set(counts)), key=counts.count)
     return [row for row in rows if row.model != "vanilla" or home.get(row.run_id, main) == main]
+
+
+def peer_of(model: str) -> str:
+    """A model's own name where it stands before its method: "timesformer-nano" of "timesformer-nano vanilla"; or ""."""
+    peer, _, method = model.rpartition(" ")
+    return peer if method in MODEL_ORDER else ""
+
+
+def peers_of(rows: Sequence[Row]) -> list[str]:
+    """Models trained by the same methods beside the main one (paper A.2), in the order they were first measured."""
+    return list(dict.fromkeys(filter(None, (peer_of(row.model) for row in rows))))
+
+
+def rows_of_peer(rows: Sequence[Row], peer: str) -> list[Row]:
+    """The peer's rows under the names of its methods alone, so that what speaks of methods can be said of it."""
+    return [
+        replace(row, model=row.model.removeprefix(f"{peer} "))
+        for row in rows
+        if peer_of(row.model) == peer
+    ]
 
 
 def vanilla_trained_at(rows: Sequence[Row]) -> dict[str, int]:

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stretchysnake.report.tables.beside_paper import BORROWED
-from stretchysnake.report.tables.cells import datasets_of, label, main_rows, models_of
-from stretchysnake.results.comparison import Difference, mean_difference
+from stretchysnake.report.tables.cells import (
+    datasets_of,
+    label,
+    main_rows,
+    models_of,
+    peer_of,
+    peers_of,
+)
+from stretchysnake.results.comparison import Difference, gain_difference, mean_difference
 from stretchysnake.results.intervals import holm
 from stretchysnake.results.rows import Row, select
 
@@ -30,6 +37,8 @@ class Claim:
     num_expected: int = 0
     reason: str = ""
     """Why there is no difference."""
+    peer: str = ""
+    """The other model, where gains are compared: of `model` over `baseline` there and here."""
     p_together: float | None = None
     """The difference's p-value corrected by Holm for all claims that the rows measure."""
 
@@ -67,8 +76,6 @@ def claims(
                 continue
             place = {"cells": "all", "protocol": min(protocols, default="retrieval"), **place}
             difference = mean_difference(here, model, against, dataset=dataset, **place)
-            used = [row for row in select(here, model=(model, against)) if row.value is not None]
-            lacking = [label(m) for m in (model, against) if not select(used, model=m)]
             all_claims.append(
                 Claim(
                     name=name,
@@ -78,9 +85,7 @@ def claims(
                     model=model,
                     baseline=against,
                     difference=difference,
-                    num_queries=min((row.num_queries for row in used), default=0),
-                    num_expected=max((row.num_expected for row in used), default=0),
-                    reason=f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
+                    **_rests_on(here, (model, against)),
                 )
             )
 
@@ -111,7 +116,45 @@ def claims(
         at = {row.num_frames for row in retrained}
         pair = [*retrained, *(row for row in select(main, model=model) if row.num_frames in at)]
         add(f"{names[0]} beats {names[1]} trained at the tested T", "Table A3", pair, baseline)
+    all_claims += _claims_of_gains(everything, datasets_of(rows), model, baseline)
     return _together(all_claims)
+
+
+def _claims_of_gains(
+    rows: Sequence[Row], datasets: Sequence[str], model: str, baseline: str
+) -> list[Claim]:
+    """Claim (iv) for each peer and data set: the SSM's gain from flexible training is larger than the peer's."""
+    made = []
+    rows = select([*main_rows(rows), *(row for row in rows if peer_of(row.model))], metric="top1")
+    for peer in peers_of(rows):
+        ours, theirs = (model, baseline), (f"{peer} {model}", f"{peer} {baseline}")
+        for dataset in datasets:
+            here = select(rows, dataset=dataset, protocol="retrieval")
+            made.append(
+                Claim(
+                    name=f"(iv) flexible training gains more on the SSM than on {peer}",
+                    source="A.2",
+                    dataset=dataset,
+                    protocol="retrieval",
+                    model=model,
+                    baseline=baseline,
+                    difference=gain_difference(here, ours, theirs, dataset=dataset),
+                    peer=peer,
+                    **_rests_on(here, ours + theirs),
+                )
+            )
+    return made
+
+
+def _rests_on(rows: Sequence[Row], models: tuple[str, ...]) -> dict:
+    """The fields of a Claim that count its queries, and say why there may be no difference."""
+    used = [row for row in select(rows, model=models) if row.value is not None]
+    lacking = [label(m) for m in models if not select(used, model=m)]
+    return {
+        "num_queries": min((row.num_queries for row in used), default=0),
+        "num_expected": max((row.num_expected for row in used), default=0),
+        "reason": f"no value of {' and '.join(lacking)}" if lacking else "no shared cell",
+    }
 
 
 def _together(all_claims: list[Claim]) -> list[Claim]:

@@ -29,6 +29,7 @@ def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
     by_place = {(claim.name, claim.dataset): claim for claim in all_claims}
     sources = {claim.name: claim.source for claim in all_claims}
     used = [claim for claim in all_claims if claim.difference is not None]
+    gains = any(claim.peer for claim in all_claims)
     seeds = sorted({seed for claim in used for seed in claim.difference.seeds})
     fewest = min((claim.num_queries for claim in used), default=0)
     return PlainTable(
@@ -42,7 +43,12 @@ def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
         note=f"Brackets: 95 % interval over {_over(used)}. Holds: it lies above zero; does not hold: below; not "
         f"settled: it holds zero. A star: so alone, not among all {len(used)} comparisons at once (Holm, 5 %). "
         f"Seeds {', '.join(map(str, seeds)) or '–'}; at least {fewest} of "
-        f"{max((claim.num_expected for claim in used), default=0)} queries each.",
+        f"{max((claim.num_expected for claim in used), default=0)} queries each."
+        + (
+            " (iv): the gain of static tokens over vanilla here, less that on the other model."
+            if gains
+            else ""
+        ),
     )
 
 
@@ -83,7 +89,7 @@ def claims_table(all_claims: Sequence[Claim]) -> PlainTable:
         if d is None:
             lines.append((*head, f"{claim.verdict}: {claim.reason}", *["–"] * 10))
             continue
-        interval = "–"
+        interval, shown = "–", points if claim.peer else percent
         if d.interval is not None:
             interval = f"{points(d.interval.low)} to {points(d.interval.high)} ({d.interval_over})"
         lines.append(
@@ -95,8 +101,8 @@ def claims_table(all_claims: Sequence[Claim]) -> PlainTable:
                 interval,
                 _p(d.p_value),
                 _p(claim.p_together),
-                percent(d.mean_a),
-                percent(d.mean_b),
+                shown(d.mean_a),
+                shown(d.mean_b),
                 f"{len(d.cells)} of {len(d.cells) + d.num_cells_left_out}",
                 ", ".join(map(str, d.seeds)),
                 f"{claim.num_queries} of {claim.num_expected}",

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stretchysnake.report.figures.protocol_bars import protocol_table
 from stretchysnake.report.tables.accuracy_table import (
@@ -19,10 +20,13 @@ from stretchysnake.report.tables.cells import (
     datasets_of,
     label,
     main_rows,
+    peers_of,
     points,
     protocols_of,
+    rows_of_peer,
 )
 from stretchysnake.report.tables.claims_tables import claims_grid
+from stretchysnake.report.tables.gains import gains_table
 from stretchysnake.report.tables.headlines import claim, headlines, tiles
 from stretchysnake.report.tables.paired import paired_table
 from stretchysnake.report.tables.plain_table import PlainTable, pipe_table
@@ -148,5 +152,24 @@ def further_tables(rows: Sequence[Row]) -> list[PlainTable]:
         protocol_table(main),
         *(paired_table(retrieval, dataset=dataset) for dataset in datasets_of(retrieval)),
         *tables_beside_paper(rows),
+        gains_table(rows),
+        *_tables_of_peers(rows),
     ]
     return [table for table in tables if table is not None]
+
+
+def _tables_of_peers(rows: Sequence[Row]) -> list[PlainTable]:
+    """Table 1 of each model beside the main one (the numbers of Figures A1 to A12), as far as it was measured."""
+    tables = []
+    for peer in peers_of(rows) if len(main_rows(rows)) < len(rows) else ():
+        own = rows_of_peer(rows, peer)
+        for protocol, metric, dataset in measured_tables(own):
+            table = plain_accuracy_table(
+                select(own, protocol=protocol), dataset=dataset, metric=metric, intervals=True
+            )
+            told = f"{table.note}; differences to the same model trained at one scale"
+            here = select(own, protocol=protocol, dataset=dataset, status="refused")
+            told += "".join(f"; impossible: {why}" for why in sorted({row.note for row in here}))
+            names = {"name": f"{table.name}-{peer}", "title": f"{peer} on {table.title}"}
+            tables.append(replace(table, **names, note=told))
+    return tables

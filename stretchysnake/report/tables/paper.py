@@ -101,6 +101,12 @@ EXTRA_MODALITY = ("EVL", "UniformerV2", "AIM")
 """Table 2's ‡: trained on extra modalities."""
 EXTRA_DATA = ("Omnivore", "FluxViT-S", "FluxViT-B")
 """Table 2's †: trained on extra data."""
+GAINS_OF_TRANSFORMERS = {
+    "timesformer": "on par, sometimes worse",
+    "uniformer": "better at the smallest and largest S only",
+    "mvit": "+4 to +10 on average",
+}
+"""What A.2 says of static tokens beside vanilla; Figures A1 to A12 print no numbers."""
 
 _COLUMNS_A1 = (
     "relationship",

@@ -10,6 +10,7 @@ from stretchysnake import Scale, VideoMamba, VideoMambaConfig, VideoRecord, read
 from stretchysnake.data.clips.loader import DecodedClips
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.eval.features.extraction import FeatureSet, check_labels, extract, model_hash
+from stretchysnake.models.architectures import create_model
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALE = Scale(4, 48, 12)  # the videos' own size: nothing is resized
@@ -70,3 +71,11 @@ def test_features_that_are_not_finite_are_refused_by_their_path():
     features[1, 1] = float("inf")
     with pytest.raises(ValueError, match=r"first in row 1 \(b\)"):
         FeatureSet(features, torch.zeros(3), [""] * 3, ["a", "b", "c"], SCALE, 3)
+
+
+def test_the_hash_of_a_model_with_batch_norms_holds_their_statistics():
+    model = create_model("uniformer-nano", num_classes=3)
+    first = model_hash(model)
+    with torch.no_grad():
+        model(torch.rand(2, 3, 4, 16, 16))  # in training mode: the statistics move
+    assert model_hash(model) != first

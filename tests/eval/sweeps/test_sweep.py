@@ -1,5 +1,6 @@
 """Sweeps over real files: rows, OOM cells."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -74,6 +75,17 @@ def test_cell_that_does_not_fit_becomes_oom(tested, mixed):
     (row,) = sweep(tested, "toy", *mixed, [(8, 32)], memory_limit=1000)
     assert (row.status, row.value, row.num_expected) == ("oom", None, 12)
     assert "needs" in row.note
+
+
+def test_scale_that_the_model_cannot_take_is_an_error_or_a_row_that_says_why(tested, mixed):
+    fixed = replace(tested, variant=VARIANTS["vanilla"].using(NANO))
+    cells, text = [(8, 20), (8, 32)], r"size \(20\) must be a multiple of patch_size \(8\)"
+    with pytest.raises(ValueError, match=text):
+        list(sweep(fixed, "toy", *mixed, cells))
+    refused, row = sweep(fixed, "toy", *mixed, cells, refused_as_rows=True)
+    assert (refused.status, refused.value, refused.gflops) == ("refused", None, None)
+    assert re.match(text, refused.note) and (refused.size, refused.num_expected) == (20, 12)
+    assert row.status == "ok" and row.weights == refused.weights
 
 
 def test_seen_in_training_follows_the_variant():

@@ -6,16 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
+from stretchysnake.flexibility import eval_scale, scale_at, sets_around
+from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
-from stretchysnake.recipes.study.pages import command_of, tell_anew
+from stretchysnake.recipes.study.pages import command_of, notes, tell_anew
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
 
 SHRUNK = StudyRun(
     variants=("vanilla", "flexivit", "static_tokens"),
+    peers=("timesformer-nano",),
     seeds=(0,),
     steps=1,
     batch_size=2,
@@ -59,7 +63,7 @@ def test_every_protocol_is_measured_once(shrunk):
         name: len(select(rows, protocol=name, metric="top1")) for name in {r.protocol for r in rows}
     }
     assert counts == {
-        "retrieval": 3 * 4 + 2,  # and vanilla trained at T = 4, in its two cells
+        "retrieval": 3 * 4 + 2 + 2 * 4,  # and vanilla trained at T = 4, in its two cells; the peer
         "retrieval-group-safe": 3 * 4,
         "probe": 3 * 4,
         "retrieval-static_tokens-patches": 4,
@@ -70,6 +74,10 @@ def test_every_protocol_is_measured_once(shrunk):
     assert {
         r.patch_size for r in select(rows, protocol="finetune", model="static_tokens", size=16)
     } == {4}
+    peer = [r for r in rows if r.model.startswith("timesformer-nano ")]
+    assert {r.model.split()[1] for r in peer} == {"vanilla", "static_tokens"}
+    assert {(r.protocol, r.metric) for r in peer} == {("retrieval", "top1")}
+    assert {r.patch_size for r in peer if r.size == 16} == {4, 8}  # by its own rule of patches
     own = {
         (r.run_id, r.num_frames)
         for r in rows
@@ -90,7 +98,10 @@ def test_summary_says_what_holds_with_seeds_intervals_and_command(shrunk):
         for line in lines[1:]
     )
     assert "not measured" not in summary
+    assert "(iv) flexible training gains more on the SSM than on timesformer-nano" in summary
+    assert Path(run.out, "tables", "size-timesformer-nano-motion-digits-short.png").is_file()
     page = Path(report).read_text()
+    assert "The same training on other models" in page and "What flexible training gains" in page
     assert "flexivit" in page.lower() and Path(run.out, "tables", "claims.csv").is_file()
 
 
@@ -126,19 +137,59 @@ def test_command_names_what_differs():
     assert command_of(StudyRun()) == "stretchysnake study motion-digits"
     assert command_of(StudyRun(seeds=(4,), steps=9)).endswith("--seeds [4] --steps 9")
 
+    assert command_of(StudyRun(peers=())).endswith(" --peers []")
+
+
+def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
+    assert any("learning rate 0.004 included, which was not tuned" in n for n in notes(StudyRun()))
+    assert any("claim (iv) are left out" in note for note in notes(StudyRun(peers=())))
+
 
 def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
     found = list(trainings(StudyRun(), data="-", cache="-"))
-    assert len(found) == 3 * (6 + 2)
-    vanillas = [t for t in found if t.method == "vanilla" and t.seed == 0]
+    assert len(found) == 3 * (6 + 2 + 3 * 2)
+    own = [t for t in found if not t.peer]
+    vanillas = [t for t in own if t.method == "vanilla" and t.seed == 0]
     assert sorted(t.run.sets.native.num_frames for t in vanillas) == [4, 8, 16]
-    assert all(t.run.model.num_frames == t.num_frames for t in found)
+    assert all(t.run.model.native.num_frames == t.num_frames for t in found)
     assert len({t.run.out for t in found}) == len(found)
+
+
+def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
+    found = list(trainings(StudyRun(seeds=(0,)), data="-", cache="-"))
+    before = list(trainings(StudyRun(seeds=(0,), peers=()), data="-", cache="-"))
+    assert [t.run for t in found[:8]] == [t.run for t in before]
+    peers = found[8:]
+    assert [t.shown for t in peers[:2]] == [
+        "timesformer-nano vanilla",
+        "timesformer-nano static_tokens",
+    ]
+    assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-600"
+    for t in peers:
+        assert t.run.sets == sets_around(t.run.model.native) and not t.is_main
+        assert t.run.optim == found[0].run.optim and t.run.steps == found[0].run.steps
+    assert {t.run.sets.native.patch_size for t in peers} == {4, 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", StudyRun().peers)
+def test_every_cell_and_every_scale_of_training_is_one_that_the_peer_takes(peer):
+    study = StudyRun(seeds=(0,), peers=(peer,), steps=60)
+    for training in [t for t in trainings(study, data="-", cache="-") if t.peer]:
+        variant = training.run.bound_variant
+        tested = {eval_scale(variant, num_frames=t, size=s) for t, s in study.cells}
+        drawn = {scale_at(variant, seed=0, step=step) for step in range(study.steps)}
+        with torch.device("meta"):  # shapes alone
+            model = build_model(training.run.model).eval()
+            for t, s, p in {(x.num_frames, x.size, x.patch_size) for x in tested | drawn}:
+                features = model.features(torch.empty(1, 3, t, s, s), p)
+                assert features.shape == (1, training.run.model.feature_dim)
 
 
 def test_dry_run_counts_trainings_and_cells():
     lines = study_cost(replace(SHRUNK, batch_size=1))
-    assert lines[0] == "4 trainings of 1 steps, seeds 0; 18 cells of 34 clips"
+    assert lines[0] == "6 trainings of 1 steps, seeds 0; 26 cells of 34 clips"
+    assert any(line.startswith("  train timesformer-nano static_tokens ") for line in lines)
     assert "in all" in lines[-1]
     assert quick_study().seeds == (0,)
 
@@ -148,6 +199,9 @@ def test_dry_run_counts_trainings_and_cells():
     [
         ({"variants": ("vanilla",)}, r"variants \(vanilla\) must hold static_tokens"),
         ({"variants": ("vanilla", "static_token")}, "did you mean static_tokens"),
+        ({"peers": ("mvit-nono",)}, "did you mean: mvit-nano"),
+        ({"peers": ("mvit-nano", "mvit-nano")}, r"peers \(mvit-nano, mvit-nano\) must name each"),
+        ({"peers": ("timesformer-base",)}, r"timesformer-base is for T = 8, 224 px: take one of"),
         ({"seeds": (1, 1)}, r"seeds \(1, 1\) must hold one or more, each once"),
         ({"frames": (4, 16)}, r"must hold vanilla's own scale \(8 and 32\)"),
         ({"sizes": (32, 36)}, r"sizes \(36\) must be multiples of the native patch \(8\)"),
