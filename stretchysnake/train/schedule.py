@@ -2,8 +2,7 @@
 
 import math
 
-from stretchysnake.data.clips.loader import batch_size_at
-from stretchysnake.flexibility import scale_at
+from stretchysnake.data.clips.training_order import group_sizes
 from stretchysnake.train.run import TrainRun
 
 
@@ -16,7 +15,7 @@ def total_steps(run: TrainRun, num_clips: int) -> int:
         return math.ceil(wanted / run.batch_size)
     step = seen = 0
     while seen < wanted:
-        scale = scale_at(run.bound_variant, seed=run.seed, step=step)
-        seen += batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
+        sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
+        seen += sum(group_sizes(run.scales_of(step), **sizes))
         step += 1
     return step
