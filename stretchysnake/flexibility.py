@@ -12,7 +12,7 @@ step can be redrawn in a test. To add a variant: write one function, add one ent
 
 import difflib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 
@@ -202,6 +202,85 @@ def scale_at(variant: str | Variant, *, seed: int, step: int) -> Scale:
     """
     variant = variant_named(variant)
     return variant.draw(random.Random(f"{seed}/{step}"), variant.sets)
+
+
+def scales_at(
+    variant: str | Variant, *, seed: int, step: int, groups: int = 1, draw: str = "dealt"
+) -> tuple[Scale, ...]:
+    """The Scales of one training step whose clips are cut into `groups`: a pure function of its arguments.
+
+    One group is the paper's, and `scale_at`. Of several, `draw="dealt"` takes the values of each set like cards, so
+    that a size or T comes back when all others have been: in a step each as often as another as far as the groups
+    allow, and over len(set) steps exactly. `draw="independent"` draws every group anew. Where a set depends on what
+    was drawn before (flex-all's patches of a size), the cards of each such set are dealt apart.
+
+    >>> sorted(s.size for s in scales_at("static_tokens", seed=0, step=3, groups=4))
+    [98, 126, 224, 378]
+    """
+    if draw not in DRAWS:
+        raise ValueError(f"draw ({draw!r}) must be one of: {', '.join(DRAWS)}")
+    if groups < 1:
+        raise ValueError(f"groups ({groups}) must be at least 1")
+    variant = variant_named(variant)
+    if groups == 1:
+        return (scale_at(variant, seed=seed, step=step),)
+    possible = num_scales(variant)
+    if groups > possible:
+        raise ValueError(
+            f"groups ({groups}) must not exceed the {possible} scales that {variant.name} draws from; "
+            f"use at most {possible}"
+        )
+    if draw == "independent":
+        draws = (
+            random.Random(f"{seed}/{step}/{g}" if g else f"{seed}/{step}") for g in range(groups)
+        )
+    else:
+        draws = (_Dealer(seed, step * groups + g) for g in range(groups))
+    return tuple(variant.draw(one, variant.sets) for one in draws)
+
+
+DRAWS = ("dealt", "independent")
+
+
+def num_scales(variant: str | Variant) -> int:
+    """How many Scales a variant draws from, as often as it can draw them."""
+    variant, scales, waiting = variant_named(variant), set(), [()]
+    while waiting:
+        chosen = _Chosen(waiting.pop())
+        scales.add(variant.draw(chosen, variant.sets))
+        waiting += chosen.others
+    return len(scales)
+
+
+class _Dealer:
+    """Stands in for random.Random: the value at one place of an endless row of shuffled decks, a row for each set."""
+
+    def __init__(self, seed: int, place: int):
+        self.seed, self.place, self.sets = seed, place, 0
+
+    def choice(self, values: Sequence):
+        self.sets += 1
+        deck, card = divmod(self.place, len(values))
+        order = list(range(len(values)))
+        random.Random(f"{self.seed}/deck/{self.sets}/{list(values)}/{deck}").shuffle(order)
+        return values[order[card]]
+
+
+class _Chosen:
+    """Stands in for random.Random: takes the given choices, then the first ones; `others` are those left out."""
+
+    def __init__(self, choices: tuple[int, ...]):
+        self.choices, self.taken, self.others = choices, (), []
+
+    def choice(self, values: Sequence):
+        place = len(self.taken)
+        if place < len(self.choices):
+            number = self.choices[place]
+        else:
+            number = 0
+            self.others += [(*self.taken, other) for other in range(1, len(values))]
+        self.taken = (*self.taken, number)
+        return values[number]
 
 
 def eval_scale(

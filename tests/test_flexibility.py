@@ -1,8 +1,11 @@
 """The paper's five variants and vanilla: what they draw, and what is tested."""
 
+from collections import Counter
+
 import pytest
 
 from stretchysnake import NANO, PAPER, VARIANTS, Scale, ScaleSets, eval_scale, scale_at
+from stretchysnake.flexibility import num_scales, scales_at
 
 STEPS = range(400)
 
@@ -131,3 +134,81 @@ def test_paper_sets_are_those_of_section_3_3():
     assert PAPER.flexivit_size == 240 and all(240 % p == 0 for p in PAPER.flexivit_patches)
     of_96 = {s.patch_size for s in drawn("flex_all") if s.size == 96}
     assert of_96 == {12, 16, 24, 32, 48}
+
+
+def test_one_scale_a_step_is_the_papers_draw():
+    for variant in VARIANTS:
+        for step in range(50):
+            assert scales_at(variant, seed=3, step=step) == (scale_at(variant, seed=3, step=step),)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 8])
+@pytest.mark.parametrize("variant", ["static_tokens", "static_patch"])
+def test_dealt_scales_come_equally_often_in_a_cycle_and_as_far_as_it_goes_in_a_step(
+    variant, groups
+):
+    bound = VARIANTS[variant].using(NANO)
+    for values, name in ((NANO.sizes, "size"), (NANO.frames, "num_frames")):
+        drawn = [
+            [getattr(scale, name) for scale in scales_at(bound, seed=1, step=step, groups=groups)]
+            for step in range(10 * len(values))
+        ]
+        for cycle in range(0, len(drawn), len(values)):
+            counts = Counter(value for step in drawn[cycle : cycle + len(values)] for value in step)
+            assert len(counts) == len(values) and set(counts.values()) == {groups}
+        if groups % len(values) == 0:
+            assert all(set(Counter(step).values()) == {groups // len(values)} for step in drawn)
+    pairs = Counter(
+        (scale.size, scale.num_frames)
+        for step in range(60)
+        for scale in scales_at(bound, seed=1, step=step, groups=groups)
+    )
+    assert len(pairs) == 12  # sizes do not follow frames: their cards are shuffled apart
+
+
+def test_independent_scales_repeat_themselves_and_begin_with_the_papers():
+    drawn = [
+        scales_at("static_tokens", seed=0, step=step, groups=4, draw="independent")
+        for step in range(200)
+    ]
+    assert [scales[0] for scales in drawn] == [
+        scale_at("static_tokens", seed=0, step=step) for step in range(200)
+    ]
+    doubled = sum(len({scale.size for scale in scales}) < 4 for scales in drawn)
+    assert abs(doubled / 200 - (1 - 24 / 256)) < 0.07  # 4!/4^4 of four draws are all different
+
+
+def test_scales_of_a_step_depend_on_seed_and_step_alone():
+    for draw in ("dealt", "independent"):
+        one, again, other = (
+            [scales_at("flex_all", seed=seed, step=s, groups=4, draw=draw) for s in range(20)]
+            for seed in (0, 0, 1)
+        )
+        assert one == again and one != other
+
+
+def test_number_of_scales_is_that_of_the_product_of_the_sets():
+    assert num_scales("vanilla") == 1 and num_scales("temporal") == 4
+    assert num_scales("static_tokens") == 16 and num_scales("flexivit") == 40
+    patches = sum(1 for size in PAPER.sizes for patch in range(12, 49) if size % patch == 0)
+    assert num_scales("flex_all") == 4 * patches
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"variant": "vanilla", "groups": 2},
+            r"groups \(2\) must not exceed the 1 scales that vanilla draws from; use at most 1",
+        ),
+        ({"variant": "temporal", "groups": 5}, r"the 4 scales that temporal draws from"),
+        ({"variant": "temporal", "groups": 0}, r"groups \(0\) must be at least 1"),
+        (
+            {"variant": "temporal", "groups": 2, "draw": "cards"},
+            r"draw \('cards'\) must be one of: dealt, independent",
+        ),
+    ],
+)
+def test_impossible_groups_are_refused(values, text):
+    with pytest.raises(ValueError, match=text):
+        scales_at(**{"seed": 0, "step": 0, **values})

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stretchysnake.flexibility import scale_at, sets_around
+from stretchysnake.flexibility import sets_around
 from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -162,9 +162,7 @@ def training_info(run: TrainRun, result, *, model: str | None = None):
 
 
 def _scales_in_words(run: TrainRun) -> str:
-    seen = {
-        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(run.steps, 500))
-    }
+    seen = {scale for step in range(min(run.steps, 500)) for scale in run.scales_of(step)}
     frames = sorted({scale.num_frames for scale in seen})
     sizes = sorted({scale.size for scale in seen})
     patches = sorted({scale.patch_size for scale in seen})

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.clips.loader import batch_size_at
+from stretchysnake.data.clips.training_order import group_sizes
 from stretchysnake.eval.sweeps.cost import count_flops, estimate_training_memory
-from stretchysnake.flexibility import Scale, scale_at
+from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.ops.native import library as native_library
@@ -27,11 +27,11 @@ DRAWS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleCost:
-    """A scale of a run: how often it is drawn, and what one step at it costs."""
+    """A scale of a run: how often it is drawn, and what one step, or group of a step, at it costs."""
 
     scale: Scale
     share: float
-    """Of the steps."""
+    """Of the steps; of several scales a step, how many groups of it a step has on average."""
     clips: int
     passes: int
     """Forward passes of one rank in one step."""
@@ -68,20 +68,21 @@ class RunCost:
 def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> RunCost:
     """Cost of a run on `num_clips` videos, from its scales and eval/sweeps/cost.py's operation counts."""
     steps = total_steps(run, num_clips)
-    drawn = Counter(
-        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(steps, DRAWS))
-    )
+    drawn: Counter[tuple[Scale, int]] = Counter()
+    for step in range(min(steps, DRAWS)):
+        step_scales = run.scales_of(step)
+        sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
+        drawn.update(zip(step_scales, group_sizes(step_scales, **sizes), strict=True))
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_model(run.model).parameters())
     scales = []
-    for scale, count in sorted(drawn.items(), key=lambda item: item[0].num_tokens):
-        clips = batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
+    for (scale, clips), count in sorted(drawn.items(), key=lambda item: item[0][0].num_tokens):
         parts = parts_of(range(most_clips(clips, run, runtime)), scale, run)
         passes = 1.0 if run.trainable == "head" else 4.0 if run.activation_checkpointing else 3.0
         scales.append(
             ScaleCost(
                 scale=scale,
-                share=count / drawn.total(),
+                share=count / min(steps, DRAWS),
                 clips=clips,
                 passes=len(parts),
                 tokens=clips * scale.num_tokens,

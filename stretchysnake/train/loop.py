@@ -14,6 +14,7 @@ import torch
 from stretchysnake.data.clips.loader import (
     Batch,
     DecodingLimits,
+    MixedBatch,
     training_batches,
     training_steps,
 )
@@ -124,12 +125,15 @@ def train(
         "steps": steps,
         "token_budget": run.token_budget,
         "shuffle": run.shuffle,
+        "scales_per_step": run.scales_per_step,
+        "scale_draw": run.scale_draw,
     }
     ranks = {"rank": runtime.rank, "world_size": runtime.world_size}
     pixels = pixels_of(model.config)
 
     def files_of(step: int) -> list[str]:
-        drawn = next(training_steps(len(clips), start_step=step, **options))
+        unit = 2 if run.augmentation.mixes else 1
+        drawn = next(training_steps(len(clips), start_step=step, unit=unit, **options))
         return [str(clips.records[index].path) for index in drawn.indices]
 
     with stop_signals() as request:
@@ -170,7 +174,7 @@ def train(
 
 def fit(
     state: TrainState,
-    batches_from: Callable[[int], Iterable[Batch]],
+    batches_from: Callable[[int], Iterable[Batch | MixedBatch]],
     run: TrainRun,
     *,
     steps: int | None = None,

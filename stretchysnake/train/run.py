@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.flexibility import NANO, ScaleSets, variant_named
+from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
 
 if TYPE_CHECKING:  # it needs torch, and --help does not
@@ -103,6 +103,7 @@ NO_EFFECT_ON_WEIGHTS = (
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
+    "scales_per_step", "scale_draw",
     "decoder",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
@@ -131,6 +132,10 @@ class TrainRun:
     """Passes over the data; replaces `steps` where it is given."""
     batch_size: int = 32
     """Clips of one step, over all ranks."""
+    scales_per_step: int = 1
+    """Groups of one scale each that the clips of a step are cut into; 1 is the paper's."""
+    scale_draw: str = "dealt"
+    """Of several: "dealt" like cards, each value of a set as often as another, or "independent" draws."""
     token_budget: int | None = None
     """Tokens per batch; the batch size then follows the scale, so that memory stays flat."""
     accumulate: int = 1
@@ -233,6 +238,7 @@ class TrainRun:
             raise ValueError(f"on_error ({self.on_error!r}) must be one of: replace, skip, stop")
         if self.num_workers < 0:
             raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
+        self._check_groups()
         native = self.sets.native
         stored = self.model.native
         if (native.size, native.patch_size) != (stored.size, stored.patch_size):
@@ -241,6 +247,29 @@ class TrainRun:
                 f"image_size ({stored.size}) and patch_size ({stored.patch_size}); give both alike "
                 "(--sets.native.size, --model.image_size), or sets=flexibility.sets_around(model.native)"
             )
+
+    def _check_groups(self) -> None:
+        groups = self.scales_per_step
+        try:
+            self.scales_of(0)
+        except ValueError as error:
+            raise ValueError(
+                str(error)
+                .replace("groups (", "scales_per_step (")
+                .replace("draw (", "scale_draw (")
+            ) from None
+        unit = 2 if self.augmentation.mixes else 1
+        if self.token_budget is None and groups > 1 and groups * unit > self.batch_size:
+            pairs = " pairs, since clips are mixed two and two" if unit == 2 else ""
+            raise ValueError(
+                f"scales_per_step ({groups}) must not exceed batch_size ({self.batch_size}){pairs}; "
+                f"use at most {self.batch_size // unit}"
+            )
+
+    def scales_of(self, step: int) -> tuple[Scale, ...]:
+        """The scales of a step's groups."""
+        groups = {"groups": self.scales_per_step, "draw": self.scale_draw}
+        return scales_at(self.bound_variant, seed=self.seed, step=step, **groups)
 
     @property
     def bound_variant(self):

@@ -2,8 +2,8 @@
 
 import math
 
-from stretchysnake.data.clips.loader import batch_size_at
-from stretchysnake.flexibility import Scale, scale_at
+from stretchysnake.data.clips.training_order import group_sizes
+from stretchysnake.flexibility import Scale
 from stretchysnake.train.run import TrainRun
 
 
@@ -16,15 +16,13 @@ def total_steps(run: TrainRun, num_clips: int) -> int:
         return math.ceil(wanted / run.batch_size)
     step = seen = 0
     while seen < wanted:
-        scale = scale_at(run.bound_variant, seed=run.seed, step=step)
-        seen += batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
+        sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
+        seen += sum(group_sizes(run.scales_of(step), **sizes))
         step += 1
     return step
 
 
 def drawn_scales(run: TrainRun, steps: int) -> list[Scale]:
     """Every scale of the first steps of a run, each once; 4000 steps see what the longest sets hold."""
-    drawn = (
-        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(steps, 4000))
-    )
+    drawn = (scale for step in range(min(steps, 4000)) for scale in run.scales_of(step))
     return list(dict.fromkeys(drawn))

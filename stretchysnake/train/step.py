@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.data.clips.loader import Batch, share_of
+from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, share_of
 from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
 from stretchysnake.flexibility import Scale
 from stretchysnake.ranks import Runtime
@@ -137,7 +137,7 @@ def loss_of(logits: Tensor, batch: Batch, rows: slice, run: TrainRun) -> Tensor:
 def take_step(
     state: TrainState,
     model: nn.Module,
-    batch: Batch,
+    batch: Batch | MixedBatch,
     run: TrainRun,
     *,
     lr: float,
@@ -147,22 +147,30 @@ def take_step(
     """Forward, backward and, when loss and gradient are finite, the update; otherwise nothing is changed.
 
     `model` is state.model or its data-parallel wrap; `batch` is this rank's share of the step. The gradient is the
-    mean over the global batch however it is cut into ranks and parts. Ranks agree on the outcome, on whether to stop
-    and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
+    mean over the global batch however it is cut into scales, ranks and parts. Ranks agree on the outcome, on whether
+    to stop and (rank 0 alone) to save: `ask` tells both, after the backward pass, before any of them updates.
     """
     device = next(state.model.parameters()).device
-    draws = drop_draws_of(batch, run, state.model.num_drop_draws(batch.scale))
     state.optimizer.zero_grad(set_to_none=True)
     statistics = running_statistics(state.model)
     before = copies_of(statistics)
-    clips = len(batch.labels)
+    groups = groups_of(batch)
+    clips = sum(len(group.labels) for group in groups)
     wanted_clips = clips if batch.asked is None else batch.asked
-    parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
+    parts = [
+        (group, part)
+        for group in groups
+        for part in parts_of(
+            range(len(group.labels)), group.scale, run, largest=largest_share(group, run, runtime)
+        )
+    ]
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
-        parts = [part for part in parts if part] or parts[:1]
-    # sum of losses; clips, replaced, left out; news, stop, save
-    local = torch.zeros(7, dtype=torch.float64)
-    for number, part in enumerate(parts, 1):
+        parts = [(group, part) for group, part in parts if part] or parts[:1]
+    draws = [drop_draws_of(g, run, state.model.num_drop_draws(g.scale)) for g in groups]
+    draws_of = {id(group): drawn for group, drawn in zip(groups, draws, strict=True)}
+    # sum of losses; clips, replaced, left out; news, stop, save; tokens
+    local = torch.zeros(8, dtype=torch.float64)
+    for number, (group, part) in enumerate(parts, 1):
         last = number == len(parts)
         place = (batch.step, runtime.rank, number)
         with (
@@ -172,14 +180,15 @@ def take_step(
         ):
             if part:
                 rows = slice(part.start, part.stop)
-                drawn = None if draws is None else draws[rows]
-                video = batch.video[rows].to(device)
-                logits = compute_logits(model, video, batch.scale, run, drawn)
-                loss = loss_of(logits, batch, rows, run)
+                drawn = draws_of[id(group)]
+                drawn = None if drawn is None else drawn[rows]
+                video = group.video[rows].to(device)
+                logits = compute_logits(model, video, group.scale, run, drawn)
+                loss = loss_of(logits, group, rows, run)
             else:  # one black clip, of no weight, so that this rank takes part
-                video = torch.zeros(1, *batch.video.shape[1:], device=device)
+                video = torch.zeros(1, *group.video.shape[1:], device=device)
                 seen = copies_of(statistics)
-                loss = compute_logits(model, video, batch.scale, run).sum()
+                loss = compute_logits(model, video, group.scale, run).sum()
             weight = len(part) / max(1, wanted_clips)
             (loss * (weight * runtime.world_size * state.loss_scale)).backward()
         if part:
@@ -188,10 +197,11 @@ def take_step(
             put_back(statistics, seen)
     replaced = sum(draw.replaced_by is not None for draw in batch.bad)
     local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
-    local[4:] = torch.tensor([bool(batch.news), *ask()])
+    local[4:7] = torch.tensor([bool(batch.news), *ask()])
+    local[7] = sum(len(group.labels) * group.scale.num_tokens for group in groups)
     total = runtime.sum(local).tolist()
     read_clips, replaced, left_out = (round(count) for count in total[1:4])
-    told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:]), strict=True))
+    told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:7]), strict=True))
     told |= {"replaced": replaced, "left_out": left_out}
     if not read_clips:
         put_back(statistics, before)
@@ -219,6 +229,6 @@ def take_step(
         state.loss_scale, state.loss_scale_age = after_step(state.loss_scale, state.loss_scale_age)
     state.losses.append((batch.step, outcome.loss))
     state.clips += read_clips
-    state.tokens += read_clips * batch.scale.num_tokens
+    state.tokens += round(total[7])
     update_average(state, run.ema_decay)
     return outcome

@@ -241,6 +241,20 @@ def batch_size(case):
     assert case.train(batch_size=5).result.clips == 10
 
 
+def scales_per_step(case):
+    done = case.train(variant="static_tokens", scales_per_step=2, batch_size=4, steps=1)
+    assert [len(group.labels) for group in done.batches[0].groups] == [2, 2]
+    assert len(done.passes) == 2
+
+
+def scale_draw(case):
+    several = {"variant": "static_tokens", "scales_per_step": 4, "batch_size": 4, "steps": 3}
+    for draw, alike in (("dealt", {4}), ("independent", {2, 3})):
+        done = case.train(**several, scale_draw=draw)
+        sizes = {len({group.scale.size for group in batch.groups}) for batch in done.batches}
+        assert sizes <= alike, draw
+
+
 def accumulate(case):
     assert case.train(accumulate=2, steps=1).passes == [1, 1]
 
@@ -252,7 +266,15 @@ def by_name(*effects, **others):
 EFFECTS = {
     "TrainRun": by_name(
         *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
-        *(token_budget, tokens_per_pass, accumulate, activation_checkpointing, ema_decay),
+        *(
+            scales_per_step,
+            scale_draw,
+            token_budget,
+            tokens_per_pass,
+            accumulate,
+            activation_checkpointing,
+            ema_decay,
+        ),
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
         *(decoder, files.on_error, files.max_bad_share, files.num_workers, files.timeout_seconds),
         *(files.held_out, files.held_out_every, files.checkpoint_every, files.keep_checkpoints),

@@ -7,7 +7,8 @@ from tiny_run import tiny_run
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, NonFiniteConfig, OptimConfig
 
-RUN = tiny_run(depth=2, precision="fp64")
+PLAIN = tiny_run(depth=2, precision="fp64")
+RUN = replace(PLAIN, variant="static_tokens", sets=replace(PLAIN.sets, frames=(2, 4)))
 
 
 def test_digest_tells_apart_what_decides_the_weights():
@@ -24,6 +25,7 @@ def test_digest_tells_apart_what_decides_the_weights():
         "on_damaged": "stop", "num_workers": 0, "device": "cpu", "parallel": "fsdp",
         "rank_timeout": 3.0, "tensorboard": True, "timeout_seconds": 3.0, "max_bad_share": 0.5,
         "held_out": "other", "held_out_every": 7, "decoder": "torchcodec",
+        "scales_per_step": 2, "scale_draw": "independent",
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(RUN)}
     same = {

@@ -85,6 +85,7 @@ def studied(clip_folder, tmp_path_factory):
         "plain": plain,
         "parts": replace(plain, tokens_per_pass=256, activation_checkpointing=True),
         "mixed": replace(plain, **mixing, accumulate=2),
+        "scales": replace(plain, **mixing, scales_per_step=3, batch_size=7),
         "probe": replace(plain, trainable="head"),
         "held out": replace(
             plain,

@@ -9,8 +9,9 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor
 from stretchysnake.data.clips.augment import augmented
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
-from stretchysnake.data.clips.clip_request import IN_THIS_PROCESS, ClipRequest, DecodingLimits
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
@@ -27,12 +27,41 @@ from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import checked_decoder, read_frames
 from stretchysnake.data.processes.decoder_pool import (
+    MEMORY_GIB,
+    TIMEOUT_SECONDS,
     DecoderPool,
     map_decoding,
 )
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
 from stretchysnake.shown import reason_of
+
+
+class ClipRequest(NamedTuple):
+    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
+
+    index: int
+    scale: Scale
+    seed: int | None = None
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """How decoding is done and contained."""
+
+    num_workers: int = 2
+    """Processes that decode, one thread each; 0 decodes in this process, without the limits below."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Wall-clock time for each second of video on the way to a clip; a file that takes longer is a `timeout`."""
+    memory_gib: float = MEMORY_GIB
+    """Memory that decoding one clip may take; a file that needs more is left out."""
+
+
+IN_THIS_PROCESS = DecodingLimits(num_workers=0)
 
 
 def _indices(

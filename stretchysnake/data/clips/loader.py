@@ -1,4 +1,4 @@
-"""Clips in, batches out: the order of training samples and one Scale per batch; sources are in clip_source.py."""
+"""Clips in, batches out, one scale each; their order is in training_order.py, their sources in clip_source.py."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ from stretchysnake.data.clips.prefetch import made_ahead
 from stretchysnake.data.clips.seeds import (
     AUGMENTATION,
     MIXTURE,
-    ORDER,
     REPLACEMENT,
     generator_of,
     seed_of,
 )
+from stretchysnake.data.clips.training_order import (
+    TrainingStep,
+    batch_size_at,
+    share_of,
+    training_steps,
+)
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.flexibility import Scale, scale_at
+from stretchysnake.flexibility import Scale
 
 __all__ = [
     "Augmentation",
@@ -43,9 +48,11 @@ __all__ = [
     "DecodedClips",
     "DecodingLimits",
     "FrameCache",
+    "MixedBatch",
     "TrainingStep",
     "batch_size_at",
     "evaluation_batches",
+    "groups_of",
     "open_clips",
     "training_batches",
     "training_steps",
@@ -75,71 +82,27 @@ class Batch(NamedTuple):
     """What is new about files since the batch before."""
 
 
-def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
-    """Return the clips per batch: `batch_size`, or as many as `token_budget` patch tokens hold (at least one)."""
-    if token_budget is None:
-        return batch_size
-    return max(1, token_budget // (scale.num_frames * (scale.size // scale.patch_size) ** 2))
-
-
-def share_of(num_clips: int, *, rank: int, world_size: int, unit: int = 1) -> range:
-    """The places of a step's clips that a rank loads and computes: contiguous, no `unit` of neighbours parted,
-    sizes differing by at most one unit."""
-    units = -(-num_clips // unit)
-    first, last = (units * r // world_size * unit for r in (rank, rank + 1))
-    return range(min(first, num_clips), min(last, num_clips))
-
-
-class TrainingStep(NamedTuple):
-    """What a step trains on: its Scale and its samples, before any pixel is read."""
+class MixedBatch(NamedTuple):
+    """One training step's input, or one rank's share of it, where its clips have several scales."""
 
     step: int
-    scale: Scale
-    indices: list[int]
+    groups: tuple[Batch, ...]
+    """Of one scale each; what is asked for in one, and the places of its clips, are of the group over all ranks and
+    of the step."""
+    asked: int
+    """Clips asked for in the whole step, over all ranks."""
+    bad: tuple[BadDraw, ...] = ()
+    news: tuple[BadFile, ...] = ()
+
+    @property
+    def scale(self) -> Scale:
+        """The largest, by its tokens."""
+        return max((group.scale for group in self.groups), key=lambda scale: scale.num_tokens)
 
 
-def training_steps(
-    num_clips: int,
-    *,
-    variant,
-    batch_size: int,
-    seed: int,
-    steps: int,
-    start_step: int = 0,
-    token_budget: int | None = None,
-    shuffle: bool = True,
-) -> Iterator[TrainingStep]:
-    """Yield steps `start_step` to `steps - 1`; every epoch is a permutation, a batch may reach into the next one.
-
-    Without `shuffle` every epoch goes through the clips in their order.
-    A pure function of its arguments: with `start_step=k` it yields exactly what a run from 0 yields from step k on.
-    ValueError when `start_step` is not one of the steps (or just past them: nothing is left to do).
-    """
-    if not 0 <= start_step <= steps:
-        raise ValueError(f"start_step ({start_step}) must be between 0 and steps ({steps}).")
-    if num_clips < 1:
-        raise ValueError("there is no clip to train on; check the list of videos.")
-    order: dict[int, list[int]] = {}
-
-    def sample(position: int) -> int:
-        epoch, place = divmod(position, num_clips)
-        if not shuffle:
-            return place
-        if epoch not in order:
-            for past in [e for e in order if e < epoch - 1]:
-                del order[past]
-            order[epoch] = torch.randperm(
-                num_clips, generator=generator_of(seed, ORDER, epoch)
-            ).tolist()
-        return order[epoch][place]
-
-    position = 0
-    for step in range(steps):
-        scale = scale_at(variant, seed=seed, step=step)
-        size = batch_size_at(scale, batch_size=batch_size, token_budget=token_budget)
-        if step >= start_step:
-            yield TrainingStep(step, scale, [sample(position + i) for i in range(size)])
-        position += size
+def groups_of(batch: Batch | MixedBatch) -> tuple[Batch, ...]:
+    """The batches of one scale each that a step has."""
+    return batch.groups if isinstance(batch, MixedBatch) else (batch,)
 
 
 def training_batches(
@@ -156,20 +119,26 @@ def training_batches(
     world_size: int = 1,
     prefetch: int = 1,
     pixels: dict | None = None,
-) -> Iterator[Batch]:
+    scales_per_step: int = 1,
+    scale_draw: str = "dealt",
+) -> Iterator[Batch | MixedBatch]:
     """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
     So the batches from `start_step=k` are, bit for bit, those that a run from 0 gets from step k on, and the shares of
     several ranks together are the batch of one; no rank reads more than its share.
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
-    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
+    Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
+    by group. `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
     augmentation = clips.augmentation
 
-    def shares() -> Iterator[tuple[TrainingStep, range]]:
+    unit = 2 if augmentation.mixes else 1
+
+    def shares() -> Iterator[tuple[TrainingStep, list[range]]]:
+        """Each step, and the places in it of this rank's clips of every group."""
         for step in training_steps(
             len(clips),
             variant=variant,
@@ -179,49 +148,71 @@ def training_batches(
             start_step=start_step,
             token_budget=token_budget,
             shuffle=shuffle,
+            scales_per_step=scales_per_step,
+            scale_draw=scale_draw,
+            unit=unit,
         ):
-            unit = 2 if augmentation.mixes else 1
-            yield (
-                step,
-                share_of(len(step.indices), rank=rank, world_size=world_size, unit=unit),
-            )
+            mine, first = [], 0
+            for _, indices in step.groups:
+                share = share_of(len(indices), rank=rank, world_size=world_size, unit=unit)
+                mine.append(range(first + share.start, first + share.stop))
+                first += len(indices)
+            yield step, mine
 
-    def request_of(step: TrainingStep, place: int) -> ClipRequest:
-        return ClipRequest(
-            step.indices[place], step.scale, seed_of(seed, AUGMENTATION, step.step, place)
-        )
+    def request_of(step: TrainingStep, group: int, place: int) -> ClipRequest:
+        seed_of_clip = seed_of(seed, AUGMENTATION, step.step, place)
+        return ClipRequest(step.indices[place], step.groups[group][0], seed_of_clip)
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[Batch | MixedBatch]:
         ahead, here = tee(shares())
-        requests = (request_of(step, place) for step, places in ahead for place in places)
+        requests = (
+            request_of(step, group, place)
+            for step, mine in ahead
+            for group, places in enumerate(mine)
+            for place in places
+        )
         with closing(clips), closing(clips.draw(requests)) as drawn:
-            for step, places in here:
-                filled, loaded, before = [], [], len(clips.bad.events)
-                for place in places:
-                    clip = next(drawn)
-                    if isinstance(clip, DecodeError):
-                        order = generator_of(seed, REPLACEMENT, step.step, place)
-                        request = request_of(step, place)
-                        clip = clips.bad.resolve(
-                            clips, request, clip, step=step.step, generator=order
-                        )
-                    if clip is not None:
-                        filled.append(place)
-                        loaded.append(clip)
+            for step, mine in here:
+                before = len(clips.bad.events)
+                groups = tuple(
+                    group_of(step, group, *loaded(step, group, places, drawn))
+                    for group, places in enumerate(mine)
+                )
                 bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
-                yield batch_of(step, filled, loaded)._replace(bad=bad, news=news)
+                if len(groups) == 1:
+                    yield groups[0]._replace(bad=bad, news=news)
+                else:
+                    yield MixedBatch(step.step, groups, len(step.indices), bad, news)
 
-    def batch_of(step: TrainingStep, places: list[int], loaded: list[Tensor]) -> Batch:
+    def loaded(
+        step: TrainingStep, group: int, places: range, drawn: Iterator
+    ) -> tuple[list[int], list[Tensor]]:
+        """The places of a group that could be filled, and their clips."""
+        filled, frames = [], []
+        for place in places:
+            clip = next(drawn)
+            if isinstance(clip, DecodeError):
+                order = generator_of(seed, REPLACEMENT, step.step, place)
+                request = request_of(step, group, place)
+                clip = clips.bad.resolve(clips, request, clip, step=step.step, generator=order)
+            if clip is not None:
+                filled.append(place)
+                frames.append(clip)
+        return filled, frames
+
+    def group_of(step: TrainingStep, group: int, places: list[int], frames: list[Tensor]) -> Batch:
         # a replacement has the same label
+        scale, indices = step.groups[group]
         labels = clips.labels[[step.indices[place] for place in places]]
-        side = step.scale.size
-        empty = torch.empty(0, 3, step.scale.num_frames, side, side)
-        video = normalise(torch.stack(loaded), **(pixels or {})) if loaded else empty
-        whole = Batch(step.step, step.scale, video, labels, len(step.indices), places)
+        empty = torch.empty(0, 3, scale.num_frames, scale.size, scale.size)
+        video = normalise(torch.stack(frames), **(pixels or {})) if frames else empty
+        whole = Batch(step.step, scale, video, labels, len(indices), places)
         if not augmentation.mixes or not places:
             return whole
         partners = partners_of(places)
-        video, share = mixed(video, partners, augmentation, generator_of(seed, MIXTURE, step.step))
+        mixture = (step.step, group) if group else (step.step,)
+        generator = generator_of(seed, MIXTURE, *mixture)
+        video, share = mixed(video, partners, augmentation, generator)
         return whole._replace(video=video, others=labels[partners], share=share)
 
     return made_ahead(batches, prefetch)

@@ -10,7 +10,7 @@ import json
 from collections import deque
 
 from stretchysnake.data.clips.bad_clips import bad_file_of
-from stretchysnake.data.clips.loader import Batch
+from stretchysnake.data.clips.loader import Batch, MixedBatch
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.state import TrainState
@@ -38,7 +38,7 @@ class BadFileWatch:
         """Bad clips among the last ones asked for, over all ranks."""
         return self._bad / max(1, self._clips)
 
-    def __call__(self, batch: Batch, outcome: StepOutcome) -> None:
+    def __call__(self, batch: Batch | MixedBatch, outcome: StepOutcome) -> None:
         """All ranks call it after the same step; where a file is new, they tell each other."""
         clips = len(batch.labels) if batch.asked is None else batch.asked
         bad = outcome.replaced + outcome.left_out
@@ -72,7 +72,7 @@ class BadFileWatch:
             "goes on from the last checkpoint"
         )
 
-    def _tell(self, batch: Batch) -> None:
+    def _tell(self, batch: Batch | MixedBatch) -> None:
         told = json.dumps([batch.news, {draw.path: draw.replaced_by for draw in batch.bad}])
         news, places = [], {}
         for text in self.runtime.gather(told):

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.clips.loader import Batch
-from stretchysnake.flexibility import Scale, scale_at
+from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
+from stretchysnake.flexibility import Scale
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState
@@ -13,9 +13,10 @@ from stretchysnake.train.step import compute_logits, largest_share, parts_of
 
 
 def out_of_memory_message(
-    state: TrainState, batch: Batch, run: TrainRun, *, runtime: Runtime
+    state: TrainState, batch: Batch | MixedBatch, run: TrainRun, *, runtime: Runtime
 ) -> str:
     """One line: what did not fit, the most that does, the fields to set. Tries batches with one process only."""
+    batch = max(groups_of(batch), key=lambda group: group.scale.num_tokens)
     scale = batch.scale
     largest = largest_share(batch, run, runtime)
     clips = max(map(len, parts_of(range(largest), scale, run)))
@@ -35,7 +36,7 @@ def out_of_memory_message(
             f"{failure}; {count} fit ({tokens} tokens). Set tokens_per_pass to {tokens} (the same steps, in parts), "
             f"token_budget to {tokens} (fewer clips at large scales), or activation_checkpointing to true"
         )
-    drawn = {scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(2000)}
+    drawn = {scale for step in range(2000) for scale in run.scales_of(step)}
     smaller = sorted(
         (s for s in drawn if s.num_tokens < scale.num_tokens), key=lambda s: -s.num_tokens
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from stretchysnake.data.clips.loader import Batch
+from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.train.checkpoints.outputs import RunLog
 from stretchysnake.train.checkpoints.state import TrainState
@@ -28,6 +28,7 @@ class StepReport(NamedTuple):
     """Mean of the last twenty."""
     lr: float
     scale: Scale
+    """The largest of the step."""
     clips_per_second: float
     data_wait: float
     """Share of the time spent waiting for clips."""
@@ -74,7 +75,7 @@ class Meter:
 
     def __call__(
         self,
-        batch: Batch,
+        batch: Batch | MixedBatch,
         outcome: StepOutcome,
         *,
         lr: float,
@@ -97,7 +98,7 @@ class Meter:
                 loss=outcome.loss,
                 lr=lr,
                 gradient_norm=outcome.gradient_norm,
-                scale=asdict(batch.scale),
+                **_scales_of(batch),
                 clips_per_second=round(speed, 2),
                 data_wait=round(share, 4),
                 bad_share=round(bad_share, 4),
@@ -128,6 +129,12 @@ class Meter:
                 bad_share=bad_share,
             )
             self.progress(report)
+
+
+def _scales_of(batch: Batch | MixedBatch) -> dict:
+    """The step's scale, or its scales, for the log."""
+    scales = [asdict(group.scale) for group in groups_of(batch)]
+    return {"scale": scales[0]} if len(scales) == 1 else {"scales": scales}
 
 
 def _peak_memory() -> int:

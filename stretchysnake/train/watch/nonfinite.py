@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stretchysnake.data.clips.loader import Batch
+from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState, plain_model
 from stretchysnake.train.run import TrainRun
@@ -14,7 +14,7 @@ from stretchysnake.train.step import StepOutcome, compute_logits, drop_draws_of
 
 def describe(
     state: TrainState,
-    batch: Batch,
+    batch: Batch | MixedBatch,
     outcome: StepOutcome,
     run: TrainRun,
     *,
@@ -26,33 +26,48 @@ def describe(
     Looks at weights, pixels, the output of each layer (the forward pass is done again) and gradients, in this order.
     All ranks call it together.
     """
-    model, clips = plain_model(state), len(batch.labels)
-    places = range(clips) if batch.places is None else batch.places
-    names = [files[place] for place in places] if files else []
-    where = f"step {batch.step} at T={batch.scale.num_frames} S={batch.scale.size} P={batch.scale.patch_size}"
+    model, groups = plain_model(state), groups_of(batch)
     what = "loss" if not torch.isfinite(torch.tensor(outcome.loss)) else "gradient"
+    names_of = {id(group): _files_of(group, files) for group in groups}
+
+    def said(group: Batch, text: str) -> str:
+        s = group.scale
+        where = f"step {group.step} at T={s.num_frames} S={s.size} P={s.patch_size}"
+        return f"{where}: {what} not finite{text}"
+
     bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad:
-        return f"{where}: {what} not finite; weight {bad[0]} holds non-finite values"
-    if not clips:
-        return f"{where}: {what} not finite, on another rank"
-    rows_bad = ~batch.video.isfinite().flatten(1).all(1)
-    if rows_bad.any():
-        return f"{where}: {what} not finite; non-finite pixels in {_listed(names, rows_bad)}"
+        return said(groups[0], f"; weight {bad[0]} holds non-finite values")
+    filled = [group for group in groups if len(group.labels)]
+    if not filled:
+        return said(groups[0], ", on another rank")
     device = next(model.parameters()).device
-    layer, logits = _first_bad_layer(model, batch.video.to(device), batch, run)
-    if layer:
-        rows_bad = ~logits.isfinite().all(1).cpu()
-        return f"{where}: {what} not finite; first bad layer {layer}, {_listed(names, rows_bad)}"
+    for group in filled:
+        rows_bad = ~group.video.isfinite().flatten(1).all(1)
+        if rows_bad.any():
+            return said(group, f"; non-finite pixels in {_listed(names_of[id(group)], rows_bad)}")
+    for group in filled:
+        layer, logits = _first_bad_layer(model, group.video.to(device), group, run)
+        if layer:
+            rows_bad = ~logits.isfinite().all(1).cpu()
+            files_bad = _listed(names_of[id(group)], rows_bad)
+            return said(group, f"; first bad layer {layer}, {files_bad}")
     grads = [
         name
         for name, p in model.named_parameters()
         if p.grad is not None and not p.grad.isfinite().all()
     ]
     if grads:  # backward runs from the last parameter to the first
-        everything = torch.ones(clips, dtype=torch.bool)
-        return f"{where}: {what} not finite; first bad gradient {grads[-1]}, {_listed(names, everything)}"
-    return f"{where}: {what} not finite, not in this rank's share or not repeatable"
+        names = [name for group in filled for name in names_of[id(group)]]
+        clips = sum(len(group.labels) for group in filled)
+        everything = _listed(names, torch.ones(clips, dtype=torch.bool))
+        return said(filled[0], f"; first bad gradient {grads[-1]}, {everything}")
+    return said(groups[0], ", not in this rank's share or not repeatable")
+
+
+def _files_of(group: Batch, files: Sequence[str]) -> list[str]:
+    places = range(len(group.labels)) if group.places is None else group.places
+    return [files[place] for place in places] if files else []
 
 
 @torch.no_grad()

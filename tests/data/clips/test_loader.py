@@ -2,7 +2,7 @@ import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
 
-from stretchysnake.data.clips import loader
+from stretchysnake.data.clips import training_order
 from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import uniform_indices
@@ -25,7 +25,7 @@ SCALES = [Scale(num_frames=4, size=16, patch_size=4), Scale(num_frames=2, size=2
 
 @pytest.fixture(autouse=True)
 def alternating_scales(monkeypatch):
-    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: SCALES[step % 2])
+    monkeypatch.setattr(training_order, "scales_at", lambda *_, step, **__: (SCALES[step % 2],))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""Which clips a training step takes, in which order, at which scales: all before any pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+
+from stretchysnake.data.clips.seeds import ORDER, generator_of
+from stretchysnake.flexibility import Scale, scales_at
+
+
+def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
+    """Return the clips per batch: `batch_size`, or as many as `token_budget` patch tokens hold (at least one)."""
+    if token_budget is None:
+        return batch_size
+    return max(1, token_budget // (scale.num_frames * (scale.size // scale.patch_size) ** 2))
+
+
+def group_sizes(
+    scales: Sequence[Scale], *, batch_size: int, token_budget: int | None = None, unit: int = 1
+) -> list[int]:
+    """Clips of each group of a step: as equal as `unit` allows, together `batch_size` or what `token_budget` holds."""
+    if len(scales) == 1:
+        return [batch_size_at(scales[0], batch_size=batch_size, token_budget=token_budget)]
+    if token_budget is not None:
+        tokens = sum(scale.num_frames * (scale.size // scale.patch_size) ** 2 for scale in scales)
+        return [max(1, token_budget // tokens)] * len(scales)
+    shares = range(len(scales))
+    return [len(share_of(batch_size, rank=g, world_size=len(scales), unit=unit)) for g in shares]
+
+
+def share_of(num_clips: int, *, rank: int, world_size: int, unit: int = 1) -> range:
+    """The places of a step's clips that a rank loads and computes: contiguous, no `unit` of neighbours parted,
+    sizes differing by at most one unit."""
+    units = -(-num_clips // unit)
+    first, last = (units * r // world_size * unit for r in (rank, rank + 1))
+    return range(min(first, num_clips), min(last, num_clips))
+
+
+class TrainingStep(NamedTuple):
+    """What a step trains on: its scales and their samples, before any pixel is read."""
+
+    step: int
+    groups: list[tuple[Scale, list[int]]]
+    """One in the paper's training."""
+
+    @property
+    def scale(self) -> Scale:
+        """The first."""
+        return self.groups[0][0]
+
+    @property
+    def indices(self) -> list[int]:
+        """Those of all groups."""
+        return [index for _, indices in self.groups for index in indices]
+
+
+def training_steps(
+    num_clips: int,
+    *,
+    variant,
+    batch_size: int,
+    seed: int,
+    steps: int,
+    start_step: int = 0,
+    token_budget: int | None = None,
+    shuffle: bool = True,
+    scales_per_step: int = 1,
+    scale_draw: str = "dealt",
+    unit: int = 1,
+) -> Iterator[TrainingStep]:
+    """Yield steps `start_step` to `steps - 1`; every epoch is a permutation, a batch may reach into the next one.
+
+    Without `shuffle` every epoch goes through the clips in their order. The clips of a step are cut into
+    `scales_per_step` groups of a scale each (flexibility.scales_at), in whole `unit`s.
+    A pure function of its arguments: with `start_step=k` it yields exactly what a run from 0 yields from step k on.
+    ValueError when `start_step` is not one of the steps (or just past them: nothing is left to do).
+    """
+    if not 0 <= start_step <= steps:
+        raise ValueError(f"start_step ({start_step}) must be between 0 and steps ({steps}).")
+    if num_clips < 1:
+        raise ValueError("there is no clip to train on; check the list of videos.")
+    order: dict[int, list[int]] = {}
+
+    def sample(position: int) -> int:
+        epoch, place = divmod(position, num_clips)
+        if not shuffle:
+            return place
+        if epoch not in order:
+            for past in [e for e in order if e < epoch - 1]:
+                del order[past]
+            order[epoch] = torch.randperm(
+                num_clips, generator=generator_of(seed, ORDER, epoch)
+            ).tolist()
+        return order[epoch][place]
+
+    position = 0
+    for step in range(steps):
+        scales = scales_at(variant, seed=seed, step=step, groups=scales_per_step, draw=scale_draw)
+        sizes = group_sizes(scales, batch_size=batch_size, token_budget=token_budget, unit=unit)
+        if step >= start_step:
+            places = accumulate(sizes, initial=position)
+            yield TrainingStep(
+                step,
+                [
+                    (scale, [sample(first + i) for i in range(size)])
+                    for scale, size, first in zip(scales, sizes, places, strict=False)
+                ],
+            )
+        position += sum(sizes)
