@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stretchysnake.eval.sweeps.fused_attention import FUSED, attention_flops, fused_attention
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
@@ -62,9 +63,9 @@ def estimate_memory(
 def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
     model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={FUSED: attention_flops})
     live = LiveStorages((video, *model.state_dict().values()))
-    with _operations(joined), torch.no_grad(), counter, live:
+    with _operations(joined), fused_attention(), torch.no_grad(), counter, live:
         model.features(video, scale.patch_size, grid="floor")
     return counter.get_total_flops(), live.peak + _clip_bytes(video)
 
@@ -90,7 +91,7 @@ def _training_cost(
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     uncounted = (video, *model.state_dict().values(), *(p.grad for p in model.parameters()))
-    with _operations(joined), LiveStorages(uncounted) as live:
+    with _operations(joined), fused_attention(), LiveStorages(uncounted) as live:
         model(video, scale.patch_size, grid="floor").sum().backward()
     return (live.peak + _clip_bytes(video),)
 
