@@ -204,7 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     known = model_names()
     options.names = options.names or [n for n in (NANO if options.quick else NAMES) if n in known]
-    load = [os.getloadavg()]
+    found_here, load = environment(), [os.getloadavg()]
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as the command line does
     cells = cells_of(options)
@@ -227,7 +227,7 @@ def main() -> None:
     for cell in cells:
         print(shown(cell, rate))
     written = {
-        "environment": environment(),
+        "environment": found_here,
         "threads": options.threads,
         "load_average": load,
         "gflop_per_second": rate,

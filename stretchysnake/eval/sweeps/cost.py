@@ -62,8 +62,9 @@ def estimate_memory(
 @_continued_in_depth
 def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
-    model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
-    counter = FlopCounterMode(display=False, custom_mapping={FUSED: attention_flops})
+    # torch's counter hooks modules by what has a gradient, and finds none in a parameter that is a module's input
+    model, video = _meta_model(config).eval().requires_grad_(False), _meta_clips(scale, 1)
+    counter = FlopCounterMode(display=False, custom_mapping={FUSED.overloadpacket: attention_flops})
     live = LiveStorages((video, *model.state_dict().values()))
     with _operations(joined), fused_attention(), torch.no_grad(), counter, live:
         model.features(video, scale.patch_size, grid="floor")
