@@ -37,6 +37,7 @@ GROWN = (
     "video-swin-tiny", "fluxvit-small",
 )  # fmt: skip
 NANO = ("videomamba-nano", "timesformer-nano", "uniformer-nano", "mvit-nano")
+STARTED = time.monotonic()
 FRAMES, SIZES = (8, 16, 32, 64), (224, 336, 448)
 PRODUCT = (1568, 768, 3072)
 """Rows, columns summed over, columns of the product that stands for the machine's rate: an MLP's on 8 x 14 x 14."""
@@ -151,17 +152,23 @@ def time_cell(cell: Cell, model) -> None:
     cell.processor.append(processor)
 
 
-def run_rounds(cells: list[Cell], models: dict, options, load: list) -> list[tuple[float, float]]:
-    """Times of the product that stands for the machine, one beside each pass; the last round counts what is held."""
+def run_rounds(cells: list[Cell], gates: dict, options, load: list) -> list[tuple[float, float]]:
+    """Times of the product that stands for the machine, one beside each pass; the last round counts what is held.
+
+    A model is made, and goes through its gate, when its first cell comes. The cheapest cells come first, so that the
+    time of the run ends at the dearest.
+    """
     rows, inner, columns = PRODUCT
     left, right = torch.randn(rows, inner), torch.randn(inner, columns)
-    started, products = time.monotonic(), []
+    models, products = {}, []
     for round_ in range(options.repeats + 1):
-        for cell in sorted(
-            cells, key=lambda cell: cell.gmacs
-        ):  # so that the time ends at the dearest
-            if cell.left_out or time.monotonic() - started > 60 * options.minutes:
+        for cell in sorted(cells, key=lambda cell: cell.gmacs):
+            if cell.left_out or time.monotonic() - STARTED > 60 * options.minutes:
                 continue
+            if cell.model not in models:
+                models[cell.model], gates[cell.model] = checked_model(cell.model)
+                error = gates[cell.model]["error_against_fp64"]
+                print(f"{cell.model}: against fp64 {error:.1e}", flush=True)
             if round_ == options.repeats:
                 held = measure_peak_bytes(models[cell.model], cell.scale)
                 cell.measured_mib = round(held / 2**20, 1)
@@ -169,7 +176,7 @@ def run_rounds(cells: list[Cell], models: dict, options, load: list) -> list[tup
                 products.append(timed(lambda: torch.mm(left, right)))
                 time_cell(cell, models[cell.model])
         load.append(os.getloadavg())
-        print(f"round {round_} after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"round {round_} after {time.monotonic() - STARTED:.0f} s", flush=True)
     return products
 
 
@@ -208,11 +215,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as the command line does
     cells = cells_of(options)
-    models, gates = {}, {}
-    for name in options.names:
-        models[name], gates[name] = checked_model(name)
-        print(f"{name}: against fp64 {gates[name]['error_against_fp64']:.1e}", flush=True)
-    products = run_rounds(cells, models, options, load)
+    print(f"{len(cells)} cells counted after {time.monotonic() - STARTED:.0f} s", flush=True)
+    gates = {}
+    products = run_rounds(cells, gates, options, load)
     gflop = 2e-9 * math.prod(PRODUCT)
     rate = {
         kind: gflop / statistics.median(times)
