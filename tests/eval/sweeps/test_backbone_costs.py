@@ -16,7 +16,7 @@ from stretchysnake.eval.sweeps.cost import (
 )
 from stretchysnake.eval.sweeps.fused_attention import FUSED, attention_flops, fused_attention
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
-from stretchysnake.flexibility import Scale
+from stretchysnake.flexibility import Scale, sets_around
 from stretchysnake.models.architectures import ARCHITECTURES, build_model, config_named
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.train.dry_run import run_cost
@@ -90,7 +90,10 @@ def test_operations_are_as_many_as_those_of_a_real_pass(architecture):
 @architectures
 def test_a_dry_run_prices_the_scales_of_any_model(architecture):
     config = small(architecture)
-    run = TrainRun(data="-", out="-", model=config, variant="vanilla", steps=2, batch_size=2)
+    sets = sets_around(config.native)
+    run = TrainRun(
+        data="-", out="-", model=config, sets=sets, variant="vanilla", steps=2, batch_size=2
+    )
     found, again = (
         run_cost(replace(run, activation_checkpointing=on), num_clips=4) for on in (False, True)
     )
