@@ -218,6 +218,11 @@ def main() -> None:
     print(f"{len(cells)} cells counted after {time.monotonic() - STARTED:.0f} s", flush=True)
     gates = {}
     products = run_rounds(cells, gates, options, load)
+    if not products:
+        parser.error(
+            f"--minutes ({options.minutes:g}) were over before the first pass, or every cell is beyond a limit; "
+            "raise --minutes or --gmacs, or take fewer --names"
+        )
     gflop = 2e-9 * math.prod(PRODUCT)
     rate = {
         kind: gflop / statistics.median(times)

@@ -11,7 +11,7 @@ SMALL: dict[str, tuple[str, dict]] = {
     "cast": ("cast", {**_CLIP, "num_frames": 4}),
     "evl": ("evl", {**_CLIP, "decoder_depth": 2, "decoder_width": 64, "decoder_heads": 2, "num_frames": 4}),
     "fluxvit": ("fluxvit", {
-        "embed_dim": 64, "depth": 3, "num_heads": 2, "pool_heads": 4, "clip_dim": 24, "image_size": 56,
+        "embed_dim": 256, "depth": 3, "num_heads": 4, "pool_heads": 4, "clip_dim": 24, "image_size": 56,
         "num_frames": 6, "num_classes": 5, "token_budget": None,
     }),
     "hiera": ("hiera", {"embed_dim": 16, "depths": (1, 2, 2, 1), "image_size": 64, "num_frames": 4, "num_classes": 5}),
