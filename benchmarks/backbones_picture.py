@@ -10,6 +10,8 @@ from pathlib import Path
 
 from stretchysnake.report.figures.picture import CLASS_COLOURS, MARKERS, Picture, log_ticks
 
+HEIGHTS = (1, 2, 5, 10, 20, 50)
+
 
 def grown(cells: list[dict], model: str, axis: str) -> list[dict]:
     """The model's cells whose T (or S) grows from its first one, whose S (or T) stays."""
@@ -54,6 +56,8 @@ def picture(found: dict) -> Picture:
             axis.set_xscale("log")
             axis.set_yscale("log")
             log_ticks(axis)
+            axis.set_yticks(HEIGHTS, labels=map(str, HEIGHTS))
+            axis.minorticks_off()
             axis.set_title(f"{letter} grows")
             axis.set_xlabel("tokens of 16 × 16 pixels in the clip")
             axis.grid(color=ink, alpha=0.12)
