@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stretchysnake.eval.sweeps.fused_attention import FUSED, attention_flops, fused_attention
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
@@ -61,11 +62,11 @@ def estimate_memory(
 @_continued_in_depth
 def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
-    # torch's counter hooks what a parameter flows into, and fails on a view of one without gradients (FluxViT)
+    # torch's counter hooks modules by what has a gradient, and finds none in a parameter that is a module's input
     model, video = _meta_model(config).eval().requires_grad_(False), _meta_clips(scale, 1)
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={FUSED.overloadpacket: attention_flops})
     live = LiveStorages((video, *model.state_dict().values()))
-    with _operations(joined), torch.no_grad(), counter, live:
+    with _operations(joined), fused_attention(), torch.no_grad(), counter, live:
         model.features(video, scale.patch_size, grid="floor")
     return counter.get_total_flops(), live.peak + _clip_bytes(video)
 
@@ -91,7 +92,7 @@ def _training_cost(
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     uncounted = (video, *model.state_dict().values(), *(p.grad for p in model.parameters()))
-    with _operations(joined), LiveStorages(uncounted) as live:
+    with _operations(joined), fused_attention(), LiveStorages(uncounted) as live:
         model(video, scale.patch_size, grid="floor").sum().backward()
     return (live.peak + _clip_bytes(video),)
 
