@@ -161,15 +161,9 @@ class Hiera(nn.Module):
         )
         initialise(self)
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
+        """Class logits (B, num_classes); arguments as in `features`."""
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
         self,
