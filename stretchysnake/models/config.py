@@ -122,11 +122,11 @@ class VideoMambaConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "VideoMambaConfig":
         """The config with these fields; an unknown field is an error that names the nearest known one."""
-        known = [f.name for f in fields(cls)]
+        names = [f.name for f in fields(cls)]
         for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else f"; fields: {', '.join(known)}"
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else f"; fields: {', '.join(names)}"
                 raise ValueError(f"model config field ({key!r}) is not known{hint}")
         return cls(**values)
 

@@ -87,13 +87,8 @@ class VideoMamba(nn.Module):
         return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """The [CLS] token after the final norm, (B, C): the frozen feature of paper A.3; arguments as in `tokens`.
 
         drop_draws (B, depth), in [0, 1), decide drop path in training mode: clip b goes without layer i where

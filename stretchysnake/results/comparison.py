@@ -145,27 +145,27 @@ def mean_difference(
         raise ValueError(f"cells ({cells!r}) must be all, native or away.")
     rows = latest(select(rows, dataset=dataset, metric=metric, protocol=protocol))
     native = native_cells(rows)
-    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model_a: {}, model_b: {}}
+    measured: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model_a: {}, model_b: {}}
     offered = set()
     for row in select(rows, model=(model_a, model_b)):
         cell = (row.num_frames, row.size)
         if cells == "all" or (cell in native) == (cells == "native"):
             offered.add(cell)
             if row.value is not None:
-                found[row.model].setdefault(row.seed, {})[cell] = row
-    seeds = sorted(found[model_a].keys() & found[model_b].keys())
-    sides = [found[model][seed] for model in (model_a, model_b) for seed in seeds]
+                measured[row.model].setdefault(row.seed, {})[cell] = row
+    seeds = sorted(measured[model_a].keys() & measured[model_b].keys())
+    sides = [measured[model][seed] for model in (model_a, model_b) for seed in seeds]
     shared = sorted(set.intersection(*map(set, sides))) if sides else []
     if not shared:
         return None
 
     def mean(model: str, seed: int) -> float:
-        return statistics.fmean(found[model][seed][cell].value for cell in shared)
+        return statistics.fmean(measured[model][seed][cell].value for cell in shared)
 
     per_seed = tuple(mean(model_a, seed) - mean(model_b, seed) for seed in seeds)
     error = query_error(
-        [[found[model_a][seed][cell] for cell in shared] for seed in seeds],
-        [[found[model_b][seed][cell] for cell in shared] for seed in seeds],
+        [[measured[model_a][seed][cell] for cell in shared] for seed in seeds],
+        [[measured[model_b][seed][cell] for cell in shared] for seed in seeds],
     )
     return Difference(
         model_a=model_a,

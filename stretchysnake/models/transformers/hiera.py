@@ -166,13 +166,8 @@ class Hiera(nn.Module):
         return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """The norm of the mean of all tokens, (B, C); drop_draws (B, 2·depth): each block's attention, then its MLP.
 
         T must be a multiple of the tubelet, H and W of whole mask units (8·P); `grid="floor"` leaves the rest of

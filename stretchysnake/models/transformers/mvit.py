@@ -166,13 +166,8 @@ class MViT(nn.Module):
         return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """[CLS] after the final norm, (B, C); drop_draws (B, 2·depth): each block's attention, then its MLP."""
         x, _ = self._encode(video, patch_size, grid, drop_draws)
         return self.norm(x[:, 0])

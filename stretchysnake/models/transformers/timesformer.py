@@ -73,9 +73,9 @@ class TimeSformerConfig:
             raise ValueError(f"embed_dim ({self.embed_dim}) {rule}")
         if self.image_size % self.patch_size:
             raise ValueError(size_message("image_size", self.image_size, self.patch_size))
-        for name, known in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} ({value!r}) must be one of: {', '.join(known)}")
+        for name, modes in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
+            if (value := getattr(self, name)) not in modes:
+                raise ValueError(f"{name} ({value!r}) must be one of: {', '.join(modes)}")
 
     @property
     def mlp_width(self) -> int:
@@ -210,15 +210,15 @@ class TimeSformer(nn.Module):
         if missing:
             raise ValueError(f"these are not TimeSformer weights: {', '.join(missing)} missing")
         width, patch = state[STEM].shape[0], state[STEM].shape[-1]
-        numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
+        numbers = [int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))]
         heads = next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0)
         mlp, classes = state["blocks.0.mlp.fc1.weight"].shape[0], state.get("head.weight", ())
-        found = {
+        sizes = {
             "embed_dim": width, "depth": 1 + max(numbers), "num_heads": heads, "mlp_ratio": mlp / width,
             "qkv_bias": "blocks.0.attn.qkv.bias" in state, "patch_size": patch, "num_classes": len(classes),
             "image_size": native_grid(state["pos_embed"]) * patch, "num_frames": state["time_embed"].shape[1],
         }  # fmt: skip
-        return config_from_dict({"architecture": "timesformer", **found, **changes})
+        return config_from_dict({"architecture": "timesformer", **sizes, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Stem and tables resized to the config's sizes."""

@@ -224,21 +224,23 @@ class UniFormer(nn.Module):
         classes = state.get("head.weight", ())
         numbers = [name.split(".")[:2] for name in state if re.match(r"blocks\d\.\d+\.", name)]
         depths = (1 + max(int(n) for at, n in numbers if at == f"blocks{i}") for i in range(1, 5))
-        found = {
+        sizes = {
             "embed_dims": widths, "depths": tuple(depths), "mlp_ratio": ratio,
             "head_dim": next(n for n in range(min(64, common), 0, -1) if common % n == 0),
             "qkv_bias": "blocks3.0.attn.qkv.bias" in state, "patch_size": patch, "image_size": 56 * patch,
             "embed_strides": tuple(stem.shape[-1] for stem in stems[1:]), "num_classes": len(classes),
         }  # fmt: skip
-        return config_from_dict({"architecture": "uniformer", **found, **changes})
+        return config_from_dict({"architecture": "uniformer", **sizes, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The stem resized; the 2-D kernels of an image model spread evenly over the frames."""
-        state, notes, own = dict(state), [], self.state_dict()
-        flat = [n for n, x in state.items() if n in own and x.dim() == 4 and own[n].dim() == 5]
+        state, notes, target = dict(state), [], self.state_dict()
+        flat = [
+            n for n, x in state.items() if n in target and x.dim() == 4 and target[n].dim() == 5
+        ]
         for name in flat:
-            state[name] = inflate_patch_kernel(state[name], own[name].shape[2], mode="mean")
+            state[name] = inflate_patch_kernel(state[name], target[name].shape[2], mode="mean")
         if flat:
             notes.append(f"{len(flat)} kernels inflated from an image model (mean)")
         stem = flexed_stem(self.config.patch_resize)
-        return state, [*notes, *fit_flexed(state, own, {STEM: stem})]
+        return state, [*notes, *fit_flexed(state, target, {STEM: stem})]

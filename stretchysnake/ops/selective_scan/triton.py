@@ -45,11 +45,13 @@ def _new_outputs(tensors: tuple, cu_seqlens: Tensor | None, keep_states: bool) -
     num_batch, length, channels = u.shape
     num_state = A.shape[1]
     sequences = num_batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    kept = plan.num_checkpoints(num_batch, length, num_state, cu_seqlens) if keep_states else 0
+    num_checkpoints = (
+        plan.num_checkpoints(num_batch, length, num_state, cu_seqlens) if keep_states else 0
+    )
     return [
         u.new_empty(num_batch, length, channels),
         u.new_empty(sequences, channels, num_state, dtype=dtype),
-        u.new_empty(kept, num_state, channels, dtype=dtype),
+        u.new_empty(num_checkpoints, num_state, channels, dtype=dtype),
     ]
 
 

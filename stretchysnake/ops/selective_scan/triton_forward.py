@@ -192,8 +192,8 @@ def scan_forward(
         C_tn = tl.load(C + rows * C_l + n_[None, :] * C_n, mask=in_rows, other=0.0).to(TYPE)
         if checkpoints is not None:  # noqa: SIM102 (known when compiling; the next is not)
             if start % CHECKPOINT_TOKENS == 0:
-                kept = (checkpoint + start // CHECKPOINT_TOKENS) * state
-                kept_at = (kept + n_[:, None]) * channels + d_[None, :]
+                checkpoint_row = (checkpoint + start // CHECKPOINT_TOKENS) * state
+                kept_at = (checkpoint_row + n_[:, None]) * channels + d_[None, :]
                 tl.store(checkpoints + kept_at, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)
         decay = tl.exp2(step[:, None, :] * A_nd[None, :, :])  # (T, N, D)
         update = (step * x)[:, None, :] * B_tn[:, :, None]

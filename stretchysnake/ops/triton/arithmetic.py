@@ -65,10 +65,10 @@ def bounds(cu_seqlens, sequence, length):
 def first_checkpoint(cu_seqlens, sequence, begin, length, TOKENS: tl.constexpr):
     """Number of a sequence's first checkpoint. Packed sequences never share one: begin // TOKENS + sequence."""
     if cu_seqlens is None:
-        found = sequence.to(tl.int64) * tl.cdiv(length, TOKENS)
+        checkpoint = sequence.to(tl.int64) * tl.cdiv(length, TOKENS)
     else:
-        found = (begin // TOKENS + sequence).to(tl.int64)
-    return found
+        checkpoint = (begin // TOKENS + sequence).to(tl.int64)
+    return checkpoint
 
 
 @triton.jit
