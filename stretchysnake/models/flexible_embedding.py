@@ -1,6 +1,6 @@
 """What every flexible stem needs: the token grid of a clip, and stored weights resized to it.
 
-T frames, H W pixels, P patch size, t h w tokens. The mathematics of resizing is in resample.py.
+B batch, T frames, H W pixels, P patch size, t h w tokens, C width. The mathematics of resizing is in resample.py.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Resize what depends on the input size: patch kernel, spatial and temporal positions (paper §3.3).
 
-C width, P patch size, T temporal tokens, h w patches per column and row.
+C width, P patch size, N places, T temporal tokens, h w patches per column and row.
 
 The single home of interpolation: forward passes, checkpoint loading and fine-tuning all call these. Each
 is differentiable to the stored parameter and returns the very tensor it was given at the native size.

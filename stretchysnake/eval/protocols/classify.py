@@ -32,7 +32,7 @@ class Answers(NamedTuple):
 
 
 def check_head(model: Backbone, labels: Tensor) -> None:
-    """ValueError when the weights hold no classifier of these labels."""
+    """ValueError when the weights hold no classifier of these labels (n,)."""
     classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     highest = int(labels.max()) if len(labels) else 0
     if classes <= highest:

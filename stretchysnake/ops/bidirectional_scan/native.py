@@ -20,7 +20,10 @@ from stretchysnake.ops.operation import operation
 
 
 def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) -> Tensor:
-    """``bidirectional_scan`` of dense fp32 or fp64 tensors; rounding differs from the single operations'."""
+    """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
+
+    Rounding differs from the single operations'.
+    """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     return _both(xz, list(forward), list(backward), keep)[0]

@@ -17,9 +17,9 @@ from stretchysnake.ops.precision import state_dtype
 def causal_conv_silu_cpu(
     x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False
 ) -> Tensor:
-    """``causal_conv_silu`` in one pass over x, in fp32, or fp64 where any input is fp64.
+    """``causal_conv_silu`` in one pass over x (B, L, D), weight (D, K), bias (D,).
 
-    Only x is kept for the backward; the convolution is computed again there.
+    In fp32, or fp64 where any input is fp64. Only x is kept for the backward; the convolution is computed again.
     """
     dtype = state_dtype(x, weight, bias)
     x_read, weight, bias = (

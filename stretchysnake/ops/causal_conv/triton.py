@@ -23,9 +23,10 @@ def causal_conv_silu_triton(
     reverse: bool = False,
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
-    """``causal_conv_silu`` in one pass over x, in fp32, or fp64 where any input is fp64.
+    """``causal_conv_silu`` in one pass over x (B, L, D), weight (D, K), bias (D,).
 
-    Only x is kept for the backward; the convolution is computed again there. A run repeats to the bit.
+    In fp32, or fp64 where any input is fp64. Only x is kept for the backward; the convolution is computed again.
+    A run repeats to the bit.
     """
     return _conv(x, weight, bias, cu_seqlens, reverse)
 

@@ -3,7 +3,8 @@
 Tokens are read from the last to the first. From each checkpoint the tiles up to the next one are
 scanned again, which gives the state before each; then the tiles are done backward. What many programs add
 to (dA, dB, dC, dD, d(delta_bias)) each of them writes apart; torch sums it afterwards, in a fixed
-order, so a run repeats to the bit. Symbols as in ``selective_scan_triton_forward``.
+order, so a run repeats to the bit. Symbols: S sequences (the batch, or those packed into one row), B batch,
+L tokens, D channels, N state size.
 """
 
 import triton

@@ -4,7 +4,7 @@ A program holds the states of BLOCK_D channels (all N of each) and walks over it
 TOKENS, scanned in registers. Where that gives too few programs to fill the chip, the tokens are split
 into segments: ``segment_states`` finds what each adds to a state of zero, ``carry_states`` chains
 them, and ``scan_forward`` then runs all segments at once. Symbols: S sequences (the batch, or those
-packed into one row), L tokens, D channels, N state size. `u_s, u_l, u_d` are the strides of u.
+packed into one row), B batch, L tokens, D channels, N state size. `u_s, u_l, u_d` are the strides of u.
 """
 
 import torch

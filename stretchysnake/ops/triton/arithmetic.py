@@ -1,6 +1,7 @@
 """What the Triton kernels of the scan share: softplus, sigmoid, one token of a tile, where a sequence lies.
 
-State and sums are fp32, or fp64 where any input is fp64. Symbols as in ``selective_scan_triton``.
+State and sums are fp32, or fp64 where any input is fp64. Symbols: T tokens
+of a tile, D channels, N state size.
 """
 
 import triton

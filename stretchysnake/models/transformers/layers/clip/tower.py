@@ -1,6 +1,7 @@
 """CLIP's visual tower as video models take it in: its sizes and names, its stem and its positions.
 
-B batch, T frames, P patch size, t h w tokens, C width. How its weights are found in a file: weights/clip.py.
+B batch, T frames, H W pixels, P Q height and width of a patch, t h w tokens, C width.
+How its weights are found in a file: weights/clip.py.
 """
 
 import math
@@ -130,7 +131,7 @@ class ClipTower(nn.Module):
 
 
 def resize_clip_kernel(weight: Tensor, patch: tuple[int, int]) -> Tensor:
-    """conv1's kernel (C, 3, [t,] P, Q) for patches of another height and width; bicubic."""
+    """conv1's kernel (C, 3, P, Q) or (C, 3, t, P, Q) for patches of another height and width; bicubic."""
     before = tuple(weight.shape[-2:])
     if before == tuple(patch):
         return weight
