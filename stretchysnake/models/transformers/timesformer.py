@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import PATCH_RESIZES
+from stretchysnake.models.config import check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     Flexed,
@@ -73,9 +73,9 @@ class TimeSformerConfig:
             raise ValueError(f"embed_dim ({self.embed_dim}) {rule}")
         if self.image_size % self.patch_size:
             raise ValueError(size_message("image_size", self.image_size, self.patch_size))
-        for name, modes in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
-            if (value := getattr(self, name)) not in modes:
-                raise ValueError(f"{name} ({value!r}) must be one of: {', '.join(modes)}")
+        check_patch_resize(self)
+        if (mode := self.table_resize) not in TABLE_RESIZES:
+            raise ValueError(f"table_resize ({mode!r}) must be one of: {', '.join(TABLE_RESIZES)}")
 
     @property
     def mlp_width(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import PATCH_RESIZES
+from stretchysnake.models.config import check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     ResizedWeights,
@@ -81,8 +81,7 @@ class UniFormerConfig:
             raise ValueError(
                 f"image_size ({self.image_size}) {rule} {self.patch_size * self.smallest_grid}"
             )
-        if (mode := self.patch_resize) not in PATCH_RESIZES:
-            raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
+        check_patch_resize(self)
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
