@@ -51,7 +51,7 @@ def read_checkpoint(
     """The flat state dict in a file and its metadata ("config" as a dict and "run", where there).
 
     .safetensors or a torch file (.pth, .pt, .bin); weights are found however they are nested and prefixed
-    (checkpoint_layout.py), and `part` chooses where a file holds several. ValueError when the file is damaged or holds
+    (layout.py), and `part` chooses where a file holds several. ValueError when the file is damaged or holds
     no weights.
     """
     weights, metadata = find_weights(path, part=part)
