@@ -34,8 +34,22 @@ def check_patch_resize(config) -> None:
         raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
 
 
+class StoredSizes:
+    """What a config says of its scale: the stored num_frames, image_size and patch_size; the model flexes to others."""
+
+    @property
+    def native(self) -> Scale:
+        """The scale of the stored weights."""
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        """Any T."""
+        return 1
+
+
 @dataclass(frozen=True, kw_only=True)
-class VideoMambaConfig:
+class VideoMambaConfig(StoredSizes):
     """The sizes of a VideoMamba; the defaults are the official tiny model.
 
     image_size, patch_size and num_frames are those of the *stored* weights; the model accepts others.
@@ -101,11 +115,6 @@ class VideoMambaConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        """The scale of the stored weights."""
-        return Scale(self.num_frames, self.image_size, self.patch_size)
 
     @property
     def frame_multiple(self) -> int:

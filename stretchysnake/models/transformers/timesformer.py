@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import check_patch_resize
+from stretchysnake.models.config import StoredSizes, check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     Flexed,
@@ -35,7 +35,7 @@ TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSformerConfig:
+class TimeSformerConfig(StoredSizes):
     """The sizes of a TimeSformer; the defaults are the published base model of Kinetics-400, 8 frames of 224 px."""
 
     architecture: str = "timesformer"
@@ -85,14 +85,6 @@ class TimeSformerConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 NAMED: dict[str, dict] = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import check_patch_resize
+from stretchysnake.models.config import StoredSizes, check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     ResizedWeights,
@@ -34,7 +34,7 @@ STEM = "patch_embed1.proj.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniFormerConfig:
+class UniFormerConfig(StoredSizes):
     """The sizes of a UniFormer; the defaults are the published base model of Kinetics-400, 16 frames of 224 px."""
 
     architecture: str = "uniformer"
@@ -96,14 +96,6 @@ class UniFormerConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dims[-1]
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 NAMED: dict[str, dict] = {

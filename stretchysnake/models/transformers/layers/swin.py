@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.transformers.layers.swin_trunk import SwinTrunk, hidden_width
 from stretchysnake.models.transformers.layers.windows import bias_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinSizes:
+class SwinSizes(StoredSizes):
     """The fields of a Swin for video; the defaults are the published base model's, which depend on neither T nor S."""
 
     shaped: ClassVar[tuple[str, ...]] = (
@@ -86,15 +87,6 @@ class SwinSizes:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim * 2 ** (len(self.depths) - 1)
-
-    @property
-    def native(self) -> Scale:
-        """The scale of the published weights; none of them depends on T or S."""
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
     @property
     def bias_rows(self) -> int:
