@@ -132,12 +132,12 @@ class _StatisticsKept:
         self.norms = norms
 
     def __enter__(self) -> None:
-        self.kept = [dict(norm._buffers) for norm in self.norms]
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        self.before = [dict(norm._buffers) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.before, strict=True):
             norm._buffers.update({k: x if x is None else x.clone() for k, x in buffers.items()})
 
     def __exit__(self, *error) -> None:
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        for norm, buffers in zip(self.norms, self.before, strict=True):
             norm._buffers.update(buffers)
 
 
