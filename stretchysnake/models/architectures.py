@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, tuple[str, str, str]] = {
     "videomamba": ("config", "videomamba", "VideoMamba"),
     "aim": ("transformers.aim", "transformers.aim", "AIM"),
+    "cast": ("transformers.cast", "transformers.cast", "CAST"),
     "evl": ("transformers.evl", "transformers.evl", "EVL"),
+    "fluxvit": ("transformers.fluxvit", "transformers.fluxvit", "FluxViT"),
     "hiera": ("transformers.hiera", "transformers.hiera", "Hiera"),
     "mvit": ("transformers.mvit", "transformers.mvit", "MViT"),
     "omnivore": ("transformers.omnivore", "transformers.omnivore", "Omnivore"),

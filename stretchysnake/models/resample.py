@@ -104,6 +104,21 @@ def resize_temporal_positions(
     return torch.lerp(line[:, below], line[:, above], weight).to(positions.dtype)
 
 
+def resize_volume(
+    table: Tensor, before: tuple[int, int, int], after: tuple[int, int, int]
+) -> Tensor:
+    """A table over frames and places, (t0·h0·w0, C), for another (t, h, w): linear over time, then bicubic over space.
+
+    The very table where the two are equal.
+    """
+    if tuple(before) == tuple(after):
+        return table
+    frames = table.unflatten(0, (before[0], -1)).flatten(1).unsqueeze(0)  # (1, t0, h0·w0·C)
+    frames = resize_temporal_positions(frames, after[0])
+    frames = frames.reshape(after[0], -1, table.shape[-1])
+    return resize_table(frames, before[1:], after[1:]).flatten(0, 1)
+
+
 def inflate_patch_kernel(weight: Tensor, tubelet_size: int, *, mode: str = "centre") -> Tensor:
     """A 2-D image kernel (C, 3, P, P) as a video kernel (C, 3, t, P, P).
 
