@@ -217,8 +217,8 @@ class CAST(nn.Module):
         if drop_draws is None and self.training and self.config.drop_path:
             drop_draws = torch.rand(len(video), BRANCHES * len(self.blocks), device=video.device)
         draws = draws_by_block(drop_draws, len(video), len(self.blocks), BRANCHES)
-        for block, own in zip(self.blocks, draws, strict=True):
-            s, v = run_stage(self, block, s, v, shape, own)
+        for block, drawn in zip(self.blocks, draws, strict=True):
+            s, v = run_stage(self, block, s, v, shape, drawn)
         return s, v
 
     def num_drop_draws(self, scale: Scale) -> int:

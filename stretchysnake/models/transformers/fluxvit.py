@@ -186,8 +186,8 @@ class FluxViT(nn.Module):
         if drop_draws is None and self.training and self.config.drop_path:
             drop_draws = torch.rand(len(x), 2 * len(self.blocks), device=x.device)
         draws = draws_by_block(drop_draws, len(x), len(self.blocks), 2)
-        for block, own in zip(self.blocks, draws, strict=True):
-            x = run_stage(self, block, x, own)
+        for block, drawn in zip(self.blocks, draws, strict=True):
+            x = run_stage(self, block, x, drawn)
         return x, shape
 
     def _embedded(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:
