@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
 from stretchysnake.models.resample import resize_volume
@@ -30,7 +31,7 @@ TRAINED = ("Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CASTConfig:
+class CASTConfig(StoredSizes):
     """The sizes of a CAST; the defaults are B/16 of Kinetics-400."""
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
@@ -117,10 +118,6 @@ class CASTConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim * (2 if self.composition else 1)
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
 
     @property
     def frame_multiple(self) -> int:
