@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stretchysnake.models.architectures import ARCHITECTURES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stretchysnake"
 
@@ -197,6 +199,33 @@ def test_models_know_no_variants():
                     f"{inside(path)}:{line} takes {taken or 'all'} from flexibility; "
                     "models reads its scale from the tensor"
                 )
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_only_models_know_an_architecture(path):
+    """Others ask the protocol (models/backbone.py): none imports a model's module or asks which architecture it is."""
+    if part(path) == "models":
+        return
+    homes = {
+        f"models.{home}"
+        for config, module, _ in ARCHITECTURES.values()
+        for home in (config, module)
+    }
+    for line, name in imported_names(path):
+        taken = name.removeprefix("stretchysnake.")
+        assert not any(taken == home or taken.startswith(f"{home}.") for home in homes), (
+            f"{inside(path)}:{line} imports {name}; ask what models/backbone.py lets every caller ask"
+        )
+    asked = [
+        node.lineno
+        for node in ast.walk(syntax(path))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(side, ast.Attribute) and side.attr == "architecture" for side in ast.walk(node))
+        and {side.value for side in ast.walk(node) if isinstance(side, ast.Constant)} & {*ARCHITECTURES}
+    ]  # fmt: skip
+    assert not asked, (
+        f"{inside(path)}:{asked[0]} asks for one architecture; ask the protocol instead"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=inside)

@@ -6,7 +6,8 @@ from types import ModuleType
 VERBS = {
     "quickstart": "make videos, train vanilla and static tokens, measure both over every scale, show a report",
     "train": "train a model on a list or a folder of videos",
-    "study": "motion-digits: every experiment of the paper on the built-in videos, and which of its claims hold",
+    "study": "motion-digits: every experiment of the paper on the built-in videos, and which of its claims hold; "
+    "table2: fourteen published systems beside the paper's numbers",
     "evaluate": "retrieval, a probe or a fine-tuned classifier over a grid of scales: one row per cell and metric",
     "report": "one HTML page from measured rows",
     "visualize": "activation maps over the frames of any videos, and t-SNE of features, models side by side",
@@ -17,7 +18,7 @@ VERBS = {
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
     "classify": "the classes of videos, by a model of finetune",
     "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
-    "convert": "an official VideoMamba checkpoint as safetensors, with a card",
+    "convert": "an official checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
     "completion": "a script that completes verbs and options in bash and zsh",

@@ -20,6 +20,7 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, map_decoding
 from stretchysnake.flexibility import Scale, Variant, eval_scale
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone, pixels_of
 
 
@@ -48,11 +49,7 @@ def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.n
         None
     ].to(device)
     model.eval()
-    if not hasattr(model, "tokens"):
-        raise ValueError(
-            f"activation maps need a grid of tokens at the end; {model.config.architecture} has none: "
-            "choose weights of another model"
-        )
+    check_grid(model)
     with torch.inference_mode():
         tokens = model.tokens(video, scale.patch_size, grid="floor")
         patches = tokens.patches[0].float()
@@ -62,15 +59,27 @@ def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.n
     return cosine.cpu().numpy()
 
 
+def check_grid(model: Backbone) -> None:
+    """ValueError unless the model has a grid of tokens at its end."""
+    if not hasattr(model, "tokens"):
+        raise ValueError(
+            f"activation maps need a grid of tokens at the end; {model.config.architecture} has none: "
+            "choose weights of another model"
+        )
+
+
 def scales_of(
     subjects: dict[str, tuple[Backbone, Variant]], *, sizes: Sequence[int], num_frames: int
 ) -> dict[tuple[str, int], Scale]:
-    """The scale of every subject at every size; ValueError names a size that a subject's patch does not fit."""
-    return {
+    """The scale of every subject at every size; ValueError names a size that a subject cannot take."""
+    scales = {
         (name, size): eval_scale(variant, num_frames=num_frames, size=size)
         for name, (_, variant) in subjects.items()
         for size in sizes
     }
+    for (name, _), scale in scales.items():
+        check_scales(subjects[name][0].config, [scale], way_out="choose other --sizes or --frames")
+    return scales
 
 
 def activation_maps(
@@ -87,6 +96,8 @@ def activation_maps(
 
     num_frames frames are spread evenly over the video, resized to each size; `num_workers` processes decode.
     """
+    for model, _ in subjects.values():
+        check_grid(model)
     scales = scales_of(subjects, sizes=sizes, num_frames=num_frames)
     pixels = tuple(sorted({scale.size for scale in scales.values()}))
     decode = partial(_decode, num_frames=num_frames, pixels=pixels)

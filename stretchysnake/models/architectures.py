@@ -90,7 +90,12 @@ def sizes_of(architecture: str) -> dict[str, dict]:
 
 def model_names() -> list[str]:
     """Every name that `create_model` takes with a size."""
-    return [f"{arch.replace('_', '-')}-{size}" for arch in ARCHITECTURES for size in sizes_of(arch)]
+    return [name for architecture in ARCHITECTURES for name in names_of(architecture)]
+
+
+def names_of(architecture: str) -> list[str]:
+    """Those of one architecture: "hiera-base"."""
+    return [f"{architecture.replace('_', '-')}-{size}" for size in sizes_of(architecture)]
 
 
 def config_from_dict(values: dict) -> "BackboneConfig":

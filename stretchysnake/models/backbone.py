@@ -99,9 +99,12 @@ class Backbone(Protocol):
         """The state dict under this model's names and shapes (head and dtype apart), and a note for each change."""
 
 
-# A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same.
+# A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
+# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py).
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
-# (activation maps); and VideoMamba alone has what long_sequence.py needs. Who asks says what is missing.
+# (activation maps); its class `left_out(state) -> str`, where published files leave another's weights out: the name
+# of that file, "" where nothing is missing (weights/loading.py looks beside the file); and VideoMamba alone has what
+# long_sequence.py needs. Who asks says what is missing.
 
 
 def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:

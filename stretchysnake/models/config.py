@@ -64,6 +64,7 @@ class VideoMambaConfig(StoredSizes):
     )  # fmt: skip
     """What the shapes of the weights decide."""
     equal_blocks: ClassVar[bool] = True
+    exports_any_size: ClassVar[bool] = True
 
     embed_dim: int = 192
     depth: int = 24

@@ -1,4 +1,4 @@
-"""A VideoMamba as a program of its own: torch.export with any T, H and W, or ONNX at one scale; checked once written.
+"""A model as a program of its own: torch.export with any T, H and W where that can be, or ONNX at one scale; checked.
 
 Both hold plain operations only, so they run without this package; the selective scan is a loop inside
 (ops/selective_scan/exported.py).
@@ -10,13 +10,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stretchysnake.models.videomamba import VideoMamba
+from stretchysnake.models.architectures import build_model
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.loading import load_weights
 from stretchysnake.shown import first_line
 from stretchysnake.whole_file import unfinished_file
@@ -29,13 +31,21 @@ _LARGEST = {"tokens": 4096, "grid": 64}
 makes a size of 1 a program of its own."""
 
 
-def dynamic_ranges(tubelet_size: int, patch_size: int) -> str:
-    """What a program of `export_program` takes, in words."""
-    steps = "" if tubelet_size == 1 else f" in steps of {tubelet_size}"
+def dynamic_ranges(frame_multiple: int, patch_size: int) -> str:
+    """What a program of `export_program` takes, in words, where it is not of one scale."""
+    steps = "" if frame_multiple == 1 else f" in steps of {frame_multiple}"
     return (
-        f"1 video of T from {2 * tubelet_size} to {_LARGEST['tokens'] * tubelet_size}{steps}, H and W from "
+        f"1 video of T from {2 * frame_multiple} to {_LARGEST['tokens'] * frame_multiple}{steps}, H and W from "
         f"{2 * patch_size} to {_LARGEST['grid'] * patch_size} in steps of {patch_size}"
     )
+
+
+def takes_any_size(model: Backbone) -> bool:
+    """Whether torch.export keeps T, H and W of this model open: its config says so, as a test has seen.
+
+    Others have Python numbers that follow from T or S (windows, strides, clips of frames) in their programs.
+    """
+    return getattr(model.config, "exports_any_size", False)
 
 
 class Checked(NamedTuple):
@@ -50,20 +60,20 @@ class Checked(NamedTuple):
 class _Outputs(nn.Module):
     """video (1, 3, T, H, W) -> features (1, C) and, where the model has a head, logits (1, num_classes)."""
 
-    def __init__(self, model: VideoMamba, patch_size: int):
+    def __init__(self, model: Backbone, patch_size: int):
         super().__init__()
         self.model, self.patch_size = model, patch_size
 
     def forward(self, video: Tensor) -> tuple[Tensor, ...]:
         features = self.model.features(video, self.patch_size)
-        if isinstance(self.model.head, nn.Linear):
+        if self.model.config.num_classes:
             return features, self.model.head(features)
         return (features,)
 
 
 def export_program(
     path: str | os.PathLike,
-    model: VideoMamba,
+    model: Backbone,
     *,
     num_frames: int,
     size: int,
@@ -72,13 +82,16 @@ def export_program(
 ) -> Checked:
     """Write a torch.export program (.pt2) for a video (1, 3, T, H, W) of any T, H and W in `dynamic_ranges`.
 
-    num_frames and size are those of the example it is traced with. The patch is fixed; positions are resized inside.
-    The names of the classes, where given, are the extra file classes.json (a list) of torch.export.load.
-    Load with torch.export.load(path).module(). RuntimeError, and no file, where it cannot be traced or where
-    what was written differs from the model by more than 1e-4 on the example and two other shapes.
+    Of a model that cannot be traced so (see `takes_any_size`) the program takes (1, 3, num_frames, size, size) alone.
+    The patch is fixed; positions are resized inside. The names of the classes, where given, are the extra file
+    classes.json (a list) of torch.export.load. Load with torch.export.load(path).module(). RuntimeError, and no file,
+    where it cannot be traced or where what was written differs from the model by more than 1e-4 on the example and
+    two other shapes.
     """
-    tubelet = model.config.tubelet_size
-    if size > _LARGEST["grid"] * patch_size or num_frames > _LARGEST["tokens"] * tubelet:
+    tubelet = model.config.frame_multiple
+    fixed = not takes_any_size(model)
+    too_large = size > _LARGEST["grid"] * patch_size or num_frames > _LARGEST["tokens"] * tubelet
+    if too_large and not fixed:
         raise ValueError(
             f"frames ({num_frames}) and size ({size}) are those of the example; the program takes "
             f"{dynamic_ranges(tubelet, patch_size)}"
@@ -96,6 +109,8 @@ def export_program(
         (2 * tubelet, 3 * patch_size, 2 * patch_size),
         (5 * tubelet, 2 * patch_size, 4 * patch_size),
     )
+    if fixed:
+        example, more = torch.zeros(1, 3, num_frames, size, size), ()
     shapes = [tuple(example.shape), *((1, 3, *shape) for shape in more)]
     with unfinished_file(path) as part:
         with torch.inference_mode(False), torch.no_grad():
@@ -104,8 +119,8 @@ def export_program(
                 lambda: torch.export.export(
                     whole,
                     (example,),
-                    dynamic_shapes=(dims,),
-                    prefer_deferred_runtime_asserts_over_guards=True,
+                    dynamic_shapes=None if fixed else (dims,),
+                    prefer_deferred_runtime_asserts_over_guards=not fixed,
                 ),
             )
             named = {} if classes is None else {"classes.json": json.dumps(list(classes))}
@@ -120,7 +135,7 @@ def export_program(
 
 def export_onnx(
     path: str | os.PathLike,
-    model: VideoMamba,
+    model: Backbone,
     *,
     num_frames: int,
     size: int,
@@ -139,16 +154,19 @@ def export_onnx(
         import onnxscript  # noqa: F401 torch.onnx needs it and would say so less clearly
     except ImportError as error:
         raise RuntimeError(f"export to ONNX needs {error.name}: {INSTALL_ONNX}") from None
-    config = model.config.but(num_frames=num_frames, image_size=size, patch_size=patch_size)
+    config = replace(model.config, num_frames=num_frames, image_size=size, patch_size=patch_size)
     with torch.random.fork_rng(devices=[]):
-        fixed = VideoMamba(config).eval()
+        fixed = build_model(config).eval()
     load_weights(fixed, {name: tensor.detach() for name, tensor in model.state_dict().items()})
     whole = _Outputs(fixed, patch_size)
     example = torch.zeros(1, 3, num_frames, size, size)
-    names = ["features", "logits"][: 1 + isinstance(fixed.head, nn.Linear)]
+    names = ["features", "logits"][: 1 + bool(config.num_classes)]
+    scans = False
 
     def convert():
+        nonlocal scans
         program = torch.export.export(whole, (example,))
+        scans = torch.ops.higher_order.scan in {node.target for node in program.graph.nodes}
         return torch.onnx.export(
             program, dynamo=True, input_names=["video"], output_names=names, verbose=False
         )
@@ -159,7 +177,7 @@ def export_onnx(
             if classes is not None:
                 converted.model.metadata_props["classes"] = json.dumps(list(classes))
             converted.save(part)
-        if not any(node.op_type == "Scan" for node in onnx.load(part).graph.node):
+        if scans and not any(node.op_type == "Scan" for node in onnx.load(part).graph.node):
             raise RuntimeError(f"{path} was refused: the scan is not one Scan node of the graph")
         session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
 

@@ -68,6 +68,8 @@ class Row:
     """Hash of the queries answered, in their order: rows with the same one can be paired."""
     weights: str = ""
     """Hash of the weights measured (with the head, where it was tested); "" in rows of earlier versions: unknown."""
+    architecture: str = ""
+    """Of the model: `videomamba`, `hiera`, ...; "" in rows of earlier versions, which are of videomamba."""
     peak_mib: float | None = None
     """Most MiB that the tensors of one clip's forward pass hold at once, beside the weights."""
     picture: str = ""
@@ -221,7 +223,7 @@ def refuse_two_weights(rows: Iterable[Row]) -> None:
         held.setdefault(weights, row)
         if len(held) > 1:
             first, second = (
-                f"{name or 'unknown ones'} (run {one.run_id})"
+                f"{name or 'unknown ones'} ({', '.join(filter(None, [one.architecture, f'run {one.run_id}']))})"
                 for name, one in list(held.items())[:2]
             )
             if "" in held:

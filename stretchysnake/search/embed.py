@@ -15,6 +15,7 @@ from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
@@ -70,6 +71,7 @@ def open_weights(
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
+    check_scales(model.config, [scale], way_out="choose other --frames or --size")
     settings = IndexSettings(
         weights_sha256=sha256_of(Path(weights)),
         width=model.config.feature_dim,
@@ -78,6 +80,7 @@ def open_weights(
         stride_seconds=stride_seconds if stride_seconds is not None else window_seconds,
         decoder=decoder,
         resampler=RESAMPLER,
+        architecture=model.config.architecture,
     )
     return model, settings
 

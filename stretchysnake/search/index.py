@@ -45,6 +45,8 @@ class IndexSettings:
     decoder: str = "pyav"
     resampler: str = AREA
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
+    architecture: str = ""
+    """Of the model; indexes of earlier versions do not say, and their weights' SHA-256 tells as much."""
 
     def __post_init__(self):
         for name in ("window_seconds", "stride_seconds"):
@@ -71,6 +73,8 @@ class IndexSettings:
         different = []
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name == "architecture" and not (mine and theirs):
+                continue
             if mine != theirs:
                 mine, theirs = (
                     str(v)[:12] if "sha256" in field.name else v for v in (mine, theirs)

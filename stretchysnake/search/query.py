@@ -123,9 +123,10 @@ def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbon
         )
     model, _, _ = read_subject(path)
     if (sha256 := sha256_of(path)) != wanted:
+        made_by = ", ".join(filter(None, [collection.settings.architecture, wanted[:12]]))
         raise ValueError(
-            f"weights ({path}, SHA-256 {sha256[:12]}) are not the ones of {collection.name} ({wanted[:12]}); "
-            "give those, or embed the videos again with these"
+            f"weights ({path}, {model.config.architecture}, SHA-256 {sha256[:12]}) are not the ones of "
+            f"{collection.name} ({made_by}); give those, or embed the videos again with these"
         )
     return model
 

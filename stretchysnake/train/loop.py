@@ -19,10 +19,10 @@ from stretchysnake.data.clips.loader import (
 )
 from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import pixels_of
-from stretchysnake.models.weights.files import read_checkpoint
-from stretchysnake.models.weights.loading import load_weights
+from stretchysnake.models.weights.loading import start_from
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.shown import first_line
@@ -44,7 +44,7 @@ from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.optim import lr_at
 from stretchysnake.train.parallel_model import averaging
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.schedule import total_steps
+from stretchysnake.train.schedule import drawn_scales, total_steps
 from stretchysnake.train.step import take_step
 from stretchysnake.train.watch.bad_files import BadFileWatch
 from stretchysnake.train.watch.held_out import BEST, HeldOut, open_held_out
@@ -79,6 +79,12 @@ def train(
         return done
     for note in classes.notes:
         runtime.say(f"{run.data}: {note}")
+    steps = total_steps(run, len(records))
+    check_scales(
+        run.model,
+        drawn_scales(run, steps),
+        way_out="choose other sets (--sets.sizes, --sets.frames, ...) or another --variant",
+    )
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first():
@@ -98,7 +104,7 @@ def train(
     torch.manual_seed(run.seed)
     model = build_model(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
-        for note in load_weights(model, read_checkpoint(run.weights)[0]):
+        for note in start_from(run.weights, model):
             runtime.say(f"{run.weights}: {note}")
     if run.precision == "fp64":
         model.double()
@@ -111,7 +117,6 @@ def train(
     restore_first(state, saver, run, clips, runtime=runtime)
     told = {"metadata": metadata, "log": log, "runtime": runtime}
     measure = None if held_out is None else HeldOut(held_out, run, **told)
-    steps = total_steps(run, len(records))
     options = {
         "variant": run.bound_variant,
         "batch_size": run.batch_size,

@@ -16,7 +16,8 @@ def averaging(model: nn.Module, device: torch.device, runtime: Runtime) -> nn.Mo
     if runtime.world_size == 1 or is_sharded(model):
         return model
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids)
+    # running statistics are averaged after a step (batch_norm.py), not rank 0's spread before it
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 def unsynchronised(model: nn.Module) -> AbstractContextManager:

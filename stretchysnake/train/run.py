@@ -238,7 +238,8 @@ class TrainRun:
         if (native.size, native.patch_size) != (stored.size, stored.patch_size):
             raise ValueError(
                 f"sets.native ({native.size} px, patch {native.patch_size}) must equal the model's "
-                f"image_size ({stored.size}) and patch_size ({stored.patch_size})"
+                f"image_size ({stored.size}) and patch_size ({stored.patch_size}); give both alike "
+                "(--sets.native.size, --model.image_size), or sets=flexibility.sets_around(model.native)"
             )
 
     @property

@@ -3,7 +3,7 @@
 import math
 
 from stretchysnake.data.clips.loader import batch_size_at
-from stretchysnake.flexibility import scale_at
+from stretchysnake.flexibility import Scale, scale_at
 from stretchysnake.train.run import TrainRun
 
 
@@ -20,3 +20,11 @@ def total_steps(run: TrainRun, num_clips: int) -> int:
         seen += batch_size_at(scale, batch_size=run.batch_size, token_budget=run.token_budget)
         step += 1
     return step
+
+
+def drawn_scales(run: TrainRun, steps: int) -> list[Scale]:
+    """Every scale of the first steps of a run, each once; 4000 steps see what the longest sets hold."""
+    drawn = (
+        scale_at(run.bound_variant, seed=run.seed, step=step) for step in range(min(steps, 4000))
+    )
+    return list(dict.fromkeys(drawn))

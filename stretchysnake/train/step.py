@@ -1,8 +1,8 @@
 """One training step: this rank's share of a batch, in parts, to one update or to none."""
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,9 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.data.clips.loader import Batch, share_of
-from stretchysnake.data.clips.seeds import DROP_PATH, uniforms
+from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
 from stretchysnake.flexibility import Scale
 from stretchysnake.ranks import Runtime
+from stretchysnake.train.batch_norm import (
+    average_over_ranks,
+    copies_of,
+    put_back,
+    running_statistics,
+)
 from stretchysnake.train.checkpoints.sharding import is_sharded, whole
 from stretchysnake.train.checkpoints.state import TrainState, update_average
 from stretchysnake.train.loss_scale import after_overflow, after_step
@@ -94,6 +100,17 @@ def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
     return torch.from_numpy(draws).float()
 
 
+@contextmanager
+def dropout_seeded(run: TrainRun, *place: int, device: torch.device) -> Iterator[None]:
+    """Within, torch's generators are those of (run seed, place) alone, so that a resumed run drops out the same.
+
+    Nothing else draws from them in a step. The generators of before come back behind it.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_of(run.seed, DROPOUT, *place))
+        yield
+
+
 def compute_logits(
     model: nn.Module, video: Tensor, scale: Scale, run: TrainRun, drop_draws: Tensor | None = None
 ) -> Tensor:
@@ -136,6 +153,8 @@ def take_step(
     device = next(state.model.parameters()).device
     draws = drop_draws_of(batch, run, state.model.num_drop_draws(batch.scale))
     state.optimizer.zero_grad(set_to_none=True)
+    statistics = running_statistics(state.model)
+    before = copies_of(statistics)
     clips = len(batch.labels)
     wanted_clips = clips if batch.asked is None else batch.asked
     parts = parts_of(range(clips), batch.scale, run, largest=largest_share(batch, run, runtime))
@@ -145,7 +164,12 @@ def take_step(
     local = torch.zeros(7, dtype=torch.float64)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
-        with torch.enable_grad(), nullcontext() if last else unsynchronised(model):
+        place = (batch.step, runtime.rank, number)
+        with (
+            torch.enable_grad(),
+            dropout_seeded(run, *place, device=device),
+            nullcontext() if last else unsynchronised(model),
+        ):
             if part:
                 rows = slice(part.start, part.stop)
                 drawn = None if draws is None else draws[rows]
@@ -154,11 +178,14 @@ def take_step(
                 loss = loss_of(logits, batch, rows, run)
             else:  # one black clip, of no weight, so that this rank takes part
                 video = torch.zeros(1, *batch.video.shape[1:], device=device)
+                seen = copies_of(statistics)
                 loss = compute_logits(model, video, batch.scale, run).sum()
             weight = len(part) / max(1, wanted_clips)
             (loss * (weight * runtime.world_size * state.loss_scale)).backward()
         if part:
             local[0] += loss.item() * weight
+        else:
+            put_back(statistics, seen)
     replaced = sum(draw.replaced_by is not None for draw in batch.bad)
     local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
     local[4:] = torch.tensor([bool(batch.news), *ask()])
@@ -167,6 +194,7 @@ def take_step(
     told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:]), strict=True))
     told |= {"replaced": replaced, "left_out": left_out}
     if not read_clips:
+        put_back(statistics, before)
         return StepOutcome(0.0, 0.0, 0, **told)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -177,12 +205,14 @@ def take_step(
     norm = whole(torch.nn.utils.get_total_norm(gradients))
     outcome = StepOutcome(total[0] * wanted_clips / read_clips, norm.item(), read_clips, **told)
     if not outcome.is_finite:
+        put_back(statistics, before)
         if math.isfinite(outcome.loss) and state.loss_scale > 1:
             state.loss_scale, state.loss_scale_age = after_overflow(state.loss_scale), 0
             return outcome._replace(overflow=True)
         return outcome
     if run.optim.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, run.optim.clip_norm, norm)
+    average_over_ranks(statistics, clips=clips, runtime=runtime)
     set_lr(state.optimizer, lr)
     state.optimizer.step()
     if run.precision == "fp16":

@@ -15,6 +15,7 @@ from pathlib import Path
 from stretchysnake.data.clips import clip_source
 from stretchysnake.ranks import open_runtime
 from stretchysnake.train import loop
+from stretchysnake.train.batch_norm import running_statistics
 from stretchysnake.train.run import TrainRun
 
 RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -55,9 +56,23 @@ def counting(clips) -> list:
     return seen
 
 
+def keeping_statistics() -> list[list[float]]:
+    """One list per run: the sum of each running statistic of batch norms as this rank has it at the end."""
+    kept, whole = [], loop.fit
+
+    def fitting(state, *arguments, **options):
+        ended = whole(state, *arguments, **options)
+        kept.append([buffer.sum().item() for buffer in running_statistics(state.model)])
+        return ended
+
+    loop.fit = fitting
+    return kept
+
+
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
     seen = counting(clip_source.CachedClips)
+    statistics = keeping_statistics()
     wait = jobs[0]["run"]["rank_timeout"]
     with open_runtime(rank=RANK, world_size=WORLD_SIZE, longest_wait=wait) as runtime:
         taken = loop.take_step
@@ -76,7 +91,9 @@ def main() -> None:
             seen.clear()
             result = loop.train(run, runtime=runtime)
             told = {"rank": RANK, "out": run.out, "requests": list(seen), "clips": result.clips}
-            sys.stdout.write(json.dumps({**told, "losses": result.losses}) + "\n")
+            sys.stdout.write(
+                json.dumps({**told, "losses": result.losses, "statistics": statistics[-1]}) + "\n"
+            )
             sys.stdout.flush()
 
 

@@ -1,18 +1,26 @@
-"""`stretchysnake study`: the paper's experiments on a benchmark, from videos to a report."""
+"""`stretchysnake study`: the paper's experiments on the built-in videos, and its Table 2 on the public ones."""
 
 import time
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
+from stretchysnake.shown import shown_lines
 
 EXAMPLES = (
     "stretchysnake study motion-digits --out runs/study\n"
     "  stretchysnake study motion-digits --dry-run\n"
     "  stretchysnake study motion-digits --quick --out runs/quick\n"
-    "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]"
+    "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]\n"
+    "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2"
 )
-BENCHMARKS = ("motion-digits",)
-FLAGS = ("--quick", "--dry-run")
+TABLE2_EXAMPLES = (
+    "stretchysnake study table2                                          # what to put where\n"
+    "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2\n"
+    "  stretchysnake study table2 --weights weights/ --data lists/ --systems [Hiera-B,AIM] --datasets [hmdb51]\n"
+    "  stretchysnake study table2 --demo --out runs/demo                   # made weights and videos"
+)
+ACTIONS = ("motion-digits", "table2")
+FLAGS = ("--quick", "--dry-run", "--demo")
 
 
 def run(argv: list[str]) -> int:
@@ -21,11 +29,15 @@ def run(argv: list[str]) -> int:
     flags = {word: word in argv for word in FLAGS}
     argv = [word for word in argv if word not in flags]
     if argv and not argv[0].startswith("-"):
-        if argv[0] not in BENCHMARKS:
-            raise ValueError(f"benchmark ({argv[0]}) must be one of: {', '.join(BENCHMARKS)}")
-        argv = argv[1:]
+        if argv[0] not in ACTIONS:
+            raise ValueError(f"study ({argv[0]}) must be one of: {', '.join(ACTIONS)}")
+        what, *argv = argv
+        if what == "table2":
+            return _table2(argv, flags)
     elif not {"-h", "--help"} & set(argv):
-        raise ValueError(f"study needs a benchmark first: stretchysnake study {BENCHMARKS[0]}")
+        raise ValueError(f"study needs what to study first: stretchysnake study {ACTIONS[0]}")
+    if flags["--demo"]:
+        raise ValueError("--demo belongs to stretchysnake study table2")
     defaults = quick_study() if flags["--quick"] else None
     run, _ = parsed("study", StudyRun, EXAMPLES, argv, defaults=defaults)
     if flags["--dry-run"]:
@@ -43,3 +55,28 @@ def run(argv: list[str]) -> int:
     print(f"summary: {run.out}/summary.md")
     print(f"report: {report}   ({(time.perf_counter() - started) / 60:.1f} min)")
     return 0
+
+
+def _table2(argv: list[str], flags: dict[str, bool]) -> int:
+    from stretchysnake.recipes.table2.table2 import Table2Run, plan, table2
+
+    if flags["--quick"]:
+        raise ValueError("--quick belongs to stretchysnake study motion-digits; table2 has --demo")
+    run, _ = parsed("study table2", Table2Run, TABLE2_EXAMPLES, argv)
+    options = {}
+    progress = Progress()
+    if flags["--demo"] and not flags["--dry-run"]:
+        from stretchysnake.recipes.table2.demo import make
+
+        run, options["systems"] = make(run, progress=progress)
+        options["made"] = True
+    elif flags["--dry-run"] or None in (run.weights, run.data):
+        print("\n".join(plan(run)))
+        return 0
+    result = table2(run, **options, progress=progress)
+    progress.close()
+    print(result.table.to_text())
+    for line in [*result.troubles, *result.missing]:
+        print(shown_lines(line))
+    print(f"table: {run.out}/table2.md   rows: {run.out}/rows.jsonl")
+    return 1 if result.troubles else 0

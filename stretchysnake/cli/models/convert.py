@@ -1,4 +1,4 @@
-"""`stretchysnake convert`: an official VideoMamba checkpoint as safetensors with a card."""
+"""`stretchysnake convert`: an official checkpoint of any architecture as safetensors with a card."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ from stretchysnake.cli.options import parsed
 
 EXAMPLES = (
     "stretchysnake convert videomamba_t16_k400_f16_res224.pth --out tiny-k400.safetensors\n"
-    "  stretchysnake convert mine.pth --out mine.safetensors --frames 32 --source 'our lab' --licence CC-BY-4.0"
+    "  stretchysnake convert mine.pth --out mine.safetensors --frames 32 --source 'our lab' --licence CC-BY-4.0\n"
+    "  stretchysnake convert evl_b16_k400.pth --clip ViT-B-16.pt --out evl.safetensors"
 )
 
 
@@ -22,6 +23,8 @@ class ConvertRun:
     """Licence of the weights; null means not stated."""
     part: str | None = None
     """Which weights of a file that holds several, e.g. model_ema; null: the model rather than its average."""
+    clip: str | None = None
+    """CLIP's own file, for a published one that leaves its tower out; null: the file of its name beside it."""
     frames: int | None = None
     """Frames to store E_temp for; null means those of the file."""
     size: int | None = None
@@ -34,6 +37,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"checkpoints ({', '.join(paths)}) must be one file; convert one after another"
         )
+    from stretchysnake.models.architectures import config_from_dict
     from stretchysnake.models.weights.converting import convert
 
     changes = {"num_frames": run.frames, "image_size": run.size}
@@ -43,16 +47,18 @@ def run(argv: list[str]) -> int:
         source=run.source,
         licence=run.licence,
         part=run.part,
+        clip=run.clip,
         **{name: value for name, value in changes.items() if value is not None},
     )
     for name in ("source", "licence", "file", "sha256"):
         print(f"{name}: {card[name]}")
     if card["part"]:
         print(f"taken from it: {card['part']}")
-    config = card["config"]
+    config = config_from_dict(card["config"])
+    native = config.native
     print(
-        f"config: C={config['embed_dim']}, {config['depth']} layers, T={config['num_frames']}, "
-        f"S={config['image_size']}, P={config['patch_size']}, {config['num_classes']} classes"
+        f"config: {config.architecture}, C={config.feature_dim}, T={native.num_frames}, S={native.size}, "
+        f"P={native.patch_size}, {config.num_classes} classes"
     )
     for note in card["changes"]:
         print(f"changed: {note}")

@@ -14,7 +14,8 @@ EXAMPLES = (
 class ExportRun:
     """A program of its own, kept only if its outputs are the model's to 1e-4.
 
-    .pt2 is of torch.export and takes any T, H and W of two tokens or more; .onnx takes one scale.
+    .pt2 is of torch.export and takes any T, H and W of two tokens or more, where the model can be traced so; .onnx
+    takes one scale.
     """
 
     out: str
@@ -33,11 +34,13 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
     from stretchysnake.eval.features.subject import class_names, read_subject
     from stretchysnake.flexibility import eval_scale
+    from stretchysnake.models.accepted_scales import check_scales
     from stretchysnake.models.exporting import (
         TOLERANCE,
         dynamic_ranges,
         export_onnx,
         export_program,
+        takes_any_size,
     )
 
     model, variant, metadata = read_subject(paths[0])
@@ -45,6 +48,7 @@ def run(argv: list[str]) -> int:
     scale = eval_scale(
         variant, num_frames=run.frames or native.num_frames, size=run.size or native.size
     )
+    check_scales(model.config, [scale], way_out="choose other --frames or --size")
     export = export_onnx if run.out.endswith(".onnx") else export_program
     found = export(
         run.out,
@@ -55,11 +59,15 @@ def run(argv: list[str]) -> int:
         classes=class_names(model, metadata),
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
-    if export is export_program:
+    if export is export_program and takes_any_size(model):
         takes = dynamic_ranges(model.config.frame_multiple, scale.patch_size)
     shapes = ", ".join("x".join(map(str, shape[2:])) for shape in found.shapes)
     print(
         f"{run.out}: patch {scale.patch_size}, takes {takes}; largest difference from the model "
         f"{found.difference:.1e} (allowed {TOLERANCE:g}) on {shapes}"
     )
+    if export is export_program and not takes_any_size(model):
+        print(
+            f"one scale only: torch.export cannot keep T, H and W of {model.config.architecture} open"
+        )
     return 0

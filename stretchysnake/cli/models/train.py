@@ -10,6 +10,7 @@ EXAMPLES = (
     "stretchysnake train --data clips.csv --out runs/mine --variant static_tokens --steps 2000\n"
     "  stretchysnake train --data clips/ --out runs/mine --print_config > run.yaml\n"
     "  stretchysnake train --config run.yaml --optim.lr 0.001\n"
+    "  stretchysnake train --data clips.csv --out runs/hiera --model hiera-base --model.drop_path 0.1\n"
     "  stretchysnake train pretrain_static_tokens --data k400.csv --out runs/k400 --dry-run\n"
     "  stretchysnake train --resume runs/mine\n"
     "  stretchysnake train --resume runs/mine --data /new/place/clips.csv\n"

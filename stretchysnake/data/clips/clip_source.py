@@ -37,6 +37,7 @@ from stretchysnake.shown import reason_of
 
 def _indices(
     total: int,
+    fps: float | None = None,
     *,
     scale: Scale,
     augmentation: Augmentation,
@@ -44,7 +45,7 @@ def _indices(
     generator: torch.Generator | None,
 ) -> list[int]:
     drawn = generator if augmentation.jitter else None
-    return sampling.indices(total, scale.num_frames, generator=drawn)
+    return sampling.indices(total, scale.num_frames, generator=drawn, fps=fps)
 
 
 class CachedClips:
@@ -168,6 +169,7 @@ class DecodedClips:
             start_seconds=record.start,
             end_seconds=record.end,
             decoder=self.decoder,
+            with_fps=True,
         )
         return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
 
@@ -177,9 +179,9 @@ class DecodedClips:
         Their predictions are averaged at test."""
         record, count = self.records[index], scale.num_frames
 
-        def indices(total: int) -> list[int]:
+        def indices(total: int, fps: float) -> list[int]:
             views = (
-                self.sampling.indices(total, count, view=v, num_views=num_views)
+                self.sampling.indices(total, count, view=v, num_views=num_views, fps=fps)
                 for v in range(num_views)
             )
             return [i for view in views for i in view]

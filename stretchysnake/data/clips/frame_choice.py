@@ -2,7 +2,8 @@
 
 **Uniform** (ours): the video is cut into `num_frames` equal segments; evaluation takes the centre of each, training
 one random frame of each. **Strided**: one frame every `stride`, from a window anywhere in the video.
-**VideoMamba**: the rule of the official code, for its checkpoints. What a video shorter than the clip gives has a name:
+**VideoMamba**: the rule of the official code, for its checkpoints; UniFormerV2 and FluxViT are tested by the same.
+`OFFICIAL`: what the test loaders of other published systems take, named by the system. A shorter video has a name:
 
 - `repeat`: several segments fall on one frame, in order (uniform only; its default),
 - `hold`: every frame once, then the last one is held,
@@ -21,11 +22,12 @@ one random frame of each. **Strided**: one frame every `stride`, from a window a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-RULES = ("uniform", "strided", "videomamba")
 SHORT = ("repeat", "hold", "loop")
 
 
@@ -171,36 +173,115 @@ def _check_view(view: int, num_views: int) -> None:
         raise ValueError(f"view ({view}) must be at least 0 and less than num_views ({num_views}).")
 
 
+def _linspace(start: float, length: float, num_frames: int, total: int) -> list[int]:
+    # SlowFast's loader: torch.linspace in fp32, clamped, truncated; 16 of 64 frames are 4.2 apart, not 4
+    places = torch.linspace(start, start + max(length, 1) - 1, num_frames)
+    return places.clamp(0, total - 1).long().tolist()
+
+
+def timesformer_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return T frames of num_frames · stride thirtieths of a second, ends included; view v of V starts v/V of the way.
+
+    total 300 at 30 fps, num_frames 8, stride 32: 0 36 72 109 145 182 218 255; one view is the beginning.
+    """
+    length = num_frames * stride * fps / 30
+    return _linspace(max(total - length, 0) * view / num_views, length, num_frames, total)
+
+
+def mvit_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return as `timesformer_indices`, view v from v · ⌊rest / (V - 1)⌋ on; one: the middle. Also Hiera's.
+
+    total 300 at 30 fps, num_frames 4, stride 4: 142 147 152 157; view 1 of 5: 71 76 81 86.
+    """
+    length = num_frames * stride * fps / 30
+    rest = max(total - length, 0)
+    start = math.floor(rest / 2) if num_views == 1 else view * math.floor(rest / (num_views - 1))
+    return _linspace(start, length, num_frames, total)
+
+
+def uniformer_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return as `mvit_indices`, in the video's own frames. total 300, num_frames 4, stride 4: 142 147 152 157."""
+    return mvit_indices(total, num_frames, stride=stride, fps=30, view=view, num_views=num_views)
+
+
+def swin_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return T frames `stride` apart from the middle of part v of V of the starts that fit; loops. Also AIM's.
+
+    total 100, num_frames 4, stride 8: 34 42 50 58; total 10, num_frames 4, stride 4: 0 4 8 2.
+    """
+    part = (total - num_frames * stride + 1) / num_views
+    start = int(view * part + part / 2) if total >= num_frames * stride else 0
+    return [(start + i * stride) % total for i in range(num_frames)]
+
+
+def evl_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return as `strided_view_indices`, starts rounded. total 100, num_frames 4, stride 8, 3 views: 0, 38, 75."""
+    rest = _last_start(total, num_frames, stride)
+    start = rest // 2 if num_views == 1 else round(rest / (num_views - 1) * view)
+    return strided_indices(total, num_frames, stride=stride, start=start)
+
+
+def omnivore_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return T in a row of 160 frames of the first ten seconds, view v from ⌊160 · v / V⌋ on; one: the middle ones.
+
+    total 300 at 30 fps, num_frames 4: 146 148 150 152; view 1 of 4: 75 77 78 80.
+    """
+    dense = torch.linspace(0, max(min(total, round(10 * fps)), 1) - 1, 160).long().tolist()
+    start = max(160 - num_frames, 0) // 2 if num_views == 1 else 160 * view // num_views
+    return [dense[min(start + i, 159)] for i in range(num_frames)]
+
+
+def cast_indices(total, num_frames, *, stride, fps, view=0, num_views=1) -> list[int]:
+    """Return T in a row of every stride-th frame, the last held; view v from int(v · rest / (V - 1)), one: middle.
+
+    total 100, num_frames 4, stride 4: 40 44 48 52; view 4 of 5: 84 88 92 96.
+    """
+    kept = range(0, total, stride)
+    rest = max(len(kept) - num_frames, 0)
+    start = rest // 2 if num_views == 1 else int(view * rest / (num_views - 1))
+    return [kept[min(start + i, len(kept) - 1)] for i in range(num_frames)]
+
+
+OFFICIAL: dict[str, Callable[..., list[int]]] = {
+    "timesformer": timesformer_indices, "mvit": mvit_indices, "uniformer": uniformer_indices, "swin": swin_indices,
+    "evl": evl_indices, "omnivore": omnivore_indices, "cast": cast_indices,
+}  # fmt: skip
+"""Rules of published tests (sources: docs/table2.md); `fps` enters timesformer, mvit and omnivore."""
+RULES = ("uniform", "strided", "videomamba", *OFFICIAL)
+STRIDED = ("strided", *(name for name in OFFICIAL if name != "omnivore"))
+"""Rules that have a stride; Omnivore's frames are 16 a second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """One of the rules above, with its settings."""
 
     rule: str = "uniform"
-    """"uniform", "strided" or "videomamba"."""
+    """"uniform", "strided", "videomamba" or one of OFFICIAL."""
     stride: int = 1
-    """Frames from one to the next; strided only."""
+    """Frames from one to the next; of the rules in STRIDED."""
     short: str | None = None
     """Videos shorter than the clip: "repeat" (uniform only), "hold" or "loop"; null takes the rule's default."""
 
     def __post_init__(self):
         if self.rule not in RULES:
             raise ValueError(f"rule ({self.rule!r}) must be one of: {', '.join(RULES)}.")
-        if self.stride < 1 or (self.stride > 1 and self.rule != "strided"):
+        if self.stride < 1 or (self.stride > 1 and self.rule not in STRIDED):
             raise ValueError(
-                f"stride ({self.stride}) must be at least 1, and 1 unless rule is 'strided' ({self.rule!r})."
+                f"stride ({self.stride}) must be at least 1, and 1 unless rule is 'strided' ({self.rule!r}) or one "
+                f"of: {', '.join(STRIDED[1:])}."
             )
         if self.short is not None:
-            choices = {"uniform": SHORT, "strided": ("hold", "loop"), "videomamba": ()}[self.rule]
+            choices = {"uniform": SHORT, "strided": ("hold", "loop")}.get(self.rule, ())
             if not choices:
-                raise ValueError(
-                    f"short ({self.short!r}) must be null: rule 'videomamba' repeats frames."
-                )
+                raise ValueError(f"short ({self.short!r}) must be null for rule {self.rule!r}.")
             _check_short(self.short, choices)
 
     @property
     def name(self) -> str:
         """The rule with what sets it apart: `uniform`, `videomamba`, `strided-4`, `uniform-loop`."""
-        settings = [self.rule, str(self.stride) if self.rule == "strided" else "", self.short or ""]
+        stride = str(self.stride) if self.rule in STRIDED else ""
+        settings = [self.rule, stride, self.short or ""]
         return "-".join(filter(None, settings))
 
     def indices(
@@ -211,9 +292,22 @@ class Sampling:
         generator: torch.Generator | None = None,
         view: int = 0,
         num_views: int = 1,
+        fps: float | None = None,
     ) -> list[int]:
-        """The frames of a training clip (with a generator), or of view `view` of `num_views` without any randomness."""
+        """The frames of a training clip (with a generator), or of view `view` of `num_views` without any randomness.
+
+        `fps` is the video's own rate: frames per second.
+        """
         places = {"view": view, "num_views": num_views}
+        if self.rule in OFFICIAL:
+            if generator is not None or fps is None:
+                raise ValueError(
+                    f"rule ({self.rule!r}) is one of published tests: it needs the video's fps, and draws nothing; "
+                    f"train with one of: {', '.join(RULES[:3])}."
+                )
+            _check(total, num_frames)
+            _check_view(view, num_views)
+            return OFFICIAL[self.rule](total, num_frames, stride=self.stride, fps=fps, **places)
         if self.rule == "videomamba":
             return videomamba_indices(total, num_frames, generator=generator, **places)
         if self.rule == "strided":

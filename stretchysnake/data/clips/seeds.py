@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-ORDER, AUGMENTATION, REPLACEMENT, MIXTURE, DROP_PATH = range(5)
-"""What is drawn: the samples of an epoch, a clip's augmentation, what replaces it, a batch's mixing, drop path."""
+ORDER, AUGMENTATION, REPLACEMENT, MIXTURE, DROP_PATH, DROPOUT = range(6)
+"""What is drawn: an epoch's samples, a clip's augmentation, what replaces it, a batch's mixing, drop path, dropout."""
 
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 

@@ -42,14 +42,17 @@ def checked_picture(picture: str | None, *, num_crops: int = 1, cache: object = 
 
 def seen_crops(
     record: VideoRecord,
-    indices: Callable[[int], Sequence[int]],
+    indices: Callable[[int, float], Sequence[int]],
     size: int,
     *,
     picture: str,
     num_crops: int = 1,
     decoder: str = "pyav",
 ) -> Tensor:
-    """Return uint8 frames (num_crops, T, size, size, 3) of a video: the whole picture, its middle, or three squares."""
+    """Return uint8 frames (num_crops, T, size, size, 3) of a video: the whole picture, its middle, or three squares.
+
+    `indices` says which frames, by how many there are and how many a second.
+    """
     checked_picture(picture, num_crops=num_crops)
     frames = torch.from_numpy(
         read_frames(
@@ -59,6 +62,7 @@ def seen_crops(
             start_seconds=record.start,
             end_seconds=record.end,
             decoder=decoder,
+            with_fps=True,
         )
     )
     if picture == "whole":

@@ -139,16 +139,18 @@ def verify(path: str | os.PathLike) -> VideoInfo:
 
 def read_frames(
     path: str | os.PathLike,
-    indices: Sequence[int] | Callable[[int], Sequence[int]],
+    indices: Sequence[int] | Callable[..., Sequence[int]],
     *,
     size: Size = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     decoder: str = "pyav",
+    with_fps: bool = False,
 ) -> np.ndarray:
     """Return frames (T, H, W, 3) uint8 RGB at `indices`, in the order asked; repeats are allowed.
 
-    `indices` may be a function of the number of frames, so that a caller who samples needs no `probe` first. With
+    `indices` may be a function of the number of frames, and `with_fps` of the frames per second too (the mean of a
+    variable rate), so that a caller who samples needs no `probe` first. With
     `start_seconds`/`end_seconds` only frames shown in [start, end) exist, and index 0 is the first of them.
     Without `size` frames are as displayed: upright, with square pixels, all of the first frame's size. `size` =
     (height, width) squashes them to it, bilinear with antialiasing; a function makes it of the (height, width)
@@ -159,7 +161,8 @@ def read_frames(
 
     def choose(index: PacketIndex) -> list[int]:
         first, last = index.window(path, start_seconds, end_seconds)
-        chosen = list(indices(last - first) if callable(indices) else indices)
+        given = (last - first, index.fps) if with_fps else (last - first,)
+        chosen = list(indices(*given) if callable(indices) else indices)
         if outside := [i for i in chosen if not 0 <= i < last - first]:
             raise ValueError(
                 f"index {outside[0]} is outside {path}, which has frames 0 to {last - first - 1}."

@@ -30,7 +30,7 @@ def class_names(model: Backbone, metadata: dict) -> list[str] | None:
     names = metadata.get("classes")
     if names is None:
         return None
-    outputs = getattr(model.head, "out_features", 0)
+    outputs = model.config.num_classes
     if (
         not isinstance(names, list)
         or len(names) != outputs

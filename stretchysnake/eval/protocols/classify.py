@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
 def check_head(model: Backbone, labels: Tensor) -> None:
     """ValueError when the weights hold no classifier of these labels (n,)."""
-    classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
+    classes = model.config.num_classes
     highest = int(labels.max()) if len(labels) else 0
     if classes <= highest:
         raise ValueError(
@@ -64,7 +64,7 @@ def classify(
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
     mine = own_share(len(clips), at_once, runtime)
-    indices, scores, waiting, trouble = [], [torch.empty(0, model.head.out_features)], [], None
+    indices, scores, waiting, trouble = [], [torch.empty(0, model.config.num_classes)], [], None
 
     def score() -> None:
         video = normalise(torch.cat(waiting), **pixels_of(model.config)).to(device)

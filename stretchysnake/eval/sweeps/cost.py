@@ -61,7 +61,8 @@ def estimate_memory(
 @_continued_in_depth
 def _features_cost(config: BackboneConfig, scale: Scale, joined: bool = True) -> tuple[int, int]:
     """Operations, and bytes at the peak, of the features of one clip."""
-    model, video = _meta_model(config).eval(), _meta_clips(scale, 1)
+    # torch's counter hooks what a parameter flows into, and fails on a view of one without gradients (FluxViT)
+    model, video = _meta_model(config).eval().requires_grad_(False), _meta_clips(scale, 1)
     counter = FlopCounterMode(display=False)
     live = LiveStorages((video, *model.state_dict().values()))
     with _operations(joined), torch.no_grad(), counter, live:

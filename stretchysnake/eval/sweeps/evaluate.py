@@ -24,6 +24,7 @@ from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.flexibility import eval_scale
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 from stretchysnake.shown import shown
@@ -45,8 +46,14 @@ def evaluate(
     tested = model_under_test(run.weights, name=run.model)
     native = tested.variant.sets.native
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
-    for num_frames, size in cells:
-        eval_scale(tested.variant, num_frames=num_frames, size=size, patch_from=run.patch_from)
+    check_scales(
+        tested.model.config,
+        [
+            eval_scale(tested.variant, num_frames=t, size=s, patch_from=run.patch_from)
+            for t, s in cells
+        ],
+        way_out="choose other --frames or --sizes",
+    )
     lists = read_lists(run.gallery, run.queries)
     if not run.allow_self:
         refuse_self_matches(*lists)
@@ -54,7 +61,7 @@ def evaluate(
         if protocol.kind == "retrieval":
             check_metrics(protocol.metrics, num_gallery=len(lists[0]))
     if set(HEADS) & set(run.protocols):
-        head_labels(tested.classes, getattr(tested.model.head, "out_features", 0), *lists)
+        head_labels(tested.classes, tested.model.config.num_classes, *lists)
     listed = [records_key(one) for one in lists]
     frames = [run.cache_frames, run.cache_size] if run.cache is not None else None
     sampling = Sampling(rule=run.sampling, stride=run.stride)

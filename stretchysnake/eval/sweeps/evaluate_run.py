@@ -44,9 +44,10 @@ class EvaluateRun:
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
     tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
     sampling: str = "uniform"
-    """Which frames make a clip: "uniform" (segment centres), "videomamba" (the official code's) or "strided"."""
+    """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested (docs/
+    table2.md): "videomamba", "timesformer", "mvit" (Hiera), "uniformer", "swin" (AIM), "evl", "omnivore", "cast"."""
     stride: int = 1
-    """Frames from one to the next; of sampling strided."""
+    """Frames from one to the next; of sampling strided and of all published ones but videomamba and omnivore."""
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs cache null."""

@@ -51,6 +51,7 @@ def sweep(
             "run_id": tested.run_id,
             "dataset": dataset,
             "model": tested.row_model,
+            "architecture": config.architecture,
             "seed": tested.seed,
             "num_frames": num_frames,
             "size": size,
@@ -151,7 +152,7 @@ def head_wanted(
     if not any(protocol.kind in HEADS for protocol in protocols):
         return None, ""
     records = [*gallery.records, *(record for record, _ in [*gallery.failures, *queries.failures])]
-    outputs = getattr(tested.model.head, "out_features", 0)
+    outputs = tested.model.config.num_classes
     return head_labels(tested.classes, outputs, records, queries.records)
 
 

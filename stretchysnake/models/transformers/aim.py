@@ -30,14 +30,12 @@ from stretchysnake.models.weights.clip import (
 
 @dataclass(frozen=True, kw_only=True)
 class AIMConfig(ClipSizes):
-    """The sizes of an AIM; the defaults are B/16 of Kinetics-400 with 8 frames.
-
-    frozen trains adapters, temporal_embedding, ln_post and head.
-    """
+    """B/16 of Kinetics-400 with 8 frames; frozen trains adapters, temporal_embedding, ln_post and head."""
 
     architecture: str = "aim"
     pixel_mean: ClassVar[tuple[float, float, float]] = (122.769 / 255, 116.74 / 255, 104.04 / 255)
     pixel_std: ClassVar[tuple[float, float, float]] = (68.493 / 255, 66.63 / 255, 70.321 / 255)
+    exports_any_size: ClassVar[bool] = True
     shaped: ClassVar[tuple[str, ...]] = (
         "embed_dim", "depth", "patch_size", "image_size", "num_frames", "num_temporal_adapters", "num_classes",
     )  # fmt: skip

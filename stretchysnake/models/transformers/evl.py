@@ -22,7 +22,7 @@ from stretchysnake.models.transformers.layers.clip.tower import (
     draws_of,
     head_of,
 )
-from stretchysnake.models.weights.evl import fitted, sizes_in
+from stretchysnake.models.weights.evl import fitted, left_out, sizes_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +236,10 @@ class EVL(nn.Module):
     @classmethod
     def config_of(cls, state: dict[str, Tensor], **changes) -> EVLConfig:
         return EVLConfig(**{**sizes_in(state), **changes})
+
+    @classmethod
+    def left_out(cls, state: dict[str, Tensor]) -> str:
+        return left_out(state)
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         return fitted(state, self)

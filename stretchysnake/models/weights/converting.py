@@ -1,4 +1,4 @@
-"""An official VideoMamba checkpoint as safetensors, with a card that says what it is and what was changed."""
+"""A checkpoint, official or another's, as safetensors, with a card that says what it is and what was changed."""
 
 import hashlib
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.models.architectures import config_to_dict
 from stretchysnake.models.weights.files import find_weights, read_checkpoint, save_model
 from stretchysnake.models.weights.loading import load_model
 
@@ -24,14 +25,15 @@ def convert(
     source: str | None = None,
     licence: str | None = None,
     part: str | None = None,
+    clip: str | os.PathLike | None = None,
     **changes,
 ) -> dict:
     """Write the weights of a checkpoint to `out` (.safetensors) and return its card, which is also inside.
 
     The card: source, licence, file name, sha256 of the file read, which `part` of it, config, every resize and
     rounding (`changes`) and what of the file was not taken (`left_out`). `part` chooses where a file holds several
-    models; `changes` sets fields of the config, as in `load_model`. A tensor that the model does not know, or lacks,
-    is a ValueError. What is written is read again and compared bit for bit.
+    models; `clip` and `changes` (fields of the config) as in `load_model`. A tensor that the model does not know, or
+    lacks, is a ValueError. What is written is read again and compared bit for bit.
     """
     path, out = Path(path), Path(out)
     if out.suffix != ".safetensors":
@@ -39,7 +41,7 @@ def convert(
     if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"out ({out}) must not be the checkpoint itself; choose another name")
     weights = find_weights(path, part=part)[0]
-    model, notes = load_model(path, part=part, **changes)
+    model, notes = load_model(path, part=part, clip=clip, **changes)
     if source is None:
         published = PUBLISHED.fullmatch(path.name)
         source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if published else NOT_STATED
@@ -49,10 +51,13 @@ def convert(
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "part": weights.part,
-        "config": model.config.to_dict(),
+        "config": config_to_dict(model.config),
         "changes": [note for note in notes if note not in weights.notes],
         "left_out": weights.left_out,
     }
+    if clip is not None:
+        digest = hashlib.sha256(Path(clip).read_bytes()).hexdigest()
+        card["clip"] = {"file": Path(clip).name, "sha256": digest}
     run = read_checkpoint(path)[1].get("run", {})
     named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
     save_model(out, model, card=card, **({"classes": run["classes"]} if named else {}))

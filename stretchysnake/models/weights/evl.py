@@ -152,13 +152,25 @@ def _fits(state: dict[str, Tensor], grid: tuple[int, int]) -> bool:
     )
 
 
+def left_out(state: dict[str, Tensor]) -> str:
+    """Name of the file, as OpenAI publishes it, whose tower a trained decoder needs; "" where the tower is there."""
+    trained = {n: t for n, t in state.items() if n.startswith(("decoder.", "proj."))}
+    rest = {name: tensor for name, tensor in state.items() if name not in trained}
+    held = any(name.endswith("patch_embed.proj.weight") for name in rest)
+    return "" if held or not trained or visual_tower(rest) else _clip_file(trained)
+
+
+def _clip_file(trained: dict[str, Tensor]) -> str:
+    width = trained["decoder.cls_token"].shape[-1] if "decoder.cls_token" in trained else 768
+    return {768: "ViT-B-16.pt", 1024: "ViT-L-14.pt"}.get(width, "CLIP.pt")
+
+
 def _missing(trained: dict[str, Tensor]) -> str:
-    width = trained["decoder.cls_token"].shape[0] if "decoder.cls_token" in trained else 768
-    file = {768: "ViT-B-16.pt", 1024: "ViT-L-14.pt"}.get(width, "the file of its CLIP model")
+    file = _clip_file(trained)
     return (
         f"EVL's file holds the trained decoder only, and CLIP's visual tower (clip.visual.*) is missing: {file}, "
-        "which OpenAI publishes (github.com/openai/CLIP lists the address); give it as clip=PATH, "
-        "on the command line --clip PATH"
+        f"which OpenAI publishes (github.com/openai/CLIP lists the address); put {file} beside this file, or "
+        f"join both into one: stretchysnake convert FILE --clip {file} --out model.safetensors"
     )
 
 

@@ -37,6 +37,8 @@ class FoundWeights:
     """Names of what the file holds beside it."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know: which of several it is, and tensors that were left out."""
+    is_known: bool = True
+    """False where no architecture's marks were found, so that `architecture` is a guess."""
 
 
 def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> FoundWeights:
@@ -224,7 +226,9 @@ def _unmarked(loaded, path: Path, part: str | None, *, architecture: str) -> Fou
     for prefix in ("module.", "model.", "backbone."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return FoundWeights(part="", state=state, architecture=architecture, left_out=left_out)
+    return FoundWeights(
+        part="", state=state, architecture=architecture, left_out=left_out, is_known=False
+    )
 
 
 def _shown(part: str) -> str:

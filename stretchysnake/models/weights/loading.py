@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from stretchysnake.models.architectures import (
+    ARCHITECTURES,
     build_model,
     config_from_dict,
     config_to_dict,
     model_class,
+    names_of,
 )
 from stretchysnake.models.backbone import Backbone, BackboneConfig
 from stretchysnake.models.weights.files import find_weights, read_clip_tower
+from stretchysnake.models.weights.layout import FoundWeights
 
 
 def load_model(
@@ -32,10 +35,10 @@ def load_model(
     The architecture and its config come from the file, by its header or by the names and shapes of its tensors;
     `changes` overrides fields of the config (num_frames=64, num_classes=101, …), and weights are then resized or, for
     the head alone, left at their initialisation: both are noted. `clip` is a file with CLIP's visual tower, for
-    published files that leave it out (EVL).
+    published files that leave it out (EVL); by default the file under its published name beside this one.
     """
     weights, metadata = find_weights(path, part=part)
-    state = weights.state if clip is None else {**weights.state, **read_clip_tower(clip)}
+    state, notes = _with_clip(weights, path, clip)
     if "config" in metadata:
         config = _trusted_config(metadata["config"], state, path)
         config = config_from_dict({**config_to_dict(config), **changes})
@@ -43,17 +46,67 @@ def load_model(
         try:
             config = model_class(weights.architecture).config_of(state, **changes)
         except ValueError as error:
-            raise ValueError(f"checkpoint ({path}): {error}{_if_a_shard(path)}") from None
+            raise ValueError(
+                f"checkpoint ({path}): {error}{_known(weights)}{_if_a_shard(path)}"
+            ) from None
     with torch.random.fork_rng(
         devices=[]
     ):  # a fresh head is drawn without moving the caller's generator
         model = build_model(config)
     try:
-        return model.eval(), [*weights.notes, *load_weights(model, state)]
+        return model.eval(), [*weights.notes, *notes, *load_weights(model, state)]
     except ValueError as error:
         if hint := _if_a_shard(path):
             raise ValueError(f"{error}{hint}") from None
         raise
+
+
+def start_from(path: str | os.PathLike, model: Backbone) -> list[str]:
+    """Load a file's weights into a model made from a run's config, with the notes of `load_model`.
+
+    ValueError where the file is of another architecture.
+    """
+    found, _ = find_weights(path)
+    theirs, wanted = found.architecture, model.config.architecture
+    is_other = found.is_known and theirs != wanted
+    # one name alone, as VideoMamba's, may stand in files of others too: these are tried
+    if is_other and all(len(names) > 1 for names in model_class(theirs).marks):
+        raise ValueError(_of_another(path, theirs, wanted))
+    state, notes = _with_clip(found, path, None)
+    try:
+        return [*notes, *load_weights(model, state)]
+    except ValueError as error:
+        if is_other:
+            raise ValueError(_of_another(path, theirs, wanted)) from None
+        raise ValueError(f"weights ({path}): {error}{_known(found)}") from None
+
+
+def _of_another(path: str | os.PathLike, theirs: str, wanted: str) -> str:
+    return (
+        f"weights ({path}) are of {theirs}, and the model is {wanted}; give weights of {wanted}, or train "
+        f"{theirs} (--model NAME; of {theirs}: {', '.join(names_of(theirs))})"
+    )
+
+
+def _known(found: FoundWeights) -> str:
+    """Advice where a file is of no architecture that we know."""
+    return "" if found.is_known else f"; models that are known: {', '.join(ARCHITECTURES)}"
+
+
+def _with_clip(
+    found: FoundWeights, path: str | os.PathLike, clip: str | os.PathLike | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """(the weights with CLIP's tower from `clip`, or from the file beside `path` that they leave out; notes)."""
+    notes = []
+    left_out = getattr(model_class(found.architecture), "left_out", None)
+    if clip is None and left_out is not None and (name := left_out(found.state)):
+        beside = Path(path).with_name(name)
+        if beside.is_file():
+            clip = beside
+            notes.append(f"CLIP's visual tower taken from {beside}, beside it")
+    if clip is None:
+        return found.state, notes
+    return {**found.state, **read_clip_tower(clip)}, notes
 
 
 def _if_a_shard(path: str | os.PathLike) -> str:

@@ -134,6 +134,15 @@ def update_average(state: TrainState, decay: float) -> None:
     moving = [name for name, tensor in state.average.items() if tensor.is_floating_point()]
     for name in state.average.keys() - set(moving):  # counters of batch norm
         state.average[name].copy_(current[name])
-    torch._foreach_lerp_(
-        [state.average[name] for name in moving], [current[name] for name in moving], 1 - decay
-    )
+    # of a sliced model the parameters are slices and the running statistics whole: no one call takes both
+    parameters = dict(state.model.named_parameters()).keys()
+    for names in (
+        [n for n in moving if n in parameters],
+        [n for n in moving if n not in parameters],
+    ):
+        if names:
+            torch._foreach_lerp_(
+                [state.average[name] for name in names],
+                [current[name] for name in names],
+                1 - decay,
+            )

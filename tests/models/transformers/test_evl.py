@@ -112,7 +112,7 @@ def test_parameters_and_gmacs_are_those_of_the_facts(name, gmacs, trained):
 
 def test_clip_file_that_is_missing_is_named():
     state = meta_state(("evl_b16_8x224_k400", ""))
-    text = r"ViT-B-16.pt, which OpenAI publishes \(github.com/openai/CLIP.*clip=PATH.*--clip PATH"
+    text = r"ViT-B-16.pt, which OpenAI publishes .*put ViT-B-16.pt beside .*FILE --clip ViT-B-16.pt"
     with pytest.raises(ValueError, match=text):
         EVL.config_of(state)
     with torch.device("meta"), pytest.raises(ValueError, match=text):
