@@ -108,7 +108,7 @@ def scan_work(scan, tensors: dict, *, backward: bool):
 
 def time_scans(peer) -> dict:
     from stretchysnake.ops import selective_scan
-    from stretchysnake.ops.selective_scan import triton_tiles as plan
+    from stretchysnake.ops.selective_scan import triton_tiles
 
     tensors = problem(LAYER, torch.bfloat16, "cuda")
     batch, length, channels, state = LAYER
@@ -130,9 +130,9 @@ def time_scans(peer) -> dict:
         ("forward_tiles", FORWARD_TILES, False),
         ("backward_tiles", BACKWARD_TILES, True),
     ):
-        usual = getattr(plan, name)
+        usual = getattr(triton_tiles, name)
         for tiles in candidates:
-            setattr(plan, name, lambda *_, tiles=tiles: plan.Tiles(*tiles))
+            setattr(triton_tiles, name, lambda *_, tiles=tiles: triton_tiles.Tiles(*tiles))
             try:
                 taken = milliseconds(scan_work(selective_scan, tensors, backward=backward))
             except Exception as error:
@@ -140,7 +140,7 @@ def time_scans(peer) -> dict:
                 print(f"  {name} {tiles}: {error!r}"[:200])
             found["tiles"][f"{name} {tiles}"] = taken
             print(f"  {name} {tiles}: {taken} ms")
-        setattr(plan, name, usual)
+        setattr(triton_tiles, name, usual)
     scans = {"ours": selective_scan, "torch": lambda **t: selective_scan(**t, backend="torch")}
     if peer:
         scans["mamba-ssm"] = peer

@@ -47,19 +47,19 @@ def outcome(tensors: dict, **options) -> dict:
 
 def gate(device: str, *, tiny: bool) -> dict:
     """Largest errors against fp64 by case, fresh memory full of NaN. Ends the program where one is too large."""
-    from stretchysnake.ops.selective_scan import triton_tiles as plan
+    from stretchysnake.ops.selective_scan import triton_tiles
 
     lengths, channels, state = ((1, 35), 3, 2) if tiny else ((1, 2, 63, 64, 65, 1000, 3137), 72, 16)
     torch.use_deterministic_algorithms(True)  # fills fresh tensors with NaN
     found, wrong = {}, []
-    uncut = plan.plan_segments
+    uncut = triton_tiles.cut_segments
     for length in lengths:
         for reverse in (False, True):
             for segments in (False, True):
                 tokens = 32 if tiny else 128
                 if segments and length <= tokens:
                     continue
-                plan.plan_segments = (
+                triton_tiles.cut_segments = (
                     (lambda n, *_, t=tokens: (-(-n // t), t)) if segments else lambda n, *_: (1, n)
                 )
                 for dtype in (torch.float32, torch.bfloat16):
@@ -97,7 +97,7 @@ def gate(device: str, *, tiny: bool) -> dict:
                         for n in ours
                         if not torch.equal(ours[n], again[n])
                     ]
-    plan.plan_segments = uncut
+    triton_tiles.cut_segments = uncut
     torch.use_deterministic_algorithms(False)
     for dtype in (torch.float32, torch.bfloat16):
         worst = max((error, title) for title, error in found.items() if title.endswith(str(dtype)))

@@ -40,5 +40,5 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or first_line(error)
 
 
-def _escaped(found: re.Match) -> str:
-    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+def _escaped(match: re.Match) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")

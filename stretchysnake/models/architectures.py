@@ -5,9 +5,11 @@ model = create_model("hiera-large")
 """
 
 import difflib
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from stretchysnake.models.config import config_of_fields
 
 if TYPE_CHECKING:
     from stretchysnake.models.backbone import Backbone, BackboneConfig
@@ -103,19 +105,7 @@ def config_from_dict(values: dict) -> "BackboneConfig":
     """
     values = dict(values)
     architecture = values.pop("architecture", "videomamba")
-    cls = config_class(architecture)
-    names = [f.name for f in fields(cls) if f.name != "architecture"]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f"; fields: {', '.join(names)}"
-            raise ValueError(f"model config field ({key!r}) is not known{hint}")
-    # JSON knows no tuples
-    return cls(**{k: _tupled(v) for k, v in values.items()})
-
-
-def _tupled(value):
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+    return config_of_fields(config_class(architecture), values)
 
 
 def config_to_dict(config: "BackboneConfig") -> dict:

@@ -70,23 +70,13 @@ class Backbone(Protocol):
     """Training only: compute a stage again in the backward pass instead of keeping what is inside it."""
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """(B, C): what retrieval, probe and head read."""
 
     def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """head(features)."""
 
     def num_drop_draws(self, scale: Scale) -> int:
@@ -145,13 +135,13 @@ class _StatisticsKept:
         self.norms = norms
 
     def __enter__(self) -> None:
-        self.kept = [dict(norm._buffers) for norm in self.norms]
-        for norm, kept in zip(self.norms, self.kept, strict=True):
-            norm._buffers.update({k: x if x is None else x.clone() for k, x in kept.items()})
+        self.before = [dict(norm._buffers) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.before, strict=True):
+            norm._buffers.update({k: x if x is None else x.clone() for k, x in buffers.items()})
 
     def __exit__(self, *error) -> None:
-        for norm, kept in zip(self.norms, self.kept, strict=True):
-            norm._buffers.update(kept)
+        for norm, buffers in zip(self.norms, self.before, strict=True):
+            norm._buffers.update(buffers)
 
 
 def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -> int:
@@ -165,10 +155,10 @@ def depth_by_name(model: Backbone, parameter: str, *, bottom: tuple[str, ...]) -
 
 def check_sizes(config: BackboneConfig, *positive: str) -> None:
     """ValueError unless these fields are positive integers, num_classes one of at least 0, drop_path in [0, 1)."""
-    own = type(config).architecture
-    if config.architecture != own:
+    architecture = type(config).architecture
+    if config.architecture != architecture:
         raise ValueError(
-            f"architecture ({config.architecture}) must be {own}, which has these fields"
+            f"architecture ({config.architecture}) must be {architecture}, which has these fields"
         )
     for name in positive:
         value = getattr(config, name)

@@ -13,8 +13,43 @@ from stretchysnake.flexibility import Scale, size_message
 PATCH_RESIZES = ("bicubic", "area", "pi")
 
 
+def config_of_fields(cls: type, values: dict):
+    """The config of a class with these fields; an unknown field is an error that names the nearest known one."""
+    names = [f.name for f in fields(cls) if f.name != "architecture"]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else f"; fields: {', '.join(names)}"
+            raise ValueError(f"model config field ({key!r}) is not known{hint}")
+    return cls(**{key: _tupled(value) for key, value in values.items()})  # JSON knows no tuples
+
+
+def _tupled(value):
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def check_patch_resize(config) -> None:
+    """ValueError unless the field patch_resize is a way to resize a patch kernel."""
+    if (mode := config.patch_resize) not in PATCH_RESIZES:
+        raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
+
+
+class StoredSizes:
+    """What a config says of its scale: the stored num_frames, image_size and patch_size; the model flexes to others."""
+
+    @property
+    def native(self) -> Scale:
+        """The scale of the stored weights."""
+        return Scale(self.num_frames, self.image_size, self.patch_size)
+
+    @property
+    def frame_multiple(self) -> int:
+        """Any T."""
+        return 1
+
+
 @dataclass(frozen=True, kw_only=True)
-class VideoMambaConfig:
+class VideoMambaConfig(StoredSizes):
     """The sizes of a VideoMamba; the defaults are the official tiny model.
 
     image_size, patch_size and num_frames are those of the *stored* weights; the model accepts others.
@@ -74,21 +109,13 @@ class VideoMambaConfig:
             )
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path ({self.drop_path}) must be at least 0 and less than 1")
-        if self.patch_resize not in PATCH_RESIZES:
-            raise ValueError(
-                f"patch_resize ({self.patch_resize!r}) must be one of: {', '.join(PATCH_RESIZES)}"
-            )
+        check_patch_resize(self)
         if self.init not in ("mamba", "official"):
             raise ValueError(f'init ({self.init!r}) must be "mamba" or "official"')
 
     @property
     def feature_dim(self) -> int:
         return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        """The scale of the stored weights."""
-        return Scale(self.num_frames, self.image_size, self.patch_size)
 
     @property
     def frame_multiple(self) -> int:
@@ -122,14 +149,8 @@ class VideoMambaConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "VideoMambaConfig":
-        """The config with these fields; an unknown field is an error that names the nearest known one."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else f"; fields: {', '.join(known)}"
-                raise ValueError(f"model config field ({key!r}) is not known{hint}")
-        return cls(**values)
+        """As `config_of_fields`."""
+        return config_of_fields(cls, values)
 
     def to_dict(self) -> dict:
         return asdict(self)

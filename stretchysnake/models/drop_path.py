@@ -1,4 +1,7 @@
-"""Stochastic depth: whole branches of a residual network left out in training (Huang et al. 2016)."""
+"""Stochastic depth: whole branches of a residual network left out in training (Huang et al. 2016).
+
+B batch.
+"""
 
 import torch
 from torch import Tensor

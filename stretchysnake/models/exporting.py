@@ -184,8 +184,8 @@ def export_onnx(
         def run(video: Tensor) -> Iterable[Tensor]:
             return map(torch.from_numpy, session.run(None, {"video": video.numpy()}))
 
-        asked = _Outputs(model.eval(), patch_size)  # resizes for itself: that is checked, too
-        return _checked(path, asked, run, [tuple(example.shape)])
+        model_outputs = _Outputs(model.eval(), patch_size)  # resizes for itself: checked, too
+        return _checked(path, model_outputs, run, [tuple(example.shape)])
 
 
 @contextmanager
@@ -220,8 +220,8 @@ def _checked(path, whole: nn.Module, run: Callable, shapes: list[tuple[int, ...]
     with torch.no_grad():
         for shape in shapes:
             video = torch.randn(shape, generator=generator)
-            for found, wanted in zip(run(video), whole(video), strict=True):
-                differences.append(float((found - wanted).abs().max()))
+            for output, wanted in zip(run(video), whole(video), strict=True):
+                differences.append(float((output - wanted).abs().max()))
     difference = float(torch.tensor(differences).max())  # of NaN, NaN
     if not difference <= TOLERANCE:
         raise RuntimeError(

@@ -1,6 +1,6 @@
 """What every flexible stem needs: the token grid of a clip, and stored weights resized to it.
 
-T frames, H W pixels, P patch size, t h w tokens. The mathematics of resizing is in resample.py.
+B batch, T frames, H W pixels, P patch size, t h w tokens, C width. The mathematics of resizing is in resample.py.
 """
 
 from collections.abc import Callable
@@ -105,15 +105,15 @@ class Flexed(NamedTuple):
 
 
 def fit_flexed(
-    state: dict[str, Tensor], own: dict[str, Tensor], flexed: dict[str, Flexed]
+    state: dict[str, Tensor], stored_here: dict[str, Tensor], flexed: dict[str, Flexed]
 ) -> list[str]:
     """Resize in `state` what was stored for other sizes than `own`; a note for each."""
     notes = []
     for name, flex in flexed.items():
         stored = state.get(name)
-        if stored is None or stored.dim() != own[name].dim():
+        if stored is None or stored.dim() != stored_here[name].dim():
             continue  # named by whoever loads
-        before, after = flex.size_of(stored), flex.size_of(own[name])
+        before, after = flex.size_of(stored), flex.size_of(stored_here[name])
         if before != after:
             state[name] = flex.resize(stored, after)
             before, after = ("x".join(map(str, size)) for size in (before, after))

@@ -102,8 +102,8 @@ class BidirectionalMixer(nn.Module):
         The next part is the one after x, with `reverse` the one before it. out_proj has no bias, so the
         shares of both directions add up to `forward`.
         """
-        own = self.forward_and_backward()[reverse]
-        y, carry = one_direction(self.in_proj(x), own, reverse=reverse, carry=carry)
+        direction = self.forward_and_backward()[reverse]
+        y, carry = one_direction(self.in_proj(x), direction, reverse=reverse, carry=carry)
         return self.out_proj(y), carry
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Resize what depends on the input size: patch kernel, spatial and temporal positions (paper §3.3).
 
-C width, P patch size, T temporal tokens, h w patches per column and row.
+C width, P patch size, N places, T temporal tokens, h w patches per column and row.
 
 The single home of interpolation: forward passes, checkpoint loading and fine-tuning all call these. Each
 is differentiable to the stored parameter and returns the very tensor it was given at the native size.
@@ -50,10 +50,10 @@ def resize_spatial_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor
     The stored grid is square, as in every VideoMamba; the wanted one need not be.
     """
     native = native_grid(positions)
-    known = not any(
+    same_size = not any(
         isinstance(side, torch.SymInt) for side in grid
     )  # else torch.export would fix it
-    if known and tuple(grid) == (native, native):
+    if same_size and tuple(grid) == (native, native):
         return positions
     plane = _at_least_fp32(positions[:, 1:]).unflatten(1, (native, native)).permute(0, 3, 1, 2)
     plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", align_corners=False)

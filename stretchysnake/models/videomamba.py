@@ -82,25 +82,13 @@ class VideoMamba(nn.Module):
         self._resized = ResizedWeights()
         self._initialise()
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
         """Class logits (B, num_classes) of the clips; arguments as in `features`."""
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """The [CLS] token after the final norm, (B, C): the frozen feature of paper A.3; arguments as in `tokens`.
 
         drop_draws (B, depth), in [0, 1), decide drop path in training mode: clip b goes without layer i where

@@ -47,7 +47,7 @@ def add_rms_norm(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """x / rms(x) · weight over the last axis, computed in at least fp32, returned in the weight's dtype."""
+    """x (..., C) / rms(x) · weight (C,), at least in fp32, returned in the weight's dtype."""
     wide = torch.promote_types(x.dtype, torch.float32)
     y = F.rms_norm(x.to(wide), (x.shape[-1],), weight.to(wide), eps)
     return y.to(weight.dtype)

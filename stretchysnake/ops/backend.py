@@ -25,7 +25,7 @@ def choose_backend(
     name: str | None = None,
     among: Sequence[str] = get_args(Backend),
 ) -> str:
-    """The backend asked for or, for "auto", that of tensors like this one; said once in the log for each operation.
+    """The backend asked for or, for "auto", that of tensors like this one, of any shape; logged once an operation.
 
     "auto" takes the native kernel ("cpu") for CPU tensors where it is built, "triton" for CUDA tensors where
     Triton is installed, "exported" while torch.export traces, else "torch". It is "meta" for meta tensors, of which

@@ -1,4 +1,7 @@
-"""Sequences of different lengths packed one after another into one row (flash-attention's varlen convention)."""
+"""Sequences of different lengths packed one after another into one row (flash-attention's varlen convention).
+
+Symbols: S sequences, L tokens of all together, D inner channels, N state size.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from stretchysnake.ops.selective_scan.inputs import ScanInputs
 
 
 def check_form(cu_seqlens: Tensor) -> None:
-    """ValueError where cu_seqlens is not one row of two or more integers. Looks at no value."""
+    """ValueError where cu_seqlens is not (S + 1,) integers, S at least 1. Looks at no value."""
     if (
         cu_seqlens.dim() != 1
         or len(cu_seqlens) < 2
@@ -41,7 +44,7 @@ def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
 
 
 def on_device(cu_seqlens: Tensor, rows: Tensor) -> Tensor:
-    """cu_seqlens where `rows` (1, total, ...) lie. Its values are checked on the way from the CPU; values that
+    """cu_seqlens (S + 1,) where `rows` (1, total, ...) lie. Its values are checked on the way from the CPU; values that
     are on a GPU already are not read, since that would make the CPU wait for it."""
     if cu_seqlens.is_cpu:
         packed_lengths(cu_seqlens, rows.shape[1])
@@ -50,7 +53,7 @@ def on_device(cu_seqlens: Tensor, rows: Tensor) -> Tensor:
 
 
 def check_one_row(name: str, tensor: Tensor) -> None:
-    """ValueError where a packed batch has more than one row."""
+    """ValueError where a packed batch (1, L, D) has more than one row."""
     if tensor.shape[0] != 1:
         raise ValueError(
             f"{name} (batch {tensor.shape[0]}) must have batch 1 with cu_seqlens; "

@@ -55,7 +55,7 @@ def model_scan_orders(length: int) -> dict[str, list[int]]:
     orders = {}
     for direction, silenced in (("forward", mixer.conv1d_b), ("backward", mixer.conv1d)):
         with torch.no_grad():
-            kept = [parameter.clone() for parameter in (silenced.weight, silenced.bias)]
+            stored = [parameter.clone() for parameter in (silenced.weight, silenced.bias)]
             silenced.weight.zero_()  # its scan then reads zeros, and adds zeros
             silenced.bias.zero_()
             still = torch.randn(1, length, mixer.in_proj.in_features)
@@ -65,8 +65,8 @@ def model_scan_orders(length: int) -> dict[str, list[int]]:
                 moved = still.clone()
                 moved[0, place] += 1
                 reach.append(int((mixer(moved) != before).any(-1).sum()))
-            silenced.weight.copy_(kept[0])
-            silenced.bias.copy_(kept[1])
+            silenced.weight.copy_(stored[0])
+            silenced.bias.copy_(stored[1])
         orders[direction] = sorted(range(length), key=lambda place: -reach[place])
     return orders
 

@@ -71,17 +71,17 @@ def named_subjects(weights: Sequence[str], names: Sequence[str] = ()) -> dict[st
         raise ValueError("weights (none) must name at least one file")
     if names and len(names) != len(weights):
         raise ValueError(f"names ({len(names)}) must be as many as weights ({len(weights)})")
-    found = list(names) or [read_subject(path)[1].name for path in weights]
+    labels = list(names) or [read_subject(path)[1].name for path in weights]
     if not names:
-        found = [
-            name if found.count(name) == 1 else f"{name} {Path(path).resolve().parent.name}"
-            for name, path in zip(found, weights, strict=True)
+        labels = [
+            name if labels.count(name) == 1 else f"{name} {Path(path).resolve().parent.name}"
+            for name, path in zip(labels, weights, strict=True)
         ]
-    if repeated := [name for name in found if found.count(name) > 1]:
+    if repeated := [name for name in labels if labels.count(name) > 1]:
         raise ValueError(
             f"names ({repeated[0]}) must differ; give --names [a,b] in the order of --weights"
         )
-    return dict(zip(found, map(str, weights), strict=True))
+    return dict(zip(labels, map(str, weights), strict=True))
 
 
 def told_apart(paths: Sequence[str | os.PathLike]) -> list[str]:
@@ -121,7 +121,7 @@ def write_activation_maps(
     pyplot()
     videos = [os.fspath(video) for video in videos]
     paths, listed, failed = [], [], []
-    found = activation_maps(
+    maps = activation_maps(
         models,
         videos,
         sizes=sizes,
@@ -130,7 +130,7 @@ def write_activation_maps(
         progress=progress,
     )
     names = _file_names(videos)
-    for name, title, seen in zip(names, told_apart(videos), found, strict=True):
+    for name, title, seen in zip(names, told_apart(videos), maps, strict=True):
         if isinstance(seen, DecodeError):
             failed.append(str(seen))
             continue
@@ -142,8 +142,8 @@ def write_activation_maps(
         paths += write_pictures(out, [picture])
         listed.append(_listed(picture, "Activation maps"))
         numbers = {
-            f"{subject}/{size}": found.astype(np.float16)
-            for (subject, size), found in seen.maps.items()
+            f"{subject}/{size}": heat.astype(np.float16)
+            for (subject, size), heat in seen.maps.items()
         }
         path = Path(out) / f"{picture.file_name}.npz"
         with unfinished_file(path) as part:
@@ -190,14 +190,14 @@ def write_feature_maps(
     panels, lines, perplexity = {}, [], 0.0
     try:
         for (name, size), scale in scales.items():
-            found = feature_map(
+            plane = feature_map(
                 extract(models[name][0], clips, scale, progress=progress), seed=seed
             )
-            panels[name, size] = PlanePoints(found.places, found.labels, found.top1)
-            perplexity = found.perplexity
+            panels[name, size] = PlanePoints(plane.places, plane.labels, plane.top1)
+            perplexity = plane.perplexity
             lines += [
                 (name, size, num_frames, path, label, f"{x:.4f}", f"{y:.4f}")
-                for path, label, (x, y) in zip(found.paths, found.labels, found.places, strict=True)
+                for path, label, (x, y) in zip(plane.paths, plane.labels, plane.places, strict=True)
             ]
             if progress:
                 progress(f"t-SNE: {len(panels)} of {len(scales)}")

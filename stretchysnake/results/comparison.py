@@ -172,32 +172,32 @@ def _compared(
     """Two sides of the same length: a model each, or a model and the one that its gain is measured against."""
     rows, models = latest(rows), (*ours, *theirs)
     native = native_cells(rows)
-    found: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model: {} for model in models}
+    measured: dict[str, dict[int, dict[tuple[int, int], Row]]] = {model: {} for model in models}
     offered = set()
     for row in select(rows, model=models):
         cell = (row.num_frames, row.size)
         if cells == "all" or (cell in native) == (cells == "native"):
             offered.add(cell)
             if row.value is not None:
-                found[row.model].setdefault(row.seed, {})[cell] = row
-    seeds = sorted(set.intersection(*(set(found[model]) for model in models)))
-    sides = [found[model][seed] for model in models for seed in seeds]
+                measured[row.model].setdefault(row.seed, {})[cell] = row
+    seeds = sorted(set.intersection(*(set(measured[model]) for model in models)))
+    sides = [measured[model][seed] for model in models for seed in seeds]
     shared = sorted(set.intersection(*map(set, sides))) if sides else []
     if not shared:
         return None
 
     def mean(model: str, seed: int) -> float:
-        return statistics.fmean(found[model][seed][cell].value for cell in shared)
+        return statistics.fmean(measured[model][seed][cell].value for cell in shared)
 
     def level(side: tuple[str, ...], seed: int) -> float:
         return mean(side[0], seed) - sum(mean(model, seed) for model in side[1:])
 
-    def measured(*models: str) -> list[list[Row]]:
-        return [[found[m][seed][cell] for m in models for cell in shared] for seed in seeds]
+    def rows_of(*models: str) -> list[list[Row]]:
+        return [[measured[m][seed][cell] for m in models for cell in shared] for seed in seeds]
 
     per_seed = tuple(level(ours, seed) - level(theirs, seed) for seed in seeds)
     # what our side is measured against counts as theirs does, and the other way round; means over so many models
-    error = query_error(measured(ours[0], *theirs[1:]), measured(theirs[0], *ours[1:]))
+    error = query_error(rows_of(ours[0], *theirs[1:]), rows_of(theirs[0], *ours[1:]))
     error = None if error is None else len(ours) * error
     return Difference(
         model_a=" − ".join(ours),

@@ -85,10 +85,10 @@ class Row:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            found = getattr(self, field.name)
-            is_bool = isinstance(found, bool)
-            if not isinstance(found, _TYPES[field.type]) or (is_bool and field.type != "bool"):
-                raise TypeError(f"{field.name} ({found!r}) must be {field.type}.")
+            value = getattr(self, field.name)
+            is_bool = isinstance(value, bool)
+            if not isinstance(value, _TYPES[field.type]) or (is_bool and field.type != "bool"):
+                raise TypeError(f"{field.name} ({value!r}) must be {field.type}.")
         if self.status not in STATUSES:
             raise ValueError(f"status ({self.status!r}) must be one of {', '.join(STATUSES)}.")
         if (self.status == "ok") != (self.value is not None):
@@ -165,15 +165,15 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def _parse(line: str) -> Row:
-    found = json.loads(line)
-    if not isinstance(found, dict):
+    values = json.loads(line)
+    if not isinstance(values, dict):
         raise ValueError(f"a row must be a JSON object; found {line[:60]!r}.")
-    if unknown := [name for name in found if name not in _NAMES]:
+    if unknown := [name for name in values if name not in _NAMES]:
         raise ValueError(f"unknown fields {', '.join(unknown)}; a row has {', '.join(_NAMES)}.")
-    needed = [field.name for field in fields(Row) if field.name not in found]
+    needed = [field.name for field in fields(Row) if field.name not in values]
     if missing := [name for name in needed if not hasattr(Row, name)]:  # no default
         raise ValueError(f"missing fields {', '.join(missing)}.")
-    return Row(**found)
+    return Row(**values)
 
 
 def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
@@ -188,7 +188,7 @@ def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
         name: value if isinstance(value, Collection) and not isinstance(value, str) else (value,)
         for name, value in wanted.items()
     }
-    return [row for row in rows if all(getattr(row, n) in found for n, found in allowed.items())]
+    return [row for row in rows if all(getattr(row, n) in values for n, values in allowed.items())]
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
@@ -199,12 +199,12 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     """
     rows = list(rows)
     refuse_two_weights(rows)
-    kept: dict[tuple, Row] = {}
+    newest: dict[tuple, Row] = {}
     for row in rows:
         key = (row.protocol, row.dataset, row.metric, row.model, row.seed, row.num_frames, row.size)
-        kept.pop(key, None)
-        kept[key] = row
-    return list(kept.values())
+        newest.pop(key, None)
+        newest[key] = row
+    return list(newest.values())
 
 
 def refuse_two_weights(rows: Iterable[Row]) -> None:
@@ -216,11 +216,11 @@ def refuse_two_weights(rows: Iterable[Row]) -> None:
     """
     rows = list(rows)
     of_run = {row.run_id: row.weights for row in rows if row.weights}
-    found: dict[tuple, dict[str, Row]] = {}
+    by_place: dict[tuple, dict[str, Row]] = {}
     for row in rows:
         place = (row.protocol, row.dataset, row.model, row.seed)
         weights = row.weights or of_run.get(row.run_id, "")
-        held = found.setdefault(place, {})
+        held = by_place.setdefault(place, {})
         held.setdefault(weights, row)
         if len(held) > 1:
             first, second = (
@@ -243,17 +243,17 @@ def native_cells(rows: Iterable[Row]) -> set[tuple[int, int]]:
 
 def environment() -> dict[str, str]:
     """What the numbers were measured with: commit, versions, processor. Imports none of them."""
-    found = {"commit": _commit(), "python": platform.python_version()}
+    versions = {"commit": _commit(), "python": platform.python_version()}
     for package in ("stretchysnake", "torch", "numpy", "av"):
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    found["cpu"] = _cpu()
+            versions[package] = "not installed"
+    versions["cpu"] = _cpu()
     usable = getattr(os, "sched_getaffinity", None)
-    found["cores"] = str(len(usable(0)) if usable else os.cpu_count())
-    found["platform"] = platform.platform()
-    return found
+    versions["cores"] = str(len(usable(0)) if usable else os.cpu_count())
+    versions["platform"] = platform.platform()
+    return versions
 
 
 def _commit() -> str:
@@ -276,5 +276,5 @@ def _commit() -> str:
 
 def _cpu() -> str:
     path = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)", path.read_text() if path.exists() else "", re.M)
-    return found[1] if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*: (.+)", path.read_text() if path.exists() else "", re.M)
+    return match[1] if match else platform.processor() or platform.machine()

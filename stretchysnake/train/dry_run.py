@@ -119,14 +119,14 @@ def training_memory(run: TrainRun, scale: Scale, *, clips: int, parameters: int)
     joined = on_cpu and run.precision != "bf16" and native_library.is_available()
     inside = 4 * wide * config.kept_floats(joined=joined)
     if run.trainable == "head":
-        kept = inside
+        bytes_per_token = inside
     elif recompute:  # the ends of every block and all of one
-        kept = config.depth * 8 * config.feature_dim + inside
+        bytes_per_token = config.depth * 8 * config.feature_dim + inside
     else:
-        kept = config.depth * inside
+        bytes_per_token = config.depth * inside
     tokens = clips * (1 + scale.num_tokens // config.frame_multiple)
     pixels = clips * 3 * scale.num_frames * scale.size**2
-    return int(parameters * states + tokens * kept + 8 * pixels)
+    return int(parameters * states + tokens * bytes_per_token + 8 * pixels)
 
 
 def seconds_per_gflop(run: TrainRun, cost: RunCost, *, device: torch.device) -> float:
@@ -204,9 +204,9 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
 def _start(run: TrainRun, out: Path) -> str:
     if (out / "run.json").is_file():
         return f"{out} already holds a finished run"
-    found = checkpoints_in(out / "checkpoints")
-    if found:
-        return f"goes on from {found[-1]}, if the run is the same"
+    checkpoints = checkpoints_in(out / "checkpoints")
+    if checkpoints:
+        return f"goes on from {checkpoints[-1]}, if the run is the same"
     if run.weights is None:
         return "from scratch"
     return f"{run.weights}" + ("" if Path(run.weights).is_file() else " (not there yet)")

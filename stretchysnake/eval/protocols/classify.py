@@ -32,7 +32,7 @@ class Answers(NamedTuple):
 
 
 def check_head(model: Backbone, labels: Tensor) -> None:
-    """ValueError when the weights hold no classifier of these labels."""
+    """ValueError when the weights hold no classifier of these labels (n,)."""
     classes = model.config.num_classes
     highest = int(labels.max()) if len(labels) else 0
     if classes <= highest:

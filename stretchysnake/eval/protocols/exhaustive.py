@@ -70,6 +70,6 @@ def k_best(score: Tensor, value: Tensor, owner: Tensor, *, count: int, k: int) -
 
 
 def place_of_entries(owner: Tensor, count: int) -> Tensor:
-    """The place of each entry among those of its owner; owner is sorted."""
+    """(n,): the place of each entry among those of its owner; owner (n,) is sorted."""
     counts = owner.bincount(minlength=count)
     return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]

@@ -1,6 +1,6 @@
 """Linear probe: a logistic regression on frozen features (paper §4.3, Fig. 4).
 
-n videos, C width, K classes. Paper does not say how the probe is trained; we fit L2-regularised multinomial
+n videos, Q queries, C width, K classes. Paper does not say how the probe is trained; we fit L2-regularised multinomial
 logistic regression to its optimum, because that has no schedule to choose, and choose the regularisation
 on a part of the training videos, because the test videos must not choose anything.
 """
@@ -46,9 +46,9 @@ class LinearProbe:
 
 
 def fit(features: Tensor, labels: Tensor, *, strength: float) -> LinearProbe:
-    """The optimum of strength · Σ cross-entropy + |weight|² / 2 over standardised features, in fp64.
+    """The optimum of strength · Σ cross-entropy + |weight|² / 2 over standardised features (n, C), in fp64.
 
-    The bias is free of regularisation. This is scikit-learn's LogisticRegression(C=strength).
+    labels are (n,).     The bias is free of regularisation. This is scikit-learn's LogisticRegression(C=strength).
     """
     if not strength > 0:
         raise ValueError(

@@ -108,7 +108,7 @@ class Protocol:
 
 
 def measured_fields(values: Tensor, queries: FeatureSet | Answers) -> dict:
-    """The fields of a Row that the values of these `queries` determine: mean, interval, who was right."""
+    """The fields of a Row that the values (n,) of these `queries` determine: mean, interval, who was right."""
     share = values.dtype.is_floating_point is False
     n, numbers = len(values), values.double().tolist()
     interval = wilson_interval(int(values.sum()), n) if share else bootstrap_interval(numbers)

@@ -2,6 +2,7 @@
 
 Paper A.3: gallery = all training samples, query = all test samples, frozen features, top-1. Paper does not
 say which similarity; we use cosine because [CLS] norms change with the scale. L2 is an option.
+Q queries, G gallery videos.
 """
 
 import re

@@ -217,7 +217,7 @@ class AIM(nn.Module):
             *([] if clip else ["backbone.temporal_embedding"]),
         )  # fmt: skip
         width, _, _, patch = state["backbone.conv1.weight"].shape
-        found = {
+        sizes = {
             "embed_dim": width,
             "depth": depth_in(state, "backbone.transformer.resblocks."),
             "num_heads": heads_of(width),
@@ -226,10 +226,10 @@ class AIM(nn.Module):
             "num_classes": len(state.get("cls_head.fc_cls.weight", ())),
         }
         if not clip:
-            found["num_frames"] = state["backbone.temporal_embedding"].shape[1]
+            sizes["num_frames"] = state["backbone.temporal_embedding"].shape[1]
         if any(".T_Adapter_in." in name for name in state):  # published so: Something-Something
-            found |= {"num_temporal_adapters": 2, "adapter_scale": 1.0}
-        return AIMConfig(**{**found, **changes})
+            sizes |= {"num_temporal_adapters": 2, "adapter_scale": 1.0}
+        return AIMConfig(**{**sizes, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Of an official state dict, our own, or CLIP's visual tower alone: then the adapters start fresh."""

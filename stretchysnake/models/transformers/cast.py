@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
 from stretchysnake.models.resample import resize_volume
@@ -30,7 +31,7 @@ TRAINED = ("Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CASTConfig:
+class CASTConfig(StoredSizes):
     """The sizes of a CAST; the defaults are B/16 of Kinetics-400."""
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
@@ -117,10 +118,6 @@ class CASTConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim * (2 if self.composition else 1)
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
 
     @property
     def frame_multiple(self) -> int:
@@ -217,8 +214,8 @@ class CAST(nn.Module):
         if drop_draws is None and self.training and self.config.drop_path:
             drop_draws = torch.rand(len(video), BRANCHES * len(self.blocks), device=video.device)
         draws = draws_by_block(drop_draws, len(video), len(self.blocks), BRANCHES)
-        for block, own in zip(self.blocks, draws, strict=True):
-            s, v = run_stage(self, block, s, v, shape, own)
+        for block, drawn in zip(self.blocks, draws, strict=True):
+            s, v = run_stage(self, block, s, v, shape, drawn)
         return s, v
 
     def num_drop_draws(self, scale: Scale) -> int:

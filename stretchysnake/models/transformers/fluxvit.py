@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
 from stretchysnake.models.transformers.layers.fluxvit_blocks import (
@@ -31,7 +32,7 @@ NUM_HEADS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class FluxViTConfig:
+class FluxViTConfig(StoredSizes):
     """The sizes of a FluxViT; the defaults are the base model of Kinetics-400."""
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
@@ -97,14 +98,6 @@ class FluxViTConfig:
     @property
     def feature_dim(self) -> int:
         return self.clip_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 NAMED: dict[str, dict] = {
@@ -186,8 +179,8 @@ class FluxViT(nn.Module):
         if drop_draws is None and self.training and self.config.drop_path:
             drop_draws = torch.rand(len(x), 2 * len(self.blocks), device=x.device)
         draws = draws_by_block(drop_draws, len(x), len(self.blocks), 2)
-        for block, own in zip(self.blocks, draws, strict=True):
-            x = run_stage(self, block, x, own)
+        for block, drawn in zip(self.blocks, draws, strict=True):
+            x = run_stage(self, block, x, drawn)
         return x, shape
 
     def _embedded(self, video: Tensor, patch: int, shape: tuple[int, int, int]) -> Tensor:

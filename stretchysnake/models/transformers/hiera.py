@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import check_clip, token_grid
 from stretchysnake.models.transformers.layers.mask_unit_attention import (
@@ -33,7 +34,7 @@ from stretchysnake.models.weights.hiera import fitted, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class HieraConfig:
+class HieraConfig(StoredSizes):
     """The sizes of a Hiera; the defaults are hiera_base_16x224."""
 
     architecture: str = "hiera"
@@ -87,11 +88,6 @@ class HieraConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim * 2 ** (len(self.depths) - 1)
-
-    @property
-    def native(self) -> Scale:
-        """image_size stands for both sides."""
-        return Scale(self.num_frames, self.image_size, self.patch_size)
 
     @property
     def frame_multiple(self) -> int:
@@ -161,24 +157,13 @@ class Hiera(nn.Module):
         )
         initialise(self)
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
+        """Class logits (B, num_classes); arguments as in `features`."""
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """The norm of the mean of all tokens, (B, C); drop_draws (B, 2·depth): each block's attention, then its MLP.
 
         T must be a multiple of the tubelet, H and W of whole mask units (8·P); `grid="floor"` leaves the rest of

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import check_clip, token_grid
 from stretchysnake.models.transformers.layers.pooled_attention import Block, Grid
@@ -26,7 +27,7 @@ from stretchysnake.models.weights.mvit import fitted, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class MViTConfig:
+class MViTConfig(StoredSizes):
     """The sizes of an MViT; the defaults are MViT-B 16x4."""
 
     architecture: str = "mvit"
@@ -85,15 +86,6 @@ class MViTConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim * 2 ** len(self.pool_blocks)
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        """Any T: the last tubelet may be short."""
-        return 1
 
     @property
     def table_grid(self) -> tuple[int, int]:
@@ -161,24 +153,13 @@ class MViT(nn.Module):
         )
         initialise(self)
 
-    def forward(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
-        return self.head(self.features(video, patch_size, grid=grid, drop_draws=drop_draws))
+    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
+        """Class logits (B, num_classes); arguments as in `features`."""
+        return self.head(self.features(video, patch_size, **how))
 
     def features(
-        self,
-        video: Tensor,
-        patch_size: int | None = None,
-        *,
-        grid: str = "exact",
-        drop_draws: Tensor | None = None,
-    ) -> Tensor:
+        self, video: Tensor, patch_size: int | None = None, *, grid: str = "exact", drop_draws: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """[CLS] after the final norm, (B, C); drop_draws (B, 2·depth): each block's attention, then its MLP."""
         x, _ = self._encode(video, patch_size, grid, drop_draws)
         return self.norm(x[:, 0])

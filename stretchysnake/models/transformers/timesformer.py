@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import PATCH_RESIZES
-from stretchysnake.models.drop_path import draws_by_block, drop_path, growing_rates
+from stretchysnake.models.config import StoredSizes, check_patch_resize
+from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     Flexed,
     ResizedWeights,
@@ -26,7 +26,8 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import native_grid, resize_table
-from stretchysnake.models.transformers.layers.attention import Attention, Mlp, initialise_linears
+from stretchysnake.models.transformers.layers.attention import initialise_linears
+from stretchysnake.models.transformers.layers.divided_attention import DividedBlock
 
 STEM = "patch_embed.proj.weight"
 TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
@@ -34,7 +35,7 @@ TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSformerConfig:
+class TimeSformerConfig(StoredSizes):
     """The sizes of a TimeSformer; the defaults are the published base model of Kinetics-400, 8 frames of 224 px."""
 
     architecture: str = "timesformer"
@@ -72,9 +73,9 @@ class TimeSformerConfig:
             raise ValueError(f"embed_dim ({self.embed_dim}) {rule}")
         if self.image_size % self.patch_size:
             raise ValueError(size_message("image_size", self.image_size, self.patch_size))
-        for name, known in (("patch_resize", PATCH_RESIZES), ("table_resize", TABLE_RESIZES)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} ({value!r}) must be one of: {', '.join(known)}")
+        check_patch_resize(self)
+        if (mode := self.table_resize) not in TABLE_RESIZES:
+            raise ValueError(f"table_resize ({mode!r}) must be one of: {', '.join(TABLE_RESIZES)}")
 
     @property
     def mlp_width(self) -> int:
@@ -84,14 +85,6 @@ class TimeSformerConfig:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 NAMED: dict[str, dict] = {
@@ -104,45 +97,6 @@ NAMED: dict[str, dict] = {
         "drop_path": 0.0,
     },
 }  # fmt: skip
-
-
-class Block(nn.Module):
-    """Attention over the frames of each location, over the patches of each frame, then the MLP, all pre-norm.
-
-    cls (B, 1, C) and patches (B, T, N, C) in and out. draws (B, N + T + 1) decide drop path: the locations row by row,
-    the frames, the MLP.
-    """
-
-    def __init__(self, config: TimeSformerConfig, rate: float):
-        super().__init__()
-        width, self.rate = config.embed_dim, rate
-        norm = partial(nn.LayerNorm, width, eps=config.norm_eps)
-        attention = partial(Attention, width, config.num_heads, bias=config.qkv_bias)
-        self.temporal_norm1, self.temporal_attn = norm(), attention()
-        self.temporal_fc = nn.Linear(width, width)
-        self.norm1, self.attn = norm(), attention()
-        self.norm2, self.mlp = norm(), Mlp(width, config.mlp_width)
-
-    def forward(self, cls: Tensor, patches: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
-        batch, frames, places = patches.shape[:3]
-        drawn = [None] * 3 if draws is None else draws.split((places, frames, 1), dim=1)
-        drop = partial(drop_path, rate=self.rate, training=self.training)
-
-        line = patches.transpose(1, 2).flatten(0, 1)  # (B·N, T, C)
-        line = drop(self.temporal_attn(self.temporal_norm1(line)), draws=drawn[0])
-        # After drop path, as in the official code: the bias of a dropped branch still acts.
-        line = self.temporal_fc(line)
-        patches = patches + line.unflatten(0, (batch, places)).transpose(1, 2)
-
-        # Every frame attends to the same incoming [CLS]; the answers of all frames are averaged.
-        frame = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), patches], dim=2)
-        frame = drop(self.attn(self.norm1(frame.flatten(0, 1))), draws=drawn[1])
-        frame = frame.unflatten(0, (batch, frames))  # (B, T, 1 + N, C)
-        cls, patches = cls + frame[:, :, :1].mean(1), patches + frame[:, :, 1:]
-
-        x = torch.cat([cls, patches.flatten(1, 2)], dim=1)  # (B, 1 + T·N, C)
-        x = x + drop(self.mlp(self.norm2(x)), draws=drawn[2])
-        return x[:, :1], x[:, 1:].unflatten(1, (frames, places))
 
 
 class TimeSformer(nn.Module):
@@ -166,7 +120,7 @@ class TimeSformer(nn.Module):
         stem = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
         self.patch_embed = nn.ModuleDict({"proj": stem})
         self.blocks = nn.ModuleList(
-            Block(config, rate) for rate in growing_rates(config.drop_path, config.depth)
+            DividedBlock(config, rate) for rate in growing_rates(config.drop_path, config.depth)
         )
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
@@ -186,7 +140,7 @@ class TimeSformer(nn.Module):
     ) -> Tensor:  # fmt: skip
         """The [CLS] token after the final norm, (B, C).
 
-        drop_draws (B, depth · (N + T + 1)), block after block, each in the order of `Block`.
+        drop_draws (B, depth · (N + T + 1)), block after block, each in the order of `DividedBlock`.
         """
         cls, _, _ = self._encode(video, patch_size, grid, drop_draws)
         return self.norm(cls[:, 0])
@@ -248,15 +202,15 @@ class TimeSformer(nn.Module):
         if missing:
             raise ValueError(f"these are not TimeSformer weights: {', '.join(missing)} missing")
         width, patch = state[STEM].shape[0], state[STEM].shape[-1]
-        numbers = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
+        numbers = [int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))]
         heads = next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0)
         mlp, classes = state["blocks.0.mlp.fc1.weight"].shape[0], state.get("head.weight", ())
-        found = {
+        sizes = {
             "embed_dim": width, "depth": 1 + max(numbers), "num_heads": heads, "mlp_ratio": mlp / width,
             "qkv_bias": "blocks.0.attn.qkv.bias" in state, "patch_size": patch, "num_classes": len(classes),
             "image_size": native_grid(state["pos_embed"]) * patch, "num_frames": state["time_embed"].shape[1],
         }  # fmt: skip
-        return config_from_dict({"architecture": "timesformer", **found, **changes})
+        return config_from_dict({"architecture": "timesformer", **sizes, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Stem and tables resized to the config's sizes."""

@@ -9,14 +9,13 @@ from functools import partial
 from math import gcd, prod
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
-from stretchysnake.models.config import PATCH_RESIZES
-from stretchysnake.models.drop_path import draws_by_block, drop_path, growing_rates
+from stretchysnake.models.config import StoredSizes, check_patch_resize
+from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
     ResizedWeights,
     fit_flexed,
@@ -24,13 +23,18 @@ from stretchysnake.models.flexible_embedding import (
     token_grid,
 )
 from stretchysnake.models.resample import inflate_patch_kernel
-from stretchysnake.models.transformers.layers.attention import Attention, Mlp, initialise_linears
+from stretchysnake.models.transformers.layers.attention import initialise_linears
+from stretchysnake.models.transformers.layers.uniformer_blocks import (
+    AttentionBlock,
+    ConvBlock,
+    Embedding,
+)
 
 STEM = "patch_embed1.proj.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniFormerConfig:
+class UniFormerConfig(StoredSizes):
     """The sizes of a UniFormer; the defaults are the published base model of Kinetics-400, 16 frames of 224 px."""
 
     architecture: str = "uniformer"
@@ -77,8 +81,7 @@ class UniFormerConfig:
             raise ValueError(
                 f"image_size ({self.image_size}) {rule} {self.patch_size * self.smallest_grid}"
             )
-        if (mode := self.patch_resize) not in PATCH_RESIZES:
-            raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
+        check_patch_resize(self)
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
@@ -94,14 +97,6 @@ class UniFormerConfig:
     def feature_dim(self) -> int:
         return self.embed_dims[-1]
 
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
-
 
 NAMED: dict[str, dict] = {
     "small": {"depths": (3, 4, 8, 3), "drop_path": 0.1},
@@ -113,80 +108,6 @@ NAMED: dict[str, dict] = {
         "image_size": 32, "num_frames": 8, "drop_path": 0.0,
     },
 }  # fmt: skip
-
-
-class Embedding(nn.Module):
-    """A convolution without overlap in space, then a LayerNorm over the channels."""
-
-    def __init__(self, before: int, after: int, kernel: tuple[int, ...], frames: tuple[int, int] = (1, 0)):  # fmt: skip
-        super().__init__()
-        stride, padding = (frames[0], *kernel[1:]), (frames[1], 0, 0)
-        self.proj = nn.Conv3d(before, after, kernel, stride=stride, padding=padding)
-        self.norm = nn.LayerNorm(after)
-
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """(B, C, t, h, w) in and out; `weight` stands in for the stored kernel, its size being the stride."""
-        weight = self.proj.weight if weight is None else weight
-        stride = (self.proj.stride[0], *weight.shape[-2:])
-        x = F.conv3d(x, weight, self.proj.bias, stride=stride, padding=self.proj.padding)
-        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class ConvMlp(nn.Module):
-    """An MLP of every place, by convolutions of one place."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Conv3d(width, hidden, 1), nn.Conv3d(hidden, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class Block(nn.Module):
-    """x + position, x + mixing, x + MLP; (B, C, t, h, w) in and out. draws (B, 2): mixing, MLP."""
-
-    def __init__(self, width: int, rate: float):
-        super().__init__()
-        self.rate = rate
-        self.pos_embed = nn.Conv3d(width, width, 3, padding=1, groups=width)
-
-    def drop(self, x: Tensor, draws: Tensor | None, place: int) -> Tensor:
-        drawn = None if draws is None else draws[:, place]
-        return drop_path(x, self.rate, training=self.training, draws=drawn)
-
-
-class ConvBlock(Block):
-    """Mixes the 5×5×5 places around each, channel by channel; with batch norms."""
-
-    def __init__(self, width: int, hidden: int, rate: float):
-        super().__init__(width, rate)
-        self.norm1, self.norm2 = nn.BatchNorm3d(width), nn.BatchNorm3d(width)
-        self.conv1, self.conv2 = nn.Conv3d(width, width, 1), nn.Conv3d(width, width, 1)
-        self.attn = nn.Conv3d(width, width, 5, padding=2, groups=width)
-        self.mlp = ConvMlp(width, hidden)
-
-    def forward(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
-        x = x + self.pos_embed(x)
-        x = x + self.drop(self.conv2(self.attn(self.conv1(self.norm1(x)))), draws, 0)
-        return x + self.drop(self.mlp(self.norm2(x)), draws, 1)
-
-
-class AttentionBlock(Block):
-    """Mixes all tokens of the clip by attention."""
-
-    def __init__(self, width: int, hidden: int, rate: float, *, num_heads: int, bias: bool):
-        super().__init__(width, rate)
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, num_heads, bias=bias)
-        self.mlp = Mlp(width, hidden)
-
-    def forward(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
-        x = x + self.pos_embed(x)
-        shape, x = x.shape[2:], x.flatten(2).transpose(1, 2)  # (B, thw, C)
-        x = x + self.drop(self.attn(self.norm1(x)), draws, 0)
-        x = x + self.drop(self.mlp(self.norm2(x)), draws, 1)
-        return x.transpose(1, 2).unflatten(2, shape)
 
 
 class UniFormer(nn.Module):
@@ -294,21 +215,23 @@ class UniFormer(nn.Module):
         classes = state.get("head.weight", ())
         numbers = [name.split(".")[:2] for name in state if re.match(r"blocks\d\.\d+\.", name)]
         depths = (1 + max(int(n) for at, n in numbers if at == f"blocks{i}") for i in range(1, 5))
-        found = {
+        sizes = {
             "embed_dims": widths, "depths": tuple(depths), "mlp_ratio": ratio,
             "head_dim": next(n for n in range(min(64, common), 0, -1) if common % n == 0),
             "qkv_bias": "blocks3.0.attn.qkv.bias" in state, "patch_size": patch, "image_size": 56 * patch,
             "embed_strides": tuple(stem.shape[-1] for stem in stems[1:]), "num_classes": len(classes),
         }  # fmt: skip
-        return config_from_dict({"architecture": "uniformer", **found, **changes})
+        return config_from_dict({"architecture": "uniformer", **sizes, **changes})
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The stem resized; the 2-D kernels of an image model spread evenly over the frames."""
-        state, notes, own = dict(state), [], self.state_dict()
-        flat = [n for n, x in state.items() if n in own and x.dim() == 4 and own[n].dim() == 5]
+        state, notes, target = dict(state), [], self.state_dict()
+        flat = [
+            n for n, x in state.items() if n in target and x.dim() == 4 and target[n].dim() == 5
+        ]
         for name in flat:
-            state[name] = inflate_patch_kernel(state[name], own[name].shape[2], mode="mean")
+            state[name] = inflate_patch_kernel(state[name], target[name].shape[2], mode="mean")
         if flat:
             notes.append(f"{len(flat)} kernels inflated from an image model (mean)")
         stem = flexed_stem(self.config.patch_resize)
-        return state, [*notes, *fit_flexed(state, own, {STEM: stem})]
+        return state, [*notes, *fit_flexed(state, target, {STEM: stem})]

@@ -29,7 +29,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
         state, "CAST", "clip_conv1.weight", "clip_positional_embedding", "blocks.0.mlp.fc1.weight",
     )  # fmt: skip
     width, patch = state["clip_conv1.weight"].shape[0], state["clip_conv1.weight"].shape[-1]
-    found = {
+    sizes = {
         "embed_dim": width,
         "depth": depth_in(state, "blocks."),
         "num_heads": heads_of(width),
@@ -41,23 +41,23 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     }
     if "blocks.0.t2s_cross.clip_time_pos" in state:
         frames, cross_width = state["blocks.0.t2s_cross.clip_time_pos"].shape
-        found |= {"num_frames": 2 * frames, "down_ratio": width // cross_width}
-        found["composition"] = "noun_last_Adapter.D_fc1.weight" not in state
+        sizes |= {"num_frames": 2 * frames, "down_ratio": width // cross_width}
+        sizes["composition"] = "noun_last_Adapter.D_fc1.weight" not in state
     if "head_noun.weight" in state and "head_verb.weight" in state:
         nouns, verbs = (len(state[f"head_{kind}.weight"]) for kind in ("noun", "verb"))
-        found |= {"num_classes": nouns + verbs, "num_verbs": verbs}
-    return found
+        sizes |= {"num_classes": nouns + verbs, "num_verbs": verbs}
+    return sizes
 
 
 def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict as a CAST of this config holds it, and a note for each kind of change."""
     state, notes = dict(state), []
-    own = model.state_dict()
+    target = model.state_dict()
     stored, wanted = stored_shape(state), model.config.shape
     if is_videomae(state):
         state, notes = experts(state)
-        fresh = [n for n in own if n not in state and any(part in n for part in ADDED)]
-        state |= {name: own[name] for name in fresh}
+        fresh = [n for n in target if n not in state and any(part in n for part in ADDED)]
+        state |= {name: target[name] for name in fresh}
         notes.append(
             f"only the two experts are in the files: what joins them starts fresh ({len(fresh)} tensors)"
         )
@@ -65,8 +65,8 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
         notes.append(
             f"VideoMAE's fixed positions are computed for {wanted}; sine_shape={stored} keeps the file's"
         )
-    _fit_sizes(state, own, model.config, notes)
-    _fit_ends(state, own, model.config, notes)
+    _fit_sizes(state, target, model.config, notes)
+    _fit_ends(state, target, model.config, notes)
     return state, notes
 
 
@@ -90,28 +90,32 @@ def experts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
             "these are VideoMAE's weights alone, of which CAST is one half; the other is CLIP's visual tower "
             "(ViT-B-16.pt): give its file as clip"
         )
-    found, left = {}, {"CLIP": [], "VideoMAE": []}
+    tensors, left = {}, {"CLIP": [], "VideoMAE": []}
     for name, tensor in state.items():
         if bare := name.removeprefix(CLIP) if name.startswith(CLIP) else "":
             block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", bare)
             if bare == "proj":
                 left["CLIP"].append(bare)
             else:
-                found[f"blocks.{block[1]}.clip_{block[2]}" if block else f"clip_{bare}"] = tensor
+                tensors[f"blocks.{block[1]}.clip_{block[2]}" if block else f"clip_{bare}"] = tensor
         elif name.startswith(("blocks.", "patch_embed.")):
-            found[name] = tensor
+            tensors[name] = tensor
         else:
             left["VideoMAE"].append(name)
     notes = [f"of {who} not used: {', '.join(names)}" for who, names in left.items() if names]
-    return found, notes
+    return tensors, notes
 
 
-def _fit_sizes(state: dict, own: dict, config, notes: list[str]) -> None:
+def _fit_sizes(state: dict, target: dict, config, notes: list[str]) -> None:
     """Stems, positions and the tables of the meetings, brought to the config's sizes."""
     t, *grid = config.shape
     said = set()
     for name, tensor in list(state.items()):
-        if name not in own or tensor.dim() != own[name].dim() or tensor.shape == own[name].shape:
+        if (
+            name not in target
+            or tensor.dim() != target[name].dim()
+            or tensor.shape == target[name].shape
+        ):
             continue
         end = name.rsplit(".", 1)[-1]
         if name in ("clip_conv1.weight", "patch_embed.proj.weight"):
@@ -129,15 +133,15 @@ def _fit_sizes(state: dict, own: dict, config, notes: list[str]) -> None:
     notes += sorted(said)
 
 
-def _fit_ends(state: dict, own: dict, config, notes: list[str]) -> None:
+def _fit_ends(state: dict, target: dict, config, notes: list[str]) -> None:
     """Last adapters and heads, of which the two forms have different ones; `head` itself is whoever loads' matter."""
     absent = ("noun_last_Adapter.", "verb_last_Adapter.")
     heads = ("head_noun.", "head_verb.")
     for what, names in (("last adapters", absent), ("heads of nouns and verbs", heads)):
-        found = [name for name in state if name.startswith(names) and name not in own]
-        for name in found:
+        norms = [name for name in state if name.startswith(names) and name not in target]
+        for name in norms:
             del state[name]
-        if found:
+        if norms:
             why = (
                 "composition"
                 if names == absent
@@ -146,19 +150,21 @@ def _fit_ends(state: dict, own: dict, config, notes: list[str]) -> None:
                 else "one head"
             )
             notes.append(f"{what} dropped ({why})")
-    fresh = [name for name in own if name.startswith(absent) and name not in state]
+    fresh = [name for name in target if name.startswith(absent) and name not in state]
     if fresh:
-        state |= {name: own[name] for name in fresh}
+        state |= {name: target[name] for name in fresh}
         notes.append("last adapters absent: they start fresh")
     for weight, bias in ((f"{name}weight", f"{name}bias") for name in heads):
-        if weight not in own or (
-            weight in state and state[weight].shape[0] == own[weight].shape[0]
+        if weight not in target or (
+            weight in state and state[weight].shape[0] == target[weight].shape[0]
         ):
             continue
         before = f"of {state[weight].shape[0]} classes not used" if weight in state else "absent"
         name = weight.removesuffix(".weight")
-        notes.append(f"{name} {before}: a fresh one of {len(own[weight])} classes must be trained")
-        state |= {weight: own[weight], bias: own[bias]}
+        notes.append(
+            f"{name} {before}: a fresh one of {len(target[weight])} classes must be trained"
+        )
+        state |= {weight: target[weight], bias: target[bias]}
     if config.composition and state.pop("head.weight", None) is not None:
         state.pop("head.bias", None)
         notes.append("head of one kind of class dropped (composition)")

@@ -91,10 +91,10 @@ def visual_tower(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
 
 def drop_last_norm(tower: dict[str, Tensor], notes: list[str]) -> None:
     """Take out ln_post, which EVL and UniFormerV2 do not have."""
-    found = [name for name in tower if name.startswith("ln_post.")]
-    for name in found:
+    norms = [name for name in tower if name.startswith("ln_post.")]
+    for name in norms:
         del tower[name]
-    if found:
+    if norms:
         notes.append("CLIP's last LayerNorm (ln_post) not used")
 
 
@@ -107,15 +107,15 @@ def fit_tower(
     before: tuple[int, int] | None = None,
 ) -> None:
     """Bring conv1 and positional_embedding, under a prefix, to the tower's sizes; before is the stored grid."""
-    kernel, own = state.get(f"{prefix}conv1.weight"), tower.conv1.weight
+    kernel, stem = state.get(f"{prefix}conv1.weight"), tower.conv1.weight
     if kernel is not None and kernel.dim() in (4, 5):
-        if kernel.dim() == 4 and own.dim() == 5:
-            if own.shape[2] > 1:
+        if kernel.dim() == 4 and stem.dim() == 5:
+            if stem.shape[2] > 1:
                 notes.append(
-                    f"patch kernel inflated from an image model to {own.shape[2]} frames (centre)"
+                    f"patch kernel inflated from an image model to {stem.shape[2]} frames (centre)"
                 )
-            kernel = inflate_patch_kernel(kernel, own.shape[2])
-        was, wanted = tuple(kernel.shape[-2:]), tuple(own.shape[-2:])
+            kernel = inflate_patch_kernel(kernel, stem.shape[2])
+        was, wanted = tuple(kernel.shape[-2:]), tuple(stem.shape[-2:])
         if was != wanted:
             notes.append(f"patch kernel {_by(was)} -> {_by(wanted)} px (bicubic)")
             kernel = resize_clip_kernel(kernel, wanted)
@@ -135,13 +135,13 @@ def start_fresh(state: dict[str, Tensor], model: nn.Module, notes: list[str], *,
 
     What CLIP has and the file lacks stays missing, for whoever loads it to name.
     """
-    own = model.state_dict()
+    initial = model.state_dict()
     fresh = [
         name
-        for name in own
+        for name in initial
         if not (_OF_CLIP.search(name) or name.startswith(f"{model.classifier}."))
     ]
-    state.update({name: own[name] for name in fresh})
+    state.update({name: initial[name] for name in fresh})
     if fresh:
         notes.append(
             f"only CLIP's visual tower is in the file: {what} start fresh ({len(fresh)} tensors)"
@@ -154,14 +154,14 @@ def _by(pair: tuple[int, int]) -> str:
 
 def fit_head_norm(state: dict, name: str, model: nn.Module, notes: list[str]) -> None:
     """Drop the head's LayerNorm where the model has no head, or start a fresh one where the file has none."""
-    own = {n: t for n, t in model.state_dict().items() if n.startswith(f"{name}.")}
-    found = [n for n in state if n.startswith(f"{name}.")]
-    if found and not own:
-        for n in found:
+    initial = {n: t for n, t in model.state_dict().items() if n.startswith(f"{name}.")}
+    in_file = [n for n in state if n.startswith(f"{name}.")]
+    if in_file and not initial:
+        for n in in_file:
             del state[n]
         notes.append("LayerNorm of the head dropped (num_classes is 0)")
-    elif own and not found:
-        state.update(own)
+    elif initial and not in_file:
+        state.update(initial)
         notes.append("LayerNorm of the head absent: it starts fresh")
 
 
@@ -183,8 +183,8 @@ def tower_of_blocks(
     }
     tower, notes, joined = {}, [], {}
     for name, tensor in state.items():
-        if found := re.fullmatch(r"blocks\.(\d+)\.attn\.([qkv])_proj\.(weight|bias)", name):
-            block, part, kind = found.groups()
+        if match := re.fullmatch(r"blocks\.(\d+)\.attn\.([qkv])_proj\.(weight|bias)", name):
+            block, part, kind = match.groups()
             joined.setdefault(f"transformer.resblocks.{block}.attn.in_proj_{kind}", {})[part] = (
                 tensor
             )

@@ -40,20 +40,20 @@ def convert(
         raise ValueError(f"out ({out}) must end in .safetensors")
     if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"out ({out}) must not be the checkpoint itself; choose another name")
-    found = find_weights(path, part=part)[0]
+    weights = find_weights(path, part=part)[0]
     model, notes = load_model(path, part=part, clip=clip, **changes)
     if source is None:
-        known = PUBLISHED.fullmatch(path.name)
-        source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if known else NOT_STATED
+        published = PUBLISHED.fullmatch(path.name)
+        source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if published else NOT_STATED
     card = {
         "source": source,
         "licence": licence or NOT_STATED,
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "part": found.part,
+        "part": weights.part,
         "config": config_to_dict(model.config),
-        "changes": [note for note in notes if note not in found.notes],
-        "left_out": found.left_out,
+        "changes": [note for note in notes if note not in weights.notes],
+        "left_out": weights.left_out,
     }
     if clip is not None:
         digest = hashlib.sha256(Path(clip).read_bytes()).hexdigest()

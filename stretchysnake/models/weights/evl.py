@@ -40,7 +40,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     grid = stored_grid(state)
     size = tuple(cells * side for cells, side in zip(grid, patch, strict=True))
     hidden = state[f"{_TOWER}transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
-    found = {
+    sizes = {
         "embed_dim": width,
         "depth": depth_in(state, f"{_TOWER}transformer.resblocks."),
         "num_heads": heads_of(width),
@@ -51,7 +51,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     }
     if not has_decoder:
         inner = {"decoder_width": width, "decoder_heads": heads_of(width)}
-        return {**found, **inner, "decoder_depth": min(4, found["depth"])}
+        return {**sizes, **inner, "decoder_depth": min(4, sizes["depth"])}
     layer = "decoder.decoder_layers.0."
     needed(
         state, "EVL", f"{layer}attn.q_proj.weight", f"{layer}mlp.fc1.weight",
@@ -59,7 +59,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     )  # fmt: skip
     inner = state[f"{layer}attn.q_proj.weight"].shape[0]
     return {
-        **found,
+        **sizes,
         "num_frames": state["decoder.temporal_pos_embed.0"].shape[0],
         "decoder_depth": depth_in(state, "decoder.decoder_layers."),
         "decoder_width": inner,
@@ -72,15 +72,15 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
     """The state dict under the model's names and sizes, and notes; of CLIP's tower alone, the decoder starts fresh."""
     state, notes = joined(state)
     needed(state, "EVL", f"{_TOWER}positional_embedding")
-    config, own = model.config, model.config.grid
-    before = own if _fits(state, own) else stored_grid(state)
-    if before[0] != before[1] and before != own:
+    config, target_grid = model.config, model.config.grid
+    before = target_grid if _fits(state, target_grid) else stored_grid(state)
+    if before[0] != before[1] and before != target_grid:
         notes.append(f"stored grid taken as {before[0]}x{before[1]}, wider than high")
     fit_tower(state, _TOWER, model.clip["visual"], notes, before=before)
     if "decoder.cls_token" not in state:
         start_fresh(state, model, notes, what="decoder")
         return state, notes
-    offsets = [offsets_of(grid) for grid in (before, own)]
+    offsets = [offsets_of(grid) for grid in (before, target_grid)]
     count = math.prod(offsets[0])
     resized: set[str] = set()
     for name, tensor in state.items():
@@ -88,7 +88,7 @@ def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor
         if part == "temporal_pos_embed" and tensor.shape[0] != config.num_frames:
             resized.add(f"temporal positions {tensor.shape[0]} -> {config.num_frames} (linear)")
             state[name] = resize_frames(tensor, config.num_frames)
-        if part == "cross_attention" and before != own and tensor.shape[0] == count:
+        if part == "cross_attention" and before != target_grid and tensor.shape[0] == count:
             rows = [f"{high}x{wide}" for high, wide in offsets]
             resized.add(f"tables of the cross attention {rows[0]} -> {rows[1]} offsets (bicubic)")
             state[name] = resize_table(tensor, *offsets)
@@ -104,12 +104,14 @@ def joined(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     prefix = "backbone." if "backbone.patch_embed.proj.weight" in rest else ""
     if f"{prefix}patch_embed.proj.weight" in rest:
         # the tower that was trained along goes before the one it started from
-        own = {n.removeprefix(prefix): t for n, t in rest.items() if n.startswith(prefix)}
+        inside = {n.removeprefix(prefix): t for n, t in rest.items() if n.startswith(prefix)}
         if not prefix:
-            own = {name: tensor for name, tensor in own.items() if not name.startswith("clip.")}
-        tower, notes = tower_of_blocks(own, _patch_of(own["patch_embed.proj.weight"]))
-    elif found := visual_tower(rest):
-        tower, notes = found
+            inside = {
+                name: tensor for name, tensor in inside.items() if not name.startswith("clip.")
+            }
+        tower, notes = tower_of_blocks(inside, _patch_of(inside["patch_embed.proj.weight"]))
+    elif visual := visual_tower(rest):
+        tower, notes = visual
     elif trained:
         raise ValueError(_missing(trained))
     else:

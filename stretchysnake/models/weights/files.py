@@ -51,11 +51,11 @@ def read_checkpoint(
     """The flat state dict in a file and its metadata ("config" as a dict and "run", where there).
 
     .safetensors or a torch file (.pth, .pt, .bin); weights are found however they are nested and prefixed
-    (checkpoint_layout.py), and `part` chooses where a file holds several. ValueError when the file is damaged or holds
+    (layout.py), and `part` chooses where a file holds several. ValueError when the file is damaged or holds
     no weights.
     """
-    found, metadata = find_weights(path, part=part)
-    return found.state, metadata
+    weights, metadata = find_weights(path, part=part)
+    return weights.state, metadata
 
 
 def find_weights(path: str | os.PathLike, *, part: str | None = None) -> tuple[FoundWeights, dict]:
@@ -70,9 +70,9 @@ def find_weights(path: str | os.PathLike, *, part: str | None = None) -> tuple[F
             f"checkpoint ({path}): its architecture ({ours}) is not known to this version; "
             f"it knows: {', '.join(ARCHITECTURES)}"
         )
-    found = weights_in(loaded, path, marks_of(*([ours] if ours else [])), part=part)
-    _checked(found.state, path)
-    return found, metadata
+    weights = weights_in(loaded, path, marks_of(*([ours] if ours else [])), part=part)
+    _checked(weights.state, path)
+    return weights, metadata
 
 
 def read_clip_tower(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -81,13 +81,13 @@ def read_clip_tower(path: str | os.PathLike) -> dict[str, Tensor]:
     OpenAI's own archive (ViT-B-16.pt), or a state dict of the tower or of all CLIP.
     """
     path = Path(path)
-    found = weights_in(_loaded(path)[0], path, {"clip": CLIP_TOWER})
-    missing = [name for name in CLIP_TOWER[0] if name not in found.state]
+    weights = weights_in(_loaded(path)[0], path, {"clip": CLIP_TOWER})
+    missing = [name for name in CLIP_TOWER[0] if name not in weights.state]
     if missing:
         raise ValueError(
             f"clip ({path}) must hold CLIP's visual tower; it lacks: {', '.join(missing)}"
         )
-    state = _checked(found.state, path)
+    state = _checked(weights.state, path)
     return {f"clip.visual.{name}": tensor for name, tensor in state.items()}
 
 

@@ -1,4 +1,7 @@
-"""Weights of FluxViT: the sizes that their tensors have, and what of a file fits a model of other sizes."""
+"""Weights of FluxViT: the sizes that their tensors have, and what of a file fits a model of other sizes.
+
+T frames, g rows and columns of a table of places.
+"""
 
 import math
 
@@ -78,8 +81,8 @@ def _fit_sizes(state: dict, config, notes: list[str]) -> None:
 
 def _fit_heads(state: dict, model: nn.Module, notes: list[str]) -> None:
     """Heads beside the one in use, and the LayerNorm before them; the one in use is whoever loads' matter."""
-    own = {n: t for n, t in model.state_dict().items() if n.startswith(("head.", "fc_norm."))}
-    if not own:
+    initial = {n: t for n, t in model.state_dict().items() if n.startswith(("head.", "fc_norm."))}
+    if not initial:
         dropped = [n for n in state if n.startswith(("head.", "fc_norm."))]
         for name in dropped:
             del state[name]
@@ -88,10 +91,10 @@ def _fit_heads(state: dict, model: nn.Module, notes: list[str]) -> None:
         return
     fresh = [
         name
-        for name, tensor in own.items()
+        for name, tensor in initial.items()
         if not name.startswith(f"{model.classifier}.")
         and (name not in state or state[name].shape[0] != tensor.shape[0])
     ]
     if fresh:
-        state |= {name: own[name] for name in fresh}
+        state |= {name: initial[name] for name in fresh}
         notes.append(f"absent, or of other classes, and fresh: {', '.join(fresh)}")

@@ -49,20 +49,20 @@ def sizes_of(state: dict[str, Tensor]) -> dict:
 def fitted(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict as a Hiera of this config holds it, and a note for each thing that was changed."""
     state, notes = dict(state), []
-    own, config = model.state_dict(), model.config
+    initial, config = model.state_dict(), model.config
     dropped = [name for name in state if name.startswith(_PRETRAINING)]
     if dropped:
         for name in dropped:
             del state[name]
-        state |= {f"norm.{part}": own[f"norm.{part}"] for part in ("weight", "bias")}
+        state |= {f"norm.{part}": initial[f"norm.{part}"] for part in ("weight", "bias")}
         notes.append(
             f"{len(dropped)} tensors of masked pre-training dropped; the final norm starts fresh"
         )
     before, places = None, state.get("pos_embed_spatial")
     if places is not None and places.dim() == 3:
         count = places.shape[1]
-        known = count == config.num_positions
-        before = config.table_grid if known else _grid(count, config.unit_side)
+        same_size = count == config.num_positions
+        before = config.table_grid if same_size else _grid(count, config.unit_side)
         if before[0] != before[1]:
             notes.append(f"{count} spatial positions taken as {before[0]} rows of {before[1]}")
     fit_stem(state, config, before, notes)

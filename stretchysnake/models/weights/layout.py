@@ -47,17 +47,17 @@ def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> 
     A model goes before its moving average. ValueError where there are no weights, no such part, or several models.
     The last architecture of `marks` is what a file without any mark is taken for.
     """
-    found, others = _candidates(loaded, path, marks)
-    if not found:
+    candidates, others = _candidates(loaded, path, marks)
+    if not candidates:
         return _unmarked(loaded, path, part, architecture=list(marks)[-1])
-    names = [one.part for one in found]
+    names = [one.part for one in candidates]
     listed = ", ".join(_shown(name) for name in names)
     if part is not None:
         if part not in names:
             raise ValueError(f"part ({part}) is not in checkpoint ({path}); it holds: {listed}")
-        taken = found[names.index(part)]
+        taken = candidates[names.index(part)]
     else:
-        models = [one for one in found if not _AVERAGE.search(one.part)] or found
+        models = [one for one in candidates if not _AVERAGE.search(one.part)] or candidates
         if len(models) > 1:
             raise ValueError(
                 f"checkpoint ({path}) holds several models: {listed}; choose one with: stretchysnake convert "
@@ -65,7 +65,7 @@ def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> 
             )
         taken = models[0]
     notes = list(taken.notes)
-    rest = [one for one in found if one is not taken]
+    rest = [one for one in candidates if one is not taken]
     if rest and part is None:
         notes.insert(
             0,
@@ -78,24 +78,24 @@ def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> 
 
 def _candidates(loaded, path: Path, marks: Marks) -> tuple[list[FoundWeights], list[str]]:
     """(every model in there, the names beside the dicts that hold them)."""
-    found, dicts, homes, joint = [], list(_dicts(loaded, ())), [], []
+    candidates, dicts, homes, joint = [], list(_dicts(loaded, ())), [], []
     for keys, inner in dicts:
         if any(keys[: len(home)] == home for home in joint):
             continue
         if (weights := _joined(keys, inner, marks)) is not None:
             homes.append(keys)
             joint.append(keys)
-            found.append(weights)
+            candidates.append(weights)
         elif prefixes := _prefixes(inner, marks):
             homes.append(keys)  # a prefix may be ""
-            found += _models_of(keys, inner, prefixes, path)
+            candidates += _models_of(keys, inner, prefixes, path)
     beside = []
     for keys, inner in dicts:
         on_the_way = any(home[: len(keys)] == keys and home != keys for home in homes)
         if on_the_way:
             ways = {home[len(keys)] for home in homes if home[: len(keys)] == keys and home != keys}
             beside += [str(name) for name in inner if str(name) not in ways]
-    return found, beside
+    return candidates, beside
 
 
 def _joined(keys: tuple[str, ...], inner: dict, marks: Marks) -> FoundWeights | None:
@@ -150,8 +150,8 @@ def _prefixes(inner: dict, marks: Marks) -> dict[str, str]:
             for name in names:
                 if name == first or name.endswith("." + first):
                     prefix = name.removesuffix(first)
-                    found = all(prefix + other in names for other in rest)
-                    if found and len(rest) > counts.get(prefix, -1):
+                    complete = all(prefix + other in names for other in rest)
+                    if complete and len(rest) > counts.get(prefix, -1):
                         prefixes[prefix], counts[prefix] = architecture, len(rest)
     return prefixes
 

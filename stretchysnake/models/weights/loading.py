@@ -37,24 +37,24 @@ def load_model(
     the head alone, left at their initialisation: both are noted. `clip` is a file with CLIP's visual tower, for
     published files that leave it out (EVL); by default the file under its published name beside this one.
     """
-    found, metadata = find_weights(path, part=part)
-    state, notes = _with_clip(found, path, clip)
+    weights, metadata = find_weights(path, part=part)
+    state, notes = _with_clip(weights, path, clip)
     if "config" in metadata:
         config = _trusted_config(metadata["config"], state, path)
         config = config_from_dict({**config_to_dict(config), **changes})
     else:
         try:
-            config = model_class(found.architecture).config_of(state, **changes)
+            config = model_class(weights.architecture).config_of(state, **changes)
         except ValueError as error:
             raise ValueError(
-                f"checkpoint ({path}): {error}{_known(found)}{_if_a_shard(path)}"
+                f"checkpoint ({path}): {error}{_known(weights)}{_if_a_shard(path)}"
             ) from None
     with torch.random.fork_rng(
         devices=[]
     ):  # a fresh head is drawn without moving the caller's generator
         model = build_model(config)
     try:
-        return model.eval(), [*found.notes, *notes, *load_weights(model, state)]
+        return model.eval(), [*weights.notes, *notes, *load_weights(model, state)]
     except ValueError as error:
         if hint := _if_a_shard(path):
             raise ValueError(f"{error}{hint}") from None
@@ -146,21 +146,22 @@ def load_weights(model: Backbone, state: dict[str, Tensor]) -> list[str]:
     wrongly shaped tensor, and any non-finite value, is a ValueError that names it.
     """
     state, notes = model.fitted(state)
-    own = model.state_dict()
-    _fit_classifier(model.classifier, state, own, notes)
-    _fit_dtype(state, own, notes)
-    problems = [f"missing {name}" for name in own if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in own]
+    target = model.state_dict()
+    _fit_classifier(model.classifier, state, target, notes)
+    _fit_dtype(state, target, notes)
+    problems = [f"missing {name}" for name in target if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in target]
     problems += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(target[name].shape)}"
+        for name in target
+        if name in state and state[name].shape != target[name].shape
     ]
     problems += [
         f"{name} holds {tensor.dtype} {tensor.layout} instead of dense floats or non-finite values"
         for name, tensor in state.items()
         if tensor.layout != torch.strided
-        or (own[name].is_floating_point() if name in own else True) != tensor.is_floating_point()
+        or (target[name].is_floating_point() if name in target else True)
+        != tensor.is_floating_point()
         or (tensor.is_floating_point() and not tensor.isfinite().all())
     ]
     if problems:
@@ -171,26 +172,26 @@ def load_weights(model: Backbone, state: dict[str, Tensor]) -> list[str]:
 
 
 def _fit_classifier(
-    classifier: str, state: dict[str, Tensor], own: dict[str, Tensor], notes: list[str]
+    classifier: str, state: dict[str, Tensor], target: dict[str, Tensor], notes: list[str]
 ) -> None:
     names = weight, _ = f"{classifier}.weight", f"{classifier}.bias"
-    if weight not in own:
+    if weight not in target:
         if state.pop(weight, None) is not None:
             notes.append("head dropped (num_classes is 0)")
         state.pop(names[1], None)
-    elif weight not in state or state[weight].shape[0] != own[weight].shape[0]:
+    elif weight not in state or state[weight].shape[0] != target[weight].shape[0]:
         before = f"of {state[weight].shape[0]} classes not used" if weight in state else "absent"
         notes.append(
-            f"head {before}: a fresh one of {own[weight].shape[0]} classes must be trained"
+            f"head {before}: a fresh one of {target[weight].shape[0]} classes must be trained"
         )
-        state.update({name: own[name] for name in names if name in own})
+        state.update({name: target[name] for name in names if name in target})
 
 
-def _fit_dtype(state: dict, own: dict, notes: list[str]) -> None:
+def _fit_dtype(state: dict, target: dict, notes: list[str]) -> None:
     """Convert to the model's dtype, and say of each other dtype what that changed."""
     changes: dict[tuple, list[float]] = {}
     for name, tensor in state.items():
-        wanted = own.get(name)
+        wanted = target.get(name)
         if wanted is None or tensor.layout != torch.strided or not tensor.is_floating_point():
             continue  # named by whoever checks
         if tensor.dtype != wanted.dtype:

@@ -74,7 +74,7 @@ def fitted(state: dict[str, Tensor], config) -> tuple[dict[str, Tensor], list[st
 
 def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict under SlowFast's current names, q, k and v in one; notes of what was joined or left out."""
-    found, notes = {}, []
+    tensors, notes = {}, []
     doubles = [name for name in state if "._attention_pool_" in name]
     if doubles:
         notes.append(
@@ -86,20 +86,24 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         name = theirs
         for pattern, ours in _NAMES:
             name = re.sub(pattern, ours, name)
-        if name in found:
+        if name in tensors:
             raise ValueError(f"the weights hold {name} twice, once as {theirs}")
-        found[name] = tensor
+        tensors[name] = tensor
     for name in _TABLES:
-        if name in found and found[name].dim() < 3:  # torchvision's lack the leading axes
-            found[name] = found[name].reshape(*[1] * (3 - found[name].dim()), *found[name].shape)
-    queries = [name for name in found if re.search(r"^blocks\.\d+\.attn\.q\.(weight|bias)$", name)]
+        if name in tensors and tensors[name].dim() < 3:  # torchvision's lack the leading axes
+            tensors[name] = tensors[name].reshape(*[1] * (3 - tensors[name].dim()), *tensors[name].shape)  # fmt: skip
+    queries = [
+        name for name in tensors if re.search(r"^blocks\.\d+\.attn\.q\.(weight|bias)$", name)
+    ]
     for name in queries:
         parts = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
-        if len({found[part].shape if part in found else None for part in parts}) == 1:
-            found[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([found.pop(p) for p in parts])
+        if len({tensors[part].shape if part in tensors else None for part in parts}) == 1:
+            tensors[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat(
+                [tensors.pop(p) for p in parts]
+            )
     if queries:
         notes.append("attn.q, attn.k and attn.v joined to attn.qkv")
-    return found, notes
+    return tensors, notes
 
 
 def _side(state: dict[str, Tensor]) -> int:

@@ -31,23 +31,23 @@ def swin_sizes(state: dict[str, Tensor], prefix: str, classifier: str, changes: 
         raise ValueError(
             f"{stem} has shape {tuple(kernel.shape)}: an image model; weights of a video model are needed"
         )
-    found: dict[int, set[int]] = {}
+    blocks: dict[int, set[int]] = {}
     heads: dict[int, int] = {}
     for name, tensor in state.items():
         if match := re.match(re.escape(prefix) + r"layers\.(\d+)\.blocks\.(\d+)\.", name):
             stage = int(match[1])
-            found.setdefault(stage, set()).add(int(match[2]))
+            blocks.setdefault(stage, set()).add(int(match[2]))
             if name.endswith("relative_position_bias_table"):
                 heads[stage] = tensor.shape[1]
-    if sorted(heads) != list(range(len(found))):
+    if sorted(heads) != list(range(len(blocks))):
         raise ValueError(
-            f"these are not weights of a Swin: tables of relative positions in {len(heads)} of its {len(found)} stages"
+            f"these are not weights of a Swin: tables of relative positions in {len(heads)} of its {len(blocks)} stages"
         )
     index = state.get(f"{block}attn.relative_position_index")
     head = state.get(f"{classifier}.weight")
     return {
         "embed_dim": kernel.shape[0],
-        "depths": tuple(len(found[stage]) for stage in sorted(found)),
+        "depths": tuple(len(blocks[stage]) for stage in sorted(blocks)),
         "num_heads": tuple(heads[stage] for stage in sorted(heads)),
         "window_size": changes.get("window_size") or _windows(state[table].shape[0], index)[0],
         "patch_size": kernel.shape[-1],
@@ -113,19 +113,19 @@ def resize_bias_table(table: Tensor, before: Triple, after: Triple) -> Tensor:
 def _windows(rows: int, index: Tensor | None) -> list[Triple]:
     """The windows (time, side, side) of so many offsets, widest first; a side of 1 where nothing else fits."""
     sides = range(1, (math.isqrt(rows) + 1) // 2 + 1)
-    found = [
+    windows = [
         ((rows // (2 * side - 1) ** 2 + 1) // 2, side, side)
         for side in reversed(sides)
         if rows % (2 * side - 1) ** 2 == 0
     ]
     if index is not None:
-        found = [window for window in found if math.prod(window) == index.shape[0]]
-    found = [window for window in found if window[1] > 1] or found
-    if not found:
+        windows = [window for window in windows if math.prod(window) == index.shape[0]]
+    windows = [window for window in windows if window[1] > 1] or windows
+    if not windows:
         raise ValueError(
             f"tables of {rows} offsets belong to no window of equal sides; give window_size=(time, rows, columns)"
         )
-    return found
+    return windows
 
 
 def _check_index(index: Tensor | None, name: str, window: Triple) -> None:

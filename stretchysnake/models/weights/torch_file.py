@@ -44,8 +44,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     text = " ".join(str(error).split())
-    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
-        return f"it holds objects of {found[1]} beside weights, and reading them could run code"
+    if match := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
+        return f"it holds objects of {match[1]} beside weights, and reading them could run code"
     if isinstance(error, RuntimeError):
         return f"it is damaged ({text[:80]})"
     return "it is no file of torch.save, damaged, or holds objects other than weights"
@@ -172,7 +172,7 @@ class _Attributes(pickle.Unpickler):
 
 def _named(module) -> dict[str, _Stored]:
     """Every tensor by the dotted names that lead to it."""
-    found: dict[str, _Stored] = {}
+    tensors: dict[str, _Stored] = {}
     ahead, count = [("", module, ())], 0
     while ahead:
         prefix, inner, above = ahead.pop()
@@ -181,10 +181,10 @@ def _named(module) -> dict[str, _Stored]:
             raise ValueError("its modules hold themselves or too many others")
         for name, value in vars(inner).items():
             if isinstance(value, _Stored):
-                found[f"{prefix}{name}"] = value
+                tensors[f"{prefix}{name}"] = value
             elif type(value) is type(module):
                 ahead.append((f"{prefix}{name}.", value, (*above, id(inner))))
-    return found
+    return tensors
 
 
 def _made(

@@ -37,7 +37,7 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
     width = kernel.shape[0]
     tubelet = (kernel.shape[2] + 1) // 2 if kernel.dim() == 5 else 1
     layers = 4 if clip else depth_in(state, "transformer.dec.")
-    found = {
+    sizes = {
         "embed_dim": width,
         "depth": depth,
         "num_heads": heads_of(width),
@@ -50,15 +50,15 @@ def sizes_in(state: dict[str, Tensor]) -> dict:
         "num_classes": len(state.get("transformer.proj.2.weight", ())),
     }
     if not clip:
-        found["global_mlp_factor"] = state[hidden].shape[0] / width
-        found["mixed"] = "transformer.balance" in state
+        sizes["global_mlp_factor"] = state[hidden].shape[0] / width
+        sizes["mixed"] = "transformer.balance" in state
     parts = [number for number in (1, 2) if f"{local}{number}.pos_embed.1.weight" in state]
     if parts:
         inner = state[f"{local}1.pos_embed.1.weight"].shape[0]
-        found["local_parts"] = len(parts)
+        sizes["local_parts"] = len(parts)
         # any number from C / (inner + 1) to C / inner gives this width; 1.5 is the published one
-        found["local_reduction"] = 1.5 if int(width // 1.5) == inner else width / (inner + 0.5)
-    return found
+        sizes["local_reduction"] = 1.5 if int(width // 1.5) == inner else width / (inner + 0.5)
+    return sizes
 
 
 def fitted(state: dict[str, Tensor], model: ClipTower) -> tuple[dict[str, Tensor], list[str]]:

@@ -20,7 +20,10 @@ from stretchysnake.ops.operation import operation
 
 
 def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) -> Tensor:
-    """``bidirectional_scan`` of dense fp32 or fp64 tensors; rounding differs from the single operations'."""
+    """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
+
+    Rounding differs from the single operations'.
+    """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     return _both(xz, list(forward), list(backward), keep)[0]
@@ -42,20 +45,20 @@ def _both(
     convolutions = [
         _conv(
             x,
-            own,
+            direction,
             i,
             y=us[i],
-            projection=own.x_proj,
+            projection=direction.x_proj,
             projected=projected[i],
             outputs=outputs,
         )
-        for i, own in enumerate(directions)
+        for i, direction in enumerate(directions)
     ]
     run("conv_forward", convolutions)
     y, states = torch.empty_like(us[0]), _new_states(us, directions[0].A_log.shape[1], keep)
     scans = [
-        _scan(xz, us[i], projected[i], own, i, y=y, checkpoints=states[i] if keep else None)
-        for i, own in enumerate(directions)
+        _scan(xz, us[i], projected[i], direction, i, y=y, checkpoints=states[i] if keep else None)
+        for i, direction in enumerate(directions)
     ]
     scans[0].z = 0  # the gate meets the sum, in the second scan
     run("scan_forward", scans)
@@ -92,7 +95,9 @@ def _both_backward(
     grad_x, grad_z = grad_xz.chunk(2, dim=-1)
     x, _ = xz.chunk(2, dim=-1)
     rank, num_state = directions[0].dt_proj.shape[1], directions[0].A_log.shape[1]
-    grads = [Direction(*(torch.empty_like(tensor) for tensor in own)) for own in directions]
+    grads = [
+        Direction(*(torch.empty_like(tensor) for tensor in direction)) for direction in directions
+    ]
     grad_us, grad_deltas = torch.empty_like(us), torch.empty_like(us)
     grad_B, grad_C = (us.new_empty(*us.shape[:3], num_state) for _ in "BC")
     scans = [
@@ -100,7 +105,7 @@ def _both_backward(
             xz,
             us[i],
             projected[i],
-            own,
+            direction,
             i,
             checkpoints=states[i],
             grad_y=grad_y,
@@ -113,7 +118,7 @@ def _both_backward(
             grad_z=grad_z,
             grad_delta_bias=grads[i].dt_bias,
         )
-        for i, own in enumerate(directions)
+        for i, direction in enumerate(directions)
     ]
     run("scan_backward", scans)
     grad_delta, dt = grad_deltas.flatten(1, 2), projected[..., :rank].flatten(1, 2)
@@ -125,14 +130,14 @@ def _both_backward(
     convolutions = [
         _conv(
             x,
-            own,
+            direction,
             i,
             grad_y=grad_us[i],
             grad_x=grad_x,
             grad_weight=grads[i].conv_weight,
             grad_bias=grads[i].conv_bias,
         )
-        for i, own in enumerate(directions)
+        for i, direction in enumerate(directions)
     ]
     run("conv_backward", convolutions)
     for i, grad in enumerate(grads):
@@ -143,34 +148,39 @@ def _both_backward(
 
 @torch.library.register_fake("stretchysnake::bidirectional_scan_backward")
 def _(grad_y, xz, forward, backward, us, projected, states):
-    empty = [[torch.empty_like(tensor) for tensor in own] for own in (forward, backward)]
+    empty = [[torch.empty_like(tensor) for tensor in shapes] for shapes in (forward, backward)]
     return torch.empty_like(xz), *empty
 
 
 def _stacked(directions: list[Direction], name: str) -> Tensor:
     """The weight of both directions (2, ...): one batched product in place of two."""
-    return torch.stack([getattr(own, name) for own in directions])
+    return torch.stack([getattr(direction, name) for direction in directions])
 
 
-def _dense(own: list[Tensor]) -> Direction:
-    return Direction(*(tensor.contiguous() for tensor in own))
+def _dense(direction: list[Tensor]) -> Direction:
+    return Direction(*(tensor.contiguous() for tensor in direction))
 
 
-def _conv(x: Tensor, own: Direction, reverse: int, **more: Tensor | int):
+def _conv(x: Tensor, direction: Direction, reverse: int, **more: Tensor | int):
     """The convolution of one direction; the second adds to what the first leaves in grad_x."""
-    weights = {"weight": own.conv_weight, "bias": own.conv_bias}
+    weights = {"weight": direction.conv_weight, "bias": direction.conv_bias}
     return conv_problem(x, **weights, reverse=reverse, adds=reverse, **more)
 
 
 def _scan(
-    xz: Tensor, u: Tensor, projected: Tensor, own: Direction, reverse: int, **more: Tensor | None
+    xz: Tensor,
+    u: Tensor,
+    projected: Tensor,
+    direction: Direction,
+    reverse: int,
+    **more: Tensor | None,
 ):
     """The scan of one direction; the second adds to what the first leaves in y and grad_z."""
-    rank, num_state = own.dt_proj.shape[1], own.A_log.shape[1]
+    rank, num_state = direction.dt_proj.shape[1], direction.A_log.shape[1]
     dt, B, C = projected.split((rank, num_state, num_state), dim=-1)
     return scan_problem(
         u=u,
-        A=own.A_log,
+        A=direction.A_log,
         A_is_log=1,
         rank=rank,
         delta_softplus=1,
@@ -180,9 +190,9 @@ def _scan(
         B=B,
         C=C,
         z=xz.chunk(2, dim=-1)[1],
-        D=own.D,
-        delta_bias=own.dt_bias,
-        dt_weight=own.dt_proj,
+        D=direction.D,
+        delta_bias=direction.dt_bias,
+        dt_weight=direction.dt_proj,
         **more,
     )
 
@@ -207,32 +217,32 @@ torch.library.register_autograd(
 )
 
 
-def _scan_arguments(xz_shape, own) -> tuple[int, int, int, int]:
+def _scan_arguments(xz_shape, shapes) -> tuple[int, int, int, int]:
     num_batch, length, width = xz_shape
-    return num_batch, length, width // 2, own[5][1]
+    return num_batch, length, width // 2, shapes[5][1]
 
 
-def _product_flops(xz_shape, own) -> int:
+def _product_flops(xz_shape, shapes) -> int:
     num_batch, length, width = xz_shape
-    (projected, _), (_, rank) = own[2], own[3]
+    (projected, _), (_, rank) = shapes[2], shapes[3]
     return 2 * num_batch * length * (width // 2) * (projected + rank)
 
 
 @register_flop_formula(torch.ops.stretchysnake.bidirectional_scan)
 def _(xz_shape, forward_shapes, backward_shapes, *_, **__) -> int:
     return sum(
-        _product_flops(xz_shape, own)
-        + causal_conv_flops(*_scan_arguments(xz_shape, own)[:3], own[0][1])
-        + selective_scan_flops(*_scan_arguments(xz_shape, own))
-        for own in (forward_shapes, backward_shapes)
+        _product_flops(xz_shape, shapes)
+        + causal_conv_flops(*_scan_arguments(xz_shape, shapes)[:3], shapes[0][1])
+        + selective_scan_flops(*_scan_arguments(xz_shape, shapes))
+        for shapes in (forward_shapes, backward_shapes)
     )
 
 
 @register_flop_formula(torch.ops.stretchysnake.bidirectional_scan_backward)
 def _(grad_y_shape, xz_shape, forward_shapes, backward_shapes, *_, **__) -> int:
     return sum(
-        2 * _product_flops(xz_shape, own)  # into the input and into the weight
-        + 3 * causal_conv_flops(*_scan_arguments(xz_shape, own)[:3], own[0][1])
-        + selective_scan_backward_flops(*_scan_arguments(xz_shape, own))
-        for own in (forward_shapes, backward_shapes)
+        2 * _product_flops(xz_shape, shapes)  # into the input and into the weight
+        + 3 * causal_conv_flops(*_scan_arguments(xz_shape, shapes)[:3], shapes[0][1])
+        + selective_scan_backward_flops(*_scan_arguments(xz_shape, shapes))
+        for shapes in (forward_shapes, backward_shapes)
     )

@@ -57,8 +57,8 @@ def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
         A_log=(inner, num_state),
         D=(inner,),
     )
-    for way, own in (("forward", forward), ("backward", backward)):
-        for name, tensor, shape in zip(Direction._fields, own, wanted, strict=True):
+    for way, direction in (("forward", forward), ("backward", backward)):
+        for name, tensor, shape in zip(Direction._fields, direction, wanted, strict=True):
             if tensor.shape != shape:
                 raise ValueError(
                     f"{way}.{name} (shape {tuple(tensor.shape)}) must have shape {shape}, as xz and "
@@ -77,7 +77,7 @@ def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> 
 
 def one_direction(
     xz: Tensor,
-    own: Direction,
+    direction: Direction,
     *,
     reverse: bool,
     carry: Carry | None = None,
@@ -89,19 +89,19 @@ def one_direction(
     one before it. Without one the sequence is whole, and nothing is carried.
     """
     x, z = xz.chunk(2, dim=-1)
-    u, recent = _convolved(x, own, carry, reverse=reverse, backend=backend)
-    rank, num_state = own.dt_proj.shape[1], own.A_log.shape[1]
-    dt, B, C = F.linear(u, own.x_proj).split((rank, num_state, num_state), dim=-1)
-    wide = torch.promote_types(own.A_log.dtype, torch.float32)
+    u, recent = _convolved(x, direction, carry, reverse=reverse, backend=backend)
+    rank, num_state = direction.dt_proj.shape[1], direction.A_log.shape[1]
+    dt, B, C = F.linear(u, direction.x_proj).split((rank, num_state, num_state), dim=-1)
+    wide = torch.promote_types(direction.A_log.dtype, torch.float32)
     y, state = selective_scan(
         u,
-        F.linear(dt, own.dt_proj).to(u.dtype),
-        -torch.exp(own.A_log.to(wide)),
+        F.linear(dt, direction.dt_proj).to(u.dtype),
+        -torch.exp(direction.A_log.to(wide)),
         B,
         C,
-        D=own.D.to(wide),
+        D=direction.D.to(wide),
         z=z,
-        delta_bias=own.dt_bias.to(wide),
+        delta_bias=direction.dt_bias.to(wide),
         delta_softplus=True,
         reverse=reverse,
         initial_state=None if carry is None else carry.state,
@@ -112,15 +112,15 @@ def one_direction(
 
 
 def _convolved(
-    x: Tensor, own: Direction, carry: Carry | None, *, reverse: bool, backend: Backend
+    x: Tensor, direction: Direction, carry: Carry | None, *, reverse: bool, backend: Backend
 ) -> tuple[Tensor, Tensor | None]:
     """silu(conv(x)) and, with a carry, the inputs that the convolution of the next part needs."""
     options = {"reverse": reverse, "backend": backend}
     if carry is None:
-        return causal_conv_silu(x, own.conv_weight, own.conv_bias, **options), None
+        return causal_conv_silu(x, direction.conv_weight, direction.conv_bias, **options), None
     length, before = x.shape[1], carry.recent.shape[1]
     joined = torch.cat([x, carry.recent] if reverse else [carry.recent, x], dim=1)
-    u = causal_conv_silu(joined, own.conv_weight, own.conv_bias, **options)
+    u = causal_conv_silu(joined, direction.conv_weight, direction.conv_bias, **options)
     # copied: a view would keep the whole part in memory
     if reverse:
         return u[:, :length], joined[:, :before].clone()

@@ -3,12 +3,9 @@
 Symbols: B batch, L tokens, D inner channels, K kernel width.
 """
 
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from stretchysnake.ops.flops import causal_conv_flops
-from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.causal_conv.gradient import new_gradients, register_gradient
 from stretchysnake.ops.native.problems import conv_problem, dense, rows_in_place, run
 from stretchysnake.ops.operation import operation
 from stretchysnake.ops.precision import state_dtype
@@ -17,9 +14,9 @@ from stretchysnake.ops.precision import state_dtype
 def causal_conv_silu_cpu(
     x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False
 ) -> Tensor:
-    """``causal_conv_silu`` in one pass over x, in fp32, or fp64 where any input is fp64.
+    """``causal_conv_silu`` in one pass over x (B, L, D), weight (D, K), bias (D,).
 
-    Only x is kept for the backward; the convolution is computed again there.
+    In fp32, or fp64 where any input is fp64. Only x is kept for the backward; the convolution is computed again.
     """
     dtype = state_dtype(x, weight, bias)
     x_read, weight, bias = (
@@ -36,17 +33,12 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tens
     return y
 
 
-@torch.library.register_fake("stretchysnake::causal_conv_silu")
-def _(x, weight, bias, reverse):
-    return x.new_empty(x.shape)
-
-
 @operation("causal_conv_silu_backward")
 def _conv_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; an empty tensor stands for that of an absent bias."""
-    grad_x, grad_weight, grad_bias = gradients = _new_gradients(x, weight, bias)
+    grad_x, grad_weight, grad_bias = gradients = new_gradients(x, weight, bias)
     problem = conv_problem(
         **_given(x, weight, bias, reverse),
         grad_y=rows_in_place(grad_y),
@@ -67,38 +59,4 @@ def _given(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> dic
     return {"x": rows_in_place(x), "weight": dense(weight), "bias": dense(bias), "reverse": reverse}
 
 
-def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    grad_bias = x.new_empty(0 if bias is None else bias.shape)
-    return x.new_empty(x.shape), x.new_empty(weight.shape), grad_bias
-
-
-@torch.library.register_fake("stretchysnake::causal_conv_silu_backward")
-def _(grad_y, x, weight, bias, reverse):
-    return _new_gradients(x, weight, bias)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, grad_y):
-    native_library.refuse_double_backward("causal_conv_silu")
-    x, weight, bias = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = _conv_backward(grad_y, x, weight, bias, ctx.reverse)
-    return grad_x, grad_weight, None if bias is None else grad_bias, None
-
-
-torch.library.register_autograd(
-    "stretchysnake::causal_conv_silu", _backward, setup_context=_setup_context
-)
-
-
-@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu)
-def _(x_shape, weight_shape, *_, **__) -> int:
-    return causal_conv_flops(*x_shape, weight_shape[1])
-
-
-@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_backward)
-def _(grad_y_shape, x_shape, weight_shape, *_, **__) -> int:
-    return 3 * causal_conv_flops(*x_shape, weight_shape[1])  # again, into x, into the weight
+register_gradient("causal_conv_silu", _conv_backward, "cpu")

@@ -5,10 +5,8 @@ Symbols: B batch, L tokens, D inner channels, K kernel width.
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from stretchysnake.ops.flops import causal_conv_flops
-from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.causal_conv.gradient import new_gradients, register_gradient
 from stretchysnake.ops.precision import state_dtype
 from stretchysnake.ops.selective_scan.triton_tiles import power_of_two
 from stretchysnake.ops.triton import runtime as triton_runtime
@@ -23,9 +21,10 @@ def causal_conv_silu_triton(
     reverse: bool = False,
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
-    """``causal_conv_silu`` in one pass over x, in fp32, or fp64 where any input is fp64.
+    """``causal_conv_silu`` in one pass over x (B, L, D), weight (D, K), bias (D,).
 
-    Only x is kept for the backward; the convolution is computed again there. A run repeats to the bit.
+    In fp32, or fp64 where any input is fp64. Only x is kept for the backward; the convolution is computed again.
+    A run repeats to the bit.
     """
     return _conv(x, weight, bias, cu_seqlens, reverse)
 
@@ -70,11 +69,6 @@ def _conv(
     return y
 
 
-@_conv.register_fake
-def _(x, weight, bias, cu_seqlens, reverse):
-    return x.new_empty(x.shape)
-
-
 @torch.library.custom_op("stretchysnake::causal_conv_silu_triton_backward", mutates_args=())
 def _conv_backward(
     grad_y: Tensor,
@@ -85,7 +79,7 @@ def _conv_backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; an empty tensor stands for that of an absent bias."""
-    grad_x, grad_weight, grad_bias = gradients = _new_gradients(x, weight, bias)
+    grad_x, grad_weight, grad_bias = gradients = new_gradients(x, weight, bias)
     if not x.numel():
         return grad_x, grad_weight.zero_(), grad_bias.zero_()
     from stretchysnake.ops.causal_conv.triton_kernels import conv_backward
@@ -111,38 +105,4 @@ def _conv_backward(
     return gradients
 
 
-def _new_gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    grad_bias = x.new_empty(0) if bias is None else bias.new_empty(bias.shape)
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), grad_bias
-
-
-@_conv_backward.register_fake
-def _(grad_y, x, weight, bias, cu_seqlens, reverse):
-    return _new_gradients(x, weight, bias)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, grad_y):
-    native_library.refuse_double_backward("causal_conv_silu", "triton")
-    x, weight, bias, cu_seqlens = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = _conv_backward(
-        grad_y, x, weight, bias, cu_seqlens, ctx.reverse
-    )
-    return grad_x, grad_weight, None if bias is None else grad_bias, None, None
-
-
-_conv.register_autograd(_backward, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_triton)
-def _(x_shape, weight_shape, *_, **__) -> int:
-    return causal_conv_flops(*x_shape, weight_shape[1])
-
-
-@register_flop_formula(torch.ops.stretchysnake.causal_conv_silu_triton_backward)
-def _(grad_y_shape, x_shape, weight_shape, *_, **__) -> int:
-    return 3 * causal_conv_flops(*x_shape, weight_shape[1])  # again, into x, into the weight
+register_gradient("causal_conv_silu_triton", _conv_backward, "triton")

@@ -18,8 +18,8 @@ def may_read(there, here, length, sequence_of):
     """Which tokens `there` exist and belong to the same packed sequence as those at `here`."""
     inside = (there >= 0) & (there < length) & (here >= 0) & (here < length)
     if sequence_of is not None:
-        own = tl.load(sequence_of + here, mask=inside, other=-1)
-        inside = inside & (tl.load(sequence_of + there, mask=inside, other=-2) == own)
+        sequence = tl.load(sequence_of + here, mask=inside, other=-1)
+        inside = inside & (tl.load(sequence_of + there, mask=inside, other=-2) == sequence)
     return inside
 
 
@@ -42,10 +42,10 @@ def conv_forward(
         value += tl.load(bias + d, mask=in_d, other=0.0).to(TYPE)[None, :]
     for back in tl.static_range(K):
         source = t + back if REVERSE else t - back
-        known = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
+        readable = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
         at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
         tap = tl.load(weight + d * K + (K - 1 - back), mask=in_d, other=0.0).to(TYPE)
-        value += tap[None, :] * tl.load(x + at, mask=known, other=0.0).to(TYPE)
+        value += tap[None, :] * tl.load(x + at, mask=readable, other=0.0).to(TYPE)
     value = value * sigmoid(value)
     at = (batch * length + t)[:, None] * channels + d[None, :]
     tl.store(y + at, value.to(y.dtype.element_ty), mask=(t < length)[:, None] & in_d[None, :])
@@ -75,34 +75,34 @@ def conv_backward(
     sum_bias = tl.zeros([BLOCK_D], TYPE)
     for start in tl.range(span * span_tokens, (span + 1) * span_tokens, TOKENS):
         t = start + tl.arange(0, TOKENS)
-        found = tl.zeros([TOKENS, BLOCK_D], TYPE)
+        grad_x = tl.zeros([TOKENS, BLOCK_D], TYPE)
         for ahead in tl.static_range(K):  # token t was read by the outputs at `out`
             out = t - ahead if REVERSE else t + ahead
             used = may_read(out, t, length, sequence_of)[:, None] & in_d[None, :]
             value = tl.zeros([TOKENS, BLOCK_D], TYPE) + shift[None, :]
             for back in tl.static_range(K):
                 source = out + back if REVERSE else out - back
-                known = may_read(source, out, length, sequence_of)[:, None] & in_d[None, :]
+                readable = may_read(source, out, length, sequence_of)[:, None] & in_d[None, :]
                 at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
                 tap = tl.load(weight + d * K + (K - 1 - back), mask=in_d, other=0.0).to(TYPE)
-                value += tap[None, :] * tl.load(x + at, mask=known, other=0.0).to(TYPE)
+                value += tap[None, :] * tl.load(x + at, mask=readable, other=0.0).to(TYPE)
             share = sigmoid(value)
             at = out.to(tl.int64)[:, None] * dy_l + d[None, :] * dy_d
             grad = tl.load(dy + at, mask=used, other=0.0).to(TYPE)
             grad = tl.where(used, grad * share * (1.0 + value * (1.0 - share)), 0.0)
             tap = tl.load(weight + d * K + (K - 1 - ahead), mask=in_d, other=0.0).to(TYPE)
-            found += tap[None, :] * grad
+            grad_x += tap[None, :] * grad
             if ahead == 0:  # the tile's own outputs
                 sum_bias += tl.sum(grad, axis=0)
                 for back in tl.static_range(K):
                     source = t + back if REVERSE else t - back
-                    known = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
+                    readable = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
                     at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
-                    part = tl.sum(grad * tl.load(x + at, mask=known, other=0.0).to(TYPE), axis=0)
+                    part = tl.sum(grad * tl.load(x + at, mask=readable, other=0.0).to(TYPE), axis=0)
                     sum_weight += tl.where((taps == K - 1 - back)[None, :], part[:, None], 0.0)
         at = (batch * length + t)[:, None] * channels + d[None, :]
         inside = (t < length)[:, None] & in_d[None, :]
-        tl.store(dx + at, found.to(dx.dtype.element_ty), mask=inside)
+        tl.store(dx + at, grad_x.to(dx.dtype.element_ty), mask=inside)
     row = batch * num_spans + span
     at = (row * channels + d[:, None]) * K + taps[None, :]
     tl.store(dweight + at, sum_weight, mask=in_d[:, None] & (taps < K)[None, :])

@@ -63,7 +63,7 @@ def load() -> ctypes.CDLL:
 
 
 def check_device(name: str, tensor: Tensor) -> None:
-    """RuntimeError where the kernels cannot run, ValueError where this tensor is not on the CPU."""
+    """RuntimeError where the kernels cannot run, ValueError where this tensor (any shape) is not on the CPU."""
     if not is_available():
         load()  # says what is missing
     if not tensor.is_cpu:

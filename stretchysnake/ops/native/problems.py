@@ -1,6 +1,7 @@
 """The arguments of the native kernels, as ``native/kernels.h`` lays them out, made from tensors.
 
-A call takes one problem or several of one shape, which a thread does one after the other.
+A call takes one problem or several of one shape, which a thread does one after the other. Symbols: B batch, L tokens,
+D inner channels, K kernel width, N state size, C width.
 """
 
 import ctypes
@@ -73,7 +74,7 @@ def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> Co
 
 
 def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> NormProblem:
-    """A norm over the last axis of x; dense tensors by name, absent ones None."""
+    """A norm over the last axis of x (..., C); dense tensors by name, absent ones None."""
     return _filled(NormProblem, x[None].flatten(0, -2), x=x, eps=eps, **tensors)
 
 
@@ -116,14 +117,14 @@ def run(function: str, problems: Sequence[ctypes.Structure]) -> None:
 
 
 def rows_in_place(tensor: Tensor | None) -> Tensor | None:
-    """The tensor itself where its last dimension is dense, whatever its row strides, else a copy."""
+    """The tensor (any shape) itself where its last dimension is dense, whatever its row strides, else a copy."""
     if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
         return tensor
     return tensor.contiguous()
 
 
 def dense(tensor: Tensor | None) -> Tensor | None:
-    """The tensor without gaps."""
+    """The tensor without gaps, of any shape."""
     return None if tensor is None else tensor.contiguous()
 
 

@@ -1,6 +1,6 @@
 """The selective scan: what it means, and which backend runs it.
 
-Symbols: B batch, L tokens, D inner channels, N state size.
+Symbols: B batch, L tokens, D inner channels, N state size, S sequences packed into one row.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The selective scan on a GPU: the Triton kernels as operations of torch, with their plan of work.
+"""The selective scan on a GPU: the Triton kernels as operations of torch, with how their work is cut.
 
 Symbols: B batch, L tokens, D inner channels, N state size, S sequences (the batch, or those packed
 into one row). The kernels: ``selective_scan_triton_forward`` and ``_backward``.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stretchysnake.ops.precision import state_dtype
-from stretchysnake.ops.selective_scan import triton_tiles as plan
+from stretchysnake.ops.selective_scan import triton_tiles
 from stretchysnake.ops.selective_scan.gradient import new_gradients, register_gradient
 from stretchysnake.ops.selective_scan.inputs import SCHEMA, ScanInputs
 from stretchysnake.ops.triton import runtime as triton_runtime
@@ -45,11 +45,13 @@ def _new_outputs(tensors: tuple, cu_seqlens: Tensor | None, keep_states: bool) -
     num_batch, length, channels = u.shape
     num_state = A.shape[1]
     sequences = num_batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    kept = plan.num_checkpoints(num_batch, length, num_state, cu_seqlens) if keep_states else 0
+    num_checkpoints = (
+        triton_tiles.num_checkpoints(num_batch, length, num_state, cu_seqlens) if keep_states else 0
+    )
     return [
         u.new_empty(num_batch, length, channels),
         u.new_empty(sequences, channels, num_state, dtype=dtype),
-        u.new_empty(kept, num_state, channels, dtype=dtype),
+        u.new_empty(num_checkpoints, num_state, channels, dtype=dtype),
     ]
 
 
@@ -69,7 +71,7 @@ class _Work(NamedTuple):
 
 
 def _work(
-    inputs: ScanInputs, cu_seqlens: Tensor | None, sequences: int, programs: int, tiles: plan.Tiles,
+    inputs: ScanInputs, cu_seqlens: Tensor | None, sequences: int, programs: int, tiles: triton_tiles.Tiles,
     dtype: torch.dtype,
 ) -> _Work:  # fmt: skip
     """programs: of a launch that is not cut into segments."""
@@ -77,15 +79,17 @@ def _work(
 
     length, channels = inputs.u.shape[1:]
     num_state = inputs.A.shape[1]
-    multiple = math.lcm(tiles.tokens, plan.checkpoint_tokens(num_state))
+    multiple = math.lcm(tiles.tokens, triton_tiles.checkpoint_tokens(num_state))
     processors = triton_runtime.num_processors(inputs.u.device)
-    count, tokens = plan.plan_segments(length, multiple, programs, tiles.num_warps, processors)
+    count, tokens = triton_tiles.cut_segments(
+        length, multiple, programs, tiles.num_warps, processors
+    )
     assert count == 1 or tokens % multiple == 0, "a segment begins with a tile and a checkpoint"
     states = steps = None
     if count > 1:
         states = inputs.u.new_empty(sequences, count, num_state, channels, dtype=dtype)
         steps = inputs.u.new_empty(sequences, count, channels, dtype=dtype)
-    block = {"BLOCK_N": plan.power_of_two(num_state), "BLOCK_D": tiles.channels}
+    block = {"BLOCK_N": triton_tiles.power_of_two(num_state), "BLOCK_D": tiles.channels}
     block |= {"TYPE": state_type(dtype), "num_warps": tiles.num_warps}
     reading = {"SOFTPLUS": inputs.delta_softplus, "REVERSE": inputs.reverse, "TOKENS": tiles.tokens}
     return _Work(
@@ -133,7 +137,7 @@ def _scan(*arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor]:
     if not inputs.u.numel():
         return y, final_state, checkpoints
     sequences, channels, num_state = final_state.shape
-    tiles = plan.forward_tiles(channels, num_state)
+    tiles = triton_tiles.forward_tiles(channels, num_state)
     programs = sequences * -(-channels // tiles.channels)
     work = _work(inputs, cu_seqlens, sequences, programs, tiles, final_state.dtype)
     read = [value for name in ("u", "delta", "A", "B") for value in _placed(getattr(inputs, name))]
@@ -148,7 +152,7 @@ def _scan(*arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor]:
             *(*read, *_placed(inputs.C), D, *_placed(inputs.z), delta_bias),
             *(*_placed(inputs.initial_state), work.states, y, final_state),
             *(checkpoints if keep_states else None, *work.sizes),
-            CHECKPOINT_TOKENS=plan.checkpoint_tokens(num_state),
+            CHECKPOINT_TOKENS=triton_tiles.checkpoint_tokens(num_state),
             **work.options,
         )
     return y, final_state, checkpoints
@@ -182,8 +186,10 @@ def _scan_backward(
     num_state = inputs.A.shape[1]
     sequences = num_batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     dtype = checkpoints.dtype
-    tiles = plan.backward_tiles(channels, num_state)
-    groups = plan.num_groups(-(-channels // tiles.channels), num_batch * length * num_state, dtype)
+    tiles = triton_tiles.backward_tiles(channels, num_state)
+    groups = triton_tiles.num_groups(
+        -(-channels // tiles.channels), num_batch * length * num_state, dtype
+    )
     work = _work(inputs, cu_seqlens, sequences, sequences * groups, tiles, dtype)
     rows = sequences * work.segments
 
@@ -212,7 +218,7 @@ def _scan_backward(
             *(checkpoints, work.states, du, ddelta, dA, dB, dC, dD),
             *(None if inputs.z is None else dz, dbias),
             *(None if inputs.initial_state is None else d_initial, *work.sizes, groups),
-            CHECKPOINT_TOKENS=plan.checkpoint_tokens(num_state),
+            CHECKPOINT_TOKENS=triton_tiles.checkpoint_tokens(num_state),
             **work.options,
         )
     summed = (None, None, dA.sum(0).T, dB.sum(0), dC.sum(0), dD, None, dbias, None)

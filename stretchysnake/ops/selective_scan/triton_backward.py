@@ -3,7 +3,8 @@
 Tokens are read from the last to the first. From each checkpoint the tiles up to the next one are
 scanned again, which gives the state before each; then the tiles are done backward. What many programs add
 to (dA, dB, dC, dD, d(delta_bias)) each of them writes apart; torch sums it afterwards, in a fixed
-order, so a run repeats to the bit. Symbols as in ``selective_scan_triton_forward``.
+order, so a run repeats to the bit. Symbols: S sequences (the batch, or those packed into one row), B batch,
+L tokens, D channels, N state size.
 """
 
 import triton
@@ -164,8 +165,8 @@ def scan_backward(
 
         for number in tl.range(0, num_spans):
             span = segment * segment_tokens + (num_spans - 1 - number) * CHECKPOINT_TOKENS
-            kept = (checkpoint + span // CHECKPOINT_TOKENS) * state
-            kept_at = (kept + n_[:, None]) * channels + d_[None, :]
+            checkpoint_row = (checkpoint + span // CHECKPOINT_TOKENS) * state
+            kept_at = (checkpoint_row + n_[:, None]) * channels + d_[None, :]
             h = tl.load(checkpoints + kept_at, mask=in_state, other=0.0)[None, :, :]
             starts = tl.where((tile_number == 0)[:, None, None], h, 0.0)  # (tiles, N, D)
             for j in tl.range(0, TILES - 1):  # forward, for the state before each tile
@@ -222,10 +223,10 @@ def scan_backward(
                     )
                     share = sigmoid(gate)
                     out = tl.sum(states * C_tn[:, :, None], axis=1) + skip[None, :] * x
-                    found = grad * out * (share * (1.0 + gate * (1.0 - share)))
+                    grad_z = grad * out * (share * (1.0 + gate * (1.0 - share)))
                     tl.store(
                         dz + rows * channels + d_[None, :],
-                        found.to(dz.dtype.element_ty),
+                        grad_z.to(dz.dtype.element_ty),
                         mask=in_tile,
                     )
                     grad = grad * (gate * share)
@@ -240,21 +241,21 @@ def scan_backward(
                 to_update = tl.sum(adjoint * B_tn[:, :, None], axis=1)  # d(delta u), (T, D)
                 to_decay = adjoint * decayed  # d(step A)
                 sum_dA += tl.sum(step[:, None, :] * to_decay, axis=0)
-                found = step * to_update + skip[None, :] * grad
+                grad_u = step * to_update + skip[None, :] * grad
                 tl.store(
-                    du + rows * channels + d_[None, :], found.to(du.dtype.element_ty), mask=in_tile
+                    du + rows * channels + d_[None, :], grad_u.to(du.dtype.element_ty), mask=in_tile
                 )
                 sum_dD += tl.sum(grad * x, axis=0)
-                found = x * to_update + tl.sum(to_decay * A_nd[None, :, :], axis=1)
+                grad_delta = x * to_update + tl.sum(to_decay * A_nd[None, :, :], axis=1)
                 if SOFTPLUS:
-                    found = found * sigmoid(raw)
-                found = tl.where(in_tile, found, 0.0)
+                    grad_delta = grad_delta * sigmoid(raw)
+                grad_delta = tl.where(in_tile, grad_delta, 0.0)
                 tl.store(
                     ddelta + rows * channels + d_[None, :],
-                    found.to(ddelta.dtype.element_ty),
+                    grad_delta.to(ddelta.dtype.element_ty),
                     mask=in_tile,
                 )
-                sum_dbias += tl.sum(found, axis=0)
+                sum_dbias += tl.sum(grad_delta, axis=0)
 
                 found_B = tl.sum((step * x)[:, None, :] * adjoint, axis=2)  # (T, N)
                 found_C = tl.sum(grad[:, None, :] * states, axis=2)

@@ -4,7 +4,7 @@ A program holds the states of BLOCK_D channels (all N of each) and walks over it
 TOKENS, scanned in registers. Where that gives too few programs to fill the chip, the tokens are split
 into segments: ``segment_states`` finds what each adds to a state of zero, ``carry_states`` chains
 them, and ``scan_forward`` then runs all segments at once. Symbols: S sequences (the batch, or those
-packed into one row), L tokens, D channels, N state size. `u_s, u_l, u_d` are the strides of u.
+packed into one row), B batch, L tokens, D channels, N state size. `u_s, u_l, u_d` are the strides of u.
 """
 
 import torch
@@ -192,8 +192,8 @@ def scan_forward(
         C_tn = tl.load(C + rows * C_l + n_[None, :] * C_n, mask=in_rows, other=0.0).to(TYPE)
         if checkpoints is not None:  # noqa: SIM102 (known when compiling; the next is not)
             if start % CHECKPOINT_TOKENS == 0:
-                kept = (checkpoint + start // CHECKPOINT_TOKENS) * state
-                kept_at = (kept + n_[:, None]) * channels + d_[None, :]
+                checkpoint_row = (checkpoint + start // CHECKPOINT_TOKENS) * state
+                kept_at = (checkpoint_row + n_[:, None]) * channels + d_[None, :]
                 tl.store(checkpoints + kept_at, tl.reshape(h, [BLOCK_N, BLOCK_D]), mask=in_state)
         decay = tl.exp2(step[:, None, :] * A_nd[None, :, :])  # (T, N, D)
         update = (step * x)[:, None, :] * B_tn[:, :, None]

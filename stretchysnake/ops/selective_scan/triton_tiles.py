@@ -2,6 +2,7 @@
 
 Every choice follows from shapes and the number of processors alone, so a run repeats to the bit on
 one kind of chip. The constants come from counts of instructions and registers, not from timings.
+Symbols: B batch, L tokens, D inner channels, N state size, S sequences packed into one row.
 """
 
 import math
@@ -49,7 +50,7 @@ def _tiles(num_channels: int, num_state: int, values: int) -> Tiles:
     return Tiles(tokens, channels, 4)
 
 
-def plan_segments(
+def cut_segments(
     length: int, multiple: int, programs: int, num_warps: int, processors: int
 ) -> tuple[int, int]:
     """(segments, tokens of each): 1 segment where `programs` give each scheduler two warps.
@@ -72,7 +73,7 @@ def num_groups(blocks: int, part_elements: int, dtype: torch.dtype) -> int:
 
 
 def num_checkpoints(batch: int, length: int, num_state: int, cu_seqlens: Tensor | None) -> int:
-    """Rows of the buffer of checkpoints; for packed sequences a bound that needs no look at their ends."""
+    """Rows of the buffer of checkpoints; of packed sequences, cu_seqlens (S + 1,), a bound that needs no look at it."""
     tokens = checkpoint_tokens(num_state)
     if cu_seqlens is None:
         return batch * ((length + tokens - 1) // tokens)

@@ -1,6 +1,7 @@
 """What the Triton kernels of the scan share: softplus, sigmoid, one token of a tile, where a sequence lies.
 
-State and sums are fp32, or fp64 where any input is fp64. Symbols as in ``selective_scan_triton``.
+State and sums are fp32, or fp64 where any input is fp64. Symbols: T tokens
+of a tile, D channels, N state size.
 """
 
 import triton
@@ -65,10 +66,10 @@ def bounds(cu_seqlens, sequence, length):
 def first_checkpoint(cu_seqlens, sequence, begin, length, TOKENS: tl.constexpr):
     """Number of a sequence's first checkpoint. Packed sequences never share one: begin // TOKENS + sequence."""
     if cu_seqlens is None:
-        found = sequence.to(tl.int64) * tl.cdiv(length, TOKENS)
+        checkpoint = sequence.to(tl.int64) * tl.cdiv(length, TOKENS)
     else:
-        found = (begin // TOKENS + sequence).to(tl.int64)
-    return found
+        checkpoint = (begin // TOKENS + sequence).to(tl.int64)
+    return checkpoint
 
 
 @triton.jit

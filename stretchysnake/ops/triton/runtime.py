@@ -67,7 +67,7 @@ def is_interpreted() -> bool:
 
 
 def check_device(name: str, tensor: Tensor) -> None:
-    """RuntimeError where the kernels cannot run, ValueError where this tensor is not on a CUDA device."""
+    """RuntimeError where the kernels cannot run, ValueError where this tensor (any shape) is not on a CUDA device."""
     if not is_available():
         raise RuntimeError(f"backend 'triton' is not available: {unavailable_reason()}")
     if not (tensor.is_cuda or is_interpreted()):
@@ -78,7 +78,7 @@ def check_device(name: str, tensor: Tensor) -> None:
 
 
 def on_device(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """A context in which kernels start on the tensor's device."""
+    """A context in which kernels start on the device of a tensor of any shape."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 

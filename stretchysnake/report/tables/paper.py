@@ -1,12 +1,11 @@
 """The paper's Tables 1, 2, A1, A2 and A3 as data, typed from its text; accuracies in percent, as printed.
 
-Nothing here was measured by us. `paper_numbers()` gives every cell; `disagreements()` lists where the
-paper's own averages and differences do not follow from its cells (docs/reproduction.md).
+Nothing here was measured by us. `paper_numbers()` gives every cell; where the paper's own averages and differences do
+not follow from its cells is in docs/reproduction.md.
 """
 
 from __future__ import annotations
 
-import statistics
 from typing import NamedTuple
 
 SIZES = (96, 112, 128, 192, 224, 288, 384, 448)
@@ -39,15 +38,6 @@ class PaperNumber(NamedTuple):
     def row(self) -> str:
         frames = "" if self.num_frames is None else f", T = {self.num_frames}"
         return f"{MODEL_NAMES.get(self.model, self.model)}{frames}"
-
-
-class Disagreement(NamedTuple):
-    """A printed average or difference that does not follow from the printed cells."""
-
-    table: str
-    row: str
-    printed: float
-    recomputed: float
 
 
 # Data set -> T -> (VideoMamba's cells, StretchySnake's cells, the printed average difference).
@@ -232,33 +222,3 @@ def _table_a3() -> list[PaperNumber]:
         for model, text in zip(("vanilla", "static_tokens"), pair, strict=True)
         for size, value in zip(SIZES_A3, _cells(text), strict=True)
     ]
-
-
-def disagreements(tolerance: float = 0.051) -> list[Disagreement]:
-    """Printed averages and differences further than `tolerance` points from the recomputed ones.
-
-    0.051 is half of the last printed digit. Table 1: mean difference over the cells that both models
-    have. Table 2: mean of six. A1 and A2: difference to VideoMamba and to the better of the two others.
-    """
-    apart = []
-
-    def check(table: str, row: str, printed: float, recomputed: float) -> None:
-        if abs(printed - recomputed) > tolerance:
-            apart.append(Disagreement(table, row, printed, round(recomputed, 2)))
-
-    for dataset, lines in _TABLE_1.items():
-        for num_frames, (vanilla, static, printed) in lines.items():
-            pairs = zip(_cells(vanilla), _cells(static), strict=True)
-            deltas = [mine - base for base, mine in pairs if base is not None and mine is not None]
-            check("1", f"{dataset}, T = {num_frames}", printed, statistics.fmean(deltas))
-    for model, text in _TABLE_2.items():
-        *cells, printed = _cells(text)
-        check("2", MODEL_NAMES.get(model, model), printed, statistics.fmean(cells))
-    both = zip(*map(_cells, (*_TABLE_A1.values(), _DIFFERENCES_A1)), strict=True)
-    for column, (base, mine, printed) in zip(_COLUMNS_A1, both, strict=True):
-        check("A1", column, printed, mine - base)
-    for dataset, lines in _TABLE_A2.items():
-        for size, *cells in zip(SIZES, *map(_cells, lines.values()), strict=True):
-            flexivit, flex_all, mine, printed = cells
-            check("A2", f"{dataset}, {size} px", printed, mine - max(flexivit, flex_all))
-    return apart

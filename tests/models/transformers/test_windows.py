@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stretchysnake.flexibility import NANO, PAPER, Scale, static_tokens
 from stretchysnake.models.architectures import config_from_dict, create_model
+from stretchysnake.models.transformers.layers.swin_trunk import PatchMerging
 from stretchysnake.models.transformers.layers.windows import (
-    PatchMerging,
     WindowAttention,
     cut_windows,
     fitting_window,

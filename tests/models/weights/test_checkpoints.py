@@ -35,6 +35,20 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
 
 
+def test_files_without_an_architecture_are_videomambas(model, tmp_path):
+    header = {"config": json.dumps(model.config.to_dict())}
+    for name, more in (("before", {}), ("later", {"architecture": "mamba3"})):
+        save_file(model.state_dict(), tmp_path / name, metadata=header | more)
+        (tmp_path / name).rename(tmp_path / f"{name}.safetensors")
+    loaded, _ = load_model(tmp_path / "before.safetensors")
+    assert loaded.config == CONFIG and same(loaded.state_dict(), model.state_dict())
+    with pytest.raises(
+        ValueError,
+        match=r"architecture \(mamba3\) is not known to this version; it knows: videomamba",
+    ):
+        load_model(tmp_path / "later.safetensors")
+
+
 def test_saved_model_comes_back_bitwise_with_its_config(model, tmp_path):
     save_model(tmp_path / "w.safetensors", model, variant="static_tokens")
     loaded, notes = load_model(tmp_path / "w.safetensors")

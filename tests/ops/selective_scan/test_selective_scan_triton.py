@@ -20,7 +20,7 @@ from stretchysnake.ops import causal_conv_silu
 from stretchysnake.ops.backend import choose_backend
 from stretchysnake.ops.causal_conv import triton as causal_conv_triton
 from stretchysnake.ops.native import library as native_library
-from stretchysnake.ops.selective_scan import triton_tiles as plan
+from stretchysnake.ops.selective_scan import triton_tiles
 from stretchysnake.ops.selective_scan.scan import selective_scan
 from stretchysnake.ops.triton import runtime as triton_runtime
 
@@ -45,9 +45,9 @@ PACKED = [1, 64, 3, 65, 33] if DEVICE == "cuda" else [1, 8, 3, 9]
 def small_tiles(monkeypatch):
     """Tiles that tests of the interpreter can afford, of which several make a checkpoint's span."""
     if triton_runtime.is_interpreted():
-        monkeypatch.setattr(plan, "checkpoint_tokens", lambda state: 8)
-        monkeypatch.setattr(plan, "forward_tiles", lambda *_: plan.Tiles(8, 4, 1))
-        monkeypatch.setattr(plan, "backward_tiles", lambda *_: plan.Tiles(4, 4, 1))
+        monkeypatch.setattr(triton_tiles, "checkpoint_tokens", lambda state: 8)
+        monkeypatch.setattr(triton_tiles, "forward_tiles", lambda *_: triton_tiles.Tiles(8, 4, 1))
+        monkeypatch.setattr(triton_tiles, "backward_tiles", lambda *_: triton_tiles.Tiles(4, 4, 1))
         for name, value in (("TOKENS", 8), ("CHANNELS", 4), ("SPAN_TOKENS", 16)):
             monkeypatch.setattr(causal_conv_triton, name, value)
 
@@ -70,7 +70,9 @@ def placed(inputs: dict) -> dict:
 
 def cut_into(monkeypatch, tokens: int) -> None:
     """Segments of so many tokens, whatever the chip."""
-    monkeypatch.setattr(plan, "plan_segments", lambda length, *_: (-(-length // tokens), tokens))
+    monkeypatch.setattr(
+        triton_tiles, "cut_segments", lambda length, *_: (-(-length // tokens), tokens)
+    )
 
 
 def largest_error(found: dict, wanted: dict) -> tuple[float, str]:
@@ -106,9 +108,9 @@ def test_segments_of_a_split_sequence_carry_states_and_adjoints(reverse, monkeyp
 
 @needs_triton
 def test_blocks_of_channels_that_share_a_part_add_up(monkeypatch):
-    monkeypatch.setattr(plan, "PARTS_BYTES", 1)
+    monkeypatch.setattr(triton_tiles, "PARTS_BYTES", 1)
     if DEVICE == "cuda":
-        monkeypatch.setattr(plan, "backward_tiles", lambda *_: plan.Tiles(8, 4, 1))
+        monkeypatch.setattr(triton_tiles, "backward_tiles", lambda *_: triton_tiles.Tiles(8, 4, 1))
     inputs = placed(make_inputs(10, 9, 3))
     found = run_with_gradients(inputs, backend="triton")
     error, name = largest_error(found, expected(10, 9, 3, False))
@@ -467,7 +469,7 @@ def test_double_backward_message_names_the_cpu_backend_by_default():
     ],
 )
 def test_one_long_video_is_cut_until_the_chip_is_full(length, programs, wanted):
-    assert plan.plan_segments(length, 32, programs, 4, 132) == wanted
+    assert triton_tiles.cut_segments(length, 32, programs, 4, 132) == wanted
 
 
 def test_names_of_scan_problems_are_those_of_the_operation():

@@ -1,6 +1,6 @@
 """Attention and MLPs that the transformers share, under the names their files use.
 
-B rows, N tokens, C width.
+B rows, N tokens, M queries, C width.
 """
 
 import torch
@@ -103,7 +103,7 @@ class ClipBlock(nn.Module):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x · sigmoid(1.702 x), CLIP's approximation."""
+    """x · sigmoid(1.702 x), CLIP's approximation; any shape."""
     return x * torch.sigmoid(1.702 * x)
 
 

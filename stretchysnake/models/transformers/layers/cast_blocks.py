@@ -169,8 +169,8 @@ class CASTBlock(nn.Module):
         return s, v
 
     def _dropped(self, x: Tensor, draws: Tensor | None, branch: int) -> Tensor:
-        own = None if draws is None else draws[:, branch]
-        return drop_path(x, self.rate, training=self.training, draws=own)
+        drawn = None if draws is None else draws[:, branch]
+        return drop_path(x, self.rate, training=self.training, draws=drawn)
 
 
 class NounVerbHead(nn.Module):

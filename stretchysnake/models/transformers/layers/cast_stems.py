@@ -1,6 +1,6 @@
 """What of CAST depends on T, H, W and P: its stems and its tables, and how each follows.
 
-B batch, T frames, P patch size, t = T / 2, h w tokens of a frame, N = h·w, C width.
+B batch, T frames, P patch size, t = T / 2, h w tokens of a frame, N = h·w, C width, D width of a table.
 """
 
 import torch

@@ -1,6 +1,7 @@
 """Hiera's block, and the order of tokens that lets it pool and group them by reshaping (Ryali et al. 2023).
 
-B batch, t h w grid, N tokens, C width. A mask unit is 2^levels tokens high and wide, of one time.
+B batch, t h w grid, N tokens, C width. A mask unit is 2^levels tokens high and wide, of one time; there are
+Y X of them in a column and a row.
 """
 
 import torch.nn.functional as F

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import size_message
-from stretchysnake.models.config import PATCH_RESIZES
+from stretchysnake.models.config import check_patch_resize
 from stretchysnake.models.flexible_embedding import ResizedWeights
 from stretchysnake.models.resample import (
     resize_patch_kernel,
@@ -34,10 +34,7 @@ def check_stem(config, *sides: int) -> None:
         raise ValueError(
             f"num_frames ({config.num_frames}) must be a multiple of tubelet_size ({config.tubelet_size})"
         )
-    if config.patch_resize not in PATCH_RESIZES:
-        raise ValueError(
-            f"patch_resize ({config.patch_resize!r}) must be one of: {', '.join(PATCH_RESIZES)}"
-        )
+    check_patch_resize(config)
 
 
 class PatchEmbed(nn.Module):

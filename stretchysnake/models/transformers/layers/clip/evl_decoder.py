@@ -1,6 +1,6 @@
 """EVL's decoder: queries that gather frames, and what a frame takes from its neighbours.
 
-B batch, T frames, h w tokens of a frame, C width, n heads, d head width.
+B batch, T frames, h w tokens of a frame, N tokens attended to, C width, n heads, d head width.
 """
 
 import math

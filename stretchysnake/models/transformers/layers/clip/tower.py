@@ -1,6 +1,7 @@
 """CLIP's visual tower as video models take it in: its sizes and names, its stem and its positions.
 
-B batch, T frames, P patch size, t h w tokens, C width. How its weights are found in a file: weights/clip.py.
+B batch, T frames, H W pixels, P Q height and width of a patch, t h w tokens, C width.
+How its weights are found in a file: weights/clip.py.
 """
 
 import math
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stretchysnake.flexibility import Scale, size_message
+from stretchysnake.flexibility import size_message
 from stretchysnake.models.backbone import check_sizes
+from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.flexible_embedding import ResizedWeights
 from stretchysnake.models.resample import resize_patch_kernel, resize_table
 
@@ -21,7 +23,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSizes:
+class ClipSizes(StoredSizes):
     """The fields that AIM, EVL and UniFormerV2 share; the defaults are ViT-B/16 with 8 frames of Kinetics-400."""
 
     embed_dim: int = 768
@@ -62,14 +64,6 @@ class ClipSizes:
     @property
     def feature_dim(self) -> int:
         return self.embed_dim
-
-    @property
-    def native(self) -> Scale:
-        return Scale(self.num_frames, self.image_size, self.patch_size)
-
-    @property
-    def frame_multiple(self) -> int:
-        return 1
 
 
 class ClipTower(nn.Module):
@@ -130,7 +124,7 @@ class ClipTower(nn.Module):
 
 
 def resize_clip_kernel(weight: Tensor, patch: tuple[int, int]) -> Tensor:
-    """conv1's kernel (C, 3, [t,] P, Q) for patches of another height and width; bicubic."""
+    """conv1's kernel (C, 3, P, Q) or (C, 3, t, P, Q) for patches of another height and width; bicubic."""
     before = tuple(weight.shape[-2:])
     if before == tuple(patch):
         return weight
