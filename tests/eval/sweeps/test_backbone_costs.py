@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small_backbones import SMALL
+from priced_backbones import SMALL
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretchysnake.eval.sweeps.cost import (

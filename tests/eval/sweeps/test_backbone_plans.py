@@ -1,7 +1,7 @@
 """`plan` prices the scales of every architecture: what is counted, what is measured, within the budget."""
 
 import pytest
-from small_backbones import SMALL
+from priced_backbones import SMALL
 
 from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes
