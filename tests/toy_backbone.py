@@ -9,8 +9,9 @@ from torch import nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models import architectures
-from stretchysnake.models.backbone import check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import check_sizes, depth_by_name
 from stretchysnake.models.flexible_embedding import token_grid
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import resize_patch_kernel
 
 NAMED = {"small": {"width": 8}}

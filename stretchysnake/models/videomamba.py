@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.backbone import Tokens, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, depth_by_name
 from stretchysnake.models.config import VideoMambaConfig
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
 from stretchysnake.models.mixer import BidirectionalMixer, Block, RMSNorm
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import (
     resize_patch_kernel,
     resize_spatial_positions,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stretchysnake.models.backbone import BATCH_NORMS
+from stretchysnake.models.recompute import BATCH_NORMS
 from stretchysnake.ranks import Runtime
 
 

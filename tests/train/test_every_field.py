@@ -16,7 +16,7 @@ from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
-from stretchysnake.models import backbone
+from stretchysnake.models import recompute
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train.checkpoints import state
 from stretchysnake.train.run import OptimConfig, TrainRun
@@ -89,8 +89,8 @@ def tokens_per_pass(case):
 
 def activation_checkpointing(case):
     calls = []
-    again = backbone.checkpoint
-    case.patch.setattr(backbone, "checkpoint", lambda *a, **k: calls.append(a) or again(*a, **k))
+    again = recompute.checkpoint
+    case.patch.setattr(recompute, "checkpoint", lambda *a, **k: calls.append(a) or again(*a, **k))
     case.train()
     assert not calls
     case.train(activation_checkpointing=True)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.backbone import Tokens, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, depth_by_name
 from stretchysnake.models.drop_path import drop_path, growing_rates
 from stretchysnake.models.flexible_embedding import token_grid
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import resize_temporal_positions
 from stretchysnake.models.transformers.layers.attention import ClipBlock
 from stretchysnake.models.transformers.layers.clip.tower import ClipSizes, ClipTower, draws_of

@@ -10,8 +10,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name
 from stretchysnake.models.flexible_embedding import check_clip
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.transformers.layers.attention import ClipBlock
 from stretchysnake.models.transformers.layers.clip.evl_decoder import Decoder, offsets_of
 from stretchysnake.models.transformers.layers.clip.tower import (

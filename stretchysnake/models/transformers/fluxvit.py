@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name
 from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import ResizedWeights, token_grid
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.transformers.layers.fluxvit_blocks import (
     AttentionPool,
     BudgetHeads,

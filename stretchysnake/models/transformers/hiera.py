@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name
 from stretchysnake.models.config import StoredSizes
 from stretchysnake.models.drop_path import growing_rates
 from stretchysnake.models.flexible_embedding import check_clip, token_grid
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.transformers.layers.mask_unit_attention import (
     Block,
     check_units,

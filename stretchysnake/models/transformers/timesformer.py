@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale, size_message
 from stretchysnake.models.architectures import config_from_dict
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name
 from stretchysnake.models.config import StoredSizes, check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
@@ -25,6 +25,7 @@ from stretchysnake.models.flexible_embedding import (
     flexed_stem,
     token_grid,
 )
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import native_grid, resize_table
 from stretchysnake.models.transformers.layers.attention import initialise_linears
 from stretchysnake.models.transformers.layers.divided_attention import DividedBlock

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_from_dict
-from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes, depth_by_name
 from stretchysnake.models.config import StoredSizes, check_patch_resize
 from stretchysnake.models.drop_path import draws_by_block, growing_rates
 from stretchysnake.models.flexible_embedding import (
@@ -22,6 +22,7 @@ from stretchysnake.models.flexible_embedding import (
     flexed_stem,
     token_grid,
 )
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import inflate_patch_kernel
 from stretchysnake.models.transformers.layers.attention import initialise_linears
 from stretchysnake.models.transformers.layers.uniformer_blocks import (

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.flexibility import Scale
-from stretchysnake.models.backbone import Tokens, check_sizes, run_stage
+from stretchysnake.models.backbone import Tokens, check_sizes
 from stretchysnake.models.config import StoredSizes
+from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.transformers.layers.swin_trunk import SwinTrunk, hidden_width
 from stretchysnake.models.transformers.layers.windows import bias_rows
 
