@@ -49,7 +49,6 @@ def test_the_benchmark_of_all_backbones_runs_and_can_be_drawn(tmp_path):
         assert cell["measured_mib"] <= cell["counted_mib"] / 0.94 + 0.1
     assert max(gate["error_against_fp64"] for gate in found["models"].values()) < 1e-4
     assert done.stdout.count("-nano") >= len(found["cells"])
-    pytest.importorskip("matplotlib")
     command = [sys.executable, ROOT / "benchmarks" / "backbones_picture.py", out, drawn]
     subprocess.run(command, check=True)
     assert "videomamba-nano" in drawn.read_text()

@@ -34,6 +34,7 @@ def check_patch_resize(config) -> None:
         raise ValueError(f"patch_resize ({mode!r}) must be one of: {', '.join(PATCH_RESIZES)}")
 
 
+@dataclass(frozen=True, kw_only=True)
 class StoredSizes:
     """What a config says of its scale: the stored num_frames, image_size and patch_size; the model flexes to others."""
 

@@ -6,6 +6,7 @@ import pytest
 from damaged_corpus import build, textured
 from numbered_video import write_numbered
 
+from stretchysnake.data.clips import training_order
 from stretchysnake.data.clips.loader import (
     DecodedClips,
     DecodingLimits,
@@ -53,9 +54,8 @@ def labelled(corpus):
 
 
 def test_an_epoch_over_the_corpus_ends_and_lists_every_bad_file(corpus, monkeypatch):
-    from stretchysnake.data.clips import loader
 
-    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(4, 16, 8))
+    monkeypatch.setattr(training_order, "scales_at", lambda *_, **__: (Scale(4, 16, 8),))
     limits = DecodingLimits(num_workers=2, timeout_seconds=30)
     clips = DecodedClips(labelled(corpus), limits=limits)
     steps = -(-len(corpus) // 8)

@@ -54,6 +54,7 @@ class PointsAt(torch.nn.Module):
     def __init__(self, place):
         super().__init__()
         self.place, self.weight = place, torch.nn.Parameter(torch.zeros(1))
+        self.config = VideoMambaConfig.named("nano")
 
     def tokens(self, video, patch_size, *, grid):
         t, h, w = video.shape[2], video.shape[3] // patch_size, video.shape[4] // patch_size

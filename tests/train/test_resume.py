@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stretchysnake import VideoMambaConfig, cli
-from stretchysnake.data.clips import loader
+from stretchysnake.data.clips import training_order
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.loader import (
     DecodedClips,
@@ -168,7 +168,7 @@ def counted(tmp_path_factory):
 def test_stop_in_the_middle_of_an_epoch_loses_and_repeats_no_sample(
     counted, monkeypatch, batch_size, num_workers, shuffle
 ):
-    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(2, 16, 8))
+    monkeypatch.setattr(training_order, "scales_at", lambda *_, **__: (Scale(2, 16, 8),))
     steps = 117 if batch_size == 1 else 60
     options = {
         "variant": "-",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numbered_video import read_numbers, write_numbered
 
-from stretchysnake.data.clips import loader
+from stretchysnake.data.clips import training_order
 from stretchysnake.data.clips.augment import augmented, mixed, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.frame_cache import FrameCache
@@ -193,7 +193,7 @@ def test_training_batches_hold_the_frames_of_the_videos_they_name(source):
     centres = {0: [3, 9, 15, 21], 1: [1, 4, 7, 10], 2: [0, 2, 3, 5]}
     clips, labels = source(PLAIN), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "scale_at", lambda variant, *, seed, step: SCALE)
+        patch.setattr(training_order, "scales_at", lambda *_, **__: (SCALE,))
         for batch in training_batches(clips, **run):
             bright = (batch.video > 0).permute(0, 2, 3, 4, 1).to(torch.uint8) * 255
             for label, clip in zip(batch.labels.tolist(), bright.numpy(), strict=True):
@@ -216,7 +216,7 @@ def test_rand_augment_has_the_operations_and_the_magnitude_asked_for(num_ops, ma
 
 def test_every_place_of_a_batch_and_every_step_has_a_draw_of_its_own(numbered, monkeypatch):
     """One video three times in each batch, cropped: all clips differ."""
-    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: SCALE)
+    monkeypatch.setattr(training_order, "scales_at", lambda *_, **__: (SCALE,))
     clips = DecodedClips(numbered[:1], augmentation=replace(PLAIN, crop_scale=(0.2, 0.8)))
     run = {"variant": "vanilla", "batch_size": 3, "seed": 1, "steps": 2}
     shown = torch.cat([batch.video for batch in training_batches(clips, **run)])

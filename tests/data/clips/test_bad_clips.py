@@ -13,7 +13,7 @@ import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data import decode_error
-from stretchysnake.data.clips import loader, open_clips
+from stretchysnake.data.clips import open_clips, training_order
 from stretchysnake.data.clips.bad_clips import (
     BadClips,
     BadFile,
@@ -37,7 +37,7 @@ RUN = {"variant": "vanilla", "batch_size": 3, "seed": 5, "steps": 8}
 
 @pytest.fixture(autouse=True)
 def one_scale(monkeypatch):
-    monkeypatch.setattr(loader, "scale_at", lambda variant, *, seed, step: Scale(4, 16, 8))
+    monkeypatch.setattr(training_order, "scales_at", lambda *_, **__: (Scale(4, 16, 8),))
 
 
 def write_rotten(path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stretchysnake import Scale, read_records
+from stretchysnake import Scale, VideoMambaConfig, read_records
 from stretchysnake.data.clips.loader import DecodedClips, open_clips
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.eval.features.subject import read_subject
@@ -41,6 +41,7 @@ class Sure(torch.nn.Module):
     def __init__(self, logits):
         super().__init__()
         self.logits, self.head, self.modes = torch.tensor(logits), torch.nn.Linear(1, 2), []
+        self.config = VideoMambaConfig.named("nano", num_classes=2)
 
     def forward(self, video, patch_size, *, grid):
         self.modes.append(self.training)
