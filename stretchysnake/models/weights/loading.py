@@ -126,7 +126,7 @@ def _trusted_config(
     # Before a model is built: a false config could ask for any amount of memory.
     try:
         claimed = config_from_dict(values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"checkpoint ({path}): its config is not valid ({error})") from None
     shapes = model_class(claimed.architecture).config_of(state)
     for name in claimed.shaped:
