@@ -14,6 +14,7 @@ import difflib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ def scales_at(
 DRAWS = ("dealt", "independent")
 
 
+@lru_cache(maxsize=64)
 def num_scales(variant: str | Variant) -> int:
     """How many Scales a variant draws from, as often as it can draw them."""
     variant, scales, waiting = variant_named(variant), set(), [()]

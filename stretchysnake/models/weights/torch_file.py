@@ -51,12 +51,19 @@ def _reason(error: Exception) -> str:
     return "it is no file of torch.save, damaged, or holds objects other than weights"
 
 
-def _refuse_inflating(path: Path) -> None:
-    """ValueError for a zip file that is larger unpacked than it is, or repeats a name: torch writes neither."""
+def _zip_entries(path: Path) -> list[zipfile.ZipInfo] | None:
+    """What a zip file lists; None where it is none, or is damaged."""
     try:
         with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
+            return file.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return None
+
+
+def _refuse_inflating(path: Path) -> None:
+    """ValueError for a zip file that is larger unpacked than it is, or repeats a name: torch writes neither."""
+    entries = _zip_entries(path)
+    if entries is None:
         return  # the older format, or damage: what reads it next will say
     names = [entry.filename for entry in entries]
     unpacked = sum(entry.file_size for entry in entries)
@@ -97,10 +104,8 @@ class _Stored(NamedTuple):
 
 def _script_entries(path: Path) -> tuple[str, dict[str, int]] | None:
     """(folder inside, sizes of its entries) where a file is a TorchScript archive, else None."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+    entries = _zip_entries(path)
+    if entries is None:
         return None
     names = [entry.filename for entry in entries]
     folder = next(
