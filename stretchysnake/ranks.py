@@ -47,14 +47,31 @@ class Runtime:
             print(shown(text), file=sys.stderr, flush=True)
 
     def device(self, wanted: str) -> torch.device:
-        """The device of this rank; `wanted` is "auto", "cpu" or "cuda"."""
+        """The device of this rank; `wanted` is "auto", "cpu", "cuda" (this rank's own GPU) or one GPU: "cuda:1".
+
+        RuntimeError for a GPU that is not there, ValueError for one GPU for several ranks.
+        """
         if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
             return torch.device("cpu")
         if not torch.cuda.is_available():
             raise RuntimeError(
-                "device (cuda) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
+                f"device ({wanted}) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
             )
-        return torch.device("cuda", self.local_rank)
+        device, count = (
+            torch.device("cuda" if wanted == "auto" else wanted),
+            torch.cuda.device_count(),
+        )
+        if device.index is not None and self.world_size > 1:
+            raise ValueError(
+                f"device ({wanted}) is one GPU, and {self.world_size} ranks need one each; use cuda"
+            )
+        number = self.local_rank if device.index is None else device.index
+        if number >= count:
+            raise RuntimeError(
+                f"device (cuda:{number}) is not there: this machine has {count} GPU{'s' * (count != 1)}, from cuda:0; "
+                "use one of them, start no more ranks than there are GPUs, or use cpu"
+            )
+        return torch.device("cuda", number)
 
     def sum(self, values: Tensor) -> Tensor:
         """Elementwise sum of a CPU tensor over the ranks."""

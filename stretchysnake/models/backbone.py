@@ -95,7 +95,8 @@ class Backbone(Protocol):
 
 
 # A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
-# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py).
+# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py); and `same_in_any_batch = True`: in fp32
+# on the CPU nothing that it does to a clip is shaped by the others, but for what a library of products does.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
 # (activation maps); its class `left_out(state) -> str`, where published files leave another's weights out: the name
 # of that file, "" where nothing is missing (weights/loading.py looks beside the file); and VideoMamba alone has what

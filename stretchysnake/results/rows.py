@@ -77,6 +77,8 @@ class Row:
     """What was seen of each frame: `whole` squashed to a square, or `centre`; "" in rows of earlier versions."""
     sampling: str = ""
     """Which frames: `uniform`, `videomamba`, `strided-4`; "" in rows of earlier versions, which are uniform."""
+    precision: str = "fp32"
+    """In which the model computed: `fp32`, which rows of earlier versions are of, or `bf16`."""
     note: str = ""
     commit: str = ""
     device: str = ""
@@ -194,10 +196,11 @@ def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
 def latest(rows: Iterable[Row]) -> list[Row]:
     """The last row of each cell measured more than once (same model, seed, scale and metric).
 
-    ValueError where one name and seed stand for several weights: cells of two models would override one another,
-    or be averaged.
+    ValueError where one name and seed stand for several weights or precisions: cells of two models would override
+    one another, or be averaged.
     """
     rows = list(rows)
+    refuse_two_precisions(rows)
     refuse_two_weights(rows)
     newest: dict[tuple, Row] = {}
     for row in rows:
@@ -232,6 +235,20 @@ def refuse_two_weights(rows: Iterable[Row]) -> None:
             raise ValueError(
                 f"model {row.model}, seed {row.seed}, stands for two weights in the rows of {row.protocol} on "
                 f"{row.dataset}: {first} and {second}; name one of them when it is measured (stretchysnake evaluate "
+                "--model NAME), or leave its rows out"
+            )
+
+
+def refuse_two_precisions(rows: Iterable[Row]) -> None:
+    """ValueError where rows of one protocol, data set, model and seed were computed in several precisions."""
+    held: dict[tuple, str] = {}
+    for row in rows:
+        place = (row.protocol, row.dataset, row.model, row.seed)
+        first = held.setdefault(place, row.precision)
+        if first != row.precision:
+            raise ValueError(
+                f"model {row.model}, seed {row.seed}, was measured in {first} and in {row.precision} in the rows of "
+                f"{row.protocol} on {row.dataset}; name one of them when it is measured (stretchysnake evaluate "
                 "--model NAME), or leave its rows out"
             )
 

@@ -9,14 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stretchysnake.data.clips.transforms import RESAMPLER, normalise
+from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.passes import clips_a_pass, features_of, keeps_bits
+from stretchysnake.eval.features.placement import AUTO, Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.accepted_scales import check_scales
-from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.models.backbone import Backbone
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
@@ -63,10 +65,11 @@ def open_weights(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
 ) -> tuple[Backbone, IndexSettings]:
     """The model and the settings of its features; T and S default to the weights' native scale."""
     checked_decoder(decoder)
-    model, variant, _ = read_subject(weights)
+    model, variant, _ = read_subject(weights, placement)
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
@@ -81,6 +84,7 @@ def open_weights(
         decoder=decoder,
         resampler=RESAMPLER,
         architecture=model.config.architecture,
+        precision=placement.precision,
     )
     return model, settings
 
@@ -94,6 +98,8 @@ def embed(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
+    batch_size: int | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -106,6 +112,8 @@ def embed(
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
     replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
     given up when no more second of it comes within timeout_seconds. `decoder` as in `read_frames`; of windows, "pyav".
+    `placement` says where the model computes. batch_size clips share a forward pass; None: as many as 2^14 tokens, on
+    the CPU in fp32 only where a video's features are the same to the last bit whoever is in its pass.
     """
     videos = videos_named(paths)
     model, settings = open_weights(
@@ -115,10 +123,12 @@ def embed(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        placement=placement,
     )
     answers = {}
     parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
-    for number, answer in enumerate(_embedded(model, settings, parts), 1):
+    found = _embedded(model, settings, parts, num_videos=len(videos), batch_size=batch_size)
+    for number, answer in enumerate(found, 1):
         answers[answer.video.path] = answer
         if progress:
             progress(f"embedded {number}/{len(videos)} videos")
@@ -150,6 +160,8 @@ def embed_into(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
+    batch_size: int | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -158,8 +170,9 @@ def embed_into(
 
     A video whose size and time, or else whose content, are those of the index is not embedded again; one that
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
-    ones stay. The index is the same, byte for byte, however often the work was interrupted.
-    Other settings than the index's are refused.
+    ones stay. However often the work was interrupted, the index is the same: byte for byte on the CPU in fp32, and
+    elsewhere, or with a batch_size of one's own, to rounding. placement and batch_size as in `embed`. Settings other
+    than the index's are refused.
     """
     videos = videos_named(paths, absolute=True)
     model, settings = open_weights(
@@ -169,6 +182,7 @@ def embed_into(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        placement=placement,
     )
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
@@ -188,7 +202,8 @@ def embed_into(
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
         parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
-        for number, answer in enumerate(_embedded(model, settings, parts), 1):
+        found = _embedded(model, settings, parts, num_videos=len(todo), batch_size=batch_size)
+        for number, answer in enumerate(found, 1):
             if isinstance(answer, Unreadable):
                 failures.append((answer.video.path, str(answer.error)))
                 removed += [answer.video.path] * (answer.video.path in journal.done)
@@ -232,46 +247,60 @@ class _Embedded(NamedTuple):
 
 
 def _embedded(
-    model: Backbone, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
+    model: Backbone,
+    settings: IndexSettings,
+    parts: Iterable[Decoded | Unreadable],
+    *,
+    num_videos: int,
+    batch_size: int | None,
 ) -> Iterator[_Embedded | Unreadable]:
-    """Every video once, as it ends; its parts are embedded as they come, and their frames are let go."""
+    """Every video once, as it ends; its parts are embedded as they come, and their frames are let go.
+
+    Of videos of one row each several share a forward pass (passes.py); one of windows has passes of its own.
+    """
+    scale, together = settings.scale, 1
+    at_once = batch_size or rows_at_once(scale)
+    if settings.window_seconds is None:
+        together = batch_size or clips_a_pass(model, scale, num_clips=num_videos, most=at_once)
+    # a smaller pass at the end was not tried, as one of clips_a_pass was
+    at_end = at_once if batch_size or not keeps_bits(model) else 1
     done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
     failed: set[str] = set()
+    waiting: list[Decoded] = []
+
+    def passed(size: int) -> Iterator[_Embedded | Unreadable]:
+        frames = np.concatenate([part.frames for part in waiting])
+        blocks = features_of(model, scale, frames, batch_size=size)
+        ends = np.cumsum([len(part.rows) for part in waiting])[:-1]
+        for part, features in zip(waiting, np.split(blocks, ends), strict=True):
+            path = part.video.path
+            if not np.isfinite(features).all():
+                reason = "its features are not finite; the weights are damaged or it shows nothing."
+                done.pop(path, None)
+                failed.add(path)
+                yield Unreadable(part.video, DecodeError("corrupt", path, reason))
+                continue
+            done.setdefault(path, []).append((part.rows, features))
+            if part.last:
+                ended = done.pop(path)
+                rows = [row for rows, _ in ended for row in rows]
+                features = np.concatenate([features for _, features in ended])
+                yield _Embedded(part.video, part.file, rows, features)
+        waiting.clear()
+
     for part in parts:
-        video = part.video
-        if video.path in failed:
+        path = part.video.path
+        if path in failed:
             continue
         if isinstance(part, Unreadable):
-            done.pop(video.path, None)
-            failed.add(video.path)
+            done.pop(path, None)
+            failed.add(path)
             yield part
-            continue
-        if part.frames is None:
-            yield _Embedded(video, part.file, [], None)
-            continue
-        features = features_of(model, settings.scale, part.frames)
-        if not np.isfinite(features).all():
-            reason = "its features are not finite; the weights are damaged or it shows nothing."
-            done.pop(video.path, None)
-            failed.add(video.path)
-            yield Unreadable(video, DecodeError("corrupt", video.path, reason))
-            continue
-        done.setdefault(video.path, []).append((part.rows, features))
-        if part.last:
-            blocks = done.pop(video.path)
-            rows = [row for rows, _ in blocks for row in rows]
-            yield _Embedded(video, part.file, rows, np.concatenate([block for _, block in blocks]))
-
-
-def features_of(model: Backbone, scale: Scale, frames: np.ndarray) -> np.ndarray:
-    """(n, C) fp32 of frames (n, T, S, S, 3)."""
-    at_once = rows_at_once(scale)
-    blocks, pixels = [], pixels_of(model.config)
-    with torch.inference_mode():
-        for start in range(0, len(frames), at_once):
-            clips = [
-                normalise(torch.from_numpy(f), **pixels) for f in frames[start : start + at_once]
-            ]
-            video = torch.stack(clips)
-            blocks.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
-    return np.concatenate(blocks)
+        elif part.frames is None:
+            yield _Embedded(part.video, part.file, [], None)
+        else:
+            waiting.append(part)
+            if len(waiting) == together:
+                yield from passed(at_once)
+    if waiting:
+        yield from passed(at_end)

@@ -47,6 +47,8 @@ class IndexSettings:
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
     architecture: str = ""
     """Of the model; indexes of earlier versions do not say, and their weights' SHA-256 tells as much."""
+    precision: str = "fp32"
+    """In which the model computed, as in Placement; those of earlier versions are of fp32."""
 
     def __post_init__(self):
         for name in ("window_seconds", "stride_seconds"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.eval.features.placed_model import device_of, inference
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone, pixels_of
@@ -60,7 +61,7 @@ def classify(
     """
     right = clips.labels if wanted is None else torch.tensor(wanted, dtype=torch.int64)
     check_head(model, right)
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
     mine = own_share(len(clips), at_once, runtime)
@@ -75,7 +76,7 @@ def classify(
             progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")
 
     try:
-        with torch.inference_mode():
+        with inference(model):
             drawn = clips.draw_views(mine, scale, num_views=num_views, num_crops=num_crops)
             for index, views in zip(mine, drawn, strict=True):
                 if isinstance(views, DecodeError):

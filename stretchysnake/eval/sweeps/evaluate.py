@@ -43,7 +43,7 @@ def evaluate(
     """
     check_on_error(run.on_error)
     protocols = protocols_of(run)
-    tested = model_under_test(run.weights, name=run.model)
+    tested = model_under_test(run.weights, name=run.model, placement=run.placement, runtime=runtime)
     native = tested.variant.sets.native
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
     check_scales(
@@ -72,6 +72,8 @@ def evaluate(
         choices.append([run.num_views, run.num_crops])
     if run.decoder != "pyav":
         choices.append(run.decoder)
+    if run.precision != "fp32":
+        choices.append(run.precision)
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
     if run.allow_self:
@@ -94,7 +96,9 @@ def evaluate(
                         sampling=sampling,
                         picture=run.picture,
                         decoder=run.decoder,
-                        limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
+                        limits=DecodingLimits(
+                            num_workers=run.num_workers, timeout_seconds=run.timeout_seconds
+                        ),
                         progress=progress,
                     )
                     for records in lists

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
 from stretchysnake.eval.features.feature_cache import cached_features
+from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol, measured_fields
@@ -11,6 +12,7 @@ from stretchysnake.eval.sweeps.available_memory import available_memory
 from stretchysnake.eval.sweeps.cost import (
     count_flops,
     estimate_memory,
+    is_joined,
     measure_milliseconds,
     measure_peak_bytes,
 )
@@ -64,6 +66,7 @@ def sweep(
             "native": scale_matches_native(tested.variant, num_frames, size),
             "commit": tested.commit,
             "device": tested.device,
+            "precision": tested.precision,
         }
         try:
             scale = eval_scale(
@@ -81,13 +84,13 @@ def sweep(
             continue
         fields["patch_size"] = scale.patch_size
         fields["trained"] = seen_in_training(tested.variant, scale)
-        device = next(tested.model.parameters()).device
+        device = device_of(tested.model)
         limit = available_memory(device) if memory_limit is None else memory_limit
         limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
-        batch = batch_size
-        while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
+        batch, joined = batch_size, is_joined(tested.model)
+        while batch > 1 and estimate_memory(config, scale, batch_size=batch, joined=joined) > limit:
             batch //= 2
-        needed = estimate_memory(config, scale, batch_size=batch)
+        needed = estimate_memory(config, scale, batch_size=batch, joined=joined)
         notes: list[str] = []
         options = {"batch_size": batch, "progress": progress, "runtime": runtime}
         gallery_features = query_features = None
