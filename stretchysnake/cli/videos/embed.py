@@ -8,6 +8,7 @@ from stretchysnake.cli.budget import within_budget
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -50,14 +51,20 @@ class EmbedRun:
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs window null; a search decodes its queries alike."""
+    batch_size: int | None = None
+    """Videos, or windows of one, in a forward pass. Null: as many as have 2^14 tokens, on the CPU in fp32 only where
+    the features of a video are the same to the last bit whoever is in its pass."""
     num_workers: int = 2
-    """Processes that decode."""
+    """Processes that decode; 0 decodes in this process, where a bad file may take it down."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("embed", EmbedRun, EXAMPLES, argv, paths=True, short={"-o": "--out"})
+    classes, short = (EmbedRun, Placement), {"-o": "--out"}
+    (run, placement), paths = parsed("embed", classes, EXAMPLES, argv, paths=True, short=short)
+    if run.batch_size is not None and run.batch_size < 1:
+        raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     from stretchysnake.search.embed import embed_into
 
     if run.store is not None and not run.store.startswith("lancedb:"):
@@ -74,7 +81,8 @@ def run(argv: list[str]) -> int:
     progress = Progress()
     frames, size = run.frames, run.size
     if run.budget is not None:
-        frames, size = within_budget(run.weights, run.budget, run.rows, (frames, size), progress)
+        given = (frames, size)
+        frames, size = within_budget(run.weights, run.budget, run.rows, given, progress, placement)
     elif run.rows is not None:
         raise ValueError(
             f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
@@ -88,6 +96,8 @@ def run(argv: list[str]) -> int:
         window_seconds=run.window,
         stride_seconds=run.stride,
         decoder=run.decoder,
+        placement=placement,
+        batch_size=run.batch_size,
         num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         progress=progress,

@@ -83,6 +83,8 @@ def extract(
     in num_expected, never replaced. `weights` is the model_hash where the caller knows it. With several
     ranks each computes its share, and all hold the whole set, equal to that of one process.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
     model.eval()
     places, features, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)

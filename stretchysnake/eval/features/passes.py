@@ -13,6 +13,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.eval.features.placed_model import device_of, inference, precision_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 
 _MOST_ON_CPU = 16
 """Beyond, a pass of small clips was no faster."""
@@ -23,15 +24,34 @@ _SHARE_TRIED = 1 / 32
 def features_of(
     model: Backbone, scale: Scale, frames: np.ndarray, *, batch_size: int
 ) -> np.ndarray:
-    """(n, C) fp32 of frames (n, T, S, S, 3) uint8, in passes of batch_size clips."""
+    """(n, C) fp32 of frames (n, T, S, S, 3) uint8, in passes of batch_size clips.
+
+    RuntimeError, with what to do, where a pass does not fit in memory.
+    """
     pixels, blocks = pixels_of(model.config), []
     with inference(model) as device:
         for start in range(0, len(frames), batch_size):
             clips = torch.from_numpy(frames[start : start + batch_size])
-            video = normalise(clips, **pixels).to(device)
-            features = model.features(video, scale.patch_size, grid="floor")
-            blocks.append(features.float().cpu().numpy())
+            try:
+                video = normalise(clips, **pixels).to(device)
+                features = model.features(video, scale.patch_size, grid="floor")
+                blocks.append(features.float().cpu().numpy())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise RuntimeError(_too_large(len(clips), scale, device)) from None
     return np.concatenate(blocks)
+
+
+def _too_large(count: int, scale: Scale, device: torch.device) -> str:
+    told = f"; {words}" if (words := memory_in_words(device)) else ""
+    advice = (
+        "give a smaller --batch_size" if count > 1 else "choose fewer --frames or a smaller --size"
+    )
+    return (
+        f"not enough memory for a forward pass of {count} clip{'s' * (count != 1)} at T={scale.num_frames} "
+        f"S={scale.size}{told}; {advice}"
+    )
 
 
 def clips_a_pass(model: Backbone, scale: Scale, *, num_clips: int, most: int) -> int:

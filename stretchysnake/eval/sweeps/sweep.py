@@ -18,7 +18,7 @@ from stretchysnake.eval.sweeps.cost import (
 )
 from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
 from stretchysnake.flexibility import Scale, Variant, eval_scale
-from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 
@@ -96,7 +96,8 @@ def sweep(
         gallery_features = query_features = None
         try:
             if needed > limit:
-                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
+                on = f" on {device}" if device.type == "cuda" and memory_limit is None else ""
+                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free{on}")
             if any(protocol.kind not in HEADS for protocol in protocols):
                 options |= {"weights": tested.weights, "folder": feature_cache, "notes": notes}
                 query_features, gallery_features = (
@@ -129,7 +130,8 @@ def sweep(
             if not isinstance(error, _DoesNotFit):
                 if not is_out_of_memory(error):
                     raise
-                error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
+                told = [f"ran out of memory; estimate {needed / 2**30:.2f} GiB"]
+                error = "; ".join(filter(None, [*told, memory_in_words(device)]))
             if runtime.is_first:
                 absent = _absent(queries, str(error), status="oom")
                 yield from _rows_without_value(
