@@ -4,7 +4,7 @@ Command: `stretchysnake quickstart` (or `make quickstart`). Needs 2 CPU cores; t
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import (
@@ -33,6 +33,8 @@ class QuickstartRun:
     steps: int = 1000
     batch_size: int = 32
     data_seed: int = 0
+    device: str = "auto"
+    """Where models are trained and measured: "cpu", "cuda" or e.g. "cuda:1"; "auto": a GPU if there is one."""
     suites: tuple[str, ...] = ("short", "fine", "long")
     frames: tuple[int, ...] = (4, 8, 16)
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64)
@@ -46,7 +48,7 @@ def train_run(
     quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str
 ) -> TrainRun:
     """The training run of one method and seed; methods differ in `variant` alone."""
-    return nano_run(
+    run = nano_run(
         method,
         seed,
         out=Path(quickstart.out) / f"{method}-seed{seed}-{quickstart.steps}",
@@ -56,6 +58,7 @@ def train_run(
         batch_size=quickstart.batch_size,
         optim=quickstart.optim,
     )
+    return replace(run, device=quickstart.device)
 
 
 def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = None):
@@ -63,6 +66,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
+    from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
     from stretchysnake.report.pages.page import write_overview_png, write_page
@@ -82,7 +86,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     rows, env = [], environment()
     for _, result in trained.values():
-        tested = model_under_test(result.weights)
+        tested = model_under_test(result.weights, placement=Placement(device=run.device))
         for suite, clips in suites.clips.items():
             rows += resumed_sweep(
                 out / "rows.jsonl",

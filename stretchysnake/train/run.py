@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
 
@@ -159,7 +160,7 @@ class TrainRun:
     rank_timeout: float = 600.0
     """Seconds that a rank waits for the others' step before it ends with an error; rank 0's own work is waited for."""
     device: str = "auto"
-    """"cpu", "cuda", or "auto" for cuda where there is one."""
+    """"cpu", "cuda" or e.g. "cuda:1", or "auto" for cuda where there is one."""
     seed: int = 0
     cache: str | None = None
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
@@ -217,13 +218,13 @@ class TrainRun:
             ("precision", ("fp32", "bf16", "fp16", "fp64")),
             ("parallel", ("ddp", "fsdp")),
             ("trainable", ("all", "head")),
-            ("device", ("auto", "cpu", "cuda")),
             ("on_damaged", ("previous", "stop")),
             ("decoder", ("pyav", "torchcodec")),
         ):
             if getattr(self, name) not in allowed:
                 words = ", ".join(f'"{word}"' for word in allowed)
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of: {words}")
+        check_device(self.device)
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(
                 f"max_bad_share ({self.max_bad_share}) must be between 0 and 1 (1 never ends a run)"

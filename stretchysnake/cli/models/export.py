@@ -26,8 +26,8 @@ class ExportRun:
     size: int | None = None
     """Pixels per side, likewise; it also chooses the patch. null means the native size."""
     device: str = "cpu"
-    """Where the model computes what the program's outputs are compared with: "cpu", "cuda" or e.g. "cuda:1"; the program
-    is in fp32 and of the CPU, whatever is said here."""
+    """Where the model computes what the program's outputs are compared with: "cpu", "cuda" or e.g. "cuda:1"; the
+    program is in fp32 and of the CPU, whatever is said here."""
 
     def __post_init__(self):
         check_device(self.device)

@@ -8,6 +8,7 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites
@@ -86,7 +87,7 @@ def _transferred(
             data=gallery,
             cache=suites.cache,
         ):
-            result = train(wanted, progress=progress)
+            result = train(replace(wanted, device=run.device), progress=progress)
             tested = _model(training, result.weights, suffix=f"-views{run.num_views}")
             protocols = [Protocol(kind=protocol, num_views=run.num_views)]
             rows += _rows(
@@ -97,10 +98,16 @@ def _transferred(
 
 def _model(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
+    from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
-    name = training.row_model if training.peer else None
-    return model_under_test(weights, variant=training.run.bound_variant, name=name, suffix=suffix)
+    return model_under_test(
+        weights,
+        variant=training.run.bound_variant,
+        name=training.row_model if training.peer else None,
+        suffix=suffix,
+        placement=Placement(device=training.run.device),
+    )
 
 
 def _rows(
