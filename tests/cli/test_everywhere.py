@@ -1,15 +1,15 @@
 """Every verb that runs a model asks where: by its options, by every call that reads a model, and by what it refuses."""
 
 import ast
-from dataclasses import fields, is_dataclass
-from importlib import import_module
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from stretchysnake import cli
-from stretchysnake.cli.verbs import ROOMS, VERBS, verb_module
+from stretchysnake.cli.verbs import ROOMS, VERBS
 from stretchysnake.eval.features.placement import Placement
 
 PACKAGE = Path(cli.__file__).resolve().parents[1]
@@ -37,64 +37,34 @@ def reached(module: str, seen: set[str]) -> set[str]:
     if module in seen or not path.is_file():
         return seen
     seen.add(module)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stretchysnake"):
             for name in [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]:
                 reached(name, seen)
     return seen
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def calls(path: Path) -> list[ast.Call]:
-    return [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-    ]
+    return [node for node in nodes(path) if isinstance(node, ast.Call)]
 
 
 def called(node: ast.Call) -> str:
     return getattr(node.func, "id", getattr(node.func, "attr", ""))
 
 
-def options_of(verb: str) -> set[str]:
-    """The fields of all that a verb parses: what is a dataclass in its file, or handed to `parsed` there."""
-    module = verb_module(verb)
-    path = Path(module.__file__)
-    names = {
-        name.id
-        for node in calls(path)
-        if called(node) == "parsed"
-        for name in ast.walk(node)
-        if isinstance(name, ast.Name)
-    }
-    names |= {
-        name.id
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Assign)
-        for name in ast.walk(node.value)
-        if isinstance(name, ast.Name)
-    }
-    imported = {
-        alias.asname or alias.name: getattr(import_module(node.module), alias.name, None)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("stretchysnake")
-        for alias in node.names
-        if alias.name in names
-    }
-    found = [imported.get(name, getattr(module, name, None)) for name in names]
-    return {
-        field.name
-        for one in found
-        if isinstance(one, type) and is_dataclass(one)
-        for field in fields(one)
-    }
-
-
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in RUN_NO_MODEL])
-def test_a_verb_that_runs_a_model_has_the_options(verb):
-    options = options_of(verb)
-    assert "device" in options
-    assert ("precision" in options) or verb in WITHOUT_PRECISION
+def test_a_verb_that_runs_a_model_has_the_options(verb, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    helped = " ".join(capsys.readouterr().out.split())
+    assert "--device DEVICE" in helped
+    assert re.search(r'"cpu", "cuda".{,50} or e\.g\. "cuda:1"', helped)  # the words under the field
+    assert ("--precision PRECISION" in helped) == (verb not in WITHOUT_PRECISION)
 
 
 @pytest.mark.parametrize("verb", RUN_NO_MODEL)

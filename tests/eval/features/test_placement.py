@@ -136,3 +136,17 @@ def test_a_gpu_says_its_memory(monkeypatch):
     said = memory_in_words(torch.device("cuda:0"))
     assert said == "cuda:0 (NVIDIA H100) has 80.0 GiB, 3.0 of them free"
     assert memory_in_words(torch.device("cpu")) == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 5e-3), ("bf16", 5e-2)])
+def test_features_of_a_gpu_are_those_of_the_cpu(name, precision, error):
+    config = small_config(name)
+    model, native = build_model(config).eval(), config.native
+    clip = torch.rand(2, 3, native.num_frames, native.size, native.size)
+    with inference(placed(model, ON_CPU)):
+        wanted = model.features(clip, native.patch_size, grid="floor").double()
+    with inference(placed(model, Placement(device="cuda", precision=precision))) as device:
+        found = model.features(clip.to(device), native.patch_size, grid="floor").double().cpu()
+    assert (found - wanted).norm() / wanted.norm() < error  # fp32: convolutions may be of TF32
