@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
+import torch
+
 from stretchysnake.eval.features.feature_cache import cached_features
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.protocols.head_classes import head_labels
@@ -64,6 +66,7 @@ def sweep(
             "native": scale_matches_native(tested.variant, num_frames, size),
             "commit": tested.commit,
             "device": tested.device,
+            "threads": torch.get_num_threads(),
         }
         try:
             scale = eval_scale(
