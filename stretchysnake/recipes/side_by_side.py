@@ -123,7 +123,7 @@ def _started(
     function, arguments = task
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(threads),  # torch takes its number from here
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
@@ -136,7 +136,7 @@ def _started(
             env=environment,
             start_new_session=True,
         )
-    what = pickle.dumps((function.__module__, function.__name__, arguments))
+    what = pickle.dumps((function.__module__, function.__name__, threads, arguments))
     process.stdin.write(len(what).to_bytes(8, "big") + what)
     process.stdin.flush()  # and stays open: its end tells the job that this process is gone
 
@@ -175,7 +175,7 @@ def _one_job() -> int:
     import importlib
 
     source = sys.stdin.buffer
-    module, function, arguments = _read_pickle(source)
+    module, function, threads, arguments = _read_pickle(source)
     threading.Thread(target=_stop_at_end_of, args=(source.fileno(),), daemon=True).start()
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else is printed belongs into the log
@@ -189,7 +189,8 @@ def _one_job() -> int:
             told.write(json.dumps(["progress", str(report)]) + "\n")
 
     try:
-        getattr(importlib.import_module(module), function)(*arguments, progress=progress)
+        with _on_threads(threads):  # the variable alone is capped at the number of processors
+            getattr(importlib.import_module(module), function)(*arguments, progress=progress)
     except Exception as error:
         import traceback
 

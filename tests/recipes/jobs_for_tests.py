@@ -6,11 +6,11 @@ import signal
 import time
 from pathlib import Path
 
+import torch
+
 
 def write_down(folder, name, *, progress=None):
     """Leave process and threads behind."""
-    import torch  # takes a second, and the other jobs need none of it
-
     progress(f"{name} begins")
     fields = {"pid": os.getpid(), "threads": torch.get_num_threads()}
     Path(folder, f"{name}.json").write_text(json.dumps(fields))

@@ -23,10 +23,16 @@ def done(folder):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-def test_each_job_has_a_process_and_its_threads(tmp_path):
+def test_each_job_has_a_process_and_its_threads_and_a_failing_one_leaves_the_others(tmp_path):
     said = []
-    tasks = {f"seed {n}": (jobs.write_down, (tmp_path, f"seed-{n}")) for n in range(2)}
-    side_by_side(tasks, jobs=2, threads=3, logs=tmp_path / "logs", progress=said.append)
+    tasks = {
+        "seed 0": (jobs.write_down, (tmp_path, "seed-0")),
+        "bad seed 1": (jobs.fail, ()),
+        "killed": (jobs.die, ()),
+        "seed 1": (jobs.write_down, (tmp_path, "seed-1")),
+    }
+    with pytest.raises(RuntimeError, match="2 of 4 jobs failed: ") as error:
+        side_by_side(tasks, jobs=2, threads=3, logs=tmp_path / "logs", progress=said.append)
     found = done(tmp_path)
     assert sorted(found) == ["seed-0", "seed-1"]
     assert len({one["pid"] for one in found.values()} | {os.getpid()}) == 3
@@ -35,6 +41,14 @@ def test_each_job_has_a_process_and_its_threads(tmp_path):
     log = (tmp_path / "logs" / "seed-1.log").read_text()
     assert "seed-1 begins" in log
     assert "a library prints" in log
+    text = str(error.value)
+    assert "bad seed 1: ValueError: steps (0) must be (log: " in text
+    assert (
+        "killed: its process ended with signal SIGKILL, as when memory runs out: try fewer --jobs"
+        in text
+    )
+    assert "what the other 2 finished is kept" in text
+    assert "Traceback" in (tmp_path / "logs" / "bad-seed-1.log").read_text()
 
 
 def test_one_job_at_once_stays_here_on_the_same_threads(tmp_path):
@@ -46,24 +60,6 @@ def test_one_job_at_once_stays_here_on_the_same_threads(tmp_path):
     }
     assert torch.get_num_threads() == before
     assert not (tmp_path / "logs").exists()
-
-
-def test_a_failing_job_is_named_and_leaves_the_others(tmp_path):
-    tasks = {
-        "bad seed 1": (jobs.fail, ()),
-        "killed": (jobs.die, ()),
-        "good": (jobs.write_down, (tmp_path, "good")),
-    }
-    with pytest.raises(RuntimeError, match="2 of 3 jobs failed: ") as error:
-        side_by_side(tasks, jobs=2, threads=1, logs=tmp_path / "logs")
-    assert "bad seed 1: ValueError: steps (0) must be (log: " in str(error.value)
-    assert (
-        "killed: its process ended with signal SIGKILL, as when memory runs out: try fewer --jobs"
-        in str(error.value)
-    )
-    assert "what the other 1 finished is kept" in str(error.value)
-    assert list(done(tmp_path)) == ["good"]
-    assert "Traceback" in (tmp_path / "logs" / "bad-seed-1.log").read_text()
 
 
 def test_ctrl_c_asks_each_job_once_and_waits(tmp_path):
