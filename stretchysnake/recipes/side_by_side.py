@@ -4,7 +4,7 @@
 
 A job is a function of a module and its arguments, called as function(*arguments, progress=...). It must keep what it
 finishes on disk and go on from there, as trainings and sweeps do: nothing is returned, and the caller then walks the
-same steps and finds them done. `python -m stretchysnake.recipes.side_by_side` is one job; it reads a pickle.
+same steps and finds them done.
 """
 
 import json
@@ -24,6 +24,12 @@ from stretchysnake.shown import first_line
 
 JOB_BYTES = 3 * 2**29
 """Memory that a nano training with its sweep is given: 1.0 GB resident was measured, 0.5 GB of it shared."""
+
+_JOB = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from stretchysnake.recipes.side_by_side import one_job; sys.exit(one_job())"
+)
+"""The program of a job's process; the modules are found where this process finds them."""
 
 
 def jobs_of_machine(threads: int) -> int:
@@ -121,19 +127,12 @@ def _started(
 ) -> subprocess.Popen:
     """The process of a job. Its lines and its end are put on `said` as (name, kind, text)."""
     function, arguments = task
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stretchysnake.recipes.side_by_side"],
+            [sys.executable, "-c", _JOB, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment,
             start_new_session=True,
         )
     what = pickle.dumps((function.__module__, function.__name__, threads, arguments))
@@ -170,8 +169,8 @@ def _on_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _one_job() -> int:
-    """Read a job from standard input, do it, and tell of it in lines of JSON; the exit status."""
+def one_job() -> int:
+    """What the process of a job does: read it from standard input, do it, tell of it in JSON. The exit status."""
     import importlib
 
     source = sys.stdin.buffer
@@ -189,7 +188,7 @@ def _one_job() -> int:
             told.write(json.dumps(["progress", str(report)]) + "\n")
 
     try:
-        with _on_threads(threads):  # the variable alone is capped at the number of processors
+        with _on_threads(threads):
             getattr(importlib.import_module(module), function)(*arguments, progress=progress)
     except Exception as error:
         import traceback
@@ -211,7 +210,3 @@ def _stop_at_end_of(source: int) -> None:
         source, 1
     )  # by its number: a file object's lock, held here, would stop Python from ending
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(_one_job())
