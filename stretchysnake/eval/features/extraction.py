@@ -32,6 +32,8 @@ class FeatureSet:
     """`model_hash` of the weights; "" where it is not known."""
     segments: list[tuple[float | None, float | None]] = field(default_factory=list)
     """(start, end) of each in seconds, None for the video's own; empty: all are whole videos."""
+    fit: str = "square"
+    """How the pictures were fitted (data/decoding/fit.py)."""
 
     def __post_init__(self):
         n = len(self.features)
@@ -119,6 +121,10 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
     if gallery.scale != queries.scale:
         raise ValueError(
             f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale"
+        )
+    if gallery.fit != queries.fit:
+        raise ValueError(
+            f"gallery has fit {gallery.fit}, queries {queries.fit}; extract both with one fit"
         )
     if gallery.model != queries.model:
         raise ValueError(
