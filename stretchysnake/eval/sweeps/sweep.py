@@ -185,6 +185,7 @@ def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
         "protocol": protocol_name(protocol, patch_from),
         "picture": protocol.shown_picture(clips),
         "sampling": clips.sampling.name,
+        "fit": protocol.shown_fit(clips),
     }
 
 
