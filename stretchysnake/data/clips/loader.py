@@ -275,8 +275,8 @@ def shaped_batches(
 ) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
     """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
 
-    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and stays
-    in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
+    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
+    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
     """
 
     def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
@@ -295,7 +295,7 @@ def shaped_batches(
 
 
 def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
-    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order in which each comes first."""
+    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
     parts = by_shape(frames)
     videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
     return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]
