@@ -1,4 +1,4 @@
-"""Videos that keep their shape in training: groups of one shape in a step, whose gradient is the mean over all clips."""
+"""Videos that keep their shape in training: groups of one shape in a step, whose gradient is the mean over all."""
 
 import json
 from dataclasses import dataclass, replace
