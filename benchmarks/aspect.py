@@ -1,12 +1,13 @@
 """What square, keep and crop do to videos that are no squares: retrieval of MotionDigits drawn at 16:9 and 9:16.
 
-    python benchmarks/aspect.py --folder runs/aspect [--seeds 0 1 2] [--steps 400] \\
+    python benchmarks/aspect.py --folder runs/aspect [--seeds 0 1 2] [--steps 1000] \\
         [--out benchmarks/results/aspect.json]
+    python benchmarks/aspect.py --folder runs/aspect --weights runs/quickstart/static_tokens-seed*/weights.safetensors
 
-A nano model of static tokens is trained on square digits, where the three fits are one. The short suite's gallery and
-queries (which digit acts?) are drawn at 1:1, 16:9 and 9:16: the same digits of the same size, more background. Queries
-of each aspect are retrieved from the gallery of their own aspect and from the square one, both with one fit. A folder
-that holds videos, frames or weights of an earlier call is gone on with.
+A nano model of static tokens is trained on square digits, as the quickstart trains it (or was: `--weights`), where the
+three fits are one. The short suite's gallery and queries (which digit acts?) are drawn at 1:1, 16:9 and 9:16: the same
+digits of the same size, more background. Queries of each aspect are retrieved from the gallery of their own aspect and
+from the square one, both with one fit. A folder with videos, frames or weights of an earlier call is gone on with.
 """
 
 import argparse
@@ -62,14 +63,32 @@ def measured(gallery: FeatureSet, queries: FeatureSet) -> list[bool]:
     return retrieve(gallery, queries)["top1"].tolist()
 
 
+def trained(asked: argparse.Namespace, cache: Path, seed: int) -> str:
+    """The weights of a training on square digits."""
+    listed = asked.folder / "source.csv"
+    write_records(listed, drawn(asked.folder, "source", "train", "1:1", asked.source))
+    run = nano_run(
+        "static_tokens",
+        seed,
+        out=asked.folder / f"seed{seed}-{asked.steps}",
+        data=listed,
+        cache=str(cache),
+        steps=asked.steps,
+        batch_size=32,
+        optim=OptimConfig(lr=4e-3),
+    )
+    return train(run, progress=print).weights
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", help="instead of trainings with --seeds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--source", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--source", type=int, default=2000)
     parser.add_argument("--gallery", type=int, default=200)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--frames", type=int, default=8)
@@ -77,9 +96,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     cache = asked.folder / "frame-cache"
-    write_records(
-        asked.folder / "source.csv", drawn(asked.folder, "source", "train", "1:1", asked.source)
-    )
     clips = {
         (split, aspect, fit): open_clips(
             drawn(asked.folder, "short", split, aspect, count), cache=cache, fit=fit
@@ -89,18 +105,11 @@ def main() -> None:
         if aspect != "1:1" or fit == "square"  # of squares the three fits are one (a test holds it)
     }
     answers: dict[tuple, list[bool]] = {}
-    for seed in asked.seeds:
-        run = nano_run(
-            "static_tokens",
-            seed,
-            out=asked.folder / f"seed{seed}-{asked.steps}",
-            data=asked.folder / "source.csv",
-            cache=str(cache),
-            steps=asked.steps,
-            batch_size=32,
-            optim=OptimConfig(lr=4e-3),
-        )
-        model, variant, _ = read_subject(train(run, progress=print).weights)
+    weights = asked.weights or [trained(asked, cache, seed) for seed in asked.seeds]
+    trainings = []
+    for path in weights:
+        model, variant, metadata = read_subject(path)
+        trainings.append({name: metadata.get(name) for name in ("variant", "seed", "digest")})
         for size in asked.sizes:
             scale = eval_scale(variant, num_frames=asked.frames, size=size)
             features = {key: extract(model, source, scale) for key, source in clips.items()}
@@ -143,9 +152,9 @@ def main() -> None:
             f"{100 * row['top1']:5.1f}   +{better} -{worse}"
         )
     if asked.out:
-        settings = {"steps": asked.steps, "source": asked.source, "gallery": asked.gallery}
-        settings |= {"queries": asked.queries, "frames": asked.frames, "seeds": asked.seeds}
-        found = {"settings": settings, "rows": rows, "environment": environment()}
+        settings = {"gallery": asked.gallery, "queries": asked.queries, "frames": asked.frames}
+        found = {"settings": settings, "trainings": trainings, "rows": rows}
+        found["environment"] = environment()
         asked.out.write_text(json.dumps(found, indent=1))
 
 
