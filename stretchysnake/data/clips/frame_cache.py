@@ -134,7 +134,7 @@ def held_size(height: int, width: int, *, size: int) -> tuple[int, int]:
     return fitted_size(height, width, scale=Scale(1, size, 1), fit="keep")
 
 
-def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str) -> str:
+def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "square") -> str:
     settings = f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
     digest = hashlib.sha1(settings.encode())
     for record in records:
