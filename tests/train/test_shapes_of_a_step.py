@@ -15,7 +15,7 @@ from stretchysnake.data.clips.clip_source import DecodedClips
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, training_batches
 from stretchysnake.data.clips.seeds import AUGMENTATION, seed_of
 from stretchysnake.data.clips.transforms import normalise
-from stretchysnake.flexibility import NANO, VARIANTS
+from stretchysnake.flexibility import NANO, VARIANTS, sets_around
 from stretchysnake.models.architectures import config_named
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.ranks import SINGLE, Runtime
@@ -187,10 +187,9 @@ def test_a_training_that_keeps_shapes_goes_on_exactly_and_says_so(shaped, tmp_pa
 
 def test_a_model_that_cannot_is_told_before_anything_is_decoded(shaped, tmp_path):
     hiera = config_named("hiera-base", num_classes=0)
-    run = replace(tiny_run(depth=1, precision="fp32"), variant="vanilla", model=hiera, fit="keep")
-    run = replace(run, sets=replace(NANO, native=hiera.native), data=str(shaped), out=str(tmp_path))
-    with pytest.raises(
-        ValueError,
-        match=r"fit \(keep\) gives clips of \d+ x \d+ .* hiera cannot take: .*square or crop",
-    ):
+    scales = {"sets": sets_around(hiera.native), "variant": "vanilla", "model": hiera}
+    run = tiny_run(depth=1, precision="fp32")
+    run = replace(run, **scales, fit="keep", data=str(shaped), out=str(tmp_path))
+    text = r"fit \(keep\) gives clips of \d+ x \d+ .* hiera cannot take: .*; use fit square or crop"
+    with pytest.raises(ValueError, match=text):
         train(run)
