@@ -107,10 +107,11 @@ def run(argv: list[str]) -> int:
         )
     for path in done.removed:
         print(f"{shown(path)}: no longer there, removed from the index", file=sys.stderr)
+    fit = "" if done.settings.fit == "square" else f" fit {done.settings.fit}"
     windows = "" if run.window is None else f" in {done.num_rows} windows"
     print(
         f"{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
-        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}: {run.out}"
+        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}{fit}: {run.out}"
     )
     if run.store is not None:
         from stretchysnake.search.index import read_index

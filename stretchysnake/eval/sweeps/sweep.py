@@ -135,6 +135,8 @@ def sweep(
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
+        if queries.fit == "keep":
+            notes.insert(0, "costs are those of a square picture, the most")
         for protocol in protocols:
             if protocol in answers:
                 views = f"{protocol.num_views} views x {protocol.num_crops} crops"
