@@ -1,11 +1,15 @@
 """Clips of several shapes: features in order, as of each alone; which backbones take them, and which say that not."""
 
+import json
+
 import pytest
 import torch
 from small_backbones import names, small_config
 
 from stretchysnake.data.clips.loader import clips_of_shapes
 from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.eval.features.extraction import FeatureSet, check_comparable
+from stretchysnake.eval.features.feature_cache import load_features, save_features
 from stretchysnake.eval.features.shapes import TRIED, check_fit, features_in_order
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
@@ -64,3 +68,18 @@ def test_drop_path_of_a_rectangle_takes_the_first_numbers_of_the_square():
 def test_films_and_phones_are_tried_either_way_round():
     assert {(width, height) for height, width in TRIED[:4]} == set(TRIED[:4])
     check_fit(small_config("hiera"), [Scale(4, 32, 4)], fit="square", way_out="x")
+
+
+def test_kept_features_say_their_fit_and_two_fits_are_not_compared(tmp_path):
+    places = {"groups": ["", ""], "paths": ["a.mp4", "b.mp4"], "scale": Scale(4, 32, 8)}
+    labels = torch.tensor([0, 1])
+    made = FeatureSet(torch.eye(2), labels, **places, num_expected=2, model="m", fit="keep")
+    save_features(tmp_path / "f.safetensors", made)
+    assert load_features(tmp_path / "f.safetensors").fit == "keep"
+    manifest = json.loads((tmp_path / "f.json").read_text())
+    assert manifest.pop("fit") == "keep"
+    (tmp_path / "f.json").write_text(json.dumps(manifest))
+    earlier = load_features(tmp_path / "f.safetensors")
+    assert earlier.fit == "square"  # an earlier version's do not say
+    with pytest.raises(ValueError, match="gallery has fit square, queries keep; extract both with"):
+        check_comparable(earlier, made)
