@@ -70,6 +70,10 @@ class Runtime:
         dist.all_gather_object(texts, text)
         return texts
 
+    def most(self, number: int) -> int:
+        """The largest of the numbers of all ranks, on every rank."""
+        return max(map(int, self.gather(str(number))))
+
     def gather_rows(self, values: Tensor) -> list[Tensor]:
         """The CPU tensors (n, ...) of all ranks, in order, on every rank; n may differ."""
         if self.world_size == 1:

@@ -75,7 +75,7 @@ class Backbone(Protocol):
         """head(features)."""
 
     def num_drop_draws(self, scale: Scale) -> int:
-        """Numbers that decide drop path for one clip of this scale."""
+        """Numbers that decide drop path for one clip of this scale; one that is no square may leave the last unused."""
 
     def stages(self) -> list[nn.Module]:
         """The blocks in depth order: units of sharding, compiling and recomputation."""

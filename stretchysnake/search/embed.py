@@ -11,11 +11,12 @@ import torch
 
 from stretchysnake.data.clips.transforms import RESAMPLER, normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.features.shapes import check_fit
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
@@ -38,6 +39,7 @@ class Embeddings:
     weights_sha256: str
     times: list[tuple[float, float | None]]
     """(start, end) of each row in seconds; None is the end of the video."""
+    fit: str = "square"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,18 @@ def open_weights(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    fit: str | None = None,
 ) -> tuple[Backbone, IndexSettings]:
-    """The model and the settings of its features; T and S default to the weights' native scale."""
+    """The model and the settings of its features; T and S default to the weights' native scale, `fit` to how they were
+    trained."""
     checked_decoder(decoder)
-    model, variant, _ = read_subject(weights)
+    model, variant, metadata = read_subject(weights)
+    fit = checked_fit(fit or fit_of(metadata))
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
-    check_scales(model.config, [scale], way_out="choose other --frames or --size")
+    check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     settings = IndexSettings(
         weights_sha256=sha256_of(Path(weights)),
         width=model.config.feature_dim,
@@ -81,6 +86,7 @@ def open_weights(
         decoder=decoder,
         resampler=RESAMPLER,
         architecture=model.config.architecture,
+        fit=fit,
     )
     return model, settings
 
@@ -94,6 +100,7 @@ def embed(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    fit: str | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -101,7 +108,8 @@ def embed(
     """The [CLS] features of videos: files, lists, or folders searched for videos, whatever their length and size.
 
     T and S default to the weights' native scale; each video gives num_frames frames spread evenly over
-    its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`). With
+    its whole length, resized to S×S, or otherwise fitted as `fit` says (data/decoding/fit.py; None: as the weights were
+    trained, "square" where they do not say); a video with fewer frames repeats them (listed in `repeated`). With
     window_seconds each window of that length, one every stride_seconds, is a row of its own.
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
     replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
@@ -115,6 +123,7 @@ def embed(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        fit=fit,
     )
     answers = {}
     parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
@@ -137,6 +146,7 @@ def embed(
         list(dict.fromkeys(row.file.path for row in rows if row.repeated)),
         settings.weights_sha256,
         [(row.start, row.end) for row in rows],
+        settings.fit,
     )
 
 
@@ -150,6 +160,7 @@ def embed_into(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    fit: str | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -169,6 +180,7 @@ def embed_into(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        fit=fit,
     )
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
@@ -264,7 +276,7 @@ def _embedded(
 
 
 def features_of(model: Backbone, scale: Scale, frames: np.ndarray) -> np.ndarray:
-    """(n, C) fp32 of frames (n, T, S, S, 3)."""
+    """(n, C) fp32 of frames (n, T, H, W, 3)."""
     at_once = rows_at_once(scale)
     blocks, pixels = [], pixels_of(model.config)
     with torch.inference_mode():

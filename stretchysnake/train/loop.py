@@ -20,7 +20,7 @@ from stretchysnake.data.clips.loader import (
 )
 from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records_key import refuse_unequal_records
-from stretchysnake.models.accepted_scales import check_scales
+from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.loading import start_from
@@ -81,9 +81,10 @@ def train(
     for note in classes.notes:
         runtime.say(f"{run.data}: {note}")
     steps = total_steps(run, len(records))
-    check_scales(
+    check_fit(
         run.model,
         drawn_scales(run, steps),
+        fit=run.fit,
         way_out="choose other sets (--sets.sizes, --sets.frames, ...) or another --variant",
     )
     device = runtime.device(run.device)
@@ -96,6 +97,7 @@ def train(
             size=run.cache_size,
             augmentation=run.augmentation,
             decoder=run.decoder,
+            fit=run.fit,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
             progress=progress,

@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
@@ -105,6 +106,7 @@ ADDED_LATER = (
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
     "scales_per_step", "scale_draw",
     "decoder",
+    "fit",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -168,6 +170,9 @@ class TrainRun:
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs cache null."""
+    fit: str = "square"
+    """"square" squashes every picture to S x S (the paper's), "keep" gives each video a shape near its own of at most
+    as many patches, "crop" takes the middle square."""
     on_error: str = "replace"
     """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
     max_bad_share: float = 0.01
@@ -192,6 +197,7 @@ class TrainRun:
 
     def __post_init__(self):
         variant_named(self.variant)
+        checked_fit(self.fit)
         counts = (
             "steps",
             "batch_size",

@@ -55,6 +55,7 @@ def run(argv: list[str]) -> int:
         weights=weights,
         num_frames=frames,
         size=size,
+        fit=classifier.fit,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
     )

@@ -32,6 +32,10 @@ class EmbedRun:
     """Frames per video or window; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    fit: str | None = None
+    """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
+    patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say. A search
+    fits its queries alike."""
     budget: str | None = None
     """Instead of frames and size: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
     rows: str | None = None
@@ -88,6 +92,7 @@ def run(argv: list[str]) -> int:
         window_seconds=run.window,
         stride_seconds=run.stride,
         decoder=run.decoder,
+        fit=run.fit,
         num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
@@ -102,10 +107,11 @@ def run(argv: list[str]) -> int:
         )
     for path in done.removed:
         print(f"{shown(path)}: no longer there, removed from the index", file=sys.stderr)
+    fit = "" if done.settings.fit == "square" else f" fit {done.settings.fit}"
     windows = "" if run.window is None else f" in {done.num_rows} windows"
     print(
         f"{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
-        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}: {run.out}"
+        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}{fit}: {run.out}"
     )
     if run.store is not None:
         from stretchysnake.search.index import read_index

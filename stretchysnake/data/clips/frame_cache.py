@@ -15,17 +15,21 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stretchysnake.data.clips.bad_clips import TRIES
 from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.seen_picture import fitted, read_size
+from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import DecodeError, read_frames
 from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.flexibility import Scale
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 3
@@ -42,7 +46,20 @@ class FrameCache:
     listed: list[VideoRecord]
     holes: dict[int, DecodeError]
     frames: np.ndarray
+    """With fit keep (n, T, size * size * 3), of which each video fills what its shape has pixels; see `frames_of`."""
     key: str
+    size: int
+    fit: str = "square"
+    shown: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Row -> (height, width) displayed, where pictures keep their shape."""
+
+    def frames_of(self, row: int) -> np.ndarray:
+        """(T, H, W, 3) of a row, H x W at most size x size."""
+        if self.fit != "keep":
+            return self.frames[row]
+        height, width = held_size(*self.shown[row], size=self.size)
+        pixels = self.frames[row, :, : height * width * 3]
+        return pixels.reshape(len(pixels), height, width, 3)
 
     @property
     def rows(self) -> np.ndarray:
@@ -66,6 +83,7 @@ class FrameCache:
         *,
         num_frames: int = 16,
         size: int = 64,
+        fit: str = "square",
         num_workers: int = 2,
         timeout_seconds: float = TIMEOUT_SECONDS,
         memory_gib: float = MEMORY_GIB,
@@ -73,23 +91,27 @@ class FrameCache:
     ) -> FrameCache:
         """Open the cache of these records under `directory`, decoding first what is not there yet.
 
-        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is
-        put in the place of a file that cannot be decoded; it is listed in `failures`. Only a set without a
-        single readable file is an error. Decoding runs in `num_workers` processes under the limits of
-        decoder_pool.py; 0 decodes in this process, without limits. An array whose checksum is wrong is decoded anew.
+        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`, with `fit` crop its
+        middle square, with keep in its own shape of no more pixels. Nothing is put in the place of a file that cannot
+        be decoded; it is listed in `failures`. Only a set without a single readable file is an error. Decoding runs in
+        `num_workers` processes under the limits of decoder_pool.py; 0 decodes in this process, without limits. An array
+        whose checksum is wrong is decoded anew.
         """
         records, directory = list(records), Path(directory)
         if not records:
             raise ValueError("records is empty; give a list with at least one video.")
         directory.mkdir(parents=True, exist_ok=True)
-        key = _key(records, num_frames, size)
+        key = _key(records, num_frames, size, fit)
         shape = (len(records), num_frames, size, size, 3)
+        if fit == "keep":
+            shape = (*shape[:2], size * size * 3)
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
         note = _read_note(note_path, array_path, shape)
         if note is None:
             limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
             limits["memory_gib"] = memory_gib
-            note = _decode_all(records, array_path, shape, limits, progress)
+            decode = partial(_decode, num_frames=num_frames, size=size, fit=fit)
+            note = _decode_all(records, array_path, shape, decode, limits, progress)
             write_whole(note_path, json.dumps(note))
         holes = {
             row: DecodeError(kind, records[row].path, reason)
@@ -98,14 +120,23 @@ class FrameCache:
         if len(holes) == len(records):
             raise ValueError(f"none of {len(records)} videos can be decoded; first: {holes[0]}")
         frames = np.load(array_path, mmap_mode="r")
-        return FrameCache(listed=records, holes=holes, frames=frames, key=key)
+        shown = {int(row): tuple(sides) for row, sides in note.get("shown", {}).items()}
+        return FrameCache(
+            listed=records, holes=holes, frames=frames, key=key, size=size, fit=fit, shown=shown
+        )
 
     def __len__(self) -> int:
         return len(self.listed) - len(self.holes)
 
 
-def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
-    digest = hashlib.sha1(f"{VERSION} {num_frames} {size}".encode())
+def held_size(height: int, width: int, *, size: int) -> tuple[int, int]:
+    """(H, W) at which a picture shown as height x width is cached where it keeps its shape."""
+    return fitted_size(height, width, scale=Scale(1, size, 1), fit="keep")
+
+
+def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "square") -> str:
+    settings = f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
+    digest = hashlib.sha1(settings.encode())
     for record in records:
         try:
             with open(record.path, "rb") as file:
@@ -144,12 +175,12 @@ def _checksum(array_path: Path) -> int:
     return crc
 
 
-def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
+def _decode_all(records, array_path: Path, shape, decode, limits: dict, progress) -> dict:
     with unfinished_file(array_path) as unfinished:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
         started = time.perf_counter()
-        decode = partial(_decode, num_frames=shape[1], size=shape[2])
         failed: dict[int, DecodeError] = {}
+        shown: dict[int, tuple[int, int]] = {}
         left: Sequence[int] = range(len(records))
         for number in range(TRIES):  # first all, then twice those whose trouble may have passed
             tasks = [(records[row].path, records[row]) for row in left]
@@ -159,7 +190,10 @@ def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dic
                     failed[row] = answer
                 else:
                     failed.pop(row, None)
-                    array[row] = answer
+                    frames, sides = answer
+                    if sides is not None:
+                        shown[row], frames = sides, frames.reshape(len(frames), -1)
+                    array[row, :, : frames.shape[1]] = frames
                 if progress:
                     rate = done / max(1e-6, time.perf_counter() - started)
                     again = f" at try {number + 1}" if number else ""
@@ -174,14 +208,29 @@ def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dic
         del array
         checksum = _checksum(unfinished)
     num_bytes = array_path.stat().st_size
-    return {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
+    note = {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
+    return {**note, "shown": shown} if shown else note
 
 
-def _decode(record: VideoRecord, *, num_frames: int, size: int) -> np.ndarray:
-    return read_frames(
+def _decode(
+    record: VideoRecord, *, num_frames: int, size: int, fit: str
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The frames of a record, and where they keep their shape the (height, width) displayed."""
+    shown: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def kept(height: int, width: int) -> tuple[int, int]:
+        held = held_size(height, width, size=size)
+        shown.setdefault(held, (height, width))
+        return held
+
+    square = Scale(1, size, 1)
+    frames = read_frames(
         record.path,
         partial(uniform_indices, num_frames=num_frames),
-        size=(size, size),
+        size=kept if fit == "keep" else read_size(square, fit),
         start_seconds=record.start,
         end_seconds=record.end,
     )
+    if fit == "keep":
+        return frames, shown[frames.shape[1:3]]
+    return fitted(torch.from_numpy(frames), square, fit).numpy(), None

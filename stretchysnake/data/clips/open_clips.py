@@ -36,6 +36,7 @@ def open_clips(
     sampling: Sampling | None = None,
     picture: str | None = None,
     decoder: str = "pyav",
+    fit: str = "square",
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Clips:
@@ -50,11 +51,11 @@ def open_clips(
         raise ValueError(
             f"sampling ({sampling.rule}) needs the whole video, and cache ({cache}) holds uniform frames; drop one."
         )
-    checked_picture(picture, cache=cache)
+    checked_picture(picture, cache=cache, fit=fit)
     checked_decoder(decoder, cache=cache)
     if cache is not None:
         held = FrameCache.build(
-            records, cache, num_frames=num_frames, size=size, progress=progress, **settings
+            records, cache, num_frames=num_frames, size=size, fit=fit, progress=progress, **settings
         )
         clips = CachedClips(held, augmentation=augmentation)
     else:
@@ -75,6 +76,7 @@ def open_clips(
             sampling=sampling,
             picture=picture,
             decoder=decoder,
+            fit=fit,
             limits=limits,
         )
     for _, error in clips.failures:
@@ -92,6 +94,7 @@ def open_training_clips(
     size: int = 64,
     augmentation: Augmentation | None = None,
     decoder: str = "pyav",
+    fit: str = "square",
     on_error: str = "replace",
     tries: int = TRIES,
     limits: DecodingLimits | None = None,
@@ -106,11 +109,10 @@ def open_training_clips(
     checked_decoder(decoder, cache=cache)
     if cache is None:
         return DecodedClips(
-            records, augmentation=augmentation, decoder=decoder, limits=limits, bad=bad
+            records, augmentation=augmentation, decoder=decoder, fit=fit, limits=limits, bad=bad
         )
-    held = FrameCache.build(
-        records, cache, num_frames=num_frames, size=size, progress=progress, **asdict(limits)
-    )
+    settings = {"num_frames": num_frames, "size": size, "fit": fit, **asdict(limits)}
+    held = FrameCache.build(records, cache, progress=progress, **settings)
     for error in held.holes.values() if on_error == "stop" else ():
         raise error
     return CachedClips(held, augmentation=augmentation, bad=bad, keep_places=True)

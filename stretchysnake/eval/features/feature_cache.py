@@ -42,6 +42,7 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
         "paths": features.paths,
         "groups": features.groups,
         "segments": features.segments,
+        "fit": features.fit,
     }
     _manifest(path).unlink(missing_ok=True)
     write_whole(path, content)
@@ -77,6 +78,7 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
             manifest["num_expected"],
             manifest["model"],
             [tuple(segment) for segment in manifest.get("segments", [])],
+            manifest.get("fit", "square"),
         )
     except (
         json.JSONDecodeError,
@@ -153,6 +155,8 @@ def features_key(weights: str, clips, scale: Scale) -> str:
     }
     if clips.decoder != "pyav":  # features of earlier versions keep their names
         described["decoder"] = clips.decoder
+    if clips.fit == "keep":  # a crop is the picture "centre"
+        described["fit"] = clips.fit
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stretchysnake.eval.features.extraction import model_hash
-from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.features.subject import class_names, fit_of, read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
 from stretchysnake.models.backbone import Backbone
@@ -25,6 +25,8 @@ class ModelUnderTest:
     """What the rows call the model; None means its variant."""
     classes: Sequence[str] | None = None
     """Names of the head's outputs, in order; None where the weights do not say."""
+    fit: str = "square"
+    """How pictures were fitted when it was trained."""
     commit: str = ""
     device: str = ""
 
@@ -68,6 +70,7 @@ def model_under_test(
         run_id=metadata.get("digest", "") + suffix,
         name=name,
         classes=class_names(model, metadata),
+        fit=fit_of(metadata),
         commit=here.get("commit", ""),
         device=here.get("cpu", ""),
     )

@@ -138,6 +138,8 @@ def sweep(
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
+        if queries.fit == "keep":
+            notes.insert(0, "costs are those of a square picture, the most")
         for protocol in protocols:
             if protocol in answers:
                 views = f"{protocol.num_views} views x {protocol.num_crops} crops"
@@ -188,6 +190,7 @@ def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
         "protocol": protocol_name(protocol, patch_from),
         "picture": protocol.shown_picture(clips),
         "sampling": clips.sampling.name,
+        "fit": protocol.shown_fit(clips),
     }
 
 

@@ -168,8 +168,12 @@ def write_finished(
 
 
 def weights_metadata(run: TrainRun, key: str, classes: Sequence[str]) -> dict:
-    """What every weights file of a run says about itself; `classes` names the head's outputs, in order."""
+    """What every weights file of a run says about itself; `classes` names the head's outputs, in order.
+
+    `fit` stands there where it is not "square", so that other files have the bytes that they always had.
+    """
     return {
+        **({} if run.fit == "square" else {"fit": run.fit}),
         "variant": run.variant,
         "sets": asdict(run.sets),
         "seed": run.seed,
