@@ -173,14 +173,13 @@ def embed_into(
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
     with Journal(out, settings, os.path.abspath(weights)) as journal:
-        removed = gone_from(paths, journal.done, video_paths)
+        removed = gone_from(paths, journal.under, video_paths)
         todo = []
         for video in videos:
-            indexed = journal.done.get(video.path)
-            if indexed is None:
+            old = journal.file(video.path)
+            if old is None:
                 todo.append(video)
                 continue
-            old = indexed[0][0].file
             video = replace(  # a folder tells neither; a list of an earlier call may have
                 video, group=video.group or old.group, class_name=video.class_name or old.class_name
             )
@@ -191,10 +190,10 @@ def embed_into(
         for number, answer in enumerate(_embedded(model, settings, parts), 1):
             if isinstance(answer, Unreadable):
                 failures.append((answer.video.path, str(answer.error)))
-                removed += [answer.video.path] * (answer.video.path in journal.done)
+                removed += [answer.video.path] * (journal.file(answer.video.path) is not None)
             elif answer.features is None:
-                old = journal.done[answer.file.path]
-                journal.keep([replace(row, file=answer.file) for row, _ in old])
+                old, _ = journal.video(answer.file.path)
+                journal.keep([replace(row, file=answer.file) for row in old])
             else:
                 journal.add(answer.rows, answer.features)
                 num_new += 1
@@ -202,23 +201,23 @@ def embed_into(
                 before = len(videos) - len(todo)
                 progress(f"embedded {before + number}/{len(videos)} videos")
         failures.sort()
-        if not set(journal.done) - set(removed):
+        if journal.num_videos == len(set(removed)):
             raise ValueError(
                 f"none of the {len(failures)} videos could be read; nothing was written. The first: "
                 f"{failures[0][1]}"
             )
         journal.finish(failures, removed)
-        rows = [row for pairs in journal.done.values() for row, _ in pairs]
+        index = journal.index
+        there = video_paths - set(removed) - {path for path, _ in failures}
+        repeated = sorted(path for path in there if journal.is_repeated(path))
     return EmbedResult(
         settings=settings,
-        num_rows=len(rows),
-        num_videos=len(journal.done),
+        num_rows=len(index.rows),
+        num_videos=index.num_videos,
         num_new=num_new,
         removed=sorted(set(removed) - {path for path, _ in failures}),
         failures=failures,
-        repeated=sorted(
-            {row.file.path for row in rows if row.repeated and row.file.path in video_paths}
-        ),
+        repeated=repeated,
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stretchysnake.data.records import find_videos, read_records
@@ -40,11 +41,17 @@ def group_of(path: str) -> str:
     return match[1] if match else ""
 
 
-def gone_from(paths, indexed, video_paths: set[str]) -> list[str]:
-    """Videos of the index that lie under a folder given and are not found there any more."""
+def gone_from(
+    paths, indexed_under: Callable[[str], Iterable[str]], video_paths: set[str]
+) -> list[str]:
+    """Videos of the index that lie under a folder given and are not found there any more.
+
+    indexed_under gives the videos of the index whose path begins with a text.
+    """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
-    return [path for path in indexed if path not in video_paths and path.startswith(tuple(folders))]
+    indexed = dict.fromkeys(path for folder in folders for path in indexed_under(folder))
+    return [path for path in indexed if path not in video_paths]
 
 
 def is_unchanged(video: Video, file: VideoFile) -> bool:
