@@ -20,7 +20,7 @@ from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
-from stretchysnake.search.named_videos import gone_from, is_unchanged, videos_named
+from stretchysnake.search.named_videos import gone_from, in_shard, is_unchanged, videos_named
 from stretchysnake.whole_file import sha256_of
 
 
@@ -152,6 +152,7 @@ def embed_into(
     decoder: str = "pyav",
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    shard: tuple[int, int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> EmbedResult:
     """Bring the index in the folder `out` up to date with these videos; a killed call goes on where it stopped.
@@ -159,7 +160,8 @@ def embed_into(
     A video whose size and time, or else whose content, are those of the index is not embedded again; one that
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
     ones stay. The index is the same, byte for byte, however often the work was interrupted.
-    Other settings than the index's are refused.
+    Other settings than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
+    chosen by their paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
     """
     videos = videos_named(paths, absolute=True)
     model, settings = open_weights(
@@ -170,10 +172,13 @@ def embed_into(
         stride_seconds=stride_seconds,
         decoder=decoder,
     )
+    all_paths = {video.path for video in videos}
+    if shard is not None:
+        videos = in_shard(videos, shard)
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
     with Journal(out, settings, os.path.abspath(weights)) as journal:
-        removed = gone_from(paths, journal.under, video_paths)
+        removed = gone_from(paths, journal.under, all_paths)
         todo = []
         for video in videos:
             old = journal.file(video.path)
@@ -201,7 +206,7 @@ def embed_into(
                 before = len(videos) - len(todo)
                 progress(f"embedded {before + number}/{len(videos)} videos")
         failures.sort()
-        if journal.num_videos == len(set(removed)):
+        if shard is None and journal.num_videos == len(set(removed)):
             raise ValueError(
                 f"none of the {len(failures)} videos could be read; nothing was written. The first: "
                 f"{failures[0][1]}"

@@ -1,5 +1,6 @@
 """The videos that files, folders and lists name: which there are, which are gone, which are as an index has them."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -39,6 +40,29 @@ def group_of(path: str) -> str:
     """The group that a UCF-101 file name tells, `v_Archery_g01` of v_Archery_g01_c03.avi; "" for other names."""
     match = re.fullmatch(r"(v_\w+_g\d+)_c\d+", Path(path).stem)
     return match[1] if match else ""
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """(k, n) of a text k/n, 1 <= k <= n; ValueError for another."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(
+            f"shard ({text}) must be k/n with k from 1 to n, e.g. 2/5 for the second of five parts, or env"
+        )
+    return number, count
+
+
+def in_shard(videos: list[Video], shard: tuple[int, int]) -> list[Video]:
+    """Those of the k-th of n parts. The hash of its path says where a video belongs, so a list may grow meanwhile."""
+    number, count = shard
+    return [video for video in videos if _hash(video.path) % count == number - 1]
+
+
+def _hash(path: str) -> int:
+    # the first 8 bytes of SHA-256: the same on every machine, and of nothing but the path
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def gone_from(

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killed_at import bytes_of, in_a_child_killed_at
 from safetensors.numpy import load_file
 
 from stretchysnake import cli
@@ -29,10 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def videos(clip_folder, tmp_path):
     return Path(shutil.copytree(clip_folder, tmp_path / "videos"))
-
-
-def bytes_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def names(paths):
@@ -242,39 +238,6 @@ def test_two_writers_do_not_share_an_index(trained, videos, tmp_path):
             embed_into(tmp_path / "out", videos, weights=trained[1].weights)
         other.kill()
     assert embed_into(tmp_path / "out", videos / "class0", weights=trained[1].weights).num_new == 4
-
-
-def in_a_child_killed_at(point, act):
-    """Run act() in a forked child that is killed at the point-th write; True when it came to its end."""
-    pid = os.fork()
-    if pid == 0:
-        torch.set_num_threads(1)
-        left = [point]
-
-        def counted(function):
-            def call(*arguments, **options):
-                left[0] -= 1
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*arguments, **options)
-
-            return call
-
-        from stretchysnake.search import journal
-
-        for owner, name in (
-            (os, "fsync"), (os, "replace"), (os, "unlink"), (journal.Journal, "add"), (journal.json, "dumps"),
-            (journal, "digest"), (journal.shutil, "rmtree"),
-        ):  # fmt: skip
-            setattr(owner, name, counted(getattr(owner, name)))
-        try:
-            act()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return not os.WIFSIGNALED(status)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
