@@ -21,7 +21,7 @@ from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
-from stretchysnake.search.named_videos import gone_from, is_unchanged, videos_named
+from stretchysnake.search.named_videos import gone_from, in_shard, is_unchanged, videos_named
 from stretchysnake.whole_file import sha256_of
 
 
@@ -163,6 +163,7 @@ def embed_into(
     fit: str | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    shard: tuple[int, int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> EmbedResult:
     """Bring the index in the folder `out` up to date with these videos; a killed call goes on where it stopped.
@@ -170,7 +171,8 @@ def embed_into(
     A video whose size and time, or else whose content, are those of the index is not embedded again; one that
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
     ones stay. The index is the same, byte for byte, however often the work was interrupted.
-    Other settings than the index's are refused.
+    Other settings than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
+    chosen by their paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
     """
     videos = videos_named(paths, absolute=True)
     model, settings = open_weights(
@@ -182,17 +184,19 @@ def embed_into(
         decoder=decoder,
         fit=fit,
     )
+    all_paths = {video.path for video in videos}
+    if shard is not None:
+        videos = in_shard(videos, shard)
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
     with Journal(out, settings, os.path.abspath(weights)) as journal:
-        removed = gone_from(paths, journal.done, video_paths)
+        removed = gone_from(paths, journal.under, all_paths)
         todo = []
         for video in videos:
-            indexed = journal.done.get(video.path)
-            if indexed is None:
+            old = journal.file(video.path)
+            if old is None:
                 todo.append(video)
                 continue
-            old = indexed[0][0].file
             video = replace(  # a folder tells neither; a list of an earlier call may have
                 video, group=video.group or old.group, class_name=video.class_name or old.class_name
             )
@@ -203,10 +207,10 @@ def embed_into(
         for number, answer in enumerate(_embedded(model, settings, parts), 1):
             if isinstance(answer, Unreadable):
                 failures.append((answer.video.path, str(answer.error)))
-                removed += [answer.video.path] * (answer.video.path in journal.done)
+                removed += [answer.video.path] * (journal.file(answer.video.path) is not None)
             elif answer.features is None:
-                old = journal.done[answer.file.path]
-                journal.keep([replace(row, file=answer.file) for row, _ in old])
+                old, _ = journal.video(answer.file.path)
+                journal.keep([replace(row, file=answer.file) for row in old])
             else:
                 journal.add(answer.rows, answer.features)
                 num_new += 1
@@ -214,23 +218,23 @@ def embed_into(
                 before = len(videos) - len(todo)
                 progress(f"embedded {before + number}/{len(videos)} videos")
         failures.sort()
-        if not set(journal.done) - set(removed):
+        if shard is None and journal.num_videos == len(set(removed)):
             raise ValueError(
                 f"none of the {len(failures)} videos could be read; nothing was written. The first: "
                 f"{failures[0][1]}"
             )
         journal.finish(failures, removed)
-        rows = [row for pairs in journal.done.values() for row, _ in pairs]
+        index = journal.index
+        there = video_paths - set(removed) - {path for path, _ in failures}
+        repeated = sorted(path for path in there if journal.is_repeated(path))
     return EmbedResult(
         settings=settings,
-        num_rows=len(rows),
-        num_videos=len(journal.done),
+        num_rows=len(index.rows),
+        num_videos=index.num_videos,
         num_new=num_new,
         removed=sorted(set(removed) - {path for path, _ in failures}),
         failures=failures,
-        repeated=sorted(
-            {row.file.path for row in rows if row.repeated and row.file.path in video_paths}
-        ),
+        repeated=repeated,
     )
 
 
