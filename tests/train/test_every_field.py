@@ -278,7 +278,7 @@ EFFECTS = {
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
         *(decoder, files.on_error, files.max_bad_share, files.num_workers, files.timeout_seconds),
         *(files.held_out, files.held_out_every, files.checkpoint_every, files.keep_checkpoints),
-        *(files.tensorboard, files.on_damaged, non_finite),
+        *(files.tensorboard, files.on_damaged, files.check_first, files.verify_cache, non_finite),
         optim=lr,
         augmentation=effects.flip,
         cache_frames=cache,
