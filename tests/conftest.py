@@ -19,6 +19,12 @@ def fixed_seeds():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Files that are missing on purpose stay missing; a test of waiting sets its own."""
+    monkeypatch.setattr("stretchysnake.data.clips.bad_clips.PAUSES", ())
+
+
 EXTRAS = {
     "probe": ["sklearn"],
     "report": ["matplotlib", "jinja2"],

@@ -88,6 +88,8 @@ class NonFiniteConfig:
 NO_EFFECT_ON_WEIGHTS = (
     "out",
     "cache",
+    "verify_cache",
+    "check_first",
     "checkpoint_every",
     "keep_checkpoints",
     "on_damaged",
@@ -167,6 +169,10 @@ class TrainRun:
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
+    check_first: bool = False
+    """Open every video before the first step, each rank its share; else a bad one is met when it is drawn."""
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs cache null."""

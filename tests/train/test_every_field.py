@@ -301,7 +301,7 @@ EFFECTS = {
             files.timeout_seconds,
         ),
         *(files.held_out, files.held_out_every, files.checkpoint_every, files.keep_checkpoints),
-        *(files.tensorboard, files.on_damaged, non_finite),
+        *(files.tensorboard, files.on_damaged, files.check_first, files.verify_cache, non_finite),
         optim=lr,
         augmentation=effects.flip,
         cache_frames=cache,

@@ -9,7 +9,7 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
@@ -249,7 +249,8 @@ class DecodedClips:
                 yield self.records[request.index].path, error or request
 
         for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
-            yield self._noted(given.pop(0), answer)
+            request = given.pop(0)
+            yield self._noted(request, self._waited(request.index, answer, self._frames, request))
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -260,6 +261,7 @@ class DecodedClips:
         tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
+            answer = self._waited(index, answer, look, index)
             yield self._noted(ClipRequest(index, scale), answer)
 
     def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
@@ -278,6 +280,16 @@ class DecodedClips:
         if self._spare is not None:
             self._spare.close()
             self._spare = None
+
+    def _waited(self, index: int, answer, function: Callable, argument):
+        """The answer, or for a file out of reach a later one, of a process of its own."""
+        if not isinstance(answer, DecodeError):
+            return answer
+        limits = {**asdict(self.limits), "num_workers": min(1, self.limits.num_workers)}
+        task = (self.records[index].path, argument)
+        return self.bad.asked_again(
+            index, answer, lambda: next(map_decoding(function, [task], **limits))
+        )
 
     def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
         if isinstance(answer, DecodeError):

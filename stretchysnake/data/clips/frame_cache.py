@@ -4,6 +4,10 @@ Training decodes every clip many times; for a set that fits on disk the cache pa
 bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
 file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and
 holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
+
+Neither is read at every start. A `.known` file says which key files of these places, sizes and times of change had, and
+the JSON which size and time the array has: only what differs from that is hashed again, or all with `verify`. A time of
+change less than two seconds old proves nothing, since clocks of file systems are coarse, so it is not kept.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,11 +34,14 @@ from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import DecodeError, read_frames
 from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.records_key import file_stamp, file_stamps
 from stretchysnake.flexibility import Scale
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 3
 """Raise it when the same file would give other pixels. 3: resized as in training, turned as ffmpeg turns."""
+_COARSEST_CLOCK_NS = 2 * 10**9
+"""Of the times of change that file systems keep: FAT's, of two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +95,7 @@ class FrameCache:
         num_workers: int = 2,
         timeout_seconds: float = TIMEOUT_SECONDS,
         memory_gib: float = MEMORY_GIB,
+        verify: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> FrameCache:
         """Open the cache of these records under `directory`, decoding first what is not there yet.
@@ -96,23 +105,31 @@ class FrameCache:
         be decoded; it is listed in `failures`. Only a set without a single readable file is an error. Decoding runs in
         `num_workers` processes under the limits of decoder_pool.py; 0 decodes in this process, without limits. An array
         whose checksum is wrong is decoded anew.
+        Videos and array are hashed where their sizes or times of change are not those known, with `verify` always.
         """
         records, directory = list(records), Path(directory)
         if not records:
             raise ValueError("records is empty; give a list with at least one video.")
         directory.mkdir(parents=True, exist_ok=True)
-        key = _key(records, num_frames, size, fit)
+        began = time.time_ns()
+        known, newest = _known_place(records, directory, num_frames, size, fit)
+        key = None if verify else _known_key(known)
+        hashed = key is None
+        key = key or _key(records, num_frames, size, fit)
         shape = (len(records), num_frames, size, size, 3)
         if fit == "keep":
             shape = (*shape[:2], size * size * 3)
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
-        note = _read_note(note_path, array_path, shape)
+        note = _read_note(note_path, array_path, shape, verify=verify)
         if note is None:
             limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
             limits["memory_gib"] = memory_gib
             decode = partial(_decode, num_frames=num_frames, size=size, fit=fit)
             note = _decode_all(records, array_path, shape, decode, limits, progress)
             write_whole(note_path, json.dumps(note))
+        if hashed and _is_settled(newest, began):
+            with suppress(OSError):  # a folder that may only be read
+                write_whole(known, f"{key}\n")
         holes = {
             row: DecodeError(kind, records[row].path, reason)
             for row, kind, reason in note["failures"]
@@ -134,9 +151,12 @@ def held_size(height: int, width: int, *, size: int) -> tuple[int, int]:
     return fitted_size(height, width, scale=Scale(1, size, 1), fit="keep")
 
 
+def _settings(num_frames: int, size: int, fit: str) -> str:
+    return f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
+
+
 def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "square") -> str:
-    settings = f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
-    digest = hashlib.sha1(settings.encode())
+    digest = hashlib.sha1(_settings(num_frames, size, fit).encode())
     for record in records:
         try:
             with open(record.path, "rb") as file:
@@ -150,20 +170,55 @@ def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "squ
     return digest.hexdigest()[:20]
 
 
-def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dict | None:
+def _known_place(
+    records: list[VideoRecord], directory: Path, num_frames: int, size: int, fit: str
+) -> tuple[Path, int]:
+    """(the file that holds `_key` where it is known, the newest time of change of a video in ns); opens no video."""
+    told, newest = hashlib.sha256(_settings(num_frames, size, fit).encode()), 0
+    for record, stamp in zip(records, file_stamps(records), strict=True):
+        place = os.fsencode(os.path.abspath(record.path))
+        told.update(place + f"\n{stamp} {record.start} {record.end}\n".encode())
+        newest = max(newest, stamp[1] if stamp else 0)
+    return directory / f"{told.hexdigest()[:20]}.known", newest
+
+
+def _known_key(known: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        key = known.read_text().strip()
+        if len(bytes.fromhex(key)) == 10:
+            return key
+    return None
+
+
+def _is_settled(changed_ns: int, now_ns: int) -> bool:
+    """Whether a further change now would give another time of change."""
+    return abs(now_ns - changed_ns) > _COARSEST_CLOCK_NS
+
+
+def _read_note(
+    note_path: Path, array_path: Path, shape: tuple[int, ...], *, verify: bool
+) -> dict | None:
     """The finished cache's note, or None when the cache has to be (re)written."""
     try:
         note = json.loads(note_path.read_text())
-        whole = tuple(note["shape"]) == shape and array_path.stat().st_size == note["num_bytes"]
-        if whole and _checksum(array_path) != note["crc32"]:
+        stamp = file_stamp(array_path)
+        if tuple(note["shape"]) != shape or stamp is None or stamp[0] != note["num_bytes"]:
+            return None
+        if not verify and note.get("changed_ns") == stamp[1]:
+            return note
+        now = time.time_ns()
+        if _checksum(array_path) != note["crc32"]:
             print(
                 f"frame cache {array_path}: its content changed on disk; decoding again",
                 file=sys.stderr,
             )
-            whole = False
-    except (OSError, ValueError, KeyError):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return note if whole else None
+    if _is_settled(stamp[1], now) and note.get("changed_ns") != stamp[1]:
+        with suppress(OSError):
+            write_whole(note_path, json.dumps({**note, "changed_ns": stamp[1]}))
+    return note
 
 
 def _checksum(array_path: Path) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def evaluate(
 
     def clips() -> tuple:
         if not opened:
-            with runtime.first_goes_first():
+            with runtime.first_goes_first(run.cache) if run.cache else nullcontext():
                 opened.extend(
                     open_clips(
                         records,
@@ -103,12 +104,15 @@ def evaluate(
                         decoder=run.decoder,
                         fit=fit,
                         limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
+                        verify_cache=run.verify_cache,
                         progress=progress,
+                        runtime=runtime,
                     )
                     for records in lists
                 )
-                if runtime.is_first:
-                    met.append(meetings(*lists))
+            if runtime.is_first:
+                met.append(meetings(*lists))
+            runtime.meet()
             refuse_unequal_records(opened, runtime)
         return tuple(opened)
 

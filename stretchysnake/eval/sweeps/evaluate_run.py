@@ -62,6 +62,8 @@ class EvaluateRun:
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is unreadable, see on_error."""
     feature_cache: str | None = None
