@@ -97,9 +97,11 @@ class Backbone(Protocol):
 # A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
 # `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py).
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
-# (activation maps); its class `left_out(state) -> str`, where published files leave another's weights out: the name
-# of that file, "" where nothing is missing (weights/loading.py looks beside the file); and VideoMamba alone has what
-# long_sequence.py needs. Who asks says what is missing.
+# (activation maps); `features_packed` and `forward_packed`, where clips of different shapes make one forward pass
+# (sequences/packed.py asks any model, and hands others the clips shape by shape); its class
+# `left_out(state) -> str`, where published files leave another's weights out: the name of that file, "" where nothing
+# is missing (weights/loading.py looks beside the file); and VideoMamba alone has what sequences/long_sequence.py
+# needs. Who asks says what is missing.
 
 
 def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:
