@@ -26,6 +26,12 @@ def no_gpu_unless_marked(request, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Files that are missing on purpose stay missing; a test of waiting sets its own."""
+    monkeypatch.setattr("stretchysnake.data.clips.bad_clips.PAUSES", ())
+
+
 EXTRAS = {
     "probe": ["sklearn"],
     "report": ["matplotlib", "jinja2"],

@@ -4,7 +4,7 @@
     lecture.feature                        # (C,), of the whole video
     lecture.windows, lecture.seconds       # (n, C) and (begin, end) of each window
 
-What the two forms compute is said in models/long_sequence.py; docs/long_videos.md compares them.
+What the two forms compute is said in models/sequences/long_sequence.py; docs/long_videos.md compares them.
 """
 
 import os
@@ -28,7 +28,7 @@ from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.eval.long_reading import LongReading, windowed_frames
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone, pixels_of
-from stretchysnake.models.long_sequence import (
+from stretchysnake.models.sequences.long_sequence import (
     check_recurrent,
     exact_features,
     window_features,

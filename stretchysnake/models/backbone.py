@@ -75,7 +75,7 @@ class Backbone(Protocol):
         """head(features)."""
 
     def num_drop_draws(self, scale: Scale) -> int:
-        """Numbers that decide drop path for one clip of this scale."""
+        """Numbers that decide drop path for one clip of this scale; one that is no square may leave the last unused."""
 
     def stages(self) -> list[nn.Module]:
         """The blocks in depth order: units of sharding, compiling and recomputation."""
@@ -98,9 +98,11 @@ class Backbone(Protocol):
 # `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py); and `same_in_any_batch = True`: in fp32
 # on the CPU nothing that it does to a clip is shaped by the others, but for what a library of products does.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
-# (activation maps); its class `left_out(state) -> str`, where published files leave another's weights out: the name
-# of that file, "" where nothing is missing (weights/loading.py looks beside the file); and VideoMamba alone has what
-# long_sequence.py needs. Who asks says what is missing.
+# (activation maps); `features_packed` and `forward_packed`, where clips of different shapes make one forward pass
+# (sequences/packed.py asks any model, and hands others the clips shape by shape); its class
+# `left_out(state) -> str`, where published files leave another's weights out: the name of that file, "" where nothing
+# is missing (weights/loading.py looks beside the file); and VideoMamba alone has what sequences/long_sequence.py
+# needs. Who asks says what is missing.
 
 
 def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:

@@ -12,11 +12,13 @@ from torch import Tensor
 from stretchysnake.data.classes import Classes, number_classes
 from stretchysnake.data.clips.loader import DecodedClips, DecodingLimits
 from stretchysnake.data.copies import doubles_of, same_content, with_copies_grouped
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import VideoRecord, is_utf8, place_of, read_records, write_records
 from stretchysnake.eval.features.extraction import FeatureSet, extract
 from stretchysnake.eval.features.placement import AUTO, Placement
-from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.features.shapes import check_fit
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.classifier import KINDS, WEIGHTS, Classifier, save_classifier
 from stretchysnake.eval.protocols.probe import choose_strength, fit, held_out
 from stretchysnake.flexibility import eval_scale
@@ -72,6 +74,7 @@ def finetune_folder(
     method: str = "auto",
     num_frames: int | None = None,
     size: int | None = None,
+    fit: str | None = None,
     steps: int = 400,
     batch_size: int = 16,
     seed: int = 0,
@@ -84,8 +87,8 @@ def finetune_folder(
 
     method "auto" takes what the smallest class has clips for: k-NN below 5, a linear probe below 20, else the whole
     model is fine-tuned, in the weights' own variant. The classes are the labels that occur. Videos held out train
-    nothing; whole groups are held out together, and so are files with the same bytes. batch_size clips share a step and
-    a pass; num_workers processes decode.
+    nothing; whole groups are held out together, and so are files with the same bytes. `fit` (data/decoding/fit.py) is
+    by default how the weights were trained. batch_size clips share a step and a pass; num_workers processes decode.
     """
     if method not in ("auto", *KINDS):
         raise ValueError(f"method ({method!r}) must be one of: auto, {', '.join(KINDS)}")
@@ -121,6 +124,8 @@ def finetune_folder(
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
+    fitted_as = checked_fit(fit or fit_of(metadata))
+    check_fit(model.config, [scale], fit=fitted_as, way_out="choose other --frames or --size")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -128,7 +133,7 @@ def finetune_folder(
 
     def features_of_records(records: list[VideoRecord]) -> FeatureSet:
         limits = DecodingLimits(num_workers=num_workers, timeout_seconds=timeout_seconds)
-        clips = DecodedClips(records, limits=limits)
+        clips = DecodedClips(records, fit=fitted_as, limits=limits)
         found = extract(model, clips, scale, batch_size=batch_size, progress=progress)
         failures.extend(str(error) for error in clips.bad.quarantine.values())
         failures.extend(str(error) for _, error in clips.failures)
@@ -154,6 +159,7 @@ def finetune_folder(
             precision=placement.precision,
             num_workers=num_workers,
             timeout_seconds=timeout_seconds,
+            fit=fitted_as,
         )
         train(run, progress=progress)
         model, _, _ = read_subject(folder / WEIGHTS, placement)
@@ -167,6 +173,7 @@ def finetune_folder(
         classes=classes,
         scale=scale,
         tensors=tensors,
+        fit=fitted_as,
         precision=placement.precision,
     )
     save_classifier(folder, classifier)

@@ -79,9 +79,14 @@ class Row:
     """Which frames: `uniform`, `videomamba`, `strided-4`; "" in rows of earlier versions, which are uniform."""
     precision: str = "fp32"
     """In which the model computed: `fp32`, which rows of earlier versions are of, or `bf16`."""
+    fit: str = ""
+    """How it was fitted into the clip: `square` (squashed), `keep` (in its own shape) or `crop` (the middle square); ""
+    in rows of earlier versions: `square`, or `crop` where `picture` is `centre`."""
     note: str = ""
     commit: str = ""
     device: str = ""
+    threads: int = 0
+    """Threads of the process that measured it, on which last bits may depend; 0 in rows of earlier versions."""
     created: str = ""
     """ISO 8601 time."""
 
@@ -113,16 +118,27 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Appends rows as JSON lines in one synced write: a kill leaves at most one torn last line.
 
     A torn last line left by an earlier kill is cut off first, with a warning: the next row would
-    otherwise be glued to it.
+    otherwise be glued to it. Several processes may append to one file: each waits for the one before.
     """
     lines = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
+        _wait_for_others(file)
         _close_last_line(file, path)
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _wait_for_others(file) -> None:
+    """Lock an open file until it is closed; where the system or the disk has no such lock, one process writes alone."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return
 
 
 def _close_last_line(file, path: Path) -> None:

@@ -23,6 +23,9 @@ from stretchysnake.whole_file import sha256_of
 _FP32 = 1e-4
 """More than the error of a cosine in fp32: candidates are asked for until the k-th video is that clear of the rest."""
 
+_CANDIDATES = 256
+"""At least so many rows are asked for at once: of an index of windows many of the nearest rows are of one video."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
@@ -169,7 +172,7 @@ def _ranked(
     hide_same: bool,
 ) -> list[Hit]:
     """The k best videos. Candidates are asked for until no row outside them can be among these."""
-    count = 4 * k + 16
+    count = max(4 * k + 16, _CANDIDATES)
     while True:
         best: dict[tuple[int, str], tuple] = {}
         bound = -np.inf
@@ -201,7 +204,7 @@ def _ranked(
                 hits.append(hit)
         if bound == -np.inf or (len(hits) >= k and hits[k - 1].score > bound):
             return hits[:k]
-        count *= 4
+        count *= 8
 
 
 def _marks(hit: Hit, query: VideoFile, group: str) -> tuple[str, ...]:

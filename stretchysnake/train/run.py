@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
@@ -88,6 +89,8 @@ class NonFiniteConfig:
 NO_EFFECT_ON_WEIGHTS = (
     "out",
     "cache",
+    "verify_cache",
+    "check_first",
     "checkpoint_every",
     "keep_checkpoints",
     "on_damaged",
@@ -106,6 +109,7 @@ ADDED_LATER = (
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
     "scales_per_step", "scale_draw",
     "decoder",
+    "fit",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -166,9 +170,16 @@ class TrainRun:
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
+    check_first: bool = False
+    """Open every video before the first step, each rank its share; else a bad one is met when it is drawn."""
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs cache null."""
+    fit: str = "square"
+    """"square" squashes every picture to S x S (the paper's), "keep" gives each video a shape near its own of at most
+    as many patches, "crop" takes the middle square."""
     on_error: str = "replace"
     """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
     max_bad_share: float = 0.01
@@ -193,6 +204,7 @@ class TrainRun:
 
     def __post_init__(self):
         variant_named(self.variant)
+        checked_fit(self.fit)
         counts = (
             "steps",
             "batch_size",

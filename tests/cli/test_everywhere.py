@@ -20,6 +20,7 @@ RUN_NO_MODEL = {
     "report": "draws rows",
     "convert": "writes weights anew, computing nothing with them",
     "data": "reads videos and lists",
+    "index": "tells of indexes and merges them",
     "doctor": "checks each backend on the device it is for",
     "completion": "prints a script",
 }

@@ -32,6 +32,9 @@ class FinetuneRun:
     """Frames per video; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    fit: str | None = None
+    """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
+    patches, "crop" takes the middle square; null: as the weights were trained. `classify` follows it."""
     steps: int = 400
     """Of fine-tuning."""
     batch_size: int = 16
@@ -61,6 +64,7 @@ def run(argv: list[str]) -> int:
         method=run.method,
         num_frames=run.frames,
         size=run.size,
+        fit=run.fit,
         steps=run.steps,
         batch_size=run.batch_size,
         seed=run.seed,

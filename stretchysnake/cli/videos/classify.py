@@ -71,6 +71,7 @@ def run(argv: list[str]) -> int:
         placement=placement,
         batch_size=run.batch_size,
         num_workers=run.num_workers,
+        fit=classifier.fit,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
     )

@@ -13,7 +13,8 @@ from stretchysnake.shown import shown
 
 EXAMPLES = (
     "stretchysnake embed holiday/ clip.webm --weights runs/mine/weights.safetensors -o index/\n"
-    "  stretchysnake embed lectures/ --weights W -o index/ --window 10 --stride 5 --frames 16 --size 64"
+    "  stretchysnake embed lectures/ --weights W -o index/ --window 10 --stride 5 --frames 16 --size 64\n"
+    "  stretchysnake embed videos.csv --weights W -o part2/ --shard 2/5   # then: index merge part*/ -o all/"
 )
 
 
@@ -28,11 +29,15 @@ class EmbedRun:
     weights: str
     """weights.safetensors of a training, or an official checkpoint."""
     out: str
-    """-o: folder for features.npy, meta.jsonl and manifest.json."""
+    """-o: folder for the index."""
     frames: int | None = None
     """Frames per video or window; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    fit: str | None = None
+    """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
+    patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say. A search
+    fits its queries alike."""
     budget: str | None = None
     """Instead of frames and size: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
     rows: str | None = None
@@ -48,6 +53,10 @@ class EmbedRun:
     """What the index is called in the store; null: the absolute path of out."""
     replace_index: bool = False
     """Put it in the place of an index of that name which another folder wrote, or which has other settings."""
+    shard: str | None = None
+    """k/n: only the k-th of n parts of the videos, told by a hash of the path, so that n machines can share the work;
+    `stretchysnake index merge` makes one index of them. env: k and n are RANK and WORLD_SIZE, or SLURM_PROCID and
+    SLURM_NTASKS, and the index is OUT/k-of-n."""
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs window null; a search decodes its queries alike."""
@@ -87,8 +96,9 @@ def run(argv: list[str]) -> int:
         raise ValueError(
             f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
         )
+    shard, out = _shard_and_out(run)
     done = embed_into(
-        run.out,
+        out,
         paths,
         weights=run.weights,
         num_frames=frames,
@@ -98,8 +108,10 @@ def run(argv: list[str]) -> int:
         decoder=run.decoder,
         placement=placement,
         batch_size=run.batch_size,
+        fit=run.fit,
         num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
+        shard=shard,
         progress=progress,
     )
     progress.close()
@@ -112,10 +124,12 @@ def run(argv: list[str]) -> int:
         )
     for path in done.removed:
         print(f"{shown(path)}: no longer there, removed from the index", file=sys.stderr)
+    fit = "" if done.settings.fit == "square" else f" fit {done.settings.fit}"
     windows = "" if run.window is None else f" in {done.num_rows} windows"
+    part = "" if shard is None else f"shard {shard[0]}/{shard[1]}: "
     print(
-        f"{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
-        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}: {run.out}"
+        f"{part}{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
+        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}{fit}: {out}"
     )
     if run.store is not None:
         from stretchysnake.search.index import read_index
@@ -123,7 +137,7 @@ def run(argv: list[str]) -> int:
 
         written, deleted = sync(
             run.store.removeprefix("lancedb:"),
-            read_index(run.out),
+            read_index(out),
             name=run.index_name,
             replace=run.replace_index,
             note=lambda text: print(f"{run.store}: {text}", file=sys.stderr),
@@ -131,3 +145,22 @@ def run(argv: list[str]) -> int:
         print(f"{run.store}: {written} rows written, {deleted} deleted")
     tell_passed_over(paths)
     return 0 if not done.failures else 1
+
+
+def _shard_and_out(run: EmbedRun) -> tuple[tuple[int, int] | None, str]:
+    """(k, n) and the folder of the index; with `--shard env` every process is given one folder, so each has its own."""
+    from stretchysnake.search.named_videos import shard_of
+
+    if run.shard is None:
+        return None, run.out
+    if run.shard != "env":
+        return shard_of(run.shard), run.out
+    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        values = os.environ.get(number, ""), os.environ.get(count, "")
+        if values[0].isdigit() and values[1].isdigit():
+            shard = shard_of(f"{int(values[0]) + 1}/{values[1]}")
+            return shard, os.path.join(run.out, f"{shard[0]}-of-{shard[1]}")
+    raise ValueError(
+        "shard (env) needs RANK and WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS, in the environment, as torchrun and "
+        "srun set them; give --shard k/n instead"
+    )

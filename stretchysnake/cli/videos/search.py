@@ -83,6 +83,7 @@ def run(argv: list[str]) -> int:
             ("Indexes", ", ".join(indexes)),
             ("Rows searched", str(found.num_rows)),
             ("Scale", f"T={scale.num_frames} frames, S={scale.size} px, P={scale.patch_size} px"),
+            ("Fit", found.settings.fit),
             ("Weights", f"SHA-256 {found.settings.weights_sha256[:12]}"),
         ]
         write_search_page(run.html, asked, hits, facts=facts)

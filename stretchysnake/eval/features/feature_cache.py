@@ -44,6 +44,7 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
         "groups": features.groups,
         "segments": features.segments,
         "precision": features.precision,
+        "fit": features.fit,
     }
     _manifest(path).unlink(missing_ok=True)
     write_whole(path, content)
@@ -79,6 +80,7 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
             manifest["num_expected"],
             manifest["model"],
             [tuple(segment) for segment in manifest.get("segments", [])],
+            manifest.get("fit", "square"),
             manifest.get("precision", "fp32"),
         )
     except (
@@ -159,6 +161,8 @@ def features_key(weights: str, clips, scale: Scale, *, precision: str = "fp32") 
         described["decoder"] = clips.decoder
     if precision != "fp32":  # likewise
         described["precision"] = precision
+    if clips.fit == "keep":  # a crop is the picture "centre"
+        described["fit"] = clips.fit
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

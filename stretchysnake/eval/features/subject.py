@@ -3,6 +3,7 @@
 import os
 import warnings
 
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.eval.features.placed_model import placed
 from stretchysnake.eval.features.placement import ON_CPU, Placement
 from stretchysnake.flexibility import ScaleSets, Variant, sets_around, variant_named
@@ -49,3 +50,8 @@ def class_names(model: Backbone, metadata: dict) -> list[str] | None:
             "output of the head; the file is damaged or was not written by stretchysnake"
         )
     return names if len(set(names)) == len(names) else None
+
+
+def fit_of(metadata: dict) -> str:
+    """How pictures were fitted when these weights were trained; "square" where they do not say."""
+    return checked_fit(metadata.get("fit", "square"))

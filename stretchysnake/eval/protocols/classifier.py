@@ -2,7 +2,7 @@
 
     folder/
       weights.safetensors      the backbone (with its head, where that was fine-tuned)
-      classifier.safetensors   kind, class names, scale and SHA-256 of the weights; the tensors of k-NN or probe
+      classifier.safetensors   kind, class names, scale, fit and SHA-256 of the weights; the tensors of k-NN or probe
 
 n videos, C width, K classes.
 """
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
@@ -44,6 +45,8 @@ class Classifier:
     tensors: dict[str, Tensor]
     precision: str = "fp32"
     """In which the features were computed that the tensors are made of; of those of earlier versions, fp32."""
+    fit: str = "square"
+    """How pictures are fitted (data/decoding/fit.py); classifiers of earlier versions do not say, and are square."""
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(n, K) fp64; those of k-NN are shares of votes, and a tie goes to the nearest."""
@@ -86,6 +89,7 @@ def save_classifier(folder: str | os.PathLike, classifier: Classifier) -> None:
         "kind": classifier.kind,
         "classes": json.dumps(classifier.classes),
         "scale": json.dumps(asdict(classifier.scale)),
+        "fit": classifier.fit,
         "weights_sha256": sha256_of(folder / WEIGHTS),
         "precision": classifier.precision,
     }
@@ -110,6 +114,7 @@ def load_classifier(folder: str | os.PathLike) -> Classifier:
         if header.get("format") != FORMAT:
             raise ValueError(f"model ({folder}) is not of format {FORMAT}; fine-tune again")
         classes, scale = json.loads(header["classes"]), Scale(**json.loads(header["scale"]))
+        fit = checked_fit(header.get("fit", "square"))
         if sha256_of(folder / WEIGHTS) != header["weights_sha256"]:
             raise ValueError(
                 f"model ({folder}): {WEIGHTS} is not the one it was made with; fine-tune again"
@@ -123,5 +128,6 @@ def load_classifier(folder: str | os.PathLike) -> Classifier:
         classes=classes,
         scale=scale,
         tensors=tensors,
+        fit=fit,
         precision=header.get("precision", "fp32"),
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stretchysnake.data.clips.augment import by_shape
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.placed_model import device_of, inference
@@ -68,9 +69,15 @@ def classify(
     indices, scores, waiting, trouble = [], [torch.empty(0, model.config.num_classes)], [], None
 
     def score() -> None:
-        video = normalise(torch.cat(waiting), **pixels_of(model.config)).to(device)
-        logits = model(video, scale.patch_size, grid="floor").float().cpu()
-        scores.append(logits.softmax(1).unflatten(0, (len(waiting), -1)).mean(1))
+        parts = by_shape(waiting)  # one, but where pictures keep their shape
+        found = []
+        for part in parts:
+            views = torch.cat([waiting[i] for i in part])
+            video = normalise(views, **pixels_of(model.config)).to(device)
+            logits = model(video, scale.patch_size, grid="floor").float().cpu()
+            found.append(logits.softmax(1).unflatten(0, (len(part), -1)).mean(1))
+        order = torch.tensor([i for part in parts for i in part]).argsort()
+        scores.append(torch.cat(found)[order])
         waiting.clear()
         if progress:
             progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")

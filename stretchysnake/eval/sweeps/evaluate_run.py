@@ -44,6 +44,10 @@ class EvaluateRun:
     picture: str | None = None
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
     tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
+    fit: str | None = None
+    """"square" squashes pictures (unless `picture` says centre), "keep" gives each video a shape near its own of no
+    more patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say, or
+    where `picture` or num_crops is given."""
     sampling: str = "uniform"
     """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested (docs/
     table2.md): "videomamba", "timesformer", "mvit" (Hiera), "uniformer", "swin" (AIM), "evl", "omnivore", "cast"."""
@@ -67,6 +71,8 @@ class EvaluateRun:
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is unreadable, see on_error."""
     feature_cache: str | None = None

@@ -8,7 +8,7 @@ from functools import cached_property
 from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.features.placed_model import device_name, device_of, precision_of
 from stretchysnake.eval.features.placement import ON_CPU, Placement
-from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.features.subject import class_names, fit_of, read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
 from stretchysnake.models.backbone import Backbone
@@ -28,6 +28,8 @@ class ModelUnderTest:
     """What the rows call the model; None means its variant."""
     classes: Sequence[str] | None = None
     """Names of the head's outputs, in order; None where the weights do not say."""
+    fit: str = "square"
+    """How pictures were fitted when it was trained."""
     commit: str = ""
     device: str = ""
 
@@ -79,6 +81,7 @@ def model_under_test(
         run_id=metadata.get("digest", "") + suffix,
         name=name,
         classes=class_names(model, metadata),
+        fit=fit_of(metadata),
         commit=here.get("commit", ""),
         device=device_name(device_of(model)) or here.get("cpu", ""),
     )

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
+import torch
+
 from stretchysnake.eval.features.feature_cache import cached_features
 from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.eval.protocols.classify import classify
@@ -67,6 +69,7 @@ def sweep(
             "commit": tested.commit,
             "device": tested.device,
             "precision": tested.precision,
+            "threads": torch.get_num_threads(),
         }
         try:
             scale = eval_scale(
@@ -140,6 +143,8 @@ def sweep(
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
+        if queries.fit == "keep":
+            notes.insert(0, "costs are those of a square picture, the most")
         for protocol in protocols:
             if protocol in answers:
                 views = f"{protocol.num_views} views x {protocol.num_crops} crops"
@@ -190,6 +195,7 @@ def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
         "protocol": protocol_name(protocol, patch_from),
         "picture": protocol.shown_picture(clips),
         "sampling": clips.sampling.name,
+        "fit": protocol.shown_fit(clips),
     }
 
 

@@ -9,6 +9,7 @@ from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, VARIANTS, variant_named
 from stretchysnake.models.architectures import config_named
 from stretchysnake.recipes.motion_digits import MODEL, nano_run
+from stretchysnake.recipes.side_by_side import check_jobs
 from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -53,9 +54,15 @@ class StudyRun:
     """Also a linear probe trained by SGD with augmentation, for as many steps as fine-tuning."""
     num_views: int = 2
     """Clips of each query that fine-tuned models are tested on; MotionDigits is square, so crops would be equal."""
+    jobs: int | None = None
+    """Trainings side by side, each measured where it was trained; null for what processors and memory are enough for.
+    The rows are the same, whatever it is."""
+    threads: int = 1
+    """Threads of each, on which the last bits of a training depend."""
 
     def __post_init__(self):
         check_device(self.device)
+        check_jobs(self.jobs, self.threads)
         for name in ("variants", "seeds", "suites", "frames", "sizes"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
