@@ -26,7 +26,7 @@ from stretchysnake.models.resample import (
     resize_spatial_positions,
     resize_temporal_positions,
 )
-from stretchysnake.models.weights.videomamba import config_of, fitted
+from stretchysnake.models.weights.official.videomamba import config_of, fitted
 
 
 class PatchEmbed(nn.Module):

@@ -18,7 +18,7 @@ from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import resize_temporal_positions
 from stretchysnake.models.transformers.layers.attention import ClipBlock
 from stretchysnake.models.transformers.layers.clip.tower import ClipSizes, ClipTower, draws_of
-from stretchysnake.models.weights.clip import (
+from stretchysnake.models.weights.official.clip import (
     depth_in,
     fit_tower,
     heads_of,

@@ -25,7 +25,7 @@ from stretchysnake.models.transformers.layers.cast_blocks import (
     NounVerbHead,
 )
 from stretchysnake.models.transformers.layers.cast_stems import TUBELET, embedded, sine_table
-from stretchysnake.models.weights.cast import fitted, sizes_in, stored_shape
+from stretchysnake.models.weights.official.cast import fitted, sizes_in, stored_shape
 
 TRAINED = ("Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head")
 """Parts of the names of what the official training leaves free."""

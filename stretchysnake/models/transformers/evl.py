@@ -23,7 +23,7 @@ from stretchysnake.models.transformers.layers.clip.tower import (
     draws_of,
     head_of,
 )
-from stretchysnake.models.weights.evl import fitted, left_out, sizes_in
+from stretchysnake.models.weights.official.evl import fitted, left_out, sizes_in
 
 
 @dataclass(frozen=True, kw_only=True)

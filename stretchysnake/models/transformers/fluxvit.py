@@ -26,7 +26,7 @@ from stretchysnake.models.transformers.layers.fluxvit_blocks import (
     kept_tokens,
     resize_positions,
 )
-from stretchysnake.models.weights.fluxvit import fitted, sizes_in
+from stretchysnake.models.weights.official.fluxvit import fitted, sizes_in
 
 NUM_HEADS = 3
 """Pairs of a projector and a head, one for each budget of training."""

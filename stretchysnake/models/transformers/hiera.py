@@ -31,7 +31,7 @@ from stretchysnake.models.transformers.layers.separable_stem import (
     embed,
     initialise,
 )
-from stretchysnake.models.weights.hiera import fitted, sizes_of
+from stretchysnake.models.weights.official.hiera import fitted, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)

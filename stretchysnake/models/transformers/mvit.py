@@ -24,7 +24,7 @@ from stretchysnake.models.transformers.layers.separable_stem import (
     embed,
     initialise,
 )
-from stretchysnake.models.weights.mvit import fitted, sizes_of
+from stretchysnake.models.weights.official.mvit import fitted, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)

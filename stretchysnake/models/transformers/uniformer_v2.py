@@ -25,7 +25,7 @@ from stretchysnake.models.transformers.layers.clip.uniformer_v2_blocks import (
     LocalBlock,
     on_patches,
 )
-from stretchysnake.models.weights.uniformer_v2 import fitted, sizes_in
+from stretchysnake.models.weights.official.uniformer_v2 import fitted, sizes_in
 
 
 @dataclass(frozen=True, kw_only=True)

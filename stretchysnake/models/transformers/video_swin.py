@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.transformers.layers.swin import SwinBackbone, SwinSizes, swin_head
-from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
+from stretchysnake.models.weights.official.swin import fit_trunk, swin_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
