@@ -27,6 +27,7 @@ from stretchysnake.models.resample import (
     resize_temporal_positions,
 )
 from stretchysnake.models.weights.official.videomamba import config_of, fitted
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 class PatchEmbed(nn.Module):
@@ -48,6 +49,7 @@ class VideoMamba(nn.Module):
 
     marks = (("patch_embed.proj.weight",),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: VideoMambaConfig):
         super().__init__()

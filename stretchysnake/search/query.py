@@ -12,6 +12,7 @@ from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
@@ -116,7 +117,8 @@ def decoding_workers(indexes: Sequence[str]) -> int:
 
 def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbone:
     """The model that made a collection; ValueError for any other."""
-    path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
+    path = Path(collection.weights) if weights is None else weights_file(weights)
+    wanted = collection.settings.weights_sha256
     if weights is None and not path.is_file():
         raise ValueError(
             f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"

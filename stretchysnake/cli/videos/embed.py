@@ -25,7 +25,7 @@ class EmbedRun:
     """
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """-o: folder for features.npy, meta.jsonl and manifest.json."""
     frames: int | None = None

@@ -27,6 +27,7 @@ from stretchysnake.models.weights.official.clip import (
     start_fresh,
     visual_tower,
 )
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,7 @@ class AIM(nn.Module):
         ("backbone.temporal_embedding", "backbone.transformer.resblocks.0.S_Adapter.D_fc1.weight"),
     )
     classifier = "cls_head.fc_cls"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: AIMConfig):
         super().__init__()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
 from stretchysnake.train.checkpoints.outputs import PLACES
@@ -26,11 +27,12 @@ def run_key(run: TrainRun, records: Sequence[VideoRecord]) -> str:
     key = f"{replace(run, data='', weights=None, out='').digest()}-{records_key(records)[:8]}"
     if run.weights is None:
         return key
-    if not Path(run.weights).is_file():
+    path = weights_file(run.weights)
+    if not path.is_file():
         raise ValueError(
             f"weights ({run.weights}) must be an existing file, or null to start from scratch"
         )
-    return f"{key}-{sha256_of(Path(run.weights))[:8]}"
+    return f"{key}-{sha256_of(path)[:8]}"
 
 
 def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[str, list[str]]:
