@@ -95,5 +95,5 @@ def one_at_a_time(folder: Path, key: str) -> Iterator[None]:
         except ImportError:  # Windows: both do the work, and the same file comes out
             yield
             return
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)  # lockf would let threads of one process pass
         yield

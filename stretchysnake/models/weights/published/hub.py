@@ -139,8 +139,8 @@ def _in_our_words(error: Exception, reference: Reference, commit: str | None, fo
             return f"weights ({name}): {repo} has no revision {revision}; its commits: {page}/commits/main"
         case errors.LocalEntryNotFoundError():
             return (
-                f"weights ({name}) are not here and the Hub does not answer; try again, "
-                f"{_by_hand(reference, folder)}"
+                f"weights ({name}) are not here and the Hub does not answer "
+                f"({first_line(error.__cause__ or error, 100)}); try again, {_by_hand(reference, folder)}"
             )
         case errors.EntryNotFoundError():
             return f"weights ({name}): {repo} has no file {file} at {revision[:12]}; name one of {page}/tree/{revision}"
@@ -151,5 +151,10 @@ def _in_our_words(error: Exception, reference: Reference, commit: str | None, fo
                 f"weights ({name}) cannot be stored in {place}: {(error.strerror or '').lower()}; {way}, or set "
                 "HF_HOME to another folder"
             )
+    if status in (401, 403):
+        return (
+            f"weights ({name}): the Hub answered {status}: it wants you to log in (hf auth login, or HF_TOKEN), or "
+            f"your token may not read {repo}"
+        )
     told = f"it answered {status}" if status else first_line(error, 160)
     return f"weights ({name}) did not come whole from the Hub ({told}); try again, {_by_hand(reference, folder)}"
