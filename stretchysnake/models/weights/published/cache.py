@@ -67,7 +67,7 @@ def read_record(folder: Path, key: str) -> Record | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Record(**{field.name: values[field.name] for field in fields(Record)})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

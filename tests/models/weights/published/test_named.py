@@ -151,7 +151,7 @@ def test_a_file_put_there_by_hand_is_found_checked_and_never_deleted(folder, the
     assert f"{FILE}, put there by hand" in found.said and there["asked"] == []
     found.path.unlink()
     (folder / FILE).write_bytes(b"other")
-    with pytest.raises(RuntimeError, match="put there by hand, has SHA-256 .* at its first use"):
+    with pytest.raises(RuntimeError, match=r"put there by hand, has SHA-256 .* at its first use"):
         located(NAME)
     assert (folder / FILE).read_bytes() == b"other"
 
@@ -206,7 +206,7 @@ def test_a_read_only_folder_that_was_filled_serves(folder, there, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(there, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("STRETCHYSNAKE_WEIGHTS", str(tmp_path / "file" / "kept"))
-    with pytest.raises(RuntimeError, match="cannot be kept in .*: not a directory"):
+    with pytest.raises(RuntimeError, match=r"cannot be kept in .*: not a directory"):
         located(NAME)
 
 
