@@ -2,7 +2,7 @@
 
     folder/
       videomamba-m-k400-f16.safetensors    converted, so that a second start reads no pickle
-      videomamba-m-k400-f16.json           the Record: source, commit, hashes, licence
+      videomamba-m-k400-f16.source.json    the Record: source, commit, hashes, licence
       videomamba_m16_k400_f16_res224.pth   put there by hand, where there is no network
 
 A file that is safetensors already stays where it was fetched to. Records are small and stay when copies are deleted,
@@ -19,6 +19,7 @@ from pathlib import Path
 from stretchysnake.whole_file import write_whole
 
 VARIABLE = "STRETCHYSNAKE_WEIGHTS"
+_SUFFIX = ".source.json"
 
 
 def weights_folder() -> Path:
@@ -58,7 +59,7 @@ class Record:
 
 
 def record_path(folder: Path, key: str) -> Path:
-    return folder / f"{key}.json"
+    return folder / f"{key}{_SUFFIX}"
 
 
 def read_record(folder: Path, key: str) -> Record | None:
@@ -81,7 +82,8 @@ def write_record(folder: Path, key: str, record: Record) -> None:
 
 def records(folder: Path) -> list[Record]:
     """All that is remembered, by name."""
-    found = [read_record(folder, path.stem) for path in sorted(folder.glob("*.json"))]
+    keys = sorted(path.name.removesuffix(_SUFFIX) for path in folder.glob(f"*{_SUFFIX}"))
+    found = [read_record(folder, key) for key in keys]
     return [record for record in found if record is not None]
 
 

@@ -90,7 +90,7 @@ def test_a_published_name_is_fetched_converted_and_kept(hub, tmp_path):
     torch.manual_seed(0)
     wanted = VideoMamba(CONFIG).state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
-    assert kept(tmp_path / "kept") == [f"{NAME}.json", f"{NAME}.safetensors"]
+    assert kept(tmp_path / "kept") == [f"{NAME}.safetensors", f"{NAME}.source.json"]
     assert model.trained["card"]["class_list"] == "kinetics-400"
     sent = [{k.lower(): v for k, v in headers.items()} for _, _, headers in hub.requests]
     assert any(headers.get("user-agent", "").startswith("stretchysnake/") for headers in sent)

@@ -212,9 +212,9 @@ def test_a_folder_that_cannot_be_made_is_named(there, monkeypatch, tmp_path):
 
 def test_a_damaged_record_says_which(folder, there):
     located(NAME)
-    (folder / f"{NAME}.json").write_text("{")
+    (folder / f"{NAME}.source.json").write_text("{")
     with pytest.raises(
-        ValueError, match=rf"record \({folder}/{NAME}.json\) is damaged .* delete it"
+        ValueError, match=rf"record \({folder}/{NAME}.source.json\) is damaged .* delete it"
     ):
         located(NAME)
 
