@@ -40,6 +40,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
     "faiss": ["faiss"],
     "lancedb": ["lancedb", "pyarrow"],
+    "hub": ["huggingface_hub"],
     "export": ["onnx", "onnxscript", "onnxruntime"],
 }
 """Extra of pyproject.toml -> the packages that tests marked `extra("NAME")` need."""

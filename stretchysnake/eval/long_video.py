@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from stretchysnake.models.sequences.long_sequence import (
     exact_features,
     window_features,
 )
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.whole_file import sha256_of
 
 
@@ -183,7 +183,7 @@ def embed_long(
         if features
         else torch.empty(0, reading.stretches * model.config.feature_dim)
     )
-    digest = sha256_of(Path(weights))
+    digest = sha256_of(weights_file(weights))
     told = {"sampling": str(reading), "precision": placement.precision}
     return LongEmbeddings(stacked, read, scale, failures, repeated, digest, **told)
 

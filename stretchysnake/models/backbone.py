@@ -6,6 +6,7 @@ A backbone is one file in models/ or models/transformers/ (its frozen config and
 architectures.py. There is no class to inherit from; the functions below are what all of them would write again.
 """
 
+import os
 from collections.abc import Collection
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -93,7 +94,13 @@ class Backbone(Protocol):
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state dict under this model's names and shapes (head and dtype apart), and a note for each change."""
 
+    def save_pretrained(
+        self, folder: str | os.PathLike, *, licence: str | None = None, **training
+    ) -> None:
+        """That of weights/published/pretrained.py, the same for all."""
 
+
+# A model that was read from a file has `trained`: what the file's header says of its training (variant, sets, classes).
 # A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
 # `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py); and `same_in_any_batch = True`: in fp32
 # on the CPU nothing that it does to a clip is shaped by the others, but for what a library of products does.

@@ -30,7 +30,8 @@ from stretchysnake.models.resample import (
     resize_temporal_positions,
 )
 from stretchysnake.models.sequences.packed import checked_draws, clip_groups, in_order, naming
-from stretchysnake.models.weights.videomamba import config_of, fitted
+from stretchysnake.models.weights.official.videomamba import config_of, fitted
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 class PatchEmbed(nn.Module):
@@ -52,6 +53,7 @@ class VideoMamba(nn.Module):
 
     marks = (("patch_embed.proj.weight",),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: VideoMambaConfig):
         super().__init__()

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
@@ -81,7 +81,7 @@ def open_weights(
     )
     check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     settings = IndexSettings(
-        weights_sha256=sha256_of(Path(weights)),
+        weights_sha256=sha256_of(weights_file(weights)),
         width=model.config.feature_dim,
         scale=scale,
         window_seconds=window_seconds,
@@ -205,7 +205,7 @@ def embed_into(
         videos = in_shard(videos, shard)
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
-    with Journal(out, settings, os.path.abspath(weights)) as journal:
+    with Journal(out, settings, os.path.abspath(weights_file(weights))) as journal:
         removed = gone_from(paths, journal.under, all_paths)
         todo = []
         for video in videos:

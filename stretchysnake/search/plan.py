@@ -28,6 +28,7 @@ from stretchysnake.eval.sweeps.cost import (
 )
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
@@ -105,7 +106,7 @@ def plan(
     dataset, accuracies = _accuracies(rows, metric, dataset, metadata.get("seed"), notes)
     estimates = estimated(accuracies)
     scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
-    times, memory = _measured(model, scales, Path(weights), remeasure, notes, progress)
+    times, memory = _measured(model, scales, weights_file(weights), remeasure, notes, progress)
     fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     cells = [
         PricedCell(

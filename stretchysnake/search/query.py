@@ -14,6 +14,7 @@ from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
@@ -131,7 +132,8 @@ def _model(
     collection: Collection, weights: str | os.PathLike | None, placement: Placement
 ) -> Backbone:
     """The model that made a collection; ValueError for any other."""
-    path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
+    path = Path(collection.weights) if weights is None else weights_file(weights)
+    wanted = collection.settings.weights_sha256
     if weights is None and not path.is_file():
         raise ValueError(
             f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"

@@ -13,6 +13,8 @@ from stretchysnake.eval.sweeps.cost import count_flops, estimate_training_memory
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import BackboneConfig
+from stretchysnake.models.weights.published.named import is_here
+from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
@@ -217,7 +219,9 @@ def _start(run: TrainRun, out: Path) -> str:
         return f"goes on from {checkpoints[-1]}, if the run is the same"
     if run.weights is None:
         return "from scratch"
-    return f"{run.weights}" + ("" if Path(run.weights).is_file() else " (not there yet)")
+    if is_by_name(run.weights):
+        return f"{run.weights}" + ("" if is_here(run.weights) else " (to be fetched)")
+    return f"{run.weights}" + ("" if Path(run.weights).exists() else " (not there yet)")
 
 
 def _size_name(config: BackboneConfig) -> str:

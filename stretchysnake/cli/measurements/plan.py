@@ -19,7 +19,7 @@ class PlanRun:
     """Cost and accuracy of every (T, S), the Pareto front, and the best cell within a budget."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     budget: str
     """What one clip may cost: "20 GFLOPs", "50 ms" or "2 GB"."""
     rows: str | None = None

@@ -21,7 +21,8 @@ class VisualizeRun:
     """Activation maps of videos, models side by side; t-SNE of the features of labelled videos."""
 
     weights: list[str]
-    """weights.safetensors of a training, or an official checkpoint; give it once for each model."""
+    """weights.safetensors of a training, an official checkpoint or a name of `stretchysnake weights`; once for each
+    model."""
     out: str
     """Folder for the pictures (PNG and SVG), their numbers (.npz, .csv) and pictures.json."""
     names: list[str] = field(default_factory=list)

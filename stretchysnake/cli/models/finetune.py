@@ -23,7 +23,7 @@ class FinetuneRun:
     """
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """-o: folder for the classifier, confusion.csv and report.html."""
     method: str = "auto"

@@ -27,7 +27,7 @@ class EmbedRun:
     """
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """-o: folder for the index."""
     frames: int | None = None

@@ -21,7 +21,7 @@ class LongRun:
     """Features of videos of any length in constant memory (docs/long_videos.md)."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """Folder for features.npy, meta.jsonl and manifest.json."""
     form: Literal["window", "exact"] = "window"

@@ -110,7 +110,8 @@ def load_classifier(folder: str | os.PathLike) -> Classifier:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+            # copies: memory that looks into a file begins anywhere, which changes the last bits
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 not a dict
         if header.get("format") != FORMAT:
             raise ValueError(f"model ({folder}) is not of format {FORMAT}; fine-tune again")
         classes, scale = json.loads(header["classes"]), Scale(**json.loads(header["scale"]))

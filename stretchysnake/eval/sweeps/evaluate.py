@@ -26,6 +26,7 @@ from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.flexibility import eval_scale
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 from stretchysnake.shown import shown
@@ -87,7 +88,7 @@ def evaluate(
     if run.allow_self:
         choices.append("allow_self")
     settings = json.dumps(choices).encode()
-    run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
+    run_id = hashlib.sha256(weights_file(run.weights).read_bytes() + settings).hexdigest()[:16]
     tested = replace(tested, run_id=run_id)
     dataset = run.dataset or Path(run.queries).stem
     opened, met = [], []

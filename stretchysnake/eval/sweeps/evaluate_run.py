@@ -11,7 +11,7 @@ class EvaluateRun:
     """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     gallery: str
     """List or folder of the training videos."""
     queries: str

@@ -29,6 +29,7 @@ from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import native_grid, resize_table
 from stretchysnake.models.transformers.layers.attention import initialise_linears
 from stretchysnake.models.transformers.layers.divided_attention import DividedBlock
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 STEM = "patch_embed.proj.weight"
 TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
@@ -109,6 +110,7 @@ class TimeSformer(nn.Module):
 
     marks = (("blocks.0.temporal_attn.qkv.weight", "blocks.0.temporal_fc.weight", "time_embed"),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: TimeSformerConfig):
         super().__init__()

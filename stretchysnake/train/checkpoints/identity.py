@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.checkpoints.data_stamp import (
@@ -34,11 +35,12 @@ def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | N
     key = f"{settings}-{records_key(records, stamps=stamps)[:8]}"
     if run.weights is None:
         return key
-    if not Path(run.weights).is_file():
+    path = weights_file(run.weights)
+    if not path.is_file():
         raise ValueError(
             f"weights ({run.weights}) must be an existing file, or null to start from scratch"
         )
-    return f"{key}-{sha256_of(Path(run.weights))[:8]}"
+    return f"{key}-{sha256_of(path)[:8]}"
 
 
 def agreed_key(
@@ -57,7 +59,7 @@ def agreed_key(
     if runtime.is_first:
         try:
             answer["key"], answer["notes"] = key_in(out, run, records, stamps=stamps)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the latter of weights by name
             if runtime.world_size == 1:
                 raise
             answer["error"] = str(error)

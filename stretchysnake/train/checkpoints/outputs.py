@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.models.weights.files import save_weights
+from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.data_stamp import (
     Stamps,
@@ -67,9 +68,11 @@ def write_started(
 
 
 def placed(run: TrainRun) -> dict:
-    """The run's values with absolute paths, so that it can be resumed from any folder."""
+    """The run's values with absolute paths, so that it can be resumed from any folder; a name of weights stays one."""
     return {
-        name: os.path.abspath(value) if name in PLACES and value is not None else value
+        name: os.path.abspath(value)
+        if name in PLACES and value is not None and not is_by_name(value)
+        else value
         for name, value in run.to_dict().items()
     }
 
@@ -100,7 +103,7 @@ def started_run(
     run = TrainRun.from_dict({**values, "out": str(out)})
     for name in ("data", "weights"):
         path = getattr(run, name)
-        if path is not None and not os.path.exists(path):
+        if path is not None and not os.path.exists(path) and not is_by_name(path):
             raise ValueError(
                 f"resume ({out}): its {name} ({path}) are not there; say where they are: "
                 f"stretchysnake train --resume {out} --{name} PATH"
