@@ -1,4 +1,7 @@
-"""Whether a model takes a scale, asked of the model itself on tensors without content: before anything is decoded."""
+"""Whether a model takes a scale, asked of the model itself on tensors without content: before anything is decoded.
+
+H W pixels of a frame, S of a square one's side.
+"""
 
 from collections.abc import Iterable
 from functools import lru_cache
