@@ -140,7 +140,7 @@ def train(
         fit(
             state,
             lambda start: training_batches(
-                clips, start_step=start, pixels=pixels, **options, **ranks
+                clips, start_step=start, pixels=pixels, device=device, **options, **ranks
             ),
             run,
             steps=steps,

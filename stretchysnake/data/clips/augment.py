@@ -1,24 +1,41 @@
-"""Doing to clips and batches what an `Augmentation` says; every draw comes from the generator given."""
+"""Doing to clips and batches what an `Augmentation` says; every draw comes from the generator given.
+
+What is drawn and what is done to pixels are apart: a decoder crops and resizes, `ClipDraws` say the rest, and whoever
+has the frames, on whatever device, `finished`es them.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stretchysnake.data.clips.augmentation import Augmentation
-from stretchysnake.data.clips.rand_augment import rand_augment
+from stretchysnake.data.clips.rand_augment import drawn_operations, operated
 from stretchysnake.data.clips.transforms import (
     Box,
+    Erasure,
     MixedClips,
+    box_by,
     crop_resize,
     cutmix,
+    drawn_erasure,
+    erased,
     flip_frames,
     mixup,
-    random_box,
-    random_erase,
     resize_frames,
 )
 from stretchysnake.flexibility import Scale
+
+
+class ClipDraws(NamedTuple):
+    """What is still to be done to a clip (T, S, S, 3), in this order; nothing by default."""
+
+    mirrored: bool = False
+    operations: tuple[tuple[str, float], ...] = ()
+    """(name, strength) of RandAugment's."""
+    erasure: Erasure | None = None
 
 
 def augmented(
@@ -27,21 +44,48 @@ def augmented(
     """Return the clip (T, S, S, 3) of frames (T, H, W, 3): the whole picture without a generator, else one draw."""
     if generator is None:
         return resize_frames(frames, scale.size)
-    height, width = frames.shape[1:3]
-    box = random_box(
-        height, width, generator, scale=augmentation.crop_scale, ratio=augmentation.crop_ratio
-    )
-    if not augmentation.crops:  # the four numbers are drawn all the same
-        box = Box(0, 0, height, width)
+    box = DrawnBox(augmentation, generator)(*frames.shape[1:3])
     frames = crop_resize(frames, box, scale.size)
+    return finished(frames, drawn_for(frames, augmentation, generator))
+
+
+class DrawnBox:
+    """The part of a picture of any (height, width) that one draw keeps; its four numbers are drawn here."""
+
+    def __init__(self, augmentation: Augmentation, generator: torch.Generator):
+        self.augmentation = augmentation
+        self.numbers = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+
+    def __call__(self, height: int, width: int) -> Box:
+        augmentation = self.augmentation
+        if not augmentation.crops:  # the four numbers are drawn all the same
+            return Box(0, 0, height, width)
+        options = {"scale": augmentation.crop_scale, "ratio": augmentation.crop_ratio}
+        return box_by(self.numbers, height, width, **options)
+
+
+def drawn_for(frames: Tensor, augmentation: Augmentation, generator: torch.Generator) -> ClipDraws:
+    """Draw, behind its box, what is done to a clip of the shape of `frames` (T, S, S, 3)."""
+    mirrored, operations, erasure = False, (), None
     if augmentation.flip and torch.rand((), generator=generator) < 0.5:
-        frames = flip_frames(frames)
+        mirrored = True
     if augmentation.rand_augment is not None:
         num_ops, magnitude = augmentation.rand_augment
-        frames = rand_augment(frames, generator, num_ops=num_ops, magnitude=magnitude)
+        height, width = frames.shape[1:3]
+        operations = drawn_operations(
+            height, width, generator, num_ops=num_ops, magnitude=magnitude
+        )
     if augmentation.erase > 0:
-        frames = random_erase(frames, generator, probability=augmentation.erase)
-    return frames
+        erasure = drawn_erasure(frames, generator, probability=augmentation.erase)
+    return ClipDraws(mirrored, operations, erasure)
+
+
+def finished(frames: Tensor, draws: ClipDraws) -> Tensor:
+    """The clip (T, S, S, 3) with these done to it, on its device."""
+    if draws.mirrored:
+        frames = flip_frames(frames)
+    frames = operated(frames, draws.operations)
+    return erased(frames, draws.erasure)
 
 
 def partners_of(places: list[int]) -> list[int]:
@@ -55,13 +99,14 @@ def partners_of(places: list[int]) -> list[int]:
 
 
 def mixed(
-    video: Tensor, partners: list[int], augmentation: Augmentation, generator: torch.Generator
+    video: Tensor, others: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> MixedClips:
-    """Return the clips (B, 3, T, H, W) mixed with their partners by mixup or cutmix, and the share that stays."""
+    """Return the clips (B, 3, T, H, W), each mixed with the one beside it in `others` by mixup or cutmix, and the share
+    that stays. What is drawn does not depend on the pixels or on how many clips there are."""
     kinds = [
         (mix, alpha)
         for mix, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
         if alpha > 0
     ]
     mix, alpha = kinds[int(torch.rand((), generator=generator) * len(kinds))]
-    return mix(video, video[partners], generator=generator, alpha=alpha)
+    return mix(video, others, generator=generator, alpha=alpha)

@@ -8,45 +8,40 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import augmented
+from stretchysnake.data.clips.augment import DrawnBox, drawn_for
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
-from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
-from stretchysnake.data.clips.transforms import resize_frames
+from stretchysnake.data.clips.loading.decoded_clip import (
+    ClipDecoder,
+    ClipRequest,
+    UnfinishedClip,
+    chosen_frames,
+)
+from stretchysnake.data.clips.seen_picture import checked_picture
+from stretchysnake.data.clips.transforms import crop_resize, resize_frames
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoding.video import checked_decoder, read_frames
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
     TIMEOUT_SECONDS,
     DecoderPool,
     map_decoding,
 )
+from stretchysnake.data.processes.shared_memory import ClipMemory
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import reason_of
-
-
-class ClipRequest(NamedTuple):
-    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
-
-    index: int
-    scale: Scale
-    seed: int | None = None
-
-    @property
-    def generator(self) -> torch.Generator | None:
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +57,6 @@ class DecodingLimits:
 
 
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)
-
-
-def _indices(
-    total: int,
-    fps: float | None = None,
-    *,
-    scale: Scale,
-    augmentation: Augmentation,
-    sampling: Sampling,
-    generator: torch.Generator | None,
-) -> list[int]:
-    drawn = generator if augmentation.jitter else None
-    return sampling.indices(total, scale.num_frames, generator=drawn, fps=fps)
 
 
 class CachedClips:
@@ -104,20 +86,37 @@ class CachedClips:
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
         """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
+        return self._unfinished(index, scale, generator).finished
+
+    def _unfinished(
+        self, index: int, scale: Scale, generator: torch.Generator | None
+    ) -> UnfinishedClip:
         stored = self._stored(index, scale)
         options = {"augmentation": self.augmentation, "sampling": Sampling()}
-        chosen = _indices(len(stored), scale=scale, generator=generator, **options)
-        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+        chosen = chosen_frames(len(stored), scale=scale, generator=generator, **options)
+        frames = torch.from_numpy(stored[chosen])
+        if generator is None:
+            return UnfinishedClip(resize_frames(frames, scale.size))
+        box = DrawnBox(self.augmentation, generator)(*frames.shape[1:3])
+        frames = crop_resize(frames, box, scale.size)
+        return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
 
-    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+    def draw(
+        self, requests: Iterable[ClipRequest], *, memory: None = None
+    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
         """Yield the clip of each request, in order."""
         for request in requests:
             yield self.draw_one(request)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
         """The clip of one request, or why there is none."""
-        error = self.bad.quarantine.get(request.index)
-        return error or self.clip(request.index, request.scale, generator=request.generator)
+        if error := self.bad.quarantine.get(request.index):
+            return error
+        clip = self._unfinished(request.index, request.scale, request.generator)
+        return clip if request.unfinished else clip.finished
+
+    shares_memory = False
+    """Whether processes of `draw` write into slots."""
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -185,53 +184,45 @@ class DecodedClips:
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
         """Return uint8 frames (T, S, S, 3)."""
-        record = self.records[index]
-        options = {"augmentation": self.augmentation, "sampling": self.sampling}
-        indices = partial(_indices, scale=scale, generator=generator, **options)
-        if generator is None:
-            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
-            return seen_crops(record, indices, scale.size, **seen)[0]
-        frames = read_frames(
-            record.path,
-            indices,
-            size=None if self.augmentation.crops else (scale.size, scale.size),
-            start_seconds=record.start,
-            end_seconds=record.end,
-            decoder=self.decoder,
-            with_fps=True,
-        )
-        return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
+        return self._decoder.clip(self.records[index], scale, generator=generator).finished
+
+    @property
+    def _decoder(self) -> ClipDecoder:
+        names = ("augmentation", "sampling", "picture", "decoder")
+        return ClipDecoder(**{name: getattr(self, name) for name in names})
 
     def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
         """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
         each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
         Their predictions are averaged at test."""
-        record, count = self.records[index], scale.num_frames
+        counts = {"num_views": num_views, "num_crops": num_crops}
+        return self._decoder.views(self.records[index], scale, **counts)
 
-        def indices(total: int, fps: float) -> list[int]:
-            views = (
-                self.sampling.indices(total, count, view=v, num_views=num_views, fps=fps)
-                for v in range(num_views)
-            )
-            return [i for view in views for i in view]
+    @property
+    def shares_memory(self) -> bool:
+        """Whether processes of `draw` write into slots."""
+        return self.limits.num_workers > 0 and sys.platform != "win32"
 
-        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
-        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
-        crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
-        return crops.transpose(0, 1).flatten(0, 1)
-
-    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
-        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead."""
-        given: list[ClipRequest] = []
+    def draw(
+        self, requests: Iterable[ClipRequest | None], *, memory: ClipMemory | None = None
+    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
+        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead, or as many as have
+        a slot of `memory`. A request of None says that there is none yet (`DecoderPool.map`)."""
+        given: deque[ClipRequest] = deque()
 
         def tasks():
             for request in requests:
+                if request is None:
+                    yield None
+                    continue
                 given.append(request)
+                record = self.records[request.index]
                 error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
-                yield self.records[request.index].path, error or request
+                yield record.path, error or (record, request)
 
-        for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
-            yield self._noted(given.pop(0), answer)
+        options = {**asdict(self.limits), "memory": memory}
+        for answer in map_decoding(self._decoder.answer, tasks(), **options):
+            yield self._noted(given.popleft(), answer, memory)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -242,15 +233,18 @@ class DecodedClips:
         tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
+            answer = answer if isinstance(answer, DecodeError) else UnfinishedClip(answer)
             yield self._noted(ClipRequest(index, scale), answer)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
-        """The clip of one request between those of `draw`, from a process of its own."""
+    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
+        """The clip of one request between those of `draw`, from a process of its own, which has no slots."""
+        answer_of, request = self._decoder.answer, request._replace(slot=None)
         if self.limits.num_workers and self._spare is None:
-            self._spare = DecoderPool(self._frames, **{**asdict(self.limits), "num_workers": 1})
-        task = (self.records[request.index].path, request)
+            self._spare = DecoderPool(answer_of, **{**asdict(self.limits), "num_workers": 1})
+        record = self.records[request.index]
+        task = (record.path, (record, request))
         if self._spare is None:
-            (answer,) = map_decoding(self._frames, [task], num_workers=0)
+            (answer,) = map_decoding(answer_of, [task], num_workers=0)
         else:
             (answer,) = self._spare.map([task])
         return self._noted(request, answer)
@@ -261,29 +255,31 @@ class DecodedClips:
             self._spare.close()
             self._spare = None
 
-    def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
+    def _noted(
+        self,
+        request: ClipRequest,
+        answer: UnfinishedClip | DecodeError,
+        memory: ClipMemory | None = None,
+    ) -> Tensor | UnfinishedClip | DecodeError:
         if isinstance(answer, DecodeError):
             self.bad.failed(request.index, answer)
+        elif request.index in self.bad.quarantine:  # given up while this was decoded ahead
+            answer = self.bad.quarantine[request.index]
+        if isinstance(answer, DecodeError):
+            if request.slot is not None:
+                memory.free(request.slot)
             return answer
-        if request.index in self.bad.quarantine:  # given up while this was decoded ahead
-            return self.bad.quarantine[request.index]
         self.bad.was_read(request.index, self.records[request.index].path)
-        return torch.from_numpy(answer)
+        frames = answer.frames
+        if request.slot is not None:
+            frames = memory.array(request.slot, request.shape)
+        frames = torch.from_numpy(frames)
+        return answer._replace(frames=frames) if request.unfinished else frames
 
     def _views(self, task: int | DecodeError, **options):
         if isinstance(task, DecodeError):
             raise task
         return self.views(task, **options).numpy()
-
-    def _frames(self, task: ClipRequest | DecodeError):
-        if isinstance(task, DecodeError):
-            raise task
-        try:
-            return self.clip(task.index, task.scale, generator=task.generator).numpy()
-        except OSError as error:  # of its storage, where no other words were found for it
-            path = self.records[task.index].path
-            reason = f"cannot be read ({reason_of(error)}); check its storage."
-            raise DecodeError("unreadable", path, reason) from error
 
 
 Clips = CachedClips | DecodedClips

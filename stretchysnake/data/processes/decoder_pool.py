@@ -21,7 +21,7 @@ from typing import Any
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes.decoding_process import DecodingProcess, Raised
-from stretchysnake.data.processes.shared_memory import SharedMemory
+from stretchysnake.data.processes.shared_memory import ClipMemory
 
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
@@ -71,7 +71,7 @@ class DecoderPool:
         self._workers = []
 
     def map(
-        self, tasks: Iterable[tuple[str, Any] | None], *, memory: SharedMemory | None = None
+        self, tasks: Iterable[tuple[str, Any] | None], *, memory: ClipMemory | None = None
     ) -> Iterator[Any]:
         """Yield `function(argument)`, or a DecodeError, for each (path, argument), in order and a few ahead.
 
@@ -110,7 +110,7 @@ class DecoderPool:
         self,
         tasks: Iterable[tuple[str, Any] | None],
         room: Callable[[int], bool],
-        memory: SharedMemory | None = None,
+        memory: ClipMemory | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """(number, answer or part) as they come; room(number of tasks given) says whether one more may be given."""
         tasks, given, upcoming, waiting = iter(tasks), 0, None, deque()
@@ -130,7 +130,7 @@ class DecoderPool:
                     worker = self._idle_worker()
                     if worker is None:
                         break
-                    worker.give(given, *upcoming, memory=memory)
+                    worker.give(given, *upcoming, memory=memory and memory.newest)
                     given, upcoming = given + 1, None
                 # only now: who has just ended a task works on while the answer is dealt with
                 if waiting:
@@ -222,7 +222,7 @@ def map_decoding(
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
     memory_gib: float = MEMORY_GIB,
-    memory: SharedMemory | None = None,
+    memory: ClipMemory | None = None,
 ) -> Iterator[Any]:
     """Yield `function(argument)` or a DecodeError per task, from a pool; 0 workers: in this process, no limits.
 

@@ -62,7 +62,7 @@ class DecodingProcess:
         theirs.close()
         self.number, self.path, self.deadline = -1, "", float("inf")
         self.num_given = 0
-        self._memories: set[int] = set()
+        self._memory = -1
 
     @property
     def busy(self) -> bool:
@@ -73,8 +73,8 @@ class DecodingProcess:
         self.number, self.path = number, path
         self.num_given += 1
         self.deadline = time.monotonic() + self.timeout_seconds
-        if memory is not None and memory.number not in self._memories:
-            self._memories.add(memory.number)
+        if memory is not None and memory.number != self._memory:
+            self._memory = memory.number
             self.connection.send(MemoryFollows(memory.number))
             memory.send(self.connection, self.process.pid)
         self.connection.send(argument)

@@ -16,7 +16,6 @@ import gc
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -155,7 +154,7 @@ def _forked(run: Callable[[], None], *, closing: list[Connection] = ()) -> int:
 def _run(run: Callable[[], None]) -> NoReturn:
     code = 1
     try:
-        sys.stdin = open(os.devnull)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         gc.freeze()
         gc.enable()
         run()

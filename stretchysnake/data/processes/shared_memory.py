@@ -12,6 +12,7 @@ import os
 import tempfile
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -49,7 +50,9 @@ class SharedMemory:
         weakref.finalize(self, os.close, self._file)
         os.ftruncate(self._file, self.num_bytes)
         self.map = mmap.mmap(self._file, self.num_bytes)
-        self._gaps = [(0, self.num_bytes)]  # (first, behind the last), ascending, none touches another
+        self._gaps = [
+            (0, self.num_bytes)
+        ]  # (first, behind the last), ascending, none touches another
         self._freed: deque[Slot] = deque()  # the garbage collector may come while a slot is taken
 
     def take(self, num_bytes: int) -> Slot | None:
@@ -88,12 +91,48 @@ class SharedMemory:
         send_handle(connection, self._file, pid)
 
 
+class ClipMemory:
+    """SharedMemory that is exchanged for a larger one when more is needed; arrays in the former stay until they go."""
+
+    def __init__(self, *, prepare: Callable[[SharedMemory], None] | None = None):
+        """`prepare` is called for each memory before its first use."""
+        self._prepare = prepare
+        self.newest = SharedMemory(_PAGE)
+        self._of: dict[int, SharedMemory] = {}
+        """Those of which slots are taken and not yet shown."""
+
+    def hold(self, num_bytes: int) -> None:
+        """Have room for so many bytes at once from now on."""
+        if self.newest.num_bytes < num_bytes:
+            self.newest = SharedMemory(num_bytes)
+            if self._prepare is not None:
+                self._prepare(self.newest)
+
+    def take(self, num_bytes: int) -> Slot | None:
+        slot = self.newest.take(num_bytes)
+        if slot is not None:
+            self._of[slot.memory] = self.newest
+        return slot
+
+    def free(self, slot: Slot) -> None:
+        self._of[slot.memory].free(slot)
+
+    def array(self, slot: Slot, shape: tuple[int, ...]) -> np.ndarray:
+        for number in [
+            n for n in self._of if n < slot.memory
+        ]:  # slots are shown in the order taken
+            del self._of[number]
+        return self._of[slot.memory].array(slot, shape)
+
+
 _received: dict[int, int] = {}
-"""Of each memory handed to this process, the file descriptor."""
+"""Of the memory last handed to this process, the file descriptor."""
 
 
 def receive(number: int, connection: Connection) -> None:
-    """Take the memory of this number from the process that sends it."""
+    """Take the memory of this number from the process that sends it; what is left of another is not written again."""
+    while _received:
+        os.close(_received.popitem()[1])
     _received[number] = recv_handle(connection)
 
 

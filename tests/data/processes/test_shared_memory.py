@@ -10,7 +10,7 @@ import torch
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes.decoder_pool import DecoderPool
 from stretchysnake.data.processes.nursery import nursery
-from stretchysnake.data.processes.shared_memory import SharedMemory, pages, slot_array
+from stretchysnake.data.processes.shared_memory import ClipMemory, SharedMemory, pages, slot_array
 
 
 def test_slots_lie_apart_and_are_free_again_when_the_last_array_is_gone():
@@ -48,10 +48,13 @@ def write(task):
 
 @pytest.mark.parametrize("with_nursery", [False, True])
 def test_processes_write_into_slots_and_a_death_frees_its_own(with_nursery):
-    memory, slots = SharedMemory(2 * pages(3000)), {}
+    memory, slots = ClipMemory(), {}
+    memory.hold(2 * pages(3000))
 
     def tasks():
         for number in range(12):
+            if number == 5:  # more than there was: the rest goes into another
+                memory.hold(3 * pages(3000))
             while (slot := memory.take(3000)) is None:
                 yield None
             slots[number] = slot

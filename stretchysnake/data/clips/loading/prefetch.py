@@ -10,9 +10,16 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def made_ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item]:
-    """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn."""
+def made_ahead(
+    items: Callable[[], Iterable[Item]], count: int, *, wanted: threading.Event | None = None
+) -> Iterator[Item]:
+    """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn.
+
+    `wanted` is set while the consumer waits for one.
+    """
+    wanted = wanted or threading.Event()
     if count < 1:
+        wanted.set()
         yield from items()
         return
     ready: queue.Queue = queue.Queue(maxsize=count)
@@ -40,7 +47,12 @@ def made_ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item
     thread.start()
     try:
         while True:
-            item, error = ready.get()
+            try:
+                item, error = ready.get_nowait()
+            except queue.Empty:
+                wanted.set()
+                item, error = ready.get()
+                wanted.clear()
             if error is not None:
                 raise error
             if item is None:
