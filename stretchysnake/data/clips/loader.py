@@ -187,6 +187,7 @@ def training_batches(
                     yield groups[0]._replace(bad=bad, news=news)
                 else:
                     yield MixedBatch(step.step, groups, len(step.indices), bad, news)
+                del groups  # its memory is needed for those ahead
 
     def loaded(
         step: TrainingStep, group: int, places: range, drawn: Iterator

@@ -39,6 +39,7 @@ def made_ahead(
             for item in items():
                 if not put((item, None)):
                     return
+                del item  # it is the consumer's now, who may let go of it while the next is made
             put((None, None))
         except BaseException as error:  # handed over, raised in the consumer's thread
             put((None, error))
@@ -57,7 +58,9 @@ def made_ahead(
                 raise error
             if item is None:
                 return
-            yield item
+            held = [item]
+            del item
+            yield held.pop()
     finally:
         stop.set()
         thread.join()
