@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=8, help="of a batch, for the parent")
     parser.add_argument("--steps", type=int, default=6, help="batches, for the parent")
+    parser.add_argument("--videos", type=Path, help="folder to keep the videos in, or to find them")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loader.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -258,8 +259,9 @@ def main() -> None:
     rows += demand_rows()
     with tempfile.TemporaryDirectory() as folder:
         for name, (width, height, crf) in SIZES.items():
-            path = Path(folder) / f"{name}.mp4"
-            write(path, width, height, crf)
+            path = (options.videos or Path(folder)) / f"{name}.mp4"
+            if not path.exists():
+                write(path, width, height, crf)
             rows += [worker_row(name, str(path), scale, options.rounds) for scale in SCALES]
     for row in rows:
         print(

@@ -229,11 +229,12 @@ class DecodedClips:
     ) -> Iterator[Tensor | DecodeError]:
         """Yield the `views` of each video, in order, or why there are none; decoded under `limits`."""
         indices = list(indices)
-        look = partial(self._views, scale=scale, num_views=num_views, num_crops=num_crops)
-        tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
+        options = {"scale": scale, "num_views": num_views, "num_crops": num_crops}
+        look = partial(self._decoder.answer_views, **options)
+        records = ((i, self.records[i]) for i in indices)
+        tasks = ((record.path, self.bad.quarantine.get(i) or record) for i, record in records)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
-            answer = answer if isinstance(answer, DecodeError) else UnfinishedClip(answer)
             yield self._noted(ClipRequest(index, scale), answer)
 
     def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
@@ -275,11 +276,6 @@ class DecodedClips:
             frames = memory.array(request.slot, request.shape)
         frames = torch.from_numpy(frames)
         return answer._replace(frames=frames) if request.unfinished else frames
-
-    def _views(self, task: int | DecodeError, **options):
-        if isinstance(task, DecodeError):
-            raise task
-        return self.views(task, **options).numpy()
 
 
 Clips = CachedClips | DecodedClips

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import tee
-from threading import Event
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from stretchysnake.data.clips.loading.batch import (
 )
 from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip
 from stretchysnake.data.clips.loading.device_copies import copied, lock_pages, taken
-from stretchysnake.data.clips.loading.prefetch import made_ahead
+from stretchysnake.data.clips.loading.prefetch import Consumer, Gone, made_ahead
 from stretchysnake.data.clips.open_clips import open_clips
 from stretchysnake.data.clips.seeds import (
     AUGMENTATION,
@@ -119,7 +118,7 @@ def training_batches(
         augment_on_device = device is not None and device.type != "cpu"
     on_gpu = device is not None and device.type == "cuda"
     memory = ClipMemory(prepare=lock_pages if on_gpu else None) if clips.shares_memory else None
-    wanted = Event()
+    consumer = Consumer()
 
     unit = 2 if augmentation.mixes else 1
 
@@ -165,10 +164,14 @@ def training_batches(
             sizes = [pages(math.prod(request.shape)) for request in asked]
             memory.hold(max(LEAST_BYTES, 2 * sum(sizes) + max(sizes, default=0)))
             for request in asked:
-                slot = memory.take(math.prod(request.shape))
-                while slot is None and not (wanted.is_set() and step.step == joined):
+                if consumer.is_gone.is_set():
+                    raise Gone
+                while (slot := memory.take(math.prod(request.shape))) is None:
+                    if consumer.is_gone.is_set():
+                        raise Gone
+                    if consumer.waits.is_set() and step.step == joined:
+                        break
                     yield None
-                    slot = memory.take(math.prod(request.shape))
                 yield request._replace(slot=slot)
 
     def batches() -> Iterator[Batch | MixedBatch]:
@@ -228,8 +231,8 @@ def training_batches(
     if memory is not None and prefetch:
         prefetch = MOST_AHEAD
     if on_gpu:
-        return taken(made_ahead(lambda: copied(batches(), device), prefetch, wanted=wanted))
-    return made_ahead(done if device is None else batches, prefetch, wanted=wanted)
+        return taken(made_ahead(lambda: copied(batches(), device), prefetch, consumer=consumer))
+    return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
 
 
 def evaluation_batches(

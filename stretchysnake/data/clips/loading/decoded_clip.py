@@ -124,6 +124,12 @@ class ClipDecoder:
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
+    def answer_views(self, task: VideoRecord | DecodeError, **options) -> UnfinishedClip:
+        """`views`, as a decoding process answers."""
+        if isinstance(task, DecodeError):
+            raise task
+        return UnfinishedClip(self.views(task, **options).numpy())
+
     def answer(self, task: tuple[VideoRecord, ClipRequest] | DecodeError) -> UnfinishedClip:
         """What a decoding process answers; frames that it wrote into the slot of the request are not in it."""
         if isinstance(task, DecodeError):

@@ -10,20 +10,31 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
+class Gone(Exception):
+    """Raised by who makes items when nobody takes them any more."""
+
+
+class Consumer:
+    """What who makes items may know of who takes them."""
+
+    def __init__(self):
+        self.waits, self.is_gone = threading.Event(), threading.Event()
+
+
 def made_ahead(
-    items: Callable[[], Iterable[Item]], count: int, *, wanted: threading.Event | None = None
+    items: Callable[[], Iterable[Item]], count: int, *, consumer: Consumer | None = None
 ) -> Iterator[Item]:
     """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn.
 
-    `wanted` is set while the consumer waits for one.
+    `consumer` is told while it is at it.
     """
-    wanted = wanted or threading.Event()
+    consumer = consumer or Consumer()
     if count < 1:
-        wanted.set()
+        consumer.waits.set()
         yield from items()
         return
     ready: queue.Queue = queue.Queue(maxsize=count)
-    stop = threading.Event()
+    stop = consumer.is_gone
 
     def put(entry) -> bool:
         while not stop.is_set():
@@ -51,9 +62,9 @@ def made_ahead(
             try:
                 item, error = ready.get_nowait()
             except queue.Empty:
-                wanted.set()
+                consumer.waits.set()
                 item, error = ready.get()
-                wanted.clear()
+                consumer.waits.clear()
             if error is not None:
                 raise error
             if item is None:
