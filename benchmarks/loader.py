@@ -230,17 +230,12 @@ def forks_row(files_per_worker: int = 20) -> dict:
     return {"stage": "forks", "processes_replaced": replaced, "forks_of_the_training": len(forks)}
 
 
-def demand_rows() -> list[dict]:
+def demand_row(scale: Scale) -> dict:
     """What VideoMamba-M asks for in training: forward, backward (twice that) and the forward again (recompute)."""
-    config = config_named("videomamba-middle", num_classes=400)
-    rows = []
-    for scale in SCALES:
-        teraflops = 4 * count_flops(config, scale) / 1e12
-        row = {"stage": "demand", "frames": scale.num_frames, "size": scale.size}
-        row |= {"tflop_a_clip": teraflops}
-        row |= {f"clips_a_second_at_{speed}": speed / teraflops for speed in (100, 250, 400)}
-        rows.append(row)
-    return rows
+    teraflops = 4 * count_flops(config_named("videomamba-middle", num_classes=400), scale) / 1e12
+    row = {"stage": "demand", "frames": scale.num_frames, "size": scale.size}
+    speeds = {f"clips_a_second_at_{speed}": speed / teraflops for speed in (100, 250, 400)}
+    return row | {"tflop_a_clip": teraflops} | speeds
 
 
 def main() -> None:
@@ -254,24 +249,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loader.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [forks_row()]
-    rows += [parent_row(scale, options.clips, options.steps) for scale in SCALES]
-    rows += demand_rows()
+    rows = []
+
+    def measured(row: dict) -> None:
+        """Print and keep it, so that what was measured is there when the rest takes too long."""
+        rows.append(row)
+        told = (f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items())
+        print("  ".join(told), flush=True)
+        load = dict(zip(("1_min", "5_min", "15_min"), os.getloadavg(), strict=True))
+        told = {"environment": environment(), "load": load, "rows": rows}
+        options.out.write_text(json.dumps(told, indent=1) + "\n")
+
+    measured(parent_row(SCALES[-1], options.clips, options.steps))
+    measured(forks_row())
     with tempfile.TemporaryDirectory() as folder:
         for name, (width, height, crf) in SIZES.items():
             path = (options.videos or Path(folder)) / f"{name}.mp4"
             if not path.exists():
                 write(path, width, height, crf)
-            rows += [worker_row(name, str(path), scale, options.rounds) for scale in SCALES]
-    for row in rows:
-        print(
-            "  ".join(
-                f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
-            )
-        )
-    load = dict(zip(("1_min", "5_min", "15_min"), os.getloadavg(), strict=True))
-    told = {"environment": environment(), "load": load, "rows": rows}
-    options.out.write_text(json.dumps(told, indent=1) + "\n")
+            for scale in SCALES[::-1]:
+                measured(worker_row(name, str(path), scale, options.rounds))
+    for scale in SCALES:
+        measured(demand_row(scale))
+    for scale in SCALES[:-1]:
+        measured(parent_row(scale, options.clips, options.steps))
 
 
 if __name__ == "__main__":
