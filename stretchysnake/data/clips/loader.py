@@ -110,7 +110,7 @@ def training_batches(
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine. Where processes
     decode, bytes are counted and not batches: twice those of the largest so far, in memory they share, so that light
-    steps lend time to heavy ones. A batch gives its bytes back when its video is gone; who keeps them all is served
+    steps lend time to heavy ones; videos that are float32 wait `prefetch` at a time. A batch gives its bytes back when its video is gone; who keeps them all is served
     none the less, through a pipe.
     """
     augmentation = clips.augmentation
@@ -228,8 +228,8 @@ def training_batches(
         for batch in batches():
             yield with_videos(batch, lambda video: video.to("cpu"))
 
-    if memory is not None and prefetch:
-        prefetch = MOST_AHEAD
+    if memory is not None and prefetch and device is not None:
+        prefetch = MOST_AHEAD  # the memory limits it, which finished videos have left
     if on_gpu:
         return taken(made_ahead(lambda: copied(batches(), device), prefetch, consumer=consumer))
     return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
