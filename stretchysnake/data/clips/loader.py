@@ -109,9 +109,9 @@ def training_batches(
     (`augment_on_device`), but on a CPU, where the processes that decode do them at once. Without, videos are float32.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine. Where processes
-    decode, bytes are counted and not batches: twice those of the largest so far, in memory they share, so that light
-    steps lend time to heavy ones; videos that are float32 wait `prefetch` at a time. A batch gives its bytes back when its video is gone; who keeps them all is served
-    none the less, through a pipe.
+    decode and there is a `device`, bytes are counted and not batches: twice those of the largest so far, in memory they
+    share, so that light steps lend time to heavy ones. A batch gives its bytes back when its video is gone; who keeps
+    them all is served none the less, through a pipe.
     """
     augmentation = clips.augmentation
     if augment_on_device is None:
