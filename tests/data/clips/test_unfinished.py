@@ -9,6 +9,7 @@ from numbered_video import write_numbered
 from stretchysnake.data.clips import loader, training_order
 from stretchysnake.data.clips.augment import partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.loader import DecodedClips, DecodingLimits, training_batches
 from stretchysnake.data.clips.loading.batch import UnfinishedVideo, groups_of
 from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
@@ -137,3 +138,24 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_clips_that_cannot_be_had_give_their_memory_back(records, tmp_path, monkeypatch):
+    memories = []
+
+    class Kept(loader.ClipMemory):
+        def __init__(self, **options):
+            super().__init__(**options)
+            memories.append(self)
+
+    monkeypatch.setattr(loader, "ClipMemory", Kept)
+    listed = [*records[:3], VideoRecord(str(tmp_path / "gone.mp4"), 0)]
+    limits, bad = DecodingLimits(num_workers=1), BadClips("skip")
+    clips = DecodedClips(listed, limits=limits, bad=bad)
+    counts = [
+        (len(batch.labels), len(batch.bad))
+        for batch in training_batches(clips, **{**RUN, "steps": 4}, device=CPU)
+    ]
+    assert sum(missing for _, missing in counts) == 6 and {sum(c) for c in counts} == {6}
+    (memory,) = memories
+    assert memory.newest.take(memory.newest.num_bytes) is not None
