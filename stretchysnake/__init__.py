@@ -8,6 +8,7 @@ import importlib
 _HOMES = {
     "NANO": "flexibility",
     "PAPER": "flexibility",
+    "Placement": "eval.features.placement",
     "Scale": "flexibility",
     "ScaleSets": "flexibility",
     "VARIANTS": "flexibility",
@@ -18,6 +19,7 @@ _HOMES = {
     "create_model": "models.architectures",
     "embed": "search.embed",
     "eval_scale": "flexibility",
+    "from_pretrained": "models.weights.loading",
     "keep_freed_memory": "cli.allocator",
     "load_model": "models.weights.loading",
     "long_features": "eval.long_video",

@@ -6,6 +6,7 @@ has the frames, on whatever device, `finished`es them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,33 +40,54 @@ class ClipDraws(NamedTuple):
 
 
 def augmented(
-    frames: Tensor, scale: Scale, augmentation: Augmentation, generator: torch.Generator | None
+    frames: Tensor,
+    scale: Scale,
+    augmentation: Augmentation,
+    generator: torch.Generator | None,
+    *,
+    kept: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Return the clip (T, S, S, 3) of frames (T, H, W, 3): the whole picture without a generator, else one draw."""
+    """Return the clip (T, S, S, 3) of frames (T, H, W, 3): the whole picture without a generator, else one draw.
+
+    Where the picture keeps its shape, `kept` is the (height, width) of the clip instead, and crop_ratio is of the
+    shape of a crop to that of the frames.
+    """
     if generator is None:
-        return resize_frames(frames, scale.size)
-    box = DrawnBox(augmentation, generator)(*frames.shape[1:3])
-    frames = crop_resize(frames, box, scale.size)
+        return resize_frames(frames, kept or scale.size)
+    fit = "square" if kept is None else "keep"
+    box = DrawnBox(augmentation, generator, fit=fit)(*frames.shape[1:3])
+    frames = crop_resize(frames, box, kept or scale.size)
     return finished(frames, drawn_for(frames, augmentation, generator))
 
 
 class DrawnBox:
-    """The part of a picture of any (height, width) that one draw keeps; its four numbers are drawn here."""
+    """The part of a picture of any (height, width) that one draw keeps; its four numbers are drawn here.
 
-    def __init__(self, augmentation: Augmentation, generator: torch.Generator):
-        self.augmentation = augmentation
+    Of a picture whose middle is taken (`fit` crop), a part of that.
+    """
+
+    def __init__(
+        self, augmentation: Augmentation, generator: torch.Generator, *, fit: str = "square"
+    ):
+        self.augmentation, self.fit = augmentation, fit
         self.numbers = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
 
     def __call__(self, height: int, width: int) -> Box:
-        augmentation = self.augmentation
+        if self.fit == "crop" and height != width:
+            side = min(height, width)
+            top, left, *size = self(side, side)
+            return Box(top + round((height - side) / 2), left + round((width - side) / 2), *size)
+        augmentation, ratio = self.augmentation, self.augmentation.crop_ratio
         if not augmentation.crops:  # the four numbers are drawn all the same
             return Box(0, 0, height, width)
-        options = {"scale": augmentation.crop_scale, "ratio": augmentation.crop_ratio}
-        return box_by(self.numbers, height, width, **options)
+        if self.fit == "keep":
+            # Paper does not say; a crop of the picture's shape is stretched as little as the whole picture.
+            ratio = (ratio[0] * width / height, ratio[1] * width / height)
+        return box_by(self.numbers, height, width, scale=augmentation.crop_scale, ratio=ratio)
 
 
 def drawn_for(frames: Tensor, augmentation: Augmentation, generator: torch.Generator) -> ClipDraws:
-    """Draw, behind its box, what is done to a clip of the shape of `frames` (T, S, S, 3)."""
+    """Draw, behind its box, what is done to a clip of the shape of `frames` (T, H, W, 3)."""
     mirrored, operations, erasure = False, (), None
     if augmentation.flip and torch.rand((), generator=generator) < 0.5:
         mirrored = True
@@ -88,11 +110,19 @@ def finished(frames: Tensor, draws: ClipDraws) -> Tensor:
     return erased(frames, draws.erasure)
 
 
+def by_shape(clips: Sequence[Tensor]) -> list[list[int]]:
+    """Positions of the clips of each shape, in the order in which a shape comes first."""
+    positions: dict[tuple[int, ...], list[int]] = {}
+    for position, clip in enumerate(clips):
+        positions.setdefault(tuple(clip.shape), []).append(position)
+    return list(positions.values())
+
+
 def partners_of(places: list[int]) -> list[int]:
     """For each clip, by its place in the whole batch, the position in `places` of the clip it is mixed with.
 
-    Clips 2i and 2i + 1 are mixed with each other; one whose partner is missing, with itself. Pairs do not depend on
-    how a batch is cut into ranks, as long as no cut parts a pair.
+    Clips 2i and 2i + 1 are mixed with each other; one whose partner is missing, or of another shape, with itself. Pairs
+    do not depend on how a batch is cut into ranks, as long as no cut parts a pair.
     """
     position = {place: number for number, place in enumerate(places)}
     return [position.get(place ^ 1, number) for number, place in enumerate(places)]

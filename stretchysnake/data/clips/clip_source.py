@@ -2,7 +2,8 @@
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; open_clips.py picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+clip (segment centres, the picture whole or its centre), the same every time. `fit` (decoding/fit.py) says which shape
+clips have: where pictures keep theirs, each video its own. What a training does about a file that
 turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -32,6 +33,7 @@ from stretchysnake.data.clips.loading.decoded_clip import (
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.clips.transforms import crop_resize, resize_frames
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
@@ -72,7 +74,8 @@ class CachedClips:
     ):
         """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
         self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.picture, self.decoder = Sampling(), "whole", "pyav"
+        self.sampling, self.decoder, self.fit = Sampling(), "pyav", cache.fit
+        self.picture = checked_picture(None, fit=cache.fit) or "whole"
         self.augmentation = augmentation or Augmentation()
         self._rows = range(len(cache.listed)) if keep_places else cache.rows
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
@@ -85,20 +88,22 @@ class CachedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3); ValueError for more frames or pixels than the
+        cache holds."""
         return self._unfinished(index, scale, generator).finished
 
     def _unfinished(
         self, index: int, scale: Scale, generator: torch.Generator | None
     ) -> UnfinishedClip:
-        stored = self._stored(index, scale)
+        stored, kept = self._stored(index, scale)
         options = {"augmentation": self.augmentation, "sampling": Sampling()}
         chosen = chosen_frames(len(stored), scale=scale, generator=generator, **options)
-        frames = torch.from_numpy(stored[chosen])
+        frames, size = torch.from_numpy(stored[chosen]), kept or scale.size
         if generator is None:
-            return UnfinishedClip(resize_frames(frames, scale.size))
-        box = DrawnBox(self.augmentation, generator)(*frames.shape[1:3])
-        frames = crop_resize(frames, box, scale.size)
+            return UnfinishedClip(resize_frames(frames, size))
+        fit = "square" if kept is None else "keep"
+        box = DrawnBox(self.augmentation, generator, fit=fit)(*frames.shape[1:3])
+        frames = crop_resize(frames, box, size)
         return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
 
     def draw(
@@ -121,32 +126,34 @@ class CachedClips:
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
     ) -> Iterator[Tensor | DecodeError]:
-        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames; the picture whole."""
+        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames as they are cached."""
         if num_crops != 1:
             raise ValueError(
-                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds squares; "
+                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds one clip of each; "
                 "use 1, or leave the cache out"
             )
         for index in indices:
-            stored, counts = self._stored(index, scale), {"num_views": num_views}
+            (stored, kept), counts = self._stored(index, scale), {"num_views": num_views}
             views = [
                 uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
                 for view in range(num_views)
             ]
-            yield resize_frames(torch.from_numpy(stored[views]), scale.size)
+            yield resize_frames(torch.from_numpy(stored[views]), kept or scale.size)
 
-    def _stored(self, index: int, scale: Scale) -> np.ndarray:
-        stored = self.cache.frames[self._rows[index]]
+    def _stored(self, index: int, scale: Scale) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """The frames that the cache holds of a clip, and (H, W) of the clip where it keeps its shape."""
+        row = self._rows[index]
+        stored, shown = self.cache.frames_of(row), self.cache.shown.get(row)
         for name, requested, held in (
-            ("num_frames", scale.num_frames, stored.shape[0]),
-            ("size", scale.size, stored.shape[1]),
+            ("num_frames", scale.num_frames, len(stored)),
+            ("size", scale.size, self.cache.size),
         ):
             if requested > held:
                 raise ValueError(
                     f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
                     f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
                 )
-        return stored
+        return stored, None if shown is None else fitted_size(*shown, scale=scale, fit=self.fit)
 
     def close(self) -> None:
         """Nothing to end: no process works for a cache."""
@@ -168,12 +175,13 @@ class DecodedClips:
         sampling: Sampling | None = None,
         picture: str | None = None,
         decoder: str = "pyav",
+        fit: str = "square",
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
-        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
-        self.decoder = checked_decoder(decoder)
+        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture, fit=fit)
+        self.decoder, self.fit = checked_decoder(decoder), fit
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -183,18 +191,18 @@ class DecodedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3)."""
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3)."""
         return self._decoder.clip(self.records[index], scale, generator=generator).finished
 
     @property
     def _decoder(self) -> ClipDecoder:
-        names = ("augmentation", "sampling", "picture", "decoder")
+        names = ("augmentation", "sampling", "picture", "decoder", "fit")
         return ClipDecoder(**{name: getattr(self, name) for name in names})
 
     def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
         """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
-        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
-        Their predictions are averaged at test."""
+        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that, with
+        fit keep in its shape (.., T, H, W, 3). Their predictions are averaged at test."""
         counts = {"num_views": num_views, "num_crops": num_crops}
         return self._decoder.views(self.records[index], scale, **counts)
 
@@ -220,9 +228,12 @@ class DecodedClips:
                 error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
                 yield record.path, error or (record, request)
 
-        options = {**asdict(self.limits), "memory": memory}
-        for answer in map_decoding(self._decoder.answer, tasks(), **options):
-            yield self._noted(given.popleft(), answer, memory)
+        options, answer_of = {**asdict(self.limits), "memory": memory}, self._decoder.answer
+        for answer in map_decoding(answer_of, tasks(), **options):
+            request = given.popleft()
+            alone = self.records[request.index], request._replace(slot=None)
+            answer = self._waited(request.index, answer, answer_of, alone)
+            yield self._noted(request, answer, memory)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -235,6 +246,7 @@ class DecodedClips:
         tasks = ((record.path, self.bad.quarantine.get(i) or record) for i, record in records)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
+            answer = self._waited(index, answer, look, self.records[index])
             yield self._noted(ClipRequest(index, scale), answer)
 
     def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
@@ -256,6 +268,16 @@ class DecodedClips:
             self._spare.close()
             self._spare = None
 
+    def _waited(self, index: int, answer, function: Callable, argument):
+        """The answer, or for a file out of reach a later one, of a process of its own."""
+        if not isinstance(answer, DecodeError):
+            return answer
+        limits = {**asdict(self.limits), "num_workers": min(1, self.limits.num_workers)}
+        task = (self.records[index].path, argument)
+        return self.bad.asked_again(
+            index, answer, lambda: next(map_decoding(function, [task], **limits))
+        )
+
     def _noted(
         self,
         request: ClipRequest,
@@ -266,14 +288,15 @@ class DecodedClips:
             self.bad.failed(request.index, answer)
         elif request.index in self.bad.quarantine:  # given up while this was decoded ahead
             answer = self.bad.quarantine[request.index]
+        in_slot = not isinstance(answer, DecodeError) and isinstance(answer.frames, tuple)
+        if request.slot is not None and not in_slot:
+            memory.free(request.slot)
         if isinstance(answer, DecodeError):
-            if request.slot is not None:
-                memory.free(request.slot)
             return answer
         self.bad.was_read(request.index, self.records[request.index].path)
         frames = answer.frames
-        if request.slot is not None:
-            frames = memory.array(request.slot, request.shape)
+        if in_slot:
+            frames = memory.array(request.slot, frames)
         frames = torch.from_numpy(frames)
         return answer._replace(frames=frames) if request.unfinished else frames
 

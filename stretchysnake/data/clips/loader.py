@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import tee
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import partners_of
+from stretchysnake.data.clips.augment import by_shape, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.clip_source import (
     CachedClips,
@@ -62,9 +62,11 @@ __all__ = [
     "MixedBatch",
     "TrainingStep",
     "batch_size_at",
+    "clips_of_shapes",
     "evaluation_batches",
     "groups_of",
     "open_clips",
+    "shaped_batches",
     "training_batches",
     "training_steps",
 ]
@@ -102,7 +104,8 @@ def training_batches(
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
-    by group. `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
+    by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
 
     With a `device`, a batch's video is an UnfinishedVideo whose uint8 frames are there, one batch ahead; it is
     normalised and mixed by `.to(device)`, a few rows at a time. RandAugment, mirror and erasing are done there too
@@ -161,12 +164,12 @@ def training_batches(
             if memory is None:
                 yield from asked
                 continue
-            sizes = [pages(math.prod(request.shape)) for request in asked]
+            sizes = [pages(request.num_bytes) for request in asked]
             memory.hold(max(LEAST_BYTES, 2 * sum(sizes) + max(sizes, default=0)))
             for request in asked:
                 if consumer.is_gone.is_set():
                     raise Gone
-                while (slot := memory.take(math.prod(request.shape))) is None:
+                while (slot := memory.take(request.num_bytes)) is None:
                     if consumer.is_gone.is_set():
                         raise Gone
                     if consumer.waits.is_set() and step.step == joined:
@@ -182,8 +185,9 @@ def training_batches(
                 joined = step.step
                 before = len(clips.bad.events)
                 groups = tuple(
-                    group_of(step, group, *loaded(step, group, places, drawn))
+                    part
                     for group, places in enumerate(mine)
+                    for part in groups_of_shape(step, group, *loaded(step, group, places, drawn))
                 )
                 bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
                 if len(groups) == 1:
@@ -208,6 +212,19 @@ def training_batches(
                 frames.append(clip if augment_on_device else UnfinishedClip(clip))
         return filled, frames
 
+    def groups_of_shape(
+        step: TrainingStep, group: int, places: list[int], frames: list[UnfinishedClip]
+    ) -> list[Batch]:
+        parts = by_shape([clip.frames for clip in frames])
+        if len(parts) < 2:
+            return [group_of(step, group, places, frames)]
+        return [
+            group_of(step, group, [places[i] for i in part], [frames[i] for i in part])._replace(
+                asked=None
+            )
+            for part in parts
+        ]
+
     def group_of(
         step: TrainingStep, group: int, places: list[int], frames: list[UnfinishedClip]
     ) -> Batch:
@@ -221,7 +238,7 @@ def training_batches(
         partners = partners_of(places)
         mixture = (seed, MIXTURE, step.step, group) if group else (seed, MIXTURE, step.step)
         mixing = Mixing(partners, augmentation, mixture)
-        video, share = replace(video, mixing=mixing), mixing.share(scale)
+        video, share = replace(video, mixing=mixing), mixing.share(*video.shape[-2:])
         return whole._replace(video=video, others=labels[partners], share=share)
 
     def done() -> Iterator[Batch | MixedBatch]:
@@ -235,7 +252,29 @@ def training_batches(
     return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
 
 
+class ClipsOfShape(NamedTuple):
+    """Clips of a batch that have one shape."""
+
+    positions: list[int]
+    """In the batch."""
+    video: Tensor
+    """float32 (n, 3, T, H, W), normalised."""
+
+
 def evaluation_batches(
+    clips: Clips, scale: Scale, batch_size: int, **options
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+
+    Where pictures keep their shape, a batch comes as one (n, 3, T, H, W) for each shape. Options and what is absent: as
+    in `shaped_batches`.
+    """
+    for indices, parts in shaped_batches(clips, scale, batch_size, **options):
+        for part in parts:
+            yield [indices[position] for position in part.positions], part.video
+
+
+def shaped_batches(
     clips: Clips,
     scale: Scale,
     batch_size: int,
@@ -243,14 +282,14 @@ def evaluation_batches(
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
     pixels: dict | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
+    """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
 
-    A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
-    `pixels` as in `training_batches`.
+    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
+    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
     """
 
-    def batches() -> Iterator[tuple[list[int], Tensor]]:
+    def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
         batch_indices, batch_clips = [], []
         requested = range(len(clips)) if indices is None else indices
         with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
@@ -259,7 +298,14 @@ def evaluation_batches(
                     batch_indices.append(index)
                     batch_clips.append(clip)
                 if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
-                    yield batch_indices, normalise(torch.stack(batch_clips), **(pixels or {}))
+                    yield batch_indices, clips_of_shapes(batch_clips, pixels)
                     batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)
+
+
+def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
+    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
+    parts = by_shape(frames)
+    videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
+    return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]

@@ -27,9 +27,9 @@ class Mixing(NamedTuple):
     place: tuple[int, ...]
     """Where the share and the rectangle are drawn (seeds.generator_of)."""
 
-    def share(self, scale: Scale) -> float:
-        """What each clip has of its mixture."""
-        none = torch.empty(0, 3, 1, scale.size, scale.size)
+    def share(self, height: int, width: int) -> float:
+        """What each clip of this size has of its mixture."""
+        none = torch.empty(0, 3, 1, height, width)
         return self.of(none, none).share
 
     def of(self, video: Tensor, others: Tensor):
@@ -38,7 +38,7 @@ class Mixing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedVideo:
-    """Clips of one scale as they were decoded: what is left to do is done where they are needed, rows at a time.
+    """Clips of one scale and shape as they were decoded: the rest is done where they are needed, rows at a time.
 
     uint8, a quarter of what the model takes. `video[rows].to(device)` is float32 (B, 3, T, S, S) there, augmented,
     normalised and mixed; on a CPU bit for bit what a decoding process would have made.
@@ -61,8 +61,11 @@ class UnfinishedVideo:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(B, 3, T, S, S)"""
-        return len(self), 3, self.scale.num_frames, self.scale.size, self.scale.size
+        """(B, 3, T, H, W)"""
+        height, width = self.scale.size, self.scale.size
+        if self.clips:
+            height, width = self.clips[0].frames.shape[1:3]
+        return len(self), 3, self.scale.num_frames, height, width
 
     def __getitem__(self, rows: slice) -> UnfinishedVideo:
         return replace(self, rows=self._rows[rows])
@@ -99,8 +102,8 @@ class Batch(NamedTuple):
     step: int
     scale: Scale
     video: Tensor | UnfinishedVideo
-    """float32 (B, 3, T, S, S), normalised and mixed, or what `.to(device)` makes this of; `video[rows].to(device)` is
-    right for both."""
+    """float32 (B, 3, T, S, S), normalised and mixed ((B, 3, T, H, W) where pictures keep their shape), or what
+    `.to(device)` makes this of; `video[rows].to(device)` is right for both."""
     labels: Tensor
     """int64 (B,)"""
     asked: int | None = None
@@ -116,14 +119,21 @@ class Batch(NamedTuple):
     news: tuple[BadFile, ...] = ()
     """What is new about files since the batch before."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens of all clips here, without [CLS]."""
+        num_clips, _, frames, height, width = self.video.shape
+        patch = self.scale.patch_size
+        return num_clips * frames * (height // patch) * (width // patch)
+
 
 class MixedBatch(NamedTuple):
-    """One training step's input, or one rank's share of it, where its clips have several scales."""
+    """One training step's input, or one rank's share of it, where its clips have several scales or shapes."""
 
     step: int
     groups: tuple[Batch, ...]
-    """Of one scale each; what is asked for in one, and the places of its clips, are of the group over all ranks and
-    of the step."""
+    """Of one scale and shape each; the places of its clips are of the step, what is asked for in one is of the group
+    over all ranks. Ranks have other shapes each, so a group of a shape does not say what was asked for (None)."""
     asked: int
     """Clips asked for in the whole step, over all ranks."""
     bad: tuple[BadDraw, ...] = ()
@@ -136,7 +146,7 @@ class MixedBatch(NamedTuple):
 
 
 def groups_of(batch: Batch | MixedBatch) -> tuple[Batch, ...]:
-    """The batches of one scale each that a step has."""
+    """The batches of one scale and shape each that a step has."""
     return batch.groups if isinstance(batch, MixedBatch) else (batch,)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from stretchysnake.data.clips.augment import ClipDraws, DrawnBox, drawn_for, finished
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.frame_choice import Sampling
-from stretchysnake.data.clips.seen_picture import seen_crops
+from stretchysnake.data.clips.seen_picture import fitted, read_size, seen_crops
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.processes.shared_memory import Slot, slot_array
 from stretchysnake.data.records import VideoRecord
@@ -37,16 +38,16 @@ class ClipRequest(NamedTuple):
         return None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of the frames: (T, S, S, 3)."""
-        return self.scale.num_frames, self.scale.size, self.scale.size, 3
+    def num_bytes(self) -> int:
+        """Of the frames at most: a picture that keeps its shape has no more pixels than S x S."""
+        return self.scale.num_frames * self.scale.size**2 * 3
 
 
 class UnfinishedClip(NamedTuple):
     """A clip cropped and resized, and what else was drawn for it."""
 
     frames: Tensor
-    """uint8 (T, S, S, 3)"""
+    """uint8 (T, S, S, 3), or (T, H, W, 3) where pictures keep their shape."""
     draws: ClipDraws = ClipDraws()
 
     @property
@@ -77,6 +78,7 @@ class ClipDecoder:
     sampling: Sampling
     picture: str | None
     decoder: str
+    fit: str = "square"
 
     def clip(
         self, record: VideoRecord, scale: Scale, *, generator: torch.Generator | None
@@ -85,20 +87,21 @@ class ClipDecoder:
         options = {"augmentation": self.augmentation, "sampling": self.sampling}
         indices = partial(chosen_frames, scale=scale, generator=generator, **options)
         if generator is None:
-            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
-            return UnfinishedClip(seen_crops(record, indices, scale.size, **seen)[0])
+            seen = {"picture": self.picture or "whole", "decoder": self.decoder, "fit": self.fit}
+            return UnfinishedClip(seen_crops(record, indices, scale, **seen)[0])
         drawn: list[DrawnBox] = []
 
         def box(height: int, width: int):  # behind the indices, which need the length of the video
             if not drawn:
-                drawn.append(DrawnBox(self.augmentation, generator))
+                drawn.append(DrawnBox(self.augmentation, generator, fit=self.fit))
             return drawn[0](height, width)
 
+        crops, size = self.augmentation.crops, partial(fitted_size, scale=scale, fit=self.fit)
         frames = read_frames(
             record.path,
             indices,
-            size=(scale.size, scale.size),
-            part=box if self.augmentation.crops else None,
+            size=size if crops else read_size(scale, self.fit),
+            part=box if crops else None,
             start_seconds=record.start,
             end_seconds=record.end,
             decoder=self.decoder,
@@ -106,10 +109,12 @@ class ClipDecoder:
         )
         box(*frames.shape[1:3])  # its numbers are drawn all the same
         frames = torch.from_numpy(frames)
+        if not crops:
+            frames = fitted(frames, scale, self.fit)
         return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
 
     def views(self, record: VideoRecord, scale: Scale, *, num_views: int, num_crops: int) -> Tensor:
-        """uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once."""
+        """uint8 frames (num_views * num_crops, T, H, W, 3) of one video, decoded once."""
         count = scale.num_frames
 
         def indices(total: int, fps: float) -> list[int]:
@@ -119,8 +124,8 @@ class ClipDecoder:
             )
             return [i for view in views for i in view]
 
-        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
-        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
+        seen = {"picture": self.picture or "centre", "decoder": self.decoder, "fit": self.fit}
+        crops = seen_crops(record, indices, scale, num_crops=num_crops, **seen)
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
@@ -131,7 +136,7 @@ class ClipDecoder:
         return UnfinishedClip(self.views(task, **options).numpy())
 
     def answer(self, task: tuple[VideoRecord, ClipRequest] | DecodeError) -> UnfinishedClip:
-        """What a decoding process answers; frames that it wrote into the slot of the request are not in it."""
+        """What a decoding process answers; of frames that it wrote into the slot of the request, the shape."""
         if isinstance(task, DecodeError):
             raise task
         record, request = task
@@ -144,5 +149,6 @@ class ClipDecoder:
             clip = UnfinishedClip(clip.finished)
         if request.slot is None:
             return clip._replace(frames=clip.frames.numpy())
-        slot_array(request.slot, request.shape)[:] = clip.frames.numpy()
-        return clip._replace(frames=None)
+        shape = tuple(clip.frames.shape)
+        slot_array(request.slot, shape)[:] = clip.frames.numpy()
+        return clip._replace(frames=shape)
