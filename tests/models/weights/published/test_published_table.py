@@ -146,7 +146,7 @@ def test_the_recipes_start_is_the_papers():
     [
         ("videomamba-m-k400-f61", "did you mean: videomamba-m-k400-f64, videomamba-m-k400-f16"),
         ("videomamba_m16_k400_f12_res224.pth", "did you mean: videomamba-m-k400-f"),
-        ("resnet", "neither a file, nor a folder, nor a published name; all names: stretchysnake weights"),
+        ("resnet", "must be an existing file or folder, or a published name; all names: stretchysnake weights"),
         ("hf://org", "must have the form hf://org/name"),
         ("hf://org/name/../../x", "must have the form hf://org/name"),
         ("hf://org/name@", "must have the form hf://org/name"),
