@@ -89,6 +89,32 @@ def test_whoever_reads_a_model_says_where_it_goes():
     assert not silent, "give these a placement: " + ", ".join(silent)
 
 
+BUILD_BY_THEMSELVES = {
+    "eval/features/subject.py": "read_subject, which takes a placement",
+    "eval/protocols/classifier.py": "a head for features that `embed` computes, on the CPU",
+    "eval/sweeps/cost.py": "counts on meta tensors",
+    "recipes/study/cost.py": "times a step on the CPU, for an estimate",
+    "recipes/table2/demo.py": "writes random weights",
+    "recipes/table2/table2.py": "looks at a file's config",
+    "recipes/token_order.py": "reads the order of tokens of a tiny model",
+    "train/checkpoints/state.py": "the average beside a placed model",
+    "train/dry_run.py": "on meta tensors, and one step on the run's device",
+    "train/loop.py": "moves it to the run's device",
+}
+
+
+def test_models_are_built_where_a_placement_is_known():
+    """A new file here must ask for a device too, or say why it needs none."""
+    makers = {"load_model", "build_model", "create_model"}
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "models" not in path.relative_to(PACKAGE).parts[:1]
+        if any(called(node) in makers for node in calls(path))
+    }
+    assert found == set(BUILD_BY_THEMSELVES)
+
+
 def test_models_compute_inside_inference_and_nowhere_else():
     """`torch.inference_mode` of one's own, in eval/ and search/, would compute in fp32 whatever was asked for."""
     allowed = {
