@@ -12,6 +12,7 @@ change less than two seconds old proves nothing, since clocks of file systems ar
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -95,8 +96,9 @@ class FrameCache:
         began = time.time_ns()
         known, newest = _known_place(records, directory, num_frames, size)
         key = None if verify else _known_key(known)
-        hashed = key is None
-        key = key or _key(records, num_frames, size)
+        all_read = False
+        if key is None:
+            key, all_read = _key(records, num_frames, size)
         shape = (len(records), num_frames, size, size, 3)
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
         note = _read_note(note_path, array_path, shape, verify=verify)
@@ -105,7 +107,7 @@ class FrameCache:
             limits["memory_gib"] = memory_gib
             note = _decode_all(records, array_path, shape, limits, progress)
             write_whole(note_path, json.dumps(note))
-        if hashed and _is_settled(newest, began):
+        if all_read and _is_settled(newest, began):
             with suppress(OSError):  # a folder that may only be read
                 write_whole(known, f"{key}\n")
         holes = {
@@ -121,7 +123,9 @@ class FrameCache:
         return len(self.listed) - len(self.holes)
 
 
-def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
+def _key(records: list[VideoRecord], num_frames: int, size: int) -> tuple[str, bool]:
+    """(the key by the files' bytes, whether all that are there could be read: a storage may only have stumbled)"""
+    all_read = True
     digest = hashlib.sha1(f"{VERSION} {num_frames} {size}".encode())
     for record in records:
         try:
@@ -132,8 +136,9 @@ def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
                 content = whole.digest()
         except OSError as error:
             content = f"unreadable {error.errno}".encode()
+            all_read &= error.errno == errno.ENOENT
         digest.update(content + f"{record.start} {record.end}".encode())
-    return digest.hexdigest()[:20]
+    return digest.hexdigest()[:20], all_read
 
 
 def _known_place(

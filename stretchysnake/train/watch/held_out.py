@@ -74,6 +74,7 @@ def open_held_out(
         decoder=run.decoder,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
+        verify_cache=run.verify_cache,
         progress=progress,
     )
 
