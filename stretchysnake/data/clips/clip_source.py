@@ -273,10 +273,12 @@ class DecodedClips:
         if not isinstance(answer, DecodeError):
             return answer
         limits = {**asdict(self.limits), "num_workers": min(1, self.limits.num_workers)}
-        task = (self.records[index].path, argument)
-        return self.bad.asked_again(
-            index, answer, lambda: next(map_decoding(function, [task], **limits))
-        )
+
+        def ask():
+            (again,) = map_decoding(function, [(self.records[index].path, argument)], **limits)
+            return again
+
+        return self.bad.asked_again(index, answer, ask)
 
     def _noted(
         self,

@@ -75,6 +75,7 @@ def open_held_out(
         fit=run.fit,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
+        verify_cache=run.verify_cache,
         progress=progress,
     )
 
