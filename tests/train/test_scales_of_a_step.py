@@ -15,9 +15,10 @@ from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, traini
 from stretchysnake.data.clips.training_order import group_sizes
 from stretchysnake.flexibility import NANO, VARIANTS, Scale, scales_at
 from stretchysnake.ranks import SINGLE
+from stretchysnake.train import step
 from stretchysnake.train.dry_run import run_cost
 from stretchysnake.train.run import OptimConfig
-from stretchysnake.train.step import compute_logits, take_step
+from stretchysnake.train.step import compute_logits, passes_of, take_step
 
 SCALES = [
     SCALE,
@@ -61,6 +62,42 @@ def test_gradient_is_the_mean_over_all_clips_of_the_step(change):
         size * scale.num_tokens for size, scale in zip(SIZES, SCALES, strict=True)
     )
     assert state.clips == sum(SIZES)
+
+
+def test_a_step_of_several_scales_is_one_packed_pass_that_drops_what_its_parts_drop(monkeypatch):
+    run = replace(tiny_run(depth=3, precision="fp64"), optim=OptimConfig(clip_norm=0.0))
+    run = replace(run, model=replace(run.model, drop_path=0.5))
+    batch, packed, alone = mixed_batch(), [], []
+    one, several = step.compute_logits, step.compute_packed_logits
+
+    def taken(changed):
+        state = state_of(changed)
+        take_step(state, state.model, batch, changed, lr=0.0, runtime=SINGLE)
+        return state.losses, [p.grad.clone() for p in state.model.parameters()]
+
+    monkeypatch.setattr(
+        step, "compute_packed_logits", lambda *a: (packed.append(len(a[1])), several(*a))[1]
+    )
+    monkeypatch.setattr(step, "compute_logits", lambda *a: (alone.append(len(a[1])), one(*a))[1])
+    (losses, found), counts = taken(run), (list(packed), list(alone))
+    assert counts == ([3], [])
+    # a step that is asked for in parts takes them one by one
+    (in_parts, wanted), _ = taken(replace(run, accumulate=2)), packed.clear()
+    assert len(alone) == 5 and losses[0][1] == pytest.approx(in_parts[0][1], rel=1e-12)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"), [(None, [3]), (124, [2, 1]), (123, [1, 2]), (20, [1, 1, 1])]
+)
+def test_packed_passes_hold_at_most_tokens_per_pass(most, counts):
+    parts = [(group, range(len(group.labels))) for group in mixed_batch().groups]
+    assert [group.scale.num_tokens * len(part) for group, part in parts] == [16, 108, 8]
+    run = replace(tiny_run(depth=1, precision="fp32"), tokens_per_pass=most)
+    passes = passes_of(parts, run, packs=True)
+    assert [len(together) for together in passes] == counts
+    assert [part for together in passes for part in together] == parts
 
 
 def test_a_group_that_lost_all_its_clips_leaves_the_mean_over_the_others():
