@@ -8,6 +8,7 @@ import importlib
 _HOMES = {
     "NANO": "flexibility",
     "PAPER": "flexibility",
+    "Placement": "eval.features.placement",
     "Scale": "flexibility",
     "ScaleSets": "flexibility",
     "VARIANTS": "flexibility",

@@ -25,13 +25,15 @@ def parsed(
     try:
         from argparse import RawDescriptionHelpFormatter
 
-        from jsonargparse import ArgumentParser, DefaultHelpFormatter
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
     except ImportError:
         raise RuntimeError(
             "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
         ) from None
 
     classes = run_class if isinstance(run_class, tuple) else (run_class,)
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the words under each field
 
     class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         """Keeps the lines of the example."""

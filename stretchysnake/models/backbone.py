@@ -75,7 +75,7 @@ class Backbone(Protocol):
         """head(features)."""
 
     def num_drop_draws(self, scale: Scale) -> int:
-        """Numbers that decide drop path for one clip of this scale."""
+        """Numbers that decide drop path for one clip of this scale; one that is no square may leave the last unused."""
 
     def stages(self) -> list[nn.Module]:
         """The blocks in depth order: units of sharding, compiling and recomputation."""
@@ -95,7 +95,8 @@ class Backbone(Protocol):
 
 
 # A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
-# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py).
+# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py); and `same_in_any_batch = True`: in fp32
+# on the CPU nothing that it does to a clip is shaped by the others, but for what a library of products does.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
 # (activation maps); `features_packed` and `forward_packed`, where clips of different shapes make one forward pass
 # (sequences/packed.py asks any model, and hands others the clips shape by shape); its class

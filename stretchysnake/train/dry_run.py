@@ -172,6 +172,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         f"start     {_start(run, out)}",
         f"steps     {cost.steps} of {run.batch_size} clips"
         + (f" ({run.epochs:g} epochs)" if run.epochs else ""),
+        *([] if run.fit == "square" else [_fitted(run.fit)]),
         "",
         "  T    S   P   share  clips  passes     tokens  GFLOP/step  memory GiB",
     ]
@@ -199,6 +200,13 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         pixels = len(records) * run.cache_frames * run.cache_size**2 * 3
         lines.append(f"          frame cache {run.cache} {_bytes(pixels)}")
     return lines
+
+
+def _fitted(fit: str) -> str:
+    most = (
+        ": every video in its shape, costs and tokens below are the most" if fit == "keep" else ""
+    )
+    return f"fit       {fit}{most}"
 
 
 def _start(run: TrainRun, out: Path) -> str:
