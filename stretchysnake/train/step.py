@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, share_of
 from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
 from stretchysnake.flexibility import Scale
+from stretchysnake.models.sequences.packed import packs_clips
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.batch_norm import (
     average_over_ranks,
@@ -114,7 +115,7 @@ def passes_of(
 def packs_groups(model: nn.Module, batch: Batch | MixedBatch, run: TrainRun) -> bool:
     """Whether the groups of a step are packed: by a model that can, whole on every rank and not compiled."""
     several = len(groups_of(batch)) > 1
-    return several and hasattr(model, "forward_packed") and not (is_sharded(model) or run.compile)
+    return several and packs_clips(model) and not (is_sharded(model) or run.compile)
 
 
 def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
