@@ -145,10 +145,16 @@ def compute_logits(
     model: nn.Module, video: Tensor, scale: Scale, run: TrainRun, drop_draws: Tensor | None = None
 ) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
-    dtype = AUTOCAST.get(run.precision)
     options = {} if drop_draws is None else {"drop_draws": drop_draws}
-    with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
-        logits = model(video, scale.patch_size, grid="floor", **options)
+    return _in_precision(
+        lambda: model(video, scale.patch_size, grid="floor", **options), run, video.device
+    )
+
+
+def _in_precision(logits_of: Callable[[], Tensor], run: TrainRun, device: torch.device) -> Tensor:
+    dtype = AUTOCAST.get(run.precision)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        logits = logits_of()
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -161,12 +167,13 @@ def compute_packed_logits(
 ) -> list[Tensor]:
     """`compute_logits` of several clip batches, each of a scale of its own, in one pass of a model that packs them."""
     clips = [clip for video in videos for clip in video]
-    dtype, counts = AUTOCAST.get(run.precision), [len(video) for video in videos]
+    counts = [len(video) for video in videos]
     patches = [scale.patch_size for scale, n in zip(scales, counts, strict=True) for _ in range(n)]
     options = {} if drop_draws is None else {"drop_draws": torch.cat(drop_draws)}
-    with torch.autocast(clips[0].device.type, dtype, enabled=dtype is not None):
-        logits = model(clips, patches, grid="floor", **options)  # through what wraps the model
-    return list(logits.to(torch.promote_types(logits.dtype, torch.float32)).split(counts))
+    logits = _in_precision(  # model(...), not model.forward_packed: what wraps it is to know
+        lambda: model(clips, patches, grid="floor", **options), run, clips[0].device
+    )
+    return list(logits.split(counts))
 
 
 def loss_of(logits: Tensor, batch: Batch, rows: slice, run: TrainRun) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from short_training import ShortTraining
 from tiny_run import SCALE, state_of, tiny_run
 
-from stretchysnake import read_records
+from stretchysnake import VideoMamba, read_records
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.clip_source import DecodedClips
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, training_batches
@@ -19,6 +19,7 @@ from stretchysnake.train import step
 from stretchysnake.train.dry_run import run_cost
 from stretchysnake.train.run import OptimConfig
 from stretchysnake.train.step import compute_logits, passes_of, take_step
+from stretchysnake.train.watch.memory import out_of_memory_message
 
 SCALES = [
     SCALE,
@@ -227,3 +228,41 @@ def test_cost_of_a_run_counts_every_group_of_a_step():
         for scale in replace(run, batch_size=8, scales_per_step=4).scales_of(step)
     ]
     assert tokens == pytest.approx(sum(counted) / 12)
+
+
+def test_cost_of_a_run_of_packed_steps_holds_all_scales_of_the_largest_step():
+    """Against the sums of the groups, step by step; in parts, the largest group alone counts."""
+    run = replace(
+        tiny_run(depth=1, precision="fp32"), variant="static_tokens", sets=NANO_SETS, steps=12
+    )
+    run = replace(run, batch_size=8, scales_per_step=4)
+    cost = run_cost(run, num_clips=100)
+    states = 16 * cost.parameters
+    of_group = {(c.scale, c.clips): c.memory - states for c in cost.scales}
+    steps = [sum(of_group[scale, 2] for scale in run.scales_of(step)) for step in range(12)]
+    assert cost.memory == pytest.approx(states + max(steps), abs=8)
+    in_parts = run_cost(replace(run, accumulate=2), num_clips=100)
+    assert in_parts.memory == max(c.memory for c in in_parts.scales) < cost.memory
+
+
+def test_a_packed_step_out_of_memory_says_what_fits(monkeypatch):
+    """132 tokens together; of the largest scale, 3 clips of 36 each have about as many, and one fits."""
+    whole = VideoMamba.forward
+
+    def forward(self, video, *rest, **how):
+        clips = list(video)
+        if sum(clip.shape[1] * clip.shape[2] * clip.shape[3] // 64 for clip in clips) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, video, *rest, **how)
+
+    monkeypatch.setattr(VideoMamba, "forward", forward)
+    run = tiny_run(depth=1, precision="fp32")
+    state = state_of(run)
+    message = out_of_memory_message(state, mixed_batch(), run, runtime=SINGLE)
+    assert message.startswith(
+        "out of memory at step 0: 6 clips of 3 scales in one pass (132 tokens); "
+        "1 of T=4 S=24 P=8 (36 tokens each) fit (36 tokens). Set tokens_per_pass to 36 (the same steps, in parts)"
+    )
+    take_step(
+        state, state.model, mixed_batch(), replace(run, tokens_per_pass=36), lr=0.0, runtime=SINGLE
+    )
