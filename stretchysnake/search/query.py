@@ -17,6 +17,7 @@ from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
 from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.search.stores.found_indexes import matching_indexes, renewal
 from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
@@ -51,7 +52,8 @@ class SearchResult:
     num_rows: int
     """Rows searched, over all collections."""
     notes: tuple[str, ...] = ()
-    """Indexes of earlier versions, whose frames had other pixels than the query's."""
+    """Indexes of a folder that were passed over; those of earlier versions, whose frames had other pixels than the
+    query's."""
 
 
 def search(
@@ -65,6 +67,8 @@ def search(
     backend: str = "torch",
     where: str | None = None,
     index_name: str | Sequence[str] | None = None,
+    num_frames: int | None = None,
+    size: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> SearchResult:
     """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
@@ -72,12 +76,14 @@ def search(
     A video with several rows counts with its best one; so does a query that is cut into windows. The ranking is that
     of fp64 arithmetic; equal scores go in the order of the indexes given, path and time. Hits that are the query
     itself, or of its group, are marked; hide_same leaves them out. Of a store that holds several indexes, index_name
-    chooses one or several; without it all are searched, if they can be compared. ValueError for an index of other
-    weights, of another scale than the first one's, of an older format, or damaged.
+    chooses one or several; without it all are searched, if they can be compared. A folder of several indexes stands
+    for those that fit `weights` and the scale asked for, or else the first of them; `notes` say what was passed over.
+    ValueError for an index of other weights, of another scale than the first one's, of an older format, or damaged.
     """
     if k < 1:
         raise ValueError(f"k ({k}) must be at least 1")
-    names = [indexes] if isinstance(indexes, str) else list(indexes)
+    asked = [indexes] if isinstance(indexes, str) else list(indexes)
+    names, passed_over = matching_indexes(asked, weights=weights, num_frames=num_frames, size=size)
     collections = [
         open_collection(name, backend=backend, where=where, index_name=index_name) for name in names
     ]
@@ -99,16 +105,18 @@ def search(
         hits=hits,
         settings=first.settings,
         num_rows=sum(collection.num_rows for collection in collections),
-        notes=tuple(_notes(collections)),
+        notes=(*passed_over, *_notes(collections)),
     )
 
 
 def _notes(collections: Sequence[Collection]) -> Iterator[str]:
     for collection in collections:
+        if note := getattr(collection, "note", ""):
+            yield note
         if said := made_otherwise(collection.settings, getattr(collection, "av", "")):
             yield (
                 f"index ({collection.name}) is an earlier version's ({said}), so equal videos score less than 1; "
-                "to renew it, embed the videos again into a new folder"
+                f"to renew it, embed the videos again into a new folder: {renewal(collection.name)}"
             )
 
 
@@ -129,7 +137,8 @@ def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbon
         made_by = ", ".join(filter(None, [collection.settings.architecture, wanted[:12]]))
         raise ValueError(
             f"weights ({path}, {model.config.architecture}, SHA-256 {sha256[:12]}) are not the ones of "
-            f"{collection.name} ({made_by}); give those, or embed the videos again with these"
+            f"{collection.name} ({made_by}); give those, or embed the videos again with these: "
+            f"{renewal(collection.name, str(path))}"
         )
     return model
 
@@ -172,7 +181,7 @@ def _ranked(
                 matrix = torch.from_numpy(np.stack([c.features for c in candidates]))
                 vector = torch.from_numpy(features[number : number + 1])
                 similarities = scores(vector, matrix)[0].tolist()
-                if len(candidates) < collection.num_rows:
+                if len(candidates) == count < collection.num_rows:  # there are more
                     bound = max(bound, min(similarities) + _FP32)
                 for score, candidate in zip(similarities, candidates, strict=True):
                     rank = (-score, place, candidate.order, number)

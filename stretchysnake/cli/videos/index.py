@@ -11,7 +11,7 @@ EXAMPLES = (
     "  stretchysnake index list index/ -o videos.csv   # then: stretchysnake embed videos.csv --weights OTHER -o new/"
 )
 
-ACTIONS = ("info", "check", "compact", "merge", "list", "export")
+ACTIONS = ("info", "check", "compact", "merge", "list", "export", "approximate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,23 @@ class ExportRun:
     """-o: an empty folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ApproximateRun:
+    """Lists for `stretchysnake search --backend approximate`, which reads a part of the rows; needs the extra faiss.
+
+    The path is an index. How many of the nearest it finds is measured on rows of the index, and told at every search.
+    """
+
+    recall: float = 0.95
+    """Share of the 10 nearest that shall be found; as many lists are read as that takes."""
+    sample: int = 200
+    """Rows on which it is measured."""
+
+
 def run(argv: list[str]) -> int:
-    verbs = dict(zip(ACTIONS, (_info, _check, _compact, _merge, _list, _export), strict=True))
+    verbs = dict(
+        zip(ACTIONS, (_info, _check, _compact, _merge, _list, _export, _approximate), strict=True)
+    )
     if argv[:1] in (["-h"], ["--help"]):
         print(f"usage: stretchysnake index {{{','.join(verbs)}}} ...\n\nexample:\n  {EXAMPLES}")
         raise SystemExit(0)
@@ -139,4 +154,19 @@ def _export(argv: list[str]) -> int:
 
     run, paths = _given("export", ExportRun, argv, one=True)
     print(f"{export_flat(read_index(paths[0], check=True), run.out)} rows: {shown(run.out)}")
+    return 0
+
+
+def _approximate(argv: list[str]) -> int:
+    from stretchysnake.cli.progress import Progress
+    from stretchysnake.search.stores.ivf import build_lists
+
+    run, paths = _given("approximate", ApproximateRun, argv, one=True)
+    progress = Progress()
+    found = build_lists(paths[0], recall=run.recall, sample=run.sample, progress=progress)
+    progress.close()
+    print(
+        f"{shown(paths[0])}: {found['recall']:.1%} of the {found['nearest']} nearest found for {found['sample']} rows, "
+        f"with {found['num_probes']} of {max(found['lists'].values())} lists read"
+    )
     return 0

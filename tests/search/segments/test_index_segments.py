@@ -24,7 +24,9 @@ from stretchysnake.whole_file import Damaged
 
 @pytest.fixture
 def small_segments(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # a kill of the process asks nothing of the disk
+    monkeypatch.setattr(
+        os, "fsync", lambda file: None
+    )  # a kill of the process asks nothing of the disk
     monkeypatch.setattr(joining, "SMALL", 4)
     monkeypatch.setattr(joining, "LARGE", 40)
 

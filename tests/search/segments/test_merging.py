@@ -55,7 +55,9 @@ def test_merged_shards_are_byte_equal_to_one_index(trained, clip_folder, tmp_pat
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_merge_killed_at_every_write_is_the_same_in_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # a kill of the process asks nothing of the disk
+    monkeypatch.setattr(
+        os, "fsync", lambda file: None
+    )  # a kill of the process asks nothing of the disk
     change(tmp_path / "whole", VIDEOS)
     parts = [tmp_path / name for name in "abc"]
     for number, part in enumerate(parts):
