@@ -16,12 +16,18 @@ ACTIONS = ("info", "check", "compact", "merge", "list", "export", "approximate")
 
 @dataclass(frozen=True, kw_only=True)
 class InfoRun:
-    """Settings, videos, rows and segments of indexes; opens them, and reads no row. The paths are index folders."""
+    """Settings, videos, rows and segments of indexes; opens them, and reads no row.
+
+    The paths are index folders, or folders of such.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRun:
-    """Read every byte of indexes, and say which file is not the one that was written. The paths are index folders."""
+    """Read every byte of indexes, and say which file is not the one that was written.
+
+    The paths are index folders, or folders of such.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +102,20 @@ def _given(action: str, run_class: type, argv: list[str], *, one: bool = False):
 def _info(argv: list[str]) -> int:
     from stretchysnake.search.index import read_index
     from stretchysnake.search.segments.report import info_lines
+    from stretchysnake.search.stores.found_indexes import indexes_in
 
     _, paths = _given("info", InfoRun, argv)
-    for path in paths:
+    for path in (one for given in paths for one in indexes_in(given)):
         print(*map(shown, info_lines(read_index(path))), sep="\n")
     return 0
 
 
 def _check(argv: list[str]) -> int:
     from stretchysnake.search.index import read_index
+    from stretchysnake.search.stores.found_indexes import indexes_in
 
     _, paths = _given("check", CheckRun, argv)
-    for path in paths:
+    for path in (one for given in paths for one in indexes_in(given)):
         index = read_index(path, check=True)
         print(f"{shown(path)}: {len(index.rows)} rows, every file is the one that was written")
     return 0

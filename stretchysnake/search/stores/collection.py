@@ -51,12 +51,19 @@ class FolderCollection:
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         """Stored rows, counted over all segments, those of removed videos included."""
+        return self._compared(query, count, self.index.segments)[1].tolist()
+
+    def _compared(
+        self, query: np.ndarray, count: int, segments: Sequence[Segment]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(cosines, numbers), each (Q, count), best first, of all rows of these segments; -inf: there are fewer."""
         queries = torch.from_numpy(of_length_one(query))
         best = torch.full((len(query), count), -torch.inf)
         numbers = torch.zeros(len(query), count, dtype=torch.int64)
-        first = 0
+        first, names = 0, {segment.name for segment in segments}
         for segment in self.index.segments:
-            for start, block in row_blocks(segment, _ROWS_AT_ONCE):
+            blocks = row_blocks(segment, _ROWS_AT_ONCE) if segment.name in names else ()
+            for start, block in blocks:
                 found = _cosines(queries, block)
                 if not found.isfinite().all():
                     raise Damaged(non_finite(self.index.folder))
@@ -68,7 +75,7 @@ class FolderCollection:
                 numbers = torch.cat([numbers, here.expand(len(query), -1)], 1)
                 best, numbers = both.values, numbers.gather(1, both.indices)
             first += len(segment.features)
-        return numbers.tolist()
+        return best, numbers
 
     def _candidate(self, number: int) -> Candidate:
         for segment in self.index.segments:

@@ -40,7 +40,9 @@ def matching_indexes(
             raise ValueError(
                 f"{name} ({value}) chooses among the indexes of a folder, and {', '.join(paths)} is none; leave it out"
             )
-    if folders and weights is not None and Path(weights).is_file():
+    if not folders:
+        return list(paths), []
+    if weights is not None and Path(weights).is_file():
         sha256 = sha256_of(weights)
     for path in paths:
         if path not in folders:

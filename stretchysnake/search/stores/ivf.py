@@ -20,12 +20,7 @@ from stretchysnake.search.index import Index, read_index, write_manifest
 from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
 from stretchysnake.search.segments.segment import Segment
 from stretchysnake.search.stores.candidate import Candidate
-from stretchysnake.search.stores.collection import (
-    FolderCollection,
-    non_finite,
-    of_length_one,
-    row_blocks,
-)
+from stretchysnake.search.stores.collection import FolderCollection, non_finite, of_length_one
 from stretchysnake.whole_file import Damaged, sha256_of, unfinished_file
 
 SMALLEST = 2**12
@@ -126,18 +121,16 @@ class ApproximateCollection(FolderCollection):
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
-        vectors, parts, first = of_length_one(query), [], 0
+        vectors, first = of_length_one(query), 0
+        exact = [segment for segment in self.index.segments if segment.name not in self._lists]
+        parts = [tuple(part.numpy() for part in self._compared(query, count, exact))]
         for segment in self.index.segments:
             if (lists := self._lists.get(segment.name)) is not None:
                 lists.nprobe = min(self.num_probes, lists.nlist)
                 scores, rows = lists.search(vectors, min(count, len(segment.features)))
-                gone = np.concatenate(
-                    [[-1], *(np.arange(r.start, r.stop) for r in segment.removed_rows)]
-                )
-                scores[np.isin(rows, gone)] = -np.inf
+                gone = [np.arange(removed.start, removed.stop) for removed in segment.removed_rows]
+                scores[np.isin(rows, np.concatenate([[-1], *gone]))] = -np.inf  # -1: no more
                 parts.append((scores, rows + first))
-            else:
-                parts.append(self._exact(segment, vectors, count, first))
             first += len(segment.features)
         scores, numbers = (np.concatenate(part, 1) for part in zip(*parts, strict=True))
         order = np.argsort(-scores, 1, kind="stable")[:, :count]
@@ -145,26 +138,6 @@ class ApproximateCollection(FolderCollection):
             [int(numbers[q, i]) for i in places if scores[q, i] > -np.inf]
             for q, places in enumerate(order)
         ]
-
-    def _exact(self, segment: Segment, vectors: np.ndarray, count: int, first: int):
-        best = np.full((len(vectors), 0), -np.inf, "<f4")
-        numbers = np.zeros((len(vectors), 0), np.int64)
-        gone = segment.removed_rows
-        for start, block in row_blocks(segment, _BLOCK):
-            scores = vectors @ of_length_one(block).T
-            if not np.isfinite(scores).all():
-                raise Damaged(non_finite(self.index.folder))
-            for rows in gone:
-                scores[:, max(0, rows.start - start) : max(0, rows.stop - start)] = -np.inf
-            best = np.concatenate([best, scores], 1)
-            here = np.broadcast_to(first + start + np.arange(len(block)), scores.shape)
-            numbers = np.concatenate([numbers, here], 1)
-            order = np.argsort(-best, 1, kind="stable")[:, :count]
-            best, numbers = (
-                np.take_along_axis(best, order, 1),
-                np.take_along_axis(numbers, order, 1),
-            )
-        return best, numbers
 
 
 def _built(faiss, segment: Segment, index: Index, seed: int):
