@@ -83,8 +83,10 @@ class FolderCollection:
                 break
             number -= len(segment.features)
         row, features = segment.row(number), np.array(segment.features[number])
-        # a system with large pages maps 2 MB around a row that is touched
+        # a system with large pages maps 2 MB around what is touched
         let_go(segment.features, 0, len(segment.features))
+        for column in segment.columns.values():
+            let_go(column, 0, len(column))
         return Candidate((row.file.path, row.start), row, features)
 
 
@@ -154,13 +156,16 @@ def row_blocks(segment: Segment, num_rows: int) -> Iterator[tuple[int, np.ndarra
         let_go(segment.features, start, len(block))
 
 
-def let_go(features: np.ndarray, start: int, num_rows: int) -> None:
+def let_go(array: np.ndarray, start: int, num_rows: int) -> None:
     """Give rows of a mapped file back to the system, which keeps them as long as it has room: memory stays flat."""
-    mapped = getattr(features, "_mmap", None)
-    if mapped is None or not hasattr(mapped, "madvise"):
+    mapped = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or not array.size:
         return
-    row = features.shape[1] * features.itemsize
-    first = features.offset % mmap.ALLOCATIONGRANULARITY + start * row
+    whole = np.frombuffer(mapped, "u1")
+    row = array.strides[0]
+    first = array.ctypes.data - whole.ctypes.data + start * row
     last = min(first + num_rows * row, len(mapped))
     first, last = (place // mmap.PAGESIZE * mmap.PAGESIZE for place in (first, last))
     if last > first:
