@@ -14,7 +14,7 @@ VERBS = {
     "embed": "features of any mp4, avi, webm, mkv ... files or folders, in an index to search",
     "long": "features of videos of any length, in constant memory",
     "search": "the videos of an index that are nearest to a video: with time, score and frames",
-    "index": "info, check: of an index; merge, compact: one of several, or of many segments; list, export",
+    "index": "info, check: of an index; merge, compact: one of several, or of many segments; list, export, approximate",
     "plan": "the most accurate scale within a budget of FLOPs, time or memory",
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
     "classify": "the classes of videos, by a model of finetune",

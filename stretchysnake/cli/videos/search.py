@@ -17,7 +17,8 @@ EXAMPLES = (
 class SearchRun:
     """The videos nearest to a query, by cosine of their features.
 
-    The paths are one or more indexes (folders of `stretchysnake embed`, or lancedb:URI stores), then the query video.
+    The paths are one or more indexes (folders of `stretchysnake embed`, folders of such, or lancedb:URI stores), then
+    the query video.
     """
 
     k: int = 5
@@ -31,7 +32,8 @@ class SearchRun:
     hide_same: bool = False
     """Leave out what would be marked: the query itself and its group."""
     backend: str = "torch"
-    """"torch", or "faiss" where it is installed; the neighbours are the same."""
+    """"torch", or "faiss" where it is installed; the neighbours are the same. "approximate" reads a part of the rows by
+    the lists of `stretchysnake index approximate`, and says how many of the nearest that finds."""
     device: str = "auto"
     """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU. Its
     precision is that of the index."""
@@ -43,6 +45,10 @@ class SearchRun:
     """Filter of a LanceDB store, in SQL, e.g. "class_name = 'run' AND start_seconds < 60"."""
     index_name: list[str] | str | None = None
     """One or several of the indexes that a LanceDB store holds; null: all of them."""
+    frames: int | None = None
+    """Of a folder of indexes, those of this T; null: that of the first which fits."""
+    size: int | None = None
+    """Of a folder of indexes, those of this S; null: that of the first which fits."""
 
 
 def run(argv: list[str]) -> int:
@@ -68,6 +74,8 @@ def run(argv: list[str]) -> int:
         index_name=run.index_name,
         device=run.device,
         batch_size=run.batch_size,
+        num_frames=run.frames,
+        size=run.size,
         timeout_seconds=run.timeout_seconds,
     )
     for note in found.notes:
