@@ -12,7 +12,7 @@ import torch
 
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.search.index import Index, IndexSettings, read_index
-from stretchysnake.search.stores.candidate import Candidate
+from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 
 BACKENDS = ("torch", "faiss")
 _ROWS_AT_ONCE = 2**16
@@ -30,6 +30,10 @@ class Collection(Protocol):
         """For each query (Q, C) its `count` nearest rows by cosine, nearest first (fewer where fewer exist)."""
         ...
 
+    def drawn(self, count: int) -> list[Candidate]:
+        """Some of the rows from all over it, at most `count`, the same ones at every call."""
+        ...
+
 
 class FolderCollection:
     """An index folder, searched with torch: exact, whatever its size, a part of it in memory at a time."""
@@ -43,6 +47,9 @@ class FolderCollection:
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
         count = min(count, self.num_rows)
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
+
+    def drawn(self, count: int) -> list[Candidate]:
+        return [self._candidate(number) for number in drawn_numbers(self.num_rows, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         queries, blocks = torch.from_numpy(np.ascontiguousarray(query)), []
