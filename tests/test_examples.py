@@ -3,6 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import stretchysnake
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.flexibility import VARIANTS
@@ -19,6 +23,7 @@ def run(name, *arguments):
 
 def test_every_example_is_run_here():
     tested = {"features", "retrieval", "own_variant", "own_data_set", "budget"}
+    tested |= {"ray_embed", "mteb_video"}  # below, where their packages are installed
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -60,3 +65,24 @@ def test_budget(trained, clip_folder, query_folder, tmp_path, capsys):
     run("budget", trained[1].weights, rows, "1 GFLOPs", "1 MFLOPs")
     said = capsys.readouterr().out
     assert "Pareto front: T=4 S=" in said and "is below the cheapest cell measured" in said
+
+
+def test_ray_embed(trained, clip_folder, tmp_path, monkeypatch):
+    """Rows are those of one call, whatever the blocks; a bad file has its reason and ends nothing."""
+    ray = pytest.importorskip("ray")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    (tmp_path / "bad.mp4").write_bytes(b"\0" * 50)
+    paths = [*sorted(map(str, clip_folder.rglob("*.mp4")))[:5], str(tmp_path / "bad.mp4")]
+    (tmp_path / "videos.txt").write_text("".join(f"{path}\n" for path in paths))
+    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=150_000_000)
+    try:
+        run("ray_embed", trained[1].weights, tmp_path / "videos.txt", tmp_path / "out", 2)
+    finally:
+        ray.shutdown()
+    rows = {row["path"]: row for row in parquet.read_table(tmp_path / "out").to_pylist()}
+    wanted = stretchysnake.embed(paths[:-1], weights=trained[1].weights)
+    assert rows.keys() == set(paths) and "unreadable" in rows[paths[-1]]["failure"]
+    for path, features in zip(wanted.paths, wanted.features.numpy(), strict=True):
+        assert np.array_equal(np.float32(rows[path]["features"]), features)
+        assert rows[path]["failure"] == ""

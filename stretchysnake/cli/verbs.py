@@ -16,7 +16,7 @@ VERBS = {
     "search": "the videos of an index that are nearest to a video: with time, score and frames",
     "plan": "the most accurate scale within a budget of FLOPs, time or memory",
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
-    "classify": "the classes of videos, by a model of finetune",
+    "classify": "the classes of videos, by weights with a head (Kinetics-400, ...) or a model of finetune",
     "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
     "convert": "an official checkpoint as safetensors, with a card",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",

@@ -33,9 +33,13 @@ def head_names(
     outputs = model.config.num_classes
     if classes is not None:
         return given_names(classes, outputs)
+    if not outputs:
+        return None
     if (held := class_names(model, metadata)) is not None:
         return ClassNames(held, "the weights' header")
-    if (beside := Path(weights).with_name(BESIDE)).is_file():
+    at = Path(weights)  # a published name is neither a file nor a folder
+    beside = at / BESIDE if at.is_dir() else at.with_name(BESIDE)
+    if at.exists() and beside.is_file():
         return given_names(beside, outputs)
     card = metadata.get("card", {})
     order = order_of_published(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stretchysnake.eval.features.extraction import model_hash
-from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.features.head_names import head_names
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
 from stretchysnake.models.backbone import Backbone
@@ -60,6 +61,7 @@ def model_under_test(
     `variant` replaces that of the file, by whose rules it is tested. Commit and device are those of this process.
     """
     model, trained_variant, metadata = read_subject(weights)
+    named = head_names(weights, model, metadata)
     here = environment()
     return ModelUnderTest(
         model=model,
@@ -67,7 +69,7 @@ def model_under_test(
         seed=metadata.get("seed", 0),
         run_id=metadata.get("digest", "") + suffix,
         name=name,
-        classes=class_names(model, metadata),
+        classes=None if named is None else named.names,
         commit=here.get("commit", ""),
         device=here.get("cpu", ""),
     )

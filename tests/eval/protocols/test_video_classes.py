@@ -12,8 +12,11 @@ from stretchysnake.data.clips.clip_source import IN_THIS_PROCESS
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames, write_video
+from stretchysnake.data.records import VideoRecord
 from stretchysnake.eval.protocols.classifier import classifier_of_weights
+from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.video_classes import classes_of
+from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,18 @@ def test_names_are_the_users_then_the_headers_then_the_files_beside_then_the_pub
         [f"own {n}" for n in range(10)], "the weights' header",
     )  # fmt: skip
     assert named(tmp_path / "own.safetensors", classes="breakfast")[0][1] == "coffee"
+
+
+def test_an_official_head_is_measured_by_the_names_of_its_own_order(tmp_path):
+    """Alphabetical lists number tea 9; the head that ViS4mer's lists trained answers it with output 2."""
+    official = tmp_path / "videomamba_t16_breakfast_f32_res224.pth"
+    torch.save(head_of(10).state_dict(), official)
+    tested = model_under_test(official)
+    dishes = names_in_order("breakfast")
+    records = [VideoRecord(f"{name}.avi", label, name) for label, name in enumerate(dishes)]
+    outputs, note = head_labels(tested.classes, 10, records, records)
+    assert note == "" and dict(zip(dishes, outputs, strict=True))["tea"] == 2
+    assert outputs == [0, 1, 4, 7, 8, 3, 9, 6, 5, 2]
 
 
 def test_weights_without_a_head_say_what_to_do(tmp_path):

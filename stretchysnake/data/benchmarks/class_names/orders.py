@@ -38,7 +38,7 @@ _PUBLISHED = (
     (r"(mvit_v1_b|mvit_v2_s|swin3d_[tsb])[_.]", "kinetics400"),
     (r"swin_(tiny|small|base)_patch244_window877_kinetics400_", "kinetics400"),
 )
-"""How published files are called -> the order of their classes; sources in docs/backbones.md. COIN's files are not
+"""How published files are called -> the order of their classes; sources in docs/datasets.md. COIN's files are not
 here: the order is that of `recipe_type`, and its official list of names could not be read."""
 
 
