@@ -18,6 +18,7 @@ class SearchRun:
     """The videos nearest to a query, by cosine of their features.
 
     The paths are one or more indexes (folders of `stretchysnake embed`, or lancedb:URI stores), then the query video.
+    Of a folder that holds indexes those of one model at one scale are searched, and the others are named.
     """
 
     k: int = 5
@@ -45,10 +46,12 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
-    *indexes, query = paths
+    *given, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
+    from stretchysnake.search.index_folders import indexes_in
     from stretchysnake.search.query import decoding_workers, search
 
+    indexes, left_out = indexes_in(given, weights=run.weights)
     found = search(
         indexes,
         query,
@@ -61,7 +64,7 @@ def run(argv: list[str]) -> int:
         index_name=run.index_name,
         timeout_seconds=run.timeout_seconds,
     )
-    for note in found.notes:
+    for note in (*left_out, *found.notes):
         print(f"note: {note}", file=sys.stderr)
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers, run.timeout_seconds)
