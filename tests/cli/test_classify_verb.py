@@ -69,7 +69,7 @@ def test_without_names_the_numbers_are_told_and_how_to_name_them(folder, tmp_pat
         (["--weights", "{w}", "--views", "4x2"], "views (4x2) must be clips x crops, with 1 or 3"),
         (
             ["--weights", "{w}", "--views", "1x3", "--picture", "whole"],
-            "num_crops (3) cuts squares",
+            "views (1x3) cuts 3 squares",
         ),
         (["--weights", "{w}", "--classes", "ssv2"], "gives 174 names, and the weights have 400"),
         (["--weights", "{w}", "--top=0"], "k (0) must be at least 1"),

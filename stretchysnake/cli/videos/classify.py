@@ -75,6 +75,11 @@ def run(argv: list[str]) -> int:
             f"classes ({run.classes}) name the outputs of --weights; a model of finetune knows its own"
         )
     views, crops = _views(run.views)
+    if crops > 1 and run.picture == "whole":
+        raise ValueError(
+            f"views ({run.views}) cuts {crops} squares out of the picture, and picture (whole) squashes it into one; "
+            f"use views {views}x1, or picture centre"
+        )
     if run.html:
         from stretchysnake.report.pages.template import check_jinja2
 
