@@ -72,6 +72,7 @@ def test_ray_embed(trained, clip_folder, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # writes no token into the home folder
     (tmp_path / "bad.mp4").write_bytes(b"\0" * 50)
     paths = [*sorted(map(str, clip_folder.rglob("*.mp4")))[:5], str(tmp_path / "bad.mp4")]
     (tmp_path / "videos.txt").write_text("".join(f"{path}\n" for path in paths))
