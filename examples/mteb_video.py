@@ -47,7 +47,7 @@ class StretchySnakeEncoder(AbsEncoder):
     def _file(self, one: dict, spare: Path) -> str:
         """The path of a video that a data set holds as {path, bytes}."""
         if one["path"] and Path(one["path"]).is_file():
-            return one["path"]
+            return str(Path(one["path"]))
         spare.write_bytes(one["bytes"])
         return str(spare)
 

@@ -18,7 +18,7 @@ _HOMES = {
     "create_model": "models.architectures",
     "embed": "search.embed",
     "eval_scale": "flexibility",
-    "features_of_frames": "search.features_of_frames",
+    "features_of_frames": "search.frames.features_of_frames",
     "keep_freed_memory": "cli.allocator",
     "load_model": "models.weights.loading",
     "long_features": "eval.long_video",

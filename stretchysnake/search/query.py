@@ -16,8 +16,8 @@ from stretchysnake.search.decoding import Unreadable, Video, decoded
 from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
-from stretchysnake.search.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.search.stores.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4

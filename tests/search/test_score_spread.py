@@ -5,9 +5,9 @@ import pytest
 from hand_made_index import hand_made, numbered
 
 from stretchysnake.search.index import IndexRow, VideoFile
-from stretchysnake.search.score_spread import score_spread
 from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 from stretchysnake.search.stores.collection import open_collection
+from stretchysnake.search.stores.score_spread import score_spread
 
 
 def rows_of(*videos):

@@ -18,7 +18,6 @@ class SearchRun:
     """The videos nearest to a query, by cosine of their features.
 
     The paths are one or more indexes (folders of `stretchysnake embed`, or lancedb:URI stores), then the query video.
-    Of a folder that holds indexes those of one model at one scale are searched, and the others are named.
     """
 
     k: int = 5
@@ -46,12 +45,10 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
-    *given, query = paths
+    *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
-    from stretchysnake.search.index_folders import indexes_in
     from stretchysnake.search.query import decoding_workers, search
 
-    indexes, left_out = indexes_in(given, weights=run.weights)
     found = search(
         indexes,
         query,
@@ -64,7 +61,7 @@ def run(argv: list[str]) -> int:
         index_name=run.index_name,
         timeout_seconds=run.timeout_seconds,
     )
-    for note in (*left_out, *found.notes):
+    for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers, run.timeout_seconds)
@@ -90,7 +87,7 @@ def run(argv: list[str]) -> int:
 def _shown(found, workers: int | None, timeout_seconds: float):
     """(the query, the hits) as the page and the terminal show them; no frames where workers is None."""
     from stretchysnake.report.pages.search_page import ShownHit, ShownVideo, time_range
-    from stretchysnake.search.pictures import Pictures, pictures_of
+    from stretchysnake.search.frames.pictures import Pictures, pictures_of
 
     parts = [(found.query.path, 0.0, None)]
     parts += [(hit.row.file.path, hit.row.start, hit.row.end) for hit in found.hits]

@@ -5,7 +5,7 @@ import pytest
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import probe, read_frames, write_video
-from stretchysnake.search.pictures import PREVIEW_FPS, pictures_of
+from stretchysnake.search.frames.pictures import PREVIEW_FPS, pictures_of
 
 
 @pytest.fixture(scope="module")
