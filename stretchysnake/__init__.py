@@ -8,6 +8,7 @@ import importlib
 _HOMES = {
     "NANO": "flexibility",
     "PAPER": "flexibility",
+    "Placement": "eval.features.placement",
     "Scale": "flexibility",
     "ScaleSets": "flexibility",
     "VARIANTS": "flexibility",
@@ -19,6 +20,7 @@ _HOMES = {
     "embed": "search.embed",
     "eval_scale": "flexibility",
     "features_of_frames": "search.frames.features_of_frames",
+    "from_pretrained": "models.weights.loading",
     "keep_freed_memory": "cli.allocator",
     "load_model": "models.weights.loading",
     "long_features": "eval.long_video",

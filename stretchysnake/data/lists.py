@@ -223,12 +223,12 @@ def _header(
     names = [cell.strip().lower() for cell in first]
     while names and not names[-1]:
         names.pop()
-    others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
-    has_header = bool({"path", "label"} & set(names)) or (
-        not any(map(is_video_name, first)) and 2 * others > len(rows) - 1
-    )
-    if not has_header:
-        return None
+    if not {"path", "label"} & set(names):
+        if any(map(is_video_name, first)):
+            return None
+        others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
+        if 2 * others <= len(rows) - 1:
+            return None
     for column in needed:
         if names.count(column) != 1:
             expected = f"expected one column named {column!r}; rename the columns."
@@ -251,8 +251,10 @@ def _csv_rows(source: Path, text: str, separator: str, number: int = 1):
             raise ValueError(f"{source} line {number}: {message}") from None
         if cells is None:
             return
-        if any(cell.strip() for cell in cells):
-            yield number, [cells[0], *(cell.strip() for cell in cells[1:])]
+        stripped = list(map(str.strip, cells))
+        if any(stripped):
+            stripped[0] = cells[0]
+            yield number, stripped
         number = first + reader.line_num
 
 

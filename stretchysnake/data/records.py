@@ -209,7 +209,7 @@ def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
 
 
-def _under(root: Path, path: str) -> str:
+def _under(root: str, path: str) -> str:
     """Where a list's path leads: below `root`, or from `/`; `~` is a home folder unless a file is called so."""
     below = os.path.join(root, path)
     if path.startswith("~") and not os.path.lexists(below):
@@ -234,12 +234,13 @@ def _records(
         named = False
     names = [str(name) for name in (classes if classes is not None else sorted(set(labels)))]
     numbers = {name: number for number, name in enumerate(names)}
+    folder = os.fspath(root)
     records = []
     for row, label in zip(rows, labels, strict=True):
         path = row.cells.get("path", "")
         if not path.strip() or "\0" in path:
             fail(row, "path", "a file name; fill it in or delete the line.")
-        if _ADDRESS.match(path) and not os.path.lexists(os.path.join(root, path)):
+        if _ADDRESS.match(path) and not os.path.lexists(os.path.join(folder, path)):
             fail(row, "path", "a file of this machine; fetch the videos first and name the files.")
         if label == "":
             fail(row, "label", "a class name or an integer; fill it in or delete the line.")
@@ -268,7 +269,7 @@ def _records(
             class_name = names[int(label)]
         records.append(
             VideoRecord(
-                path=_under(root, path),
+                path=_under(folder, path),
                 label=numbers[label] if named else int(label),
                 class_name=class_name,
                 group=row.cells.get("group", ""),

@@ -25,13 +25,17 @@ def check_scales(config: BackboneConfig, scales: Iterable[Scale], *, way_out: st
 
 
 @lru_cache(maxsize=4096)
-def refusal_of(config: BackboneConfig, scale: Scale) -> str:
-    """What the model says of clips of this scale where it cannot take them; "" where it can."""
-    shape = (1, 3, scale.num_frames, scale.size, scale.size)
+def refusal_of(config: BackboneConfig, scale: Scale, size: tuple[int, int] | None = None) -> str:
+    """What the model says of clips of this scale where it cannot take them; "" where it can.
+
+    `size` is (H, W) of clips that are no squares of S: of these no pixel may go unused.
+    """
+    height, width = size or (scale.size, scale.size)
     try:
         with torch.no_grad():
-            video = torch.empty(shape, device="meta")
-            _without_content(config).features(video, scale.patch_size, grid="floor")
+            video = torch.empty((1, 3, scale.num_frames, height, width), device="meta")
+            grid = "floor" if size is None else "exact"
+            _without_content(config).features(video, scale.patch_size, grid=grid)
     except ValueError as error:
         return str(error)
     return ""

@@ -1,30 +1,49 @@
 """An index on disk: features of videos, what each row is of, and what they were made with.
 
     index/
-      features.npy    (rows, C) fp32, sorted by path and time; readable with np.load(mmap_mode="r")
-      meta.jsonl      one line per row: path, start, end (seconds), group, class, size and SHA-256 of the file
-      manifest.json   weights (path, SHA-256), scale, sampling, decoder, SHA-256 of the two files, bad videos
+      manifest.json                   weights (path, SHA-256), scale, sampling, decoder, the segments and the SHA-256 of
+                                      their files, bad videos
+      features-NAME.npy               a segment each: (rows, C) fp32, sorted by path and time (segments/segment.py)
+      rows-NAME.safetensors           what its rows are of: path, start, end (seconds), group, class, size, SHA-256
+      removed-NAME.npy                which of its videos count no longer, where there are such
 
-The manifest is believed only when both files are the ones it names.
+A segment is written once. Adding videos writes what is new, and joins it with small neighbours (segments/joining.py);
+the manifest, written last, says which segments count, so a reader sees the index before a change or after it.
+Opening maps the files and compares lengths; an index below HASHED bytes is hashed too, a larger one
+on request (`check=True`). Indexes of format 1 (features.npy, meta.jsonl) are read, and renewed by the next change.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from stretchysnake.data.clips.transforms import RESAMPLER
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.decoding.video_track import OLDEST_AV
-from stretchysnake.eval.features.feature_table import FEATURES, MANIFEST, META, write_feature_table
+from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.flexibility import Scale
-from stretchysnake.whole_file import Damaged, sha256_of
+from stretchysnake.search.segments.flat import FLAT_FORMAT, check_flat, flat_segment
+from stretchysnake.search.segments.rows import IndexRow, VideoFile
+from stretchysnake.search.segments.segment import (
+    Rows,
+    Segment,
+    check_segment,
+    num_bytes,
+    open_segment,
+)
+from stretchysnake.whole_file import Damaged, write_whole
 
-FORMAT = "stretchysnake-index-1"
+__all__ = ["Index", "IndexRow", "IndexSettings", "VideoFile", "read_index"]
+
+FORMAT = "stretchysnake-index-2"
+HASHED = 2**25
+"""Bytes; an index of at most that size is hashed whole whenever it is opened, in less than a tenth of a second."""
 AREA = "area"
 EVEN_FRAMES = "uniform segments, frames repeated when the part is shorter than T"
 
@@ -47,8 +66,13 @@ class IndexSettings:
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
     architecture: str = ""
     """Of the model; indexes of earlier versions do not say, and their weights' SHA-256 tells as much."""
+    precision: str = "fp32"
+    """In which the model computed, as in Placement; those of earlier versions are of fp32."""
+    fit: str = "square"
+    """How pictures were fitted (data/decoding/fit.py); indexes of earlier versions do not say, and all are square."""
 
     def __post_init__(self):
+        checked_fit(self.fit)
         for name in ("window_seconds", "stride_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -65,73 +89,95 @@ class IndexSettings:
 
     @classmethod
     def from_dict(cls, values: dict) -> "IndexSettings":
-        """The settings that `asdict` and JSON made these values from."""
+        """The settings that `asdict` and JSON made these values from; ones that are not there have their defaults.
+
+        ValueError for one that this version does not know: then a newer version made the index.
+        """
+        if unknown := sorted(values.keys() - {one.name for one in fields(cls)}):
+            raise ValueError(
+                f"settings ({', '.join(unknown)}) are of a newer version; update stretchysnake"
+            )
         return cls(**{**values, "scale": Scale(**values["scale"])})
 
     def differences(self, other: "IndexSettings") -> str:
         """In words, what other has differently; empty when nothing."""
         different = []
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "architecture" and not (mine and theirs):
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if one.name == "architecture" and not (mine and theirs):
                 continue
             if mine != theirs:
-                mine, theirs = (
-                    str(v)[:12] if "sha256" in field.name else v for v in (mine, theirs)
-                )
-                different.append(f"{field.name} {mine} against {theirs}")
+                mine, theirs = (str(v)[:12] if "sha256" in one.name else v for v in (mine, theirs))
+                different.append(f"{one.name} {mine} against {theirs}")
         return "; ".join(different)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoFile:
-    """A video as it was when its features were made."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    group: str = ""
-    """Videos of one group are parts of one recording, e.g. `g01` of UCF-101; "" where nothing is known."""
-    class_name: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexRow:
-    """What one row of the features is of."""
-
-    file: VideoFile
-    start: float = 0.0
-    end: float | None = None
-    """Seconds; None means the video's end."""
-    repeated: bool = False
-    """Fewer than T different frames were there."""
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "IndexRow":
-        part = {name: values[name] for name in ("start", "end", "repeated")}
-        names = [field.name for field in fields(VideoFile)]
-        return cls(file=VideoFile(**{name: values[name] for name in names}), **part)
-
-    def to_dict(self) -> dict:
-        part = {"start": self.start, "end": self.end, "repeated": self.repeated}
-        return {**asdict(self.file), **part}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Index:
-    """A checked index, its features mapped from disk."""
+    """An open index, its segments mapped from disk."""
 
     folder: str
     settings: IndexSettings
     weights: str
     """Where the weights were when the index was made."""
-    features: np.ndarray
-    rows: list[IndexRow]
+    segments: list[Segment]
     failures: list[tuple[str, str]]
     """(path, reason) of each video that could not be read."""
-    av: str = ""
-    """The version of PyAV that decoded; "" where it is not known."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of stretchysnake and torch, when it was last written; of PyAV, the oldest that decoded."""
+    approximate: dict = field(default_factory=dict)
+    """What the manifest says of the approximate index beside it; {} where there is none (stores/ivf.py)."""
+
+    @property
+    def av(self) -> str:
+        """The version of PyAV that decoded; "" where it is not known."""
+        return str(self.versions.get("av", ""))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is of the format of earlier versions."""
+        return any(not segment.name for segment in self.segments)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """What every row is of, as a sequence: the segments one after the other, each sorted by path and time."""
+        return Rows(self.segments)
+
+    @property
+    def num_videos(self) -> int:
+        return sum(segment.num_videos for segment in self.segments)
+
+    @property
+    def features(self) -> np.ndarray:
+        """(rows, C) fp32 in the order of `rows`: mapped where all lie in one segment, otherwise a copy in memory."""
+        if len(self.segments) == 1 and not len(self.segments[0].removed):
+            return self.segments[0].features
+        parts = [segment.features[segment.counts()] for segment in self.segments]
+        return np.concatenate([np.empty((0, self.settings.width), "<f4"), *parts])
+
+    def pair(self, number: int) -> tuple[IndexRow, np.ndarray]:
+        """What a row is of, and its features (C,)."""
+        segment, row = self.rows.place(number)
+        return segment.row(row), segment.features[row]
+
+    def features_at(self, numbers: Iterable[int]) -> np.ndarray:
+        """(n, C) fp32 of the rows of these numbers, copied."""
+        places = [self.rows.place(number) for number in numbers]
+        rows = [segment.features[row] for segment, row in places]
+        return np.stack(rows) if rows else np.empty((0, self.settings.width), "<f4")
+
+    def find(self, path: str) -> tuple[Segment, int] | None:
+        """The segment of a video and its number there, None where the index does not hold it."""
+        for segment in reversed(self.segments):
+            if (video := segment.find(path)) is not None:
+                return segment, video
+        return None
+
+    def under(self, prefix: str) -> Iterator[str]:
+        """The paths that begin so."""
+        for segment in self.segments:
+            for video in segment.under(prefix):
+                yield segment.file(video).path
 
 
 def is_index(folder: str | os.PathLike) -> bool:
@@ -139,51 +185,61 @@ def is_index(folder: str | os.PathLike) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def read_index(folder: str | os.PathLike) -> Index:
-    """The index of a folder, every byte checked; Damaged, a ValueError, says what to do."""
+def read_index(folder: str | os.PathLike, *, check: bool = False) -> Index:
+    """The index of a folder; Damaged, a ValueError, says what to do.
+
+    Every byte is checked with `check`, or where there are at most HASHED of them; else the lengths of all files.
+    """
     folder = Path(folder)
     again = "embed the videos again"
-    if not is_index(folder):
-        what = "is not there" if not folder.is_dir() else f"holds no {MANIFEST}"
-        raise Damaged(
-            f"index ({folder}) {what}; make it with: stretchysnake embed VIDEOS -o {folder} --weights W"
-        )
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        if manifest.get("format") != FORMAT:
+    for _ in range(20):
+        if not is_index(folder):
+            what = "is not there" if not folder.is_dir() else f"holds no {MANIFEST}"
             raise Damaged(
-                f"index ({folder}) is of format {manifest.get('format', '(none, an older one)')}, this "
-                f"version reads {FORMAT}; {again} into a new folder"
+                f"index ({folder}) {what}; make it with: stretchysnake embed VIDEOS -o {folder} --weights W"
             )
-        for name in (FEATURES, META):
-            if sha256_of(folder / name) != manifest["sha256"][name]:
-                raise Damaged(
-                    f"index ({folder}): {name} is not the one its manifest names; it is being written or was "
-                    "interrupted (run the same embed once more), or it is damaged (delete the folder and embed again)"
-                )
-        lines = (folder / META).read_text(encoding="utf-8").splitlines()
-        rows = [IndexRow.from_dict(json.loads(line)) for line in lines]
-        features = np.load(folder / FEATURES, mmap_mode="c")
-        settings = IndexSettings.from_dict(manifest["settings"])
-        failures = [(one["path"], one["reason"]) for one in manifest["failures"]]
-        weights = str(manifest["weights"])
-        av = str(manifest.get("versions", {}).get("av", ""))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        try:
+            content = (folder / MANIFEST).read_bytes()
+            return _opened(folder, json.loads(content), check)
+        except Damaged:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Damaged(
+                f"index ({folder}) cannot be read ({type(error).__name__}: {error}); {again}"
+            ) from None
+        except OSError as error:
+            # joined by a writer between the reading of the manifest and the opening of a segment
+            changed = (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() != content
+            if not (isinstance(error, FileNotFoundError) and changed):
+                raise Damaged(f"index ({folder}): {error}; {again}") from None
+    raise Damaged(f"index ({folder}) is being written all the time; try again")
+
+
+def _opened(folder: Path, manifest: dict, check: bool) -> Index:
+    form = manifest.get("format")
+    if form not in (FORMAT, FLAT_FORMAT):
         raise Damaged(
-            f"index ({folder}) cannot be read ({type(error).__name__}: {error}); {again}"
-        ) from None
-    except OSError as error:
-        raise Damaged(f"index ({folder}): {error}; {again}") from None
-    if features.shape != (len(rows), settings.width):
-        raise Damaged(f"index ({folder}): features are {features.shape}; {again}")
+            f"index ({folder}) is of format {form or '(none, an older one)'}, this "
+            f"version reads {FORMAT}; embed the videos again into a new folder"
+        )
+    settings = IndexSettings.from_dict(manifest["settings"])
+    if form == FLAT_FORMAT:
+        check_flat(folder, manifest)
+        segments = [flat_segment(folder, settings.width)]
+    else:
+        entries = manifest["segments"]
+        if check or sum(num_bytes(folder, entry) for entry in entries) <= HASHED:
+            for entry in entries:
+                check_segment(folder, entry)
+        segments = [open_segment(folder, entry, settings.width) for entry in entries]
     return Index(
         folder=str(folder),
         settings=settings,
-        weights=weights,
-        features=features,
-        rows=rows,
-        failures=failures,
-        av=av,
+        weights=str(manifest["weights"]),
+        segments=segments,
+        failures=[(one["path"], one["reason"]) for one in manifest["failures"]],
+        versions=dict(manifest.get("versions", {})),
+        approximate=dict(manifest.get("approximate", {})),
     )
 
 
@@ -197,35 +253,39 @@ def made_otherwise(settings: IndexSettings, av: str = "") -> str:
     return "; ".join(reasons)
 
 
-def write_parts(
-    folder: Path,
+def write_manifest(
+    place: Path,
     settings: IndexSettings,
     weights: str,
-    rows: Sequence[IndexRow],
-    features: Iterable[np.ndarray],
+    entries: Sequence[dict],
     failures: Iterable[tuple[str, str]],
+    *,
+    before: Sequence[Index] = (),
+    approximate: dict | None = None,
 ) -> None:
-    """Write the three files of an index into `folder`, the manifest last. `features` gives row after row."""
+    """Write the manifest of an index of these segments to a file; `before`: the indexes that rows were taken from."""
+    versions = {name: _version(name) for name in ("stretchysnake", "torch", "av")}
+    decoders = [version for version in [versions["av"], *(one.av for one in before)] if version]
+    versions["av"] = min(decoders, key=_number_of)
+    removed = [entry["removed"] for entry in entries if entry.get("removed")]
+    manifest = {
+        "format": FORMAT,
+        "count": sum(entry["rows"] for entry in entries) - sum(one["rows"] for one in removed),
+        "videos": sum(entry["videos"] for entry in entries) - sum(one["videos"] for one in removed),
+        "settings": asdict(settings),
+        "weights": weights,
+        "versions": versions,
+        "segments": list(entries),
+        "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
+        **({"approximate": approximate} if approximate else {}),
+    }
+    write_whole(place, json.dumps(manifest, indent=1))
 
-    def manifest(hashes: dict[str, str]) -> dict:
-        return {
-            "format": FORMAT,
-            "count": len(rows),
-            "videos": len({row.file.path for row in rows}),
-            "settings": asdict(settings),
-            "weights": weights,
-            "versions": {name: _version(name) for name in ("stretchysnake", "torch", "av")},
-            "sha256": hashes,
-            "failures": [{"path": path, "reason": reason} for path, reason in sorted(failures)],
-        }
 
-    meta = [row.to_dict() for row in rows]
-    write_feature_table(folder, features, meta, width=settings.width, manifest=manifest)
-
-
-def digest(rows: np.ndarray) -> str:
-    """16 hex digits of the bytes of feature rows."""
-    return hashlib.sha256(np.ascontiguousarray(rows, "<f4").tobytes()).hexdigest()[:16]
+def _number_of(version: str) -> list[int]:
+    """To sort versions by; one that is none sorts last."""
+    parts = version.split(".")
+    return [int(part) if part.isdigit() else 10**6 for part in parts]
 
 
 def _version(package: str) -> str:

@@ -4,39 +4,54 @@
       lock, settings.json
       features.f32    rows of finished videos, appended
       done.jsonl      one line per finished video, appended after its rows
-      features.npy, meta.jsonl, manifest.json    the whole new index; once the manifest is there it only has to be moved
 
+At the end the rows become a segment of the index (segments/commit.py says how that is made at once).
 Rows are believed when their digest is that of their line; a torn end is cut off and made again.
 
-Covered: a process that ends at any instruction loses the video it was at and no other; a reader sees the old index, the
-new one, or the error that it is being written, never a mixture; two writers on one machine (a lock); features changed
-by accident. Not covered: features and lines changed together on purpose, since a digest is no signature; a power cut,
-after which lines that the system had not written are made again; two writers on several machines, where the file
-system does not pass locks on, or on Windows.
+Covered: a process that ends at any instruction loses the video it was at and no other; a reader sees the old index or
+the new one, never a mixture; two writers on one machine (a lock); features changed by accident. Not covered: features
+and lines changed together on purpose, since a digest is no signature; a power cut, after which lines that the system
+had not written are made again; two writers on several machines, where the file system does not pass locks on, or on
+Windows.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
+from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.search.index import (
-    FEATURES,
-    MANIFEST,
-    META,
+    Index,
     IndexRow,
     IndexSettings,
-    digest,
+    VideoFile,
     is_index,
     read_index,
-    write_parts,
+    write_manifest,
 )
+from stretchysnake.search.segments.commit import LINES, ROWS, commit, locked, written_index
+from stretchysnake.search.segments.joining import in_order, joined_with, videos_of
+from stretchysnake.search.segments.segment import digest
+from stretchysnake.search.segments.writing import WrittenVideo, without, write_segment
 from stretchysnake.whole_file import write_whole
+
+__all__ = ["Journal", "locked"]
+
+
+class _Done(NamedTuple):
+    """Where a finished video stands in the journal's two files."""
+
+    first: int
+    count: int
+    line: int
 
 
 class Journal:
@@ -47,22 +62,21 @@ class Journal:
 
     def __init__(self, folder: str | os.PathLike, settings: IndexSettings, weights: str):
         self.folder, self.settings, self.weights = Path(folder), settings, weights
-        self.place = self.folder / ".unfinished"
-        self.done: dict[str, list[tuple[IndexRow, np.ndarray]]] = {}
-        self._fresh = 0
-        self._was_finished = False
+        self.fresh: dict[str, _Done] = {}
+        """The videos that are not in the index yet, or stand there as they were."""
+        self.index: Index | None = None
+        """The index as it is: before `finish` the one of before, if there was one."""
+        self._open = ExitStack()
 
     def __enter__(self) -> "Journal":
-        self._refuse_other_folders()
-        self.place.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.place / "lock", f"out ({self.folder}) is being written")
         try:
-            if (self.place / MANIFEST).is_file():  # killed while the finished files were moved
-                self._move()
-            self._read_old()
+            self.place = self._open.enter_context(written_index(self.folder))
+            if is_index(self.folder):
+                self.index = read_index(self.folder)
+                self._same(self.index.settings, "an index")
             self._read_unfinished()
         except BaseException:
-            self.__exit__(None, None, None)
+            self._open.close()
             raise
         return self
 
@@ -72,34 +86,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (getattr(self, "_rows", None), getattr(self, "_lines", None), self._lock):
-            if file is not None:
-                file.close()
-        done = self.place / "done.jsonl"
-        if self.place.exists() and not (done.exists() and done.stat().st_size):  # nothing to keep
-            shutil.rmtree(self.place)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
-
-    def _refuse_other_folders(self) -> None:
-        if not self.folder.is_dir():
-            return
-        ours = {FEATURES, META, MANIFEST, ".unfinished"}
-        names = {path.name for path in self.folder.iterdir()}
-        if names and not names & {MANIFEST, ".unfinished"}:
-            raise ValueError(
-                f"out ({self.folder}) holds {min(names - ours or names)}, which is no index; choose an empty folder"
-            )
-
-    def _read_old(self) -> None:
-        if not is_index(self.folder):
-            return
-        old = read_index(self.folder)
-        self._same(old.settings, "an index")
-        self._was_finished = True
-        self._old_failures, self._old_weights = sorted(old.failures), old.weights
-        for row, features in zip(old.rows, old.features, strict=True):
-            self.done.setdefault(row.file.path, []).append((row, features))
+        self._open.close()
 
     def _read_unfinished(self) -> None:
         settings = self.place / "settings.json"
@@ -113,27 +100,33 @@ class Journal:
             self._same(earlier, "an unfinished index")
         else:
             write_whole(settings, json.dumps(asdict(self.settings)))
-        self._rows = open(self.place / "features.f32", "ab+")  # noqa: SIM115 closed by __exit__
-        self._lines = open(self.place / "done.jsonl", "ab+")  # noqa: SIM115
+        self._rows, self._lines = (
+            self._open.enter_context((self.place / name).open("ab+")) for name in (ROWS, LINES)
+        )
+        first = good = 0
+        stored = self._stored()
         self._lines.seek(0)
-        width, first, good = self.settings.width, 0, 0
-        whole = os.fstat(self._rows.fileno()).st_size // (4 * width)
-        stored = np.zeros((0, width), "<f4")
-        if whole:
-            stored = np.memmap(self.place / "features.f32", "<f4", "c", shape=(whole, width))
-        for line in self._lines.read().splitlines(keepends=True):
+        for line in self._lines:
             entry = _entry(line)
             if entry is None:
                 break
-            rows = [IndexRow.from_dict(row) for row in entry["rows"]]
-            block = stored[first : first + len(rows)]
-            if len(block) != len(rows) or digest(block) != entry["digest"]:
+            count = len(entry["rows"])
+            block = stored[first : first + count]
+            if len(block) != count or digest(block) != entry["digest"]:
                 break
-            self.done[entry["path"]] = list(zip(rows, block, strict=True))
-            self._fresh += 1
-            first, good = first + len(rows), good + len(line)
-        self._rows.truncate(first * 4 * width)
+            self.fresh[entry["path"]] = _Done(first, count, good)
+            first, good = first + count, good + len(line)
+        self._rows.truncate(first * 4 * self.settings.width)
         self._lines.truncate(good)
+        self._num_rows, self._num_bytes = first, good
+
+    def _stored(self) -> np.ndarray:
+        """The journal's rows that are whole, mapped."""
+        width = self.settings.width
+        whole = os.fstat(self._rows.fileno()).st_size // (4 * width)
+        if not whole:
+            return np.zeros((0, width), "<f4")
+        return np.memmap(self.place / ROWS, "<f4", "r", shape=(whole, width))
 
     def _same(self, earlier: IndexSettings, what: str) -> None:
         if difference := earlier.differences(self.settings):
@@ -142,45 +135,125 @@ class Journal:
                 "or delete it to start over"
             )
 
+    @property
+    def num_videos(self) -> int:
+        """In the index, those of the journal included."""
+        old = 0 if self.index is None else self.index.num_videos
+        return old + sum(self._in_index(path) is None for path in self.fresh)
+
+    def file(self, path: str) -> VideoFile | None:
+        """A video as it was when its rows were made, None for one that has none."""
+        if path in self.fresh:
+            return self.video(path)[0][0].file
+        found = self._in_index(path)
+        return None if found is None else found[0].file(found[1])
+
+    def is_repeated(self, path: str) -> bool:
+        """Whether a video that has rows has fewer frames than T in one of them."""
+        if path in self.fresh:
+            return any(row.repeated for row in self.video(path)[0])
+        segment, video = self._in_index(path)
+        return bool(segment.columns["repeated"][segment.rows_of(video)].any())
+
+    def video(self, path: str) -> WrittenVideo:
+        """The rows of a video that has some, and their features (rows, C)."""
+        if path not in self.fresh:
+            segment, video = self._in_index(path)
+            return segment.video(video)
+        return self._read(self.fresh[path], self._stored())
+
+    def under(self, folder: str) -> Iterator[str]:
+        """The videos that have rows and lie under a folder, named with its last /."""
+        fresh = [path for path in self.fresh if path.startswith(folder)]
+        old = () if self.index is None else self.index.under(folder)
+        return iter(dict.fromkeys([*old, *fresh]))
+
     def add(self, rows: Sequence[IndexRow], features: np.ndarray) -> None:
         """Keep the rows of one finished video; features (n, C) fp32."""
         path = rows[0].file.path
         block = np.ascontiguousarray(features, "<f4")
         entry = {"path": path, "digest": digest(block), "rows": [row.to_dict() for row in rows]}
+        line = (json.dumps(entry) + "\n").encode()
         self._rows.write(block.tobytes())
         self._rows.flush()
-        self._lines.write((json.dumps(entry) + "\n").encode())
+        self._lines.write(line)
         self._lines.flush()
-        self.done[path] = list(zip(rows, block, strict=True))
-        self._fresh += 1
+        self.fresh[path] = _Done(self._num_rows, len(rows), self._num_bytes)
+        self._num_rows, self._num_bytes = self._num_rows + len(rows), self._num_bytes + len(line)
 
     def keep(self, rows: Sequence[IndexRow]) -> None:
         """The same content under a new time stamp: its features stay."""
-        self.add(rows, np.stack([features for _, features in self.done[rows[0].file.path]]))
+        self.add(rows, self.video(rows[0].file.path)[1])
 
     def finish(self, failures: Sequence[tuple[str, str]], dropped: Sequence[str]) -> None:
         """Write the index, without the videos in `dropped`, and remove the journal."""
-        gone = {path for path in dropped if self.done.pop(path, None) is not None}
-        unchanged = self._was_finished and not self._fresh and not gone
+        gone = {path for path in dropped if self.fresh.pop(path, None) or self._in_index(path)}
+        old = self.index
+        unchanged = old is not None and not self._num_rows and not gone
         latest = (sorted(failures), self.weights)
-        if unchanged and latest == (self._old_failures, self._old_weights):
+        if unchanged and latest == (sorted(old.failures), old.weights):
             shutil.rmtree(self.place)
             return
-        pairs = [pair for path in sorted(self.done) for pair in self.done[path]]
-        rows = [row for row, _ in pairs]
-        write_parts(
-            self.place, self.settings, self.weights, rows, (pair[1] for pair in pairs), failures
-        )
-        self._move()
+        segments = [] if old is None else old.segments
+        removed: list[set[int]] = [set() for _ in segments]
+        for path in [*self.fresh, *gone]:
+            for place, segment in enumerate(segments):
+                if (video := segment.find(path)) is not None:
+                    removed[place].add(video)
+        entries = self._written(segments, removed)
+        approximate = {} if old is None else old.approximate
+        write_manifest(
+            self.place / MANIFEST, self.settings, self.weights, entries, failures,
+            before=[] if old is None else [old], approximate=approximate,
+        )  # fmt: skip
+        self._lines.close(), self._rows.close()
+        commit(self.folder)
+        self.index = read_index(self.folder)
+        self.fresh.clear()
         shutil.rmtree(self.place)
 
-    def _move(self) -> None:
-        # the manifest last: without it the move starts again
-        for name in (FEATURES, META, MANIFEST):
-            if (self.place / name).exists():
-                os.replace(self.place / name, self.folder / name)
-        for name in ("features.f32", "done.jsonl"):
-            (self.place / name).unlink(missing_ok=True)
+    def _written(self, segments, removed: list[set[int]]) -> list[dict]:
+        """The manifest's entries of the index with what is new: old segments, and one of all that is written again."""
+        rows_of = [
+            {video: segment.rows_of(video) for video in gone}
+            for segment, gone in zip(segments, removed, strict=True)
+        ]
+        counts = [
+            segment.num_rows - sum(rows.stop - rows.start for rows in gone.values())
+            for segment, gone in zip(segments, rows_of, strict=True)
+        ]
+        num_new = sum(done.count for done in self.fresh.values())
+        changed = bool(num_new or any(removed) or any(not one.name for one in segments))
+        joined = joined_with(segments, counts, num_new) if changed else []
+        entries = []
+        for place, segment in enumerate(segments):
+            if place not in joined and counts[place]:
+                gone = removed[place]
+                entries.append(without(segment, gone, self.folder) if gone else segment.entry)
+        num_rows = num_new + sum(counts[place] for place in joined)
+        if num_rows:
+            sources = [videos_of(segments[place], removed[place]) for place in joined]
+            videos = in_order([*sources, self._fresh_videos()], same=_never)
+            size = {"num_rows": num_rows, "width": self.settings.width}
+            entries.append(write_segment(self.place, self.folder, videos, **size))
+        return entries
+
+    def _fresh_videos(self) -> Iterator[WrittenVideo]:
+        stored = self._stored()
+        for path in sorted(self.fresh):
+            yield self._read(self.fresh[path], stored)
+
+    def _read(self, done: _Done, stored: np.ndarray) -> WrittenVideo:
+        self._lines.seek(done.line)
+        rows = [IndexRow.from_dict(row) for row in json.loads(self._lines.readline())["rows"]]
+        return rows, stored[done.first : done.first + done.count]
+
+    def _in_index(self, path: str):
+        return None if self.index is None else self.index.find(path)
+
+
+def _never(videos: list[WrittenVideo]) -> WrittenVideo:
+    raise AssertionError(f"{videos[0][0][0].file.path} stands in two segments")
 
 
 def _entry(line: bytes) -> dict | None:
@@ -192,21 +265,3 @@ def _entry(line: bytes) -> dict | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) and {"path", "digest", "rows"} <= entry.keys() else None
-
-
-def locked(path: Path, what: str):
-    """The open lock file, held until it is closed or this process ends; forked processes do not inherit it.
-
-    ValueError, "`what` by another process", where another one holds it.
-    """
-    file = open(path, "a+")  # noqa: SIM115 held open
-    try:
-        import fcntl
-    except ImportError:  # Windows: two writers at once are not noticed
-        return file
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ValueError(f"{what} by another process; wait for it to end") from None
-    return file

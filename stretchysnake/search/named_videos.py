@@ -1,7 +1,9 @@
 """The videos that files, folders and lists name: which there are, which are gone, which are as an index has them."""
 
+import hashlib
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stretchysnake.data.lists import LIST_EXTENSIONS
@@ -42,11 +44,40 @@ def group_of(path: str) -> str:
     return match[1] if match else ""
 
 
-def gone_from(paths, indexed, video_paths: set[str]) -> list[str]:
-    """Videos of the index that lie under a folder given and are not found there any more."""
+def shard_of(text: str) -> tuple[int, int]:
+    """(k, n) of a text k/n, 1 <= k <= n; ValueError for another."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(
+            f"shard ({text}) must be k/n with k from 1 to n, e.g. 2/5 for the second of five parts, or env"
+        )
+    return number, count
+
+
+def in_shard(videos: list[Video], shard: tuple[int, int]) -> list[Video]:
+    """Those of the k-th of n parts. The hash of its path says where a video belongs, so a list may grow meanwhile."""
+    number, count = shard
+    return [video for video in videos if _hash(video.path) % count == number - 1]
+
+
+def _hash(path: str) -> int:
+    # the first 8 bytes of SHA-256: the same on every machine, and of nothing but the path
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def gone_from(
+    paths, indexed_under: Callable[[str], Iterable[str]], video_paths: set[str]
+) -> list[str]:
+    """Videos of the index that lie under a folder given and are not found there any more.
+
+    indexed_under gives the videos of the index whose path begins with a text.
+    """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
-    return [path for path in indexed if path not in video_paths and path.startswith(tuple(folders))]
+    indexed = dict.fromkeys(path for folder in folders for path in indexed_under(folder))
+    return [path for path in indexed if path not in video_paths]
 
 
 def is_unchanged(video: Video, file: VideoFile) -> bool:

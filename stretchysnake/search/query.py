@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.passes import features_of
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.models.backbone import Backbone
-from stretchysnake.search.decoding import Unreadable, Video, decoded
-from stretchysnake.search.embed import features_of
+from stretchysnake.models.weights.published.named import weights_file
+from stretchysnake.search.decoding import Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
 from stretchysnake.search.stores.collection import Collection, open_collection
@@ -22,6 +24,9 @@ from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
 """More than the error of a cosine in fp32: candidates are asked for until the k-th video is that clear of the rest."""
+
+_CANDIDATES = 256
+"""At least so many rows are asked for at once: of an index of windows many of the nearest rows are of one video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,8 @@ def search(
     backend: str = "torch",
     where: str | None = None,
     index_name: str | Sequence[str] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> SearchResult:
     """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
@@ -73,7 +80,8 @@ def search(
     of fp64 arithmetic; equal scores go in the order of the indexes given, path and time. Hits that are the query
     itself, or of its group, are marked; hide_same leaves them out. Of a store that holds several indexes, index_name
     chooses one or several; without it all are searched, if they can be compared. ValueError for an index of other
-    weights, of another scale than the first one's, of an older format, or damaged.
+    weights, of another scale than the first one's, of an older format, or damaged. The model computes on `device`, in
+    the index's precision, batch_size windows of the query at a time (None: as many as 2^14 tokens).
     """
     if k < 1:
         raise ValueError(f"k ({k}) must be at least 1")
@@ -88,9 +96,15 @@ def search(
                 f"indexes ({first.name}, {other.name}) differ ({difference}), so their scores cannot be "
                 "compared; embed both with one model at one scale"
             )
-    model = _model(first, weights)
+    placement = Placement(device=device, precision=first.settings.precision)
+    model = _model(first, weights, placement)
     file, rows, features = _embed_query(
-        model, first.settings, os.fspath(query), decoding_workers(names), timeout_seconds
+        model,
+        first.settings,
+        os.fspath(query),
+        batch_size or rows_at_once(first.settings.scale),
+        num_workers=decoding_workers(names),
+        timeout_seconds=timeout_seconds,
     )
     group = group or group_of(file.path)
     hits = _ranked(collections, features, rows, k, lambda hit: _marks(hit, file, group), hide_same)
@@ -126,14 +140,17 @@ def decoding_workers(indexes: Sequence[str]) -> int:
     return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
 
 
-def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbone:
+def _model(
+    collection: Collection, weights: str | os.PathLike | None, placement: Placement
+) -> Backbone:
     """The model that made a collection; ValueError for any other."""
-    path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
+    path = Path(collection.weights) if weights is None else weights_file(weights)
+    wanted = collection.settings.weights_sha256
     if weights is None and not path.is_file():
         raise ValueError(
             f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"
         )
-    model, _, _ = read_subject(path)
+    model, _, _ = read_subject(path, placement)
     if (sha256 := sha256_of(path)) != wanted:
         made_by = ", ".join(filter(None, [collection.settings.architecture, wanted[:12]]))
         raise ValueError(
@@ -147,17 +164,16 @@ def _embed_query(
     model: Backbone,
     settings: IndexSettings,
     path: str,
-    num_workers: int,
-    timeout_seconds: float,
+    batch_size: int,
+    **limits,
 ) -> tuple[VideoFile, list[IndexRow], np.ndarray]:
     """(the file, its rows, features (rows, C)), read as the videos of the index were."""
     rows, blocks, file = [], [], None
-    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
     for part in decoded([Video(path=path)], settings, **limits):
         if isinstance(part, Unreadable):
             raise part.error
         file, rows = part.file, [*rows, *part.rows]
-        blocks.append(features_of(model, settings.scale, part.frames))
+        blocks.append(features_of(model, settings.scale, part.frames, batch_size=batch_size))
     return file, rows, np.concatenate(blocks)
 
 
@@ -170,7 +186,7 @@ def _ranked(
     hide_same: bool,
 ) -> list[Hit]:
     """The k best videos. Candidates are asked for until no row outside them can be among these."""
-    count = 4 * k + 16
+    count = max(4 * k + 16, _CANDIDATES)
     while True:
         best: dict[tuple[int, str], tuple] = {}
         bound = -np.inf
@@ -202,7 +218,7 @@ def _ranked(
                 hits.append(hit)
         if bound == -np.inf or (len(hits) >= k and hits[k - 1].score > bound):
             return hits[:k]
-        count *= 4
+        count *= 8
 
 
 def _marks(hit: Hit, query: VideoFile, group: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from stretchysnake.eval.sweeps.cost import count_flops, estimate_training_memory
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import BackboneConfig
+from stretchysnake.models.weights.published.named import is_here
+from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
@@ -172,6 +174,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         f"start     {_start(run, out)}",
         f"steps     {cost.steps} of {run.batch_size} clips"
         + (f" ({run.epochs:g} epochs)" if run.epochs else ""),
+        *([] if run.fit == "square" else [_fitted(run.fit)]),
         "",
         "  T    S   P   share  clips  passes     tokens  GFLOP/step  memory GiB",
     ]
@@ -201,6 +204,13 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     return lines
 
 
+def _fitted(fit: str) -> str:
+    most = (
+        ": every video in its shape, costs and tokens below are the most" if fit == "keep" else ""
+    )
+    return f"fit       {fit}{most}"
+
+
 def _start(run: TrainRun, out: Path) -> str:
     if (out / "run.json").is_file():
         return f"{out} already holds a finished run"
@@ -209,7 +219,9 @@ def _start(run: TrainRun, out: Path) -> str:
         return f"goes on from {checkpoints[-1]}, if the run is the same"
     if run.weights is None:
         return "from scratch"
-    return f"{run.weights}" + ("" if Path(run.weights).is_file() else " (not there yet)")
+    if is_by_name(run.weights):
+        return f"{run.weights}" + ("" if is_here(run.weights) else " (to be fetched)")
+    return f"{run.weights}" + ("" if Path(run.weights).exists() else " (not there yet)")
 
 
 def _size_name(config: BackboneConfig) -> str:

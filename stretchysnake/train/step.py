@@ -57,9 +57,10 @@ class StepOutcome(NamedTuple):
 
 
 def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
-    """Clips of the step's largest share, as asked for; no rank has more."""
-    clips = len(batch.labels) if batch.asked is None else batch.asked
-    return most_clips(clips, run, runtime)
+    """Clips of the step's largest share, as asked for; no rank has more. Of a group of one shape, those here."""
+    if batch.asked is None:
+        return len(batch.labels)
+    return most_clips(batch.asked, run, runtime)
 
 
 def most_clips(clips: int, run: TrainRun, runtime: Runtime) -> int:
@@ -166,6 +167,9 @@ def take_step(
     ]
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
         parts = [(group, part) for group, part in parts if part] or parts[:1]
+    elif run.fit == "keep":  # a rank has as many passes as shapes, and does not know the others'
+        empty = (groups[0], range(0))
+        parts += [empty] * (runtime.most(len(parts)) - len(parts))
     draws = [drop_draws_of(g, run, state.model.num_drop_draws(g.scale)) for g in groups]
     draws_of = {id(group): drawn for group, drawn in zip(groups, draws, strict=True)}
     # sum of losses; clips, replaced, left out; news, stop, save; tokens
@@ -198,7 +202,7 @@ def take_step(
     replaced = sum(draw.replaced_by is not None for draw in batch.bad)
     local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
     local[4:7] = torch.tensor([bool(batch.news), *ask()])
-    local[7] = sum(len(group.labels) * group.scale.num_tokens for group in groups)
+    local[7] = sum(group.num_tokens for group in groups)
     total = runtime.sum(local).tolist()
     read_clips, replaced, left_out = (round(count) for count in total[1:4])
     told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:7]), strict=True))

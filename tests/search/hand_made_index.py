@@ -10,9 +10,8 @@ from stretchysnake.search.index import (
     IndexRow,
     IndexSettings,
     VideoFile,
-    read_index,
-    write_parts,
 )
+from stretchysnake.search.segments.merging import write_index
 
 WIDTH = 8
 
@@ -36,8 +35,8 @@ def hand_made(
         width=WIDTH,
         scale=Scale(num_frames=8, size=size, patch_size=8),
     )
-    write_parts(folder, settings, "/nowhere/w.safetensors", rows, features, [])
-    return read_index(folder)
+    made = [([row], one[None]) for row, one in zip(rows, features, strict=True)]
+    return write_index(folder, settings, "/nowhere/w.safetensors", made, [], num_rows=len(rows))
 
 
 def numbered(first: int, last: int, *, changed: int = 0) -> dict[str, int]:

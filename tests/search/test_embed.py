@@ -1,17 +1,20 @@
 """Embedding into an index: the same bytes however often it is killed, nothing done twice, bad files named."""
 
+import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killed_at import bytes_of, in_a_child_killed_at
+from safetensors.numpy import load_file
 
 from stretchysnake import cli
 from stretchysnake.data.decoding.video import write_video
@@ -26,10 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def videos(clip_folder, tmp_path):
     return Path(shutil.copytree(clip_folder, tmp_path / "videos"))
-
-
-def bytes_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def names(paths):
@@ -73,12 +72,21 @@ def test_different_videos_get_different_features(trained, clip_folder):
 
 def test_an_index_can_be_mapped_and_its_lines_name_the_rows(trained, videos, tmp_path):
     embed_into(tmp_path / "out", videos, weights=trained[1].weights, num_frames=4, size=16)
-    features = np.load(tmp_path / "out" / "features.npy", mmap_mode="r")
-    lines = [json.loads(line) for line in (tmp_path / "out/meta.jsonl").read_text().splitlines()]
-    assert features.shape == (12, 64) and features.dtype == np.float32
-    assert [line["row"] for line in lines] == list(range(12))
-    assert [line["path"] for line in lines] == sorted(str(p) for p in videos.rglob("*.mp4"))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (segment,) = manifest["segments"]
+    features = np.load(tmp_path / "out" / f"features-{segment['name']}.npy", mmap_mode="r")
+    columns = load_file(tmp_path / "out" / f"rows-{segment['name']}.safetensors")  # another reader
+    assert features.shape == (12, 64) and features.dtype == np.float32
+    assert columns["row_ends"].tolist() == list(range(1, 13))
+    ends = columns["path.ends"].tolist()
+    paths = [
+        columns["path.text"][first:end].tobytes().decode() for first, end in pairwise([0, *ends])
+    ]
+    assert paths == sorted(str(p) for p in videos.rglob("*.mp4"))
+    for number, path in enumerate(paths):
+        content = Path(path).read_bytes()
+        assert columns["sha256"][number].tobytes() == hashlib.sha256(content).digest()
+        assert columns["size"][number] == len(content)
     assert manifest["settings"]["scale"] == {"num_frames": 4, "size": 16, "patch_size": 4}
     assert (
         manifest["settings"]["decoder"] == "pyav"
@@ -211,10 +219,11 @@ def test_groups_are_read_from_ucf_names():
 def test_a_damaged_or_old_index_is_refused(trained, videos, tmp_path):
     out = tmp_path / "out"
     embed_into(out, videos / "class0", weights=trained[1].weights, num_frames=4, size=16)
-    content = bytearray((out / "features.npy").read_bytes())
+    (features,) = out.glob("features-*.npy")
+    content = bytearray(features.read_bytes())
     content[-5] ^= 1
-    (out / "features.npy").write_bytes(content)
-    with pytest.raises(Damaged, match=r"features\.npy is not the one its manifest names"):
+    features.write_bytes(content)
+    with pytest.raises(Damaged, match=r"features-\w{16}\.npy is not the one its manifest names"):
         read_index(out)
     (out / "manifest.json").write_text('{"count": 4, "weights_sha256": "ab"}')
     with pytest.raises(Damaged, match=r"is of format \(none, an older one\)"):
@@ -240,39 +249,6 @@ def test_two_writers_do_not_share_an_index(trained, videos, tmp_path):
             embed_into(tmp_path / "out", videos, weights=trained[1].weights)
         other.kill()
     assert embed_into(tmp_path / "out", videos / "class0", weights=trained[1].weights).num_new == 4
-
-
-def in_a_child_killed_at(point, act):
-    """Run act() in a forked child that is killed at the point-th write; True when it came to its end."""
-    pid = os.fork()
-    if pid == 0:
-        torch.set_num_threads(1)
-        left = [point]
-
-        def counted(function):
-            def call(*arguments, **options):
-                left[0] -= 1
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*arguments, **options)
-
-            return call
-
-        from stretchysnake.search import journal
-
-        for owner, name in (
-            (os, "fsync"), (os, "replace"), (journal.Journal, "add"), (journal.json, "dumps"),
-            (journal, "digest"), (journal.shutil, "rmtree"),
-        ):  # fmt: skip
-            setattr(owner, name, counted(getattr(owner, name)))
-        try:
-            act()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return not os.WIFSIGNALED(status)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -30,7 +30,7 @@ def test_rows_are_believed_up_to_the_first_whose_features_are_others(tmp_path, d
         content[damaged] ^= 0xFF
         stored.write_bytes(content)
     with Journal(tmp_path / "out", SETTINGS, "weights") as again:
-        assert "".join(again.done) == kept
+        assert "".join(again.fresh) == kept
         for name, features in zip(kept, FEATURES, strict=False):
-            ((found, values),) = again.done[name]
+            (found,), (values,) = again.video(name)
             assert found == row(name) and np.array_equal(values, features)

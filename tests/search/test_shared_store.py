@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hand_made_index import WIDTH, hand_made, numbered
 
-from stretchysnake.search.index import FORMAT, read_index
+from stretchysnake.search.index import read_index
 from stretchysnake.search.stores import lance_store
 from stretchysnake.search.stores.lance_collection import LanceCollection
 from stretchysnake.search.stores.lance_store import sync
-from stretchysnake.search.stores.lance_tables import connect, held_indexes
+from stretchysnake.search.stores.lance_tables import FORMAT, connect, held_indexes
 
 pytestmark = pytest.mark.extra("lancedb")
 

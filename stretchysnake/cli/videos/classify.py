@@ -23,7 +23,8 @@ class ClassifyRun:
     `stretchysnake finetune` wrote (--model)."""
 
     weights: str | None = None
-    """Weights with a classifier, e.g. an official checkpoint of Kinetics-400 or a fine-tuned weights.safetensors."""
+    """Weights with a classifier: an official checkpoint, a fine-tuned weights.safetensors, or a name: `stretchysnake
+    weights` lists them."""
     model: str | None = None
     """Instead of weights: folder that finetune wrote."""
     classes: str | None = None
@@ -53,6 +54,15 @@ class ClassifyRun:
     """What one clip may cost, e.g. "5 GFLOPs"; of a fine-tuned head only, which reads any scale. Needs rows."""
     rows: str | None = None
     """Rows of `stretchysnake evaluate`, which tell the accuracy of every scale."""
+    device: str = "auto"
+    """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
+    precision: str | None = None
+    """"fp32" or "bf16"; null means the model's own. Another one only for a fine-tuned head: k-NN and probe compare
+    features of one precision."""
+    batch_size: int | None = None
+    """Clips in a forward pass; null: all of a video."""
+    num_workers: int = 2
+    """Processes that decode; 0 decodes in this process, where a bad file may take it down."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
@@ -65,6 +75,8 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("classify", ClassifyRun, EXAMPLES, argv, paths=True, short=short)
     if run.k < 1:
         raise ValueError(f"k ({run.k}) must be at least 1")
+    if run.batch_size is not None and run.batch_size < 1:
+        raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     if (run.weights is None) == (run.model is None):
         both = "both are given" if run.weights else "neither is given"
         raise ValueError(
@@ -94,7 +106,7 @@ def run(argv: list[str]) -> int:
     progress = Progress()
     classifier = _opened(run, views, crops, progress)
     picture = run.picture
-    if picture is None and run.model is not None and crops == 1:
+    if picture is None and run.model is not None and crops == 1 and classifier.fit == "square":
         picture = "whole"  # as finetune's own test
     answers = classes_of(
         classifier,
@@ -103,7 +115,8 @@ def run(argv: list[str]) -> int:
         num_crops=crops,
         picture=picture,
         sampling=Sampling(rule=run.sampling, stride=run.stride),
-        limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
+        batch_size=run.batch_size,
+        limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
     )
     found, failures = [], []
@@ -145,10 +158,13 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
     """The classifier asked for, at the scale asked for; says where the class names are from."""
     from dataclasses import replace
 
+    from stretchysnake.eval.features.placed_model import placed
+    from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.protocols.classifier import (
         WEIGHTS,
         classifier_of_weights,
         load_classifier,
+        precision_for,
     )
     from stretchysnake.flexibility import eval_scale
     from stretchysnake.models.accepted_scales import check_scales
@@ -158,15 +174,21 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
             f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
         )
     frames, size = run.frames, run.size
+    given = run.frames, run.size
     if run.weights is not None:
+        placement = Placement(device=run.device, precision=run.precision or "fp32")
         if run.budget is not None:
-            given = (run.frames, run.size)
-            frames, size = within_budget(run.weights, run.budget, run.rows, given, progress)
+            asked = (run.weights, run.budget, run.rows, given, progress, placement)
+            frames, size = within_budget(*asked)
         options = {"num_frames": frames, "size": size, "classes": run.classes}
-        classifier, source = classifier_of_weights(run.weights, **options)
+        classifier, source = classifier_of_weights(run.weights, placement=placement, **options)
+        _check_crops(run, classifier, crops)
         print(f"class names: {shown(source)}", file=sys.stderr)
         return classifier
     classifier = load_classifier(run.model)
+    _check_crops(run, classifier, crops)
+    placement = Placement(device=run.device, precision=precision_for(classifier, run.precision))
+    placed(classifier.model, placement)
     own = classifier.scale
     asked = {"budget": run.budget, "frames": frames, "size": size}
     for name, value in asked.items() if classifier.kind != "finetune" else ():
@@ -180,9 +202,8 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
             f"views ({run.views}) needs a fine-tuned model; this one ({classifier.kind}) compares whole videos: 1x1"
         )
     if run.budget is not None:
-        given = (run.frames, run.size)
         weights = f"{run.model}/{WEIGHTS}"
-        frames, size = within_budget(weights, run.budget, run.rows, given, progress)
+        frames, size = within_budget(weights, run.budget, run.rows, given, progress, placement)
     if frames is None and size is None:
         return classifier
     from stretchysnake.eval.features.subject import read_subject
@@ -191,6 +212,14 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
     scale = eval_scale(variant, num_frames=frames or own.num_frames, size=size or own.size)
     check_scales(classifier.model.config, [scale], way_out="choose other --frames or --size")
     return replace(classifier, scale=scale)
+
+
+def _check_crops(run: ClassifyRun, classifier, crops: int) -> None:
+    if crops > 1 and classifier.fit == "keep":
+        raise ValueError(
+            f"views ({run.views}) cuts squares out of the picture, and these weights see it whole (fit keep); "
+            "use one crop"
+        )
 
 
 _ROW, _HEIGHT = 8, 96
@@ -205,7 +234,9 @@ def _shown(answer, best: list[tuple[str, float]], views: int, crops: int):
     from stretchysnake.data.decoding.video import jpeg_bytes
     from stretchysnake.report.pages.classes_page import ShownClasses
 
-    small = resize_frames(torch.as_tensor(answer.clips), _HEIGHT).numpy()
+    height, width = answer.clips.shape[-3:-1]
+    size = _HEIGHT, max(2, 2 * round(_HEIGHT * width / height / 2))
+    small = resize_frames(torch.as_tensor(answer.clips), size).numpy()
     strips = []
     for number, frames in enumerate(small):
         rows = [list(frames[start : start + _ROW]) for start in range(0, len(frames), _ROW)]

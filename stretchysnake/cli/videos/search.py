@@ -32,6 +32,11 @@ class SearchRun:
     """Leave out what would be marked: the query itself and its group."""
     backend: str = "torch"
     """"torch", or "faiss" where it is installed; the neighbours are the same."""
+    device: str = "auto"
+    """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU. Its
+    precision is that of the index."""
+    batch_size: int | None = None
+    """Windows of the query in a forward pass; null: as many as have 2^14 tokens."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a query that takes longer is refused."""
     where: str | None = None
@@ -45,6 +50,8 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
+    if run.batch_size is not None and run.batch_size < 1:
+        raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
     from stretchysnake.search.query import decoding_workers, search
@@ -59,6 +66,8 @@ def run(argv: list[str]) -> int:
         backend=run.backend,
         where=run.where,
         index_name=run.index_name,
+        device=run.device,
+        batch_size=run.batch_size,
         timeout_seconds=run.timeout_seconds,
     )
     for note in found.notes:
@@ -76,6 +85,7 @@ def run(argv: list[str]) -> int:
             ("Indexes", ", ".join(indexes)),
             ("Rows searched", str(found.num_rows)),
             ("Scale", f"T={scale.num_frames} frames, S={scale.size} px, P={scale.patch_size} px"),
+            ("Fit", found.settings.fit),
             ("Weights", f"SHA-256 {found.settings.weights_sha256[:12]}"),
         ]
         spread = "" if found.spread is None else str(found.spread)

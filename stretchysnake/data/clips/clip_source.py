@@ -2,13 +2,14 @@
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; open_clips.py picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+clip (segment centres, the picture whole or its centre), the same every time. `fit` (decoding/fit.py) says which shape
+clips have: where pictures keep theirs, each video its own. What a training does about a file that
 turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
@@ -22,9 +23,10 @@ from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
-from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
-from stretchysnake.data.clips.transforms import resize_frames
+from stretchysnake.data.clips.seen_picture import checked_picture, read_size, seen_crops
+from stretchysnake.data.clips.transforms import center_crop, resize_frames
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import checked_decoder, read_frames
 from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
@@ -90,7 +92,8 @@ class CachedClips:
     ):
         """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
         self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.picture, self.decoder = Sampling(), "whole", "pyav"
+        self.sampling, self.decoder, self.fit = Sampling(), "pyav", cache.fit
+        self.picture = checked_picture(None, fit=cache.fit) or "whole"
         self.augmentation = augmentation or Augmentation()
         self._rows = range(len(cache.listed)) if keep_places else cache.rows
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
@@ -103,11 +106,13 @@ class CachedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
-        stored = self._stored(index, scale)
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3); ValueError for more frames or pixels than the
+        cache holds."""
+        stored, kept = self._stored(index, scale)
         options = {"augmentation": self.augmentation, "sampling": Sampling()}
         chosen = _indices(len(stored), scale=scale, generator=generator, **options)
-        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+        frames = torch.from_numpy(stored[chosen])
+        return augmented(frames, scale, self.augmentation, generator, kept=kept)
 
     def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
         """Yield the clip of each request, in order."""
@@ -122,32 +127,34 @@ class CachedClips:
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
     ) -> Iterator[Tensor | DecodeError]:
-        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames; the picture whole."""
+        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames as they are cached."""
         if num_crops != 1:
             raise ValueError(
-                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds squares; "
+                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds one clip of each; "
                 "use 1, or leave the cache out"
             )
         for index in indices:
-            stored, counts = self._stored(index, scale), {"num_views": num_views}
+            (stored, kept), counts = self._stored(index, scale), {"num_views": num_views}
             views = [
                 uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
                 for view in range(num_views)
             ]
-            yield resize_frames(torch.from_numpy(stored[views]), scale.size)
+            yield resize_frames(torch.from_numpy(stored[views]), kept or scale.size)
 
-    def _stored(self, index: int, scale: Scale) -> np.ndarray:
-        stored = self.cache.frames[self._rows[index]]
+    def _stored(self, index: int, scale: Scale) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """The frames that the cache holds of a clip, and (H, W) of the clip where it keeps its shape."""
+        row = self._rows[index]
+        stored, shown = self.cache.frames_of(row), self.cache.shown.get(row)
         for name, requested, held in (
-            ("num_frames", scale.num_frames, stored.shape[0]),
-            ("size", scale.size, stored.shape[1]),
+            ("num_frames", scale.num_frames, len(stored)),
+            ("size", scale.size, self.cache.size),
         ):
             if requested > held:
                 raise ValueError(
                     f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
                     f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
                 )
-        return stored
+        return stored, None if shown is None else fitted_size(*shown, scale=scale, fit=self.fit)
 
     def close(self) -> None:
         """Nothing to end: no process works for a cache."""
@@ -169,12 +176,13 @@ class DecodedClips:
         sampling: Sampling | None = None,
         picture: str | None = None,
         decoder: str = "pyav",
+        fit: str = "square",
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
-        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
-        self.decoder = checked_decoder(decoder)
+        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture, fit=fit)
+        self.decoder, self.fit = checked_decoder(decoder), fit
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -184,28 +192,38 @@ class DecodedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3)."""
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3)."""
         record = self.records[index]
         options = {"augmentation": self.augmentation, "sampling": self.sampling}
         indices = partial(_indices, scale=scale, generator=generator, **options)
         if generator is None:
-            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
-            return seen_crops(record, indices, scale.size, **seen)[0]
+            seen = {"picture": self.picture or "whole", "decoder": self.decoder, "fit": self.fit}
+            return seen_crops(record, indices, scale, **seen)[0]
         frames = read_frames(
             record.path,
             indices,
-            size=None if self.augmentation.crops else (scale.size, scale.size),
+            size=None if self.augmentation.crops else read_size(scale, self.fit),
             start_seconds=record.start,
             end_seconds=record.end,
             decoder=self.decoder,
             with_fps=True,
         )
-        return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
+        height, width = frames.shape[1:3]
+        kept = None
+        if self.fit == "keep":  # frames as displayed, or already of the clip's shape
+            size = {"scale": scale, "fit": self.fit}
+            kept = (
+                fitted_size(height, width, **size) if self.augmentation.crops else (height, width)
+            )
+        frames = torch.from_numpy(frames)
+        if self.fit == "crop":
+            frames = center_crop(frames, min(height, width))
+        return augmented(frames, scale, self.augmentation, generator, kept=kept)
 
     def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
         """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
-        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
-        Their predictions are averaged at test."""
+        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that, with
+        fit keep in its shape (.., T, H, W, 3). Their predictions are averaged at test."""
         record, count = self.records[index], scale.num_frames
 
         def indices(total: int, fps: float) -> list[int]:
@@ -215,8 +233,8 @@ class DecodedClips:
             )
             return [i for view in views for i in view]
 
-        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
-        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
+        seen = {"picture": self.picture or "centre", "decoder": self.decoder, "fit": self.fit}
+        crops = seen_crops(record, indices, scale, num_crops=num_crops, **seen)
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
@@ -231,7 +249,8 @@ class DecodedClips:
                 yield self.records[request.index].path, error or request
 
         for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
-            yield self._noted(given.pop(0), answer)
+            request = given.pop(0)
+            yield self._noted(request, self._waited(request.index, answer, self._frames, request))
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
@@ -242,6 +261,7 @@ class DecodedClips:
         tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
+            answer = self._waited(index, answer, look, index)
             yield self._noted(ClipRequest(index, scale), answer)
 
     def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
@@ -260,6 +280,16 @@ class DecodedClips:
         if self._spare is not None:
             self._spare.close()
             self._spare = None
+
+    def _waited(self, index: int, answer, function: Callable, argument):
+        """The answer, or for a file out of reach a later one, of a process of its own."""
+        if not isinstance(answer, DecodeError):
+            return answer
+        limits = {**asdict(self.limits), "num_workers": min(1, self.limits.num_workers)}
+        task = (self.records[index].path, argument)
+        return self.bad.asked_again(
+            index, answer, lambda: next(map_decoding(function, [task], **limits))
+        )
 
     def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
         if isinstance(answer, DecodeError):

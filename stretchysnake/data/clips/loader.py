@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import mixed, partners_of
+from stretchysnake.data.clips.augment import by_shape, mixed, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadDraw, BadFile
 from stretchysnake.data.clips.clip_source import (
@@ -51,9 +51,11 @@ __all__ = [
     "MixedBatch",
     "TrainingStep",
     "batch_size_at",
+    "clips_of_shapes",
     "evaluation_batches",
     "groups_of",
     "open_clips",
+    "shaped_batches",
     "training_batches",
     "training_steps",
 ]
@@ -65,7 +67,7 @@ class Batch(NamedTuple):
     step: int
     scale: Scale
     video: Tensor
-    """float32 (B, 3, T, S, S), normalised."""
+    """float32 (B, 3, T, S, S), normalised; (B, 3, T, H, W) where pictures keep their shape."""
     labels: Tensor
     """int64 (B,)"""
     asked: int | None = None
@@ -81,14 +83,21 @@ class Batch(NamedTuple):
     news: tuple[BadFile, ...] = ()
     """What is new about files since the batch before."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens of all clips here, without [CLS]."""
+        num_clips, _, frames, height, width = self.video.shape
+        patch = self.scale.patch_size
+        return num_clips * frames * (height // patch) * (width // patch)
+
 
 class MixedBatch(NamedTuple):
-    """One training step's input, or one rank's share of it, where its clips have several scales."""
+    """One training step's input, or one rank's share of it, where its clips have several scales or shapes."""
 
     step: int
     groups: tuple[Batch, ...]
-    """Of one scale each; what is asked for in one, and the places of its clips, are of the group over all ranks and
-    of the step."""
+    """Of one scale and shape each; the places of its clips are of the step, what is asked for in one is of the group
+    over all ranks. Ranks have other shapes each, so a group of a shape does not say what was asked for (None)."""
     asked: int
     """Clips asked for in the whole step, over all ranks."""
     bad: tuple[BadDraw, ...] = ()
@@ -101,7 +110,7 @@ class MixedBatch(NamedTuple):
 
 
 def groups_of(batch: Batch | MixedBatch) -> tuple[Batch, ...]:
-    """The batches of one scale each that a step has."""
+    """The batches of one scale and shape each that a step has."""
     return batch.groups if isinstance(batch, MixedBatch) else (batch,)
 
 
@@ -129,7 +138,8 @@ def training_batches(
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
-    by group. `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
+    by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
     operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
     """
@@ -175,8 +185,9 @@ def training_batches(
             for step, mine in here:
                 before = len(clips.bad.events)
                 groups = tuple(
-                    group_of(step, group, *loaded(step, group, places, drawn))
+                    part
                     for group, places in enumerate(mine)
+                    for part in groups_of_shape(step, group, *loaded(step, group, places, drawn))
                 )
                 bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
                 if len(groups) == 1:
@@ -200,6 +211,19 @@ def training_batches(
                 frames.append(clip)
         return filled, frames
 
+    def groups_of_shape(
+        step: TrainingStep, group: int, places: list[int], frames: list[Tensor]
+    ) -> list[Batch]:
+        parts = by_shape(frames)
+        if len(parts) < 2:
+            return [group_of(step, group, places, frames)]
+        return [
+            group_of(step, group, [places[i] for i in part], [frames[i] for i in part])._replace(
+                asked=None
+            )
+            for part in parts
+        ]
+
     def group_of(step: TrainingStep, group: int, places: list[int], frames: list[Tensor]) -> Batch:
         # a replacement has the same label
         scale, indices = step.groups[group]
@@ -218,7 +242,29 @@ def training_batches(
     return made_ahead(batches, prefetch)
 
 
+class ClipsOfShape(NamedTuple):
+    """Clips of a batch that have one shape."""
+
+    positions: list[int]
+    """In the batch."""
+    video: Tensor
+    """float32 (n, 3, T, H, W), normalised."""
+
+
 def evaluation_batches(
+    clips: Clips, scale: Scale, batch_size: int, **options
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+
+    Where pictures keep their shape, a batch comes as one (n, 3, T, H, W) for each shape. Options and what is absent: as
+    in `shaped_batches`.
+    """
+    for indices, parts in shaped_batches(clips, scale, batch_size, **options):
+        for part in parts:
+            yield [indices[position] for position in part.positions], part.video
+
+
+def shaped_batches(
     clips: Clips,
     scale: Scale,
     batch_size: int,
@@ -226,14 +272,14 @@ def evaluation_batches(
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
     pixels: dict | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
+    """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
 
-    A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
-    `pixels` as in `training_batches`.
+    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
+    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
     """
 
-    def batches() -> Iterator[tuple[list[int], Tensor]]:
+    def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
         batch_indices, batch_clips = [], []
         requested = range(len(clips)) if indices is None else indices
         with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
@@ -242,7 +288,14 @@ def evaluation_batches(
                     batch_indices.append(index)
                     batch_clips.append(clip)
                 if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
-                    yield batch_indices, normalise(torch.stack(batch_clips), **(pixels or {}))
+                    yield batch_indices, clips_of_shapes(batch_clips, pixels)
                     batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)
+
+
+def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
+    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
+    parts = by_shape(frames)
+    videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
+    return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]

@@ -5,10 +5,11 @@
     frames = read_frames_at(path, [0.5, 1.0])            # what is on screen at these seconds
     verify(path)                                         # decodes all of it; raises DecodeError
 
-Frames are counted in presentation order. The packets of a file are indexed once, without decoding; a seek is
-made only when it passes a key frame that would otherwise be decoded for nothing; every frame is then matched by
-its time stamp, so a seek that lands wrong is noticed and repaired, and a damaged file is named, never silently
-sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same frames, where that is installed.
+Frames are counted in presentation order. The packets of a file are indexed once, without decoding, from the file's
+own index where that can be believed; a seek is made only when it passes a key frame that would otherwise be decoded
+for nothing; every frame is then matched by its time stamp, so a seek that lands wrong is noticed and repaired, and a
+damaged file is named, never silently sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same
+frames, where that is installed.
 """
 
 from __future__ import annotations

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from stretchysnake.data.clips.clip_source import DecodedClips, DecodingLimits
 from stretchysnake.data.clips.frame_choice import Sampling
-from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.eval.features.passes import features_of
 from stretchysnake.eval.protocols.classifier import Classifier
-from stretchysnake.models.backbone import pixels_of
 
 
 class VideoClasses(NamedTuple):
@@ -22,7 +21,7 @@ class VideoClasses(NamedTuple):
     probabilities: Tensor
     """(K,) fp64, the mean over views and crops."""
     clips: Tensor
-    """(views * crops, T, S, S, 3) uint8: all that was looked at."""
+    """(views * crops, T, S, S, 3) uint8: all that was looked at; with fit keep (.., T, H, W, 3)."""
 
 
 def classes_of(
@@ -33,20 +32,25 @@ def classes_of(
     num_crops: int = 1,
     picture: str | None = None,
     sampling: Sampling | None = None,
+    batch_size: int | None = None,
     limits: DecodingLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[VideoClasses | DecodeError]:
     """Yield for each path, in order, its classes at the classifier's scale, or why there are none.
 
     Views, crops, `picture` and `sampling` are those of the test of a trained head (`DecodedClips.views`); the
-    probabilities are averaged, as there.
+    probabilities are averaged, as there. The model computes where it is placed, batch_size clips in a pass (None: all
+    of a video).
     """
     scale, model = classifier.scale, classifier.model
     records = [VideoRecord(path, 0) for path in paths]
     clips = DecodedClips(
-        records, sampling=sampling, picture=picture, limits=limits or DecodingLimits()
+        records,
+        sampling=sampling,
+        picture=picture,
+        fit=classifier.fit,
+        limits=limits or DecodingLimits(),
     )
-    device = next(model.parameters()).device
     drawn = clips.draw_views(range(len(records)), scale, num_views=num_views, num_crops=num_crops)
     for number, (path, views) in enumerate(zip(paths, drawn, strict=True), 1):
         if progress:
@@ -54,10 +58,9 @@ def classes_of(
         if isinstance(views, DecodeError):
             yield views
             continue
-        with torch.inference_mode():
-            video = normalise(views, **pixels_of(model.config)).to(device)
-            features = model.features(video, scale.patch_size, grid="floor").float()
-            found = classifier.probabilities(features).mean(0).cpu()
+        at_once = batch_size or len(views)
+        features = features_of(model, scale, torch.as_tensor(views).numpy(), batch_size=at_once)
+        found = classifier.probabilities(torch.from_numpy(features)).mean(0).cpu()
         if not found.isfinite().all():
             reason = "its class scores are not finite; the weights are damaged or it shows nothing."
             yield DecodeError("corrupt", path, reason)

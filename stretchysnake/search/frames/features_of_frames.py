@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from stretchysnake.eval.features.passes import features_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone
-from stretchysnake.search.embed import features_of
 
 CHANNELS = ("last", "first")
 _LAYOUTS = {"last": "(n, T, H, W, 3)", "first": "(n, T, 3, H, W)"}
@@ -17,13 +17,15 @@ def features_of_frames(
     frames: np.ndarray | torch.Tensor,
     *,
     channels: str | None = None,
+    batch_size: int = 1,
 ) -> np.ndarray:
     """(n, C) fp32: the features of n clips, bit for bit those of `embed` where the frames are those it decodes.
 
     frames are uint8 RGB (n, T, H, W, 3), or (n, T, 3, H, W) as mteb and transformers hold them with channels="first".
     T must be the scale's; H and W may be any: the model reads them as they are, with the scale's patch size (`embed`
     reads squares of scale.size pixels). Without `channels` the shape must say by itself that the last axis is RGB.
-    ValueError names the axes and the way out. A model and its scale: `open_weights`.
+    ValueError names the axes and the way out. The model computes where it is placed, batch_size clips in a pass: one
+    alone depends on no other, more are quicker on a GPU. A model and its scale: `open_weights`.
     """
     frames = torch.as_tensor(frames)
     if frames.dtype != torch.uint8:
@@ -47,7 +49,7 @@ def features_of_frames(
         )
     if not len(frames):
         return np.empty((0, model.config.feature_dim), np.float32)
-    return features_of(model, scale, frames.contiguous().numpy())
+    return features_of(model, scale, frames.contiguous().numpy(), batch_size=batch_size)
 
 
 def _check_axes(shape: tuple[int, ...], channels: str | None) -> None:

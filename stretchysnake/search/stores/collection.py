@@ -4,18 +4,21 @@ Every collection answers `nearest(query, count)` with candidates; query.py score
 the same neighbours.
 """
 
-from collections.abc import Sequence
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.search.index import Index, IndexSettings, read_index
+from stretchysnake.search.segments.segment import Segment
 from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
+from stretchysnake.whole_file import Damaged
 
 BACKENDS = ("torch", "faiss")
-_ROWS_AT_ONCE = 2**16
+_ROWS_AT_ONCE = 2**14
 
 
 class Collection(Protocol):
@@ -36,7 +39,7 @@ class Collection(Protocol):
 
 
 class FolderCollection:
-    """An index folder, searched with torch: exact, whatever its size, a part of it in memory at a time."""
+    """An index folder, searched with torch: every row is compared, whatever its size, and a part of it is in memory."""
 
     def __init__(self, folder: str):
         self.index: Index = read_index(folder)
@@ -46,30 +49,41 @@ class FolderCollection:
 
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
         count = min(count, self.num_rows)
+        if not count:
+            return [[] for _ in query]
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
     def drawn(self, count: int) -> list[Candidate]:
         return [self._candidate(number) for number in drawn_numbers(self.num_rows, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
-        queries, blocks = torch.from_numpy(np.ascontiguousarray(query)), []
-        for start in range(0, self.num_rows, _ROWS_AT_ONCE):
-            part = torch.from_numpy(
-                np.ascontiguousarray(self.index.features[start : start + _ROWS_AT_ONCE])
-            )
-            best = nearest(queries, part, k=min(count, len(part)))
-            blocks.append(best + start)
-        numbers = torch.cat(blocks, 1)  # (Q, some more than count): the best of each part
-        if len(blocks) > 1:
-            rows = torch.from_numpy(self.index.features[numbers.flatten().numpy()])
-            rows = rows.view(*numbers.shape, -1)
-            best = [nearest(q[None], r, k=count)[0] for q, r in zip(queries, rows, strict=True)]
-            numbers = torch.stack([k[b] for k, b in zip(numbers, best, strict=True)])
+        """Stored rows, counted over all segments, those of removed videos included."""
+        queries = torch.from_numpy(_of_length_one(query))
+        best = torch.full((len(query), count), -torch.inf)
+        numbers = torch.zeros(len(query), count, dtype=torch.int64)
+        first = 0
+        for segment in self.index.segments:
+            for start, block in row_blocks(segment, _ROWS_AT_ONCE):
+                found = _cosines(queries, block)
+                if not found.isfinite().all():
+                    raise Damaged(non_finite(self.index.folder))
+                found[:, _removed(segment, start, len(block))] = -torch.inf
+                if not (found.amax(1) > best[:, -1]).any():
+                    continue
+                here = first + start + torch.arange(len(block))
+                both = torch.cat([best, found], 1).topk(count)
+                numbers = torch.cat([numbers, here.expand(len(query), -1)], 1)
+                best, numbers = both.values, numbers.gather(1, both.indices)
+            first += len(segment.features)
         return numbers.tolist()
 
     def _candidate(self, number: int) -> Candidate:
-        row = self.index.rows[number]
-        return Candidate((row.file.path, row.start), row, self.index.features[number])
+        for segment in self.index.segments:
+            if number < len(segment.features):
+                break
+            number -= len(segment.features)
+        row = segment.row(number)
+        return Candidate((row.file.path, row.start), row, np.array(segment.features[number]))
 
 
 class FaissCollection(FolderCollection):
@@ -84,11 +98,18 @@ class FaissCollection(FolderCollection):
                 "faiss is not installed; backend faiss needs it: pip install 'stretchysnake[faiss]'"
             ) from None
         self._flat = faiss.IndexFlatIP(self.settings.width)
-        for start in range(0, self.num_rows, _ROWS_AT_ONCE):
-            self._flat.add(_of_length_one(self.index.features[start : start + _ROWS_AT_ONCE]))
+        stored, first = [], 0
+        for segment in self.index.segments:
+            counts = segment.counts()
+            stored.append(first + counts)
+            first += len(segment.features)
+            for start in range(0, len(counts), _ROWS_AT_ONCE):
+                rows = segment.features[counts[start : start + _ROWS_AT_ONCE]]
+                self._flat.add(_of_length_one(rows))
+        self._stored = np.concatenate([np.empty(0, np.int64), *stored])
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
-        return self._flat.search(_of_length_one(query), count)[1].tolist()
+        return self._stored[self._flat.search(_of_length_one(query), count)[1]].tolist()
 
 
 def open_collection(
@@ -117,6 +138,53 @@ def open_collection(
                 "stretchysnake embed ... --store lancedb:URI"
             )
     return (FaissCollection if backend == "faiss" else FolderCollection)(name)
+
+
+def row_blocks(segment: Segment, num_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, features (n, C)) of num_rows rows at a time, removed ones included; each is let go of again."""
+    for start in range(0, len(segment.features), num_rows):
+        block = segment.features[start : start + num_rows]
+        yield start, np.asarray(block)
+        let_go(segment.features, start, len(block))
+
+
+def let_go(features: np.ndarray, start: int, num_rows: int) -> None:
+    """Give rows of a mapped file back to the system, which keeps them as long as it has room: memory stays flat."""
+    mapped = getattr(features, "_mmap", None)
+    if mapped is None or not hasattr(mapped, "madvise"):
+        return
+    row = features.shape[1] * features.itemsize
+    first = features.offset % mmap.ALLOCATIONGRANULARITY + start * row
+    last = min(first + num_rows * row, len(mapped))
+    first, last = (place // mmap.PAGESIZE * mmap.PAGESIZE for place in (first, last))
+    if last > first:
+        mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def non_finite(folder: str) -> str:
+    """That an index holds what no model gave."""
+    return (
+        f"index ({folder}) holds a row that is not finite, so a file of it is damaged; "
+        f"see: stretchysnake index check {folder}"
+    )
+
+
+def _cosines(query: torch.Tensor, block: np.ndarray) -> torch.Tensor:
+    """(Q, rows) of queries of length one."""
+    rows = torch.from_numpy(block)
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    return torch.mm(query, rows.T).div_(norms.clamp_(min=1e-30))
+
+
+def _removed(segment: Segment, start: int, count: int) -> torch.Tensor:
+    """(count,) bool: which rows from start on do not count."""
+    gone = torch.zeros(count, dtype=torch.bool)
+    ends = [rows.stop for rows in segment.removed_rows]
+    for rows in segment.removed_rows[bisect_right(ends, start) :]:
+        if rows.start >= start + count:
+            break
+        gone[max(0, rows.start - start) : rows.stop - start] = True
+    return gone
 
 
 def _of_length_one(features: np.ndarray) -> np.ndarray:

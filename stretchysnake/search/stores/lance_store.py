@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stretchysnake.search.index import FORMAT, Index, IndexRow
-from stretchysnake.search.journal import locked
+from stretchysnake.search.index import Index, IndexRow
+from stretchysnake.search.segments.commit import locked
 from stretchysnake.search.stores.lance_tables import (
+    FORMAT,
     TABLE,
     UNNAMED,
     HeldIndex,
@@ -80,7 +81,7 @@ def sync(
         if old is not None and not replace:
             _refuse_others(uri, old, index, writer)
         ids = [_id(row) for row in index.rows]
-        digests = [_digest(row, index.features[i]) for i, row in enumerate(index.rows)]
+        digests = [_digest(*index.pair(i)) for i in range(len(index.rows))]
         schema = _schema(index, name, writer)
         with told(uri, "cannot be written"):
             if old is not None and (old.writer, old.settings) == (writer, index.settings):
@@ -197,7 +198,7 @@ def _batches(
         part = list(numbers[start : start + _ROWS_AT_ONCE])
         values = [index.rows[i].to_dict() for i in part]
         columns = {theirs: [value[ours] for value in values] for ours, theirs in FIELDS.items()}
-        flat = pa.array(np.ascontiguousarray(index.features[part]).ravel())
+        flat = pa.array(index.features_at(part).ravel())
         columns["features"] = pa.FixedSizeListArray.from_arrays(flat, index.settings.width)
         columns["id"], columns["digest"] = [ids[i] for i in part], [digests[i] for i in part]
         table = pa.table({name: columns[name] for name in schema.names}, schema=schema)

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stretchysnake.search.index import FORMAT, IndexSettings
+from stretchysnake.search.index import IndexSettings
 from stretchysnake.shown import first_line
 
+FORMAT = "stretchysnake-index-1"
+"""Of a table; that of an index folder is counted apart."""
 TABLE = "stretchysnake"
 """What the names of our tables begin with; the whole name of the one table that earlier versions wrote."""
 UNNAMED = "unnamed"

@@ -72,6 +72,7 @@ def open_held_out(
         num_frames=run.cache_frames,
         size=run.cache_size,
         decoder=run.decoder,
+        fit=run.fit,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
         progress=progress,
@@ -170,16 +171,21 @@ class HeldOut:
             passes += 1
         if is_sharded(
             model
-        ):  # every forward pass needs all ranks, also those with fewer or unreadable clips
-            side, most = self.scale.size, math.ceil(len(clips) / runtime.world_size)
+        ):  # every forward pass needs all ranks, also those with fewer or unreadable clips, or fewer shapes
+            side = self.scale.size
             black = torch.zeros(1, 3, self.scale.num_frames, side, side, device=device)
-            for _ in range(math.ceil(most / at_once) - passes):
+            for _ in range(self._most_passes(passes, at_once) - passes):
                 compute_logits(model, black, self.scale, self.run)
         runtime.meet()  # decoding may take one rank much longer
         loss, right, read = runtime.sum(sums).tolist()
         if not read:
             return None
         return HeldOutScore(state.step, right / read, loss / read, round(read))
+
+    def _most_passes(self, passes: int, at_once: int) -> int:
+        """Of any rank; where pictures keep their shape, no rank knows it of the others."""
+        most = math.ceil(math.ceil(len(self.clips) / self.runtime.world_size) / at_once)
+        return self.runtime.most(passes) if self.run.fit == "keep" else most
 
     def _clips_at_once(self) -> int:
         most = math.ceil(self.run.batch_size / self.runtime.world_size)

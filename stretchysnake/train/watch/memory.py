@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
 from stretchysnake.flexibility import Scale
-from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
@@ -21,6 +21,8 @@ def out_of_memory_message(
     largest = largest_share(batch, run, runtime)
     clips = max(map(len, parts_of(range(largest), scale, run)))
     failure = f"out of memory at step {batch.step}: {clips} clips of {_words(scale)} in one pass"
+    if told := memory_in_words(next(state.model.parameters()).device):
+        failure += f" ({told})"
     state.optimizer.zero_grad(set_to_none=True)
     if runtime.world_size > 1:
         half = max(1, clips // 2) * scale.num_tokens

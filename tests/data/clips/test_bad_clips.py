@@ -165,6 +165,17 @@ def test_training_clips_keep_every_place_and_probe_nothing(records, tmp_path, mo
         )
 
 
+def test_training_clips_that_are_checked_first_know_all_that_cannot_be_read(records, tmp_path):
+    gone = VideoRecord(str(tmp_path / "gone.mp4"), 0)
+    listed = [gone, *records[:3]]
+    clips = open_training_clips(listed, cache=None, check_first=True)
+    assert clips.records == listed and [e.kind for e in clips.bad.quarantine.values()] == [
+        "missing"
+    ]
+    with pytest.raises(DecodeError, match=r"gone\.mp4: missing"):
+        open_training_clips(listed, cache=None, check_first=True, on_error="stop")
+
+
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "decoded"])
 def test_what_is_bad_changes_no_other_place(records, tmp_path, cached):
     """The same list, once whole and once with an unreadable file: only the clips of that file differ."""
