@@ -20,6 +20,7 @@ from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_
 from stretchysnake.search.named_videos import group_of
 from stretchysnake.search.stores.collection import Collection, open_collection
 from stretchysnake.search.stores.found_indexes import matching_indexes, renewal
+from stretchysnake.search.stores.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
@@ -56,6 +57,8 @@ class SearchResult:
     notes: tuple[str, ...] = ()
     """Indexes of a folder that were passed over; those of earlier versions, whose frames had other pixels than the
     query's."""
+    spread: ScoreSpread | None = None
+    """How pairs of different videos of the indexes score, which tells what a hit's score means; None for one video."""
 
 
 def search(
@@ -119,7 +122,16 @@ def search(
         settings=first.settings,
         num_rows=sum(collection.num_rows for collection in collections),
         notes=(*passed_over, *_notes(collections)),
+        spread=_spread(collections),
     )
+
+
+def _spread(collections: Sequence[Collection]) -> ScoreSpread | None:
+    """Of rows of all collections, of each as many as it has a share of them."""
+    total = sum(collection.num_rows for collection in collections)
+    shares = (max(1, round(NUM_ROWS * c.num_rows / max(1, total))) for c in collections)
+    rows = [row for c, share in zip(collections, shares, strict=True) for row in c.drawn(share)]
+    return score_spread(rows)
 
 
 def _notes(collections: Sequence[Collection]) -> Iterator[str]:

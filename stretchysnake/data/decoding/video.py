@@ -40,12 +40,20 @@ from stretchysnake.data.decoding.picture import (
 from stretchysnake.data.decoding.pyav_frames import SeekMissed, frames_by_stamp
 from stretchysnake.data.decoding.torchcodec_frames import torchcodec_decoder, torchcodec_frames
 from stretchysnake.data.decoding.video_track import expected_sizes, opened, to_pixels, track_note
-from stretchysnake.data.decoding.video_writing import png_bytes, write_image, write_video
+from stretchysnake.data.decoding.video_writing import (
+    jpeg_bytes,
+    mp4_bytes,
+    png_bytes,
+    write_image,
+    write_video,
+)
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
     "checked_decoder",
+    "jpeg_bytes",
+    "mp4_bytes",
     "packet_index",
     "png_bytes",
     "probe",

@@ -14,7 +14,7 @@ import torch
 
 from stretchysnake.search.index import Index, IndexSettings, read_index
 from stretchysnake.search.segments.segment import Segment
-from stretchysnake.search.stores.candidate import Candidate
+from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 from stretchysnake.whole_file import Damaged
 
 BACKENDS = ("torch", "faiss", "approximate")
@@ -33,6 +33,10 @@ class Collection(Protocol):
         """For each query (Q, C) its `count` nearest rows by cosine, nearest first (fewer where no more are found)."""
         ...
 
+    def drawn(self, count: int) -> list[Candidate]:
+        """Some of the rows from all over it, at most `count`, the same ones at every call."""
+        ...
+
 
 class FolderCollection:
     """An index folder, searched with torch: every row is compared, whatever its size, and a part of it is in memory."""
@@ -48,6 +52,9 @@ class FolderCollection:
         if not count:
             return [[] for _ in query]
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
+
+    def drawn(self, count: int) -> list[Candidate]:
+        return [self._candidate(number) for number in drawn_numbers(self.num_rows, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         """Stored rows, counted over all segments, those of removed videos included."""
