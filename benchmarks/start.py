@@ -5,7 +5,8 @@
 The list names `--rows` files of 400 classes, hard links to a few tiny videos in a temporary folder, so that what is
 measured is the start and not the storage: a disk adds its own time for each file that is asked for its size. Every run
 is the real one (`train`, a process a rank), stopped by SIGTERM after its second batch; the resumed runs go on from the
-checkpoint that the stop wrote, and their first clips are compared with those an uninterrupted run draws there.
+checkpoint that the stop wrote, and their first clips are compared with those an uninterrupted run draws there. On a
+machine that others use too, read the processor time, and the wall time beside the load average.
 """
 
 import argparse
@@ -82,6 +83,7 @@ def measured_training(data: str, out: str, began: float, stop: bool) -> dict:
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
         "import_seconds": imported,
+        "load_average": os.getloadavg()[0],
         **told,
         "peak_rss_mib": largest,
         "worker_peak_rss_mib": worker,

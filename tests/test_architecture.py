@@ -67,7 +67,7 @@ ONLY_HOME = {
         "ops/causal_conv/triton_kernels.py",
     },
     "matplotlib": {"report/figures/picture.py"},
-    "faiss": {"search/stores/collection.py"},
+    "faiss": {"search/stores/collection.py", "search/stores/ivf.py"},
     "lancedb": {"search/stores/lance_tables.py"},
     "pyarrow": {"search/stores/lance_store.py"},
     "huggingface_hub": {"models/weights/published/hub.py"},

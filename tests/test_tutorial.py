@@ -20,7 +20,7 @@ def test_every_command_and_every_program_of_the_tutorial_runs(tmp_path, monkeypa
         assert long in text
         text = text.replace(long, short)
     blocks = re.findall(r"^```(python|bash)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for language, body in blocks:
         if language == "python":
             exec(compile(body, "tutorial.md", "exec"), {"__name__": "tutorial"})

@@ -60,7 +60,7 @@ def parsed(
     given = values.pop("paths", [])
     values = {name: _at_home(value) for name, value in values.items()}
     if "weights" in values and verb not in _READ_WEIGHTS_THEMSELVES:
-        values["weights"] = _fetched(values["weights"])
+        values["weights"] = fetched(values["weights"])
     runs = tuple(one(**{f.name: values[f.name] for f in fields(one)}) for one in classes)
     run = runs if isinstance(run_class, tuple) else runs[0]
     return run, [_at_home(path) for path in given]
@@ -133,10 +133,10 @@ _READ_WEIGHTS_THEMSELVES = ("train", "study")
 """A training notes the name in its folder; the study takes a folder of many files."""
 
 
-def _fetched(weights):
+def fetched(weights):
     """Weights by name (one, several or none) as files, each said once with its source; paths as they are."""
     if isinstance(weights, list):
-        return [_fetched(one) for one in weights]
+        return [fetched(one) for one in weights]
     if weights is None or os.path.exists(weights):
         return weights
     from stretchysnake.models.weights.published.named import located

@@ -101,20 +101,24 @@ def read_records(
     *,
     root: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> list[VideoRecord]:
     """Return the records of a folder (one sub-folder per class) or of a list file.
 
     `classes` fixes which name has which label, e.g. to read a test set with the train set's order; without it names are
-    numbered in sorted order.
+    numbered in sorted order. With `labelled=False` a list needs no labels: paths alone do, and get label 0.
     """
     source = place_of(source)
     if source.is_dir():
         return _read_folder(source, classes)
     if not source.exists():
         raise ValueError(f"{source}: no such list file or folder; check the spelling.")
-    rows = read_list(source, COLUMNS)
+    rows = read_list(source, COLUMNS, needed=("path", "label") if labelled else ("path",))
     if not rows:
-        raise ValueError(f"{source}: found no row, expected lines 'path,label'; add the videos.")
+        expected = "'path,label'" if labelled else "with a path"
+        raise ValueError(f"{source}: found no row, expected lines {expected}; add the videos.")
+    if not labelled and not any("label" in row.cells for row in rows):
+        rows = [ListRow(row.line, {**row.cells, "label": "0"}) for row in rows]
     return _records(source, rows, Path(root) if root is not None else source.parent, classes)
 
 

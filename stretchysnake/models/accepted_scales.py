@@ -1,4 +1,7 @@
-"""Whether a model takes a scale, asked of the model itself on tensors without content: before anything is decoded."""
+"""Whether a model takes a scale, asked of the model itself on tensors without content: before anything is decoded.
+
+H W pixels of a frame, S of a square one's side.
+"""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -11,9 +14,13 @@ from stretchysnake.models.backbone import Backbone, BackboneConfig
 
 
 def check_scales(config: BackboneConfig, scales: Iterable[Scale], *, way_out: str) -> None:
-    """ValueError, with the model's own words and then the way out, for the first scale that it cannot take."""
+    """ValueError, with the model's own words and then the way out, for the first scale that it cannot take.
+
+    The native scale is what the weights were stored for and is not asked: tensors without content have torch load its
+    compiler, 2.5 s of processor time in a command that may take 5.
+    """
     for scale in scales:
-        if refusal := refusal_of(config, scale):
+        if scale != config.native and (refusal := refusal_of(config, scale)):
             raise ValueError(
                 f"{config.architecture} cannot take T={scale.num_frames} S={scale.size} with patch "
                 f"{scale.patch_size}: {refusal}; {way_out}"

@@ -7,6 +7,7 @@ where: 0, then where each ends. Scan and convolution begin afresh at each.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -168,12 +169,13 @@ class Block(nn.Module):
 
         None takes torch's generator, which packed clips must not.
         """
+        mixer = self.mixer if cu_seqlens is None else partial(self.mixer, cu_seqlens=cu_seqlens)
         if residual is None:
             residual = x.to(torch.promote_types(x.dtype, torch.float32))
-            return self.mixer(self.norm(residual), cu_seqlens), residual
+            return mixer(self.norm(residual)), residual
         x = drop_path(x, self.drop_path, training=self.training, draws=draws)
         normed, residual = add_rms_norm(x, residual, self.norm.weight, self.norm.eps)
-        return self.mixer(normed, cu_seqlens), residual
+        return mixer(normed), residual
 
     def window(
         self, x: Tensor, residual: Tensor | None, carry: Carry

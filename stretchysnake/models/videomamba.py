@@ -90,7 +90,12 @@ class VideoMamba(nn.Module):
         self._initialise()
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
-        """Class logits (B, num_classes) of the clips; arguments as in `features`."""
+        """Class logits (B, num_classes) of the clips; arguments as in `features`.
+
+        A list of clips is packed: what wraps a model, as data-parallel training does, knows `forward` alone.
+        """
+        if isinstance(video, list):
+            return self.forward_packed(video, patch_size, **how)
         return self.head(self.features(video, patch_size, **how))
 
     def features(

@@ -19,6 +19,7 @@ from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.sequences.packed import packs_clips
 from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
@@ -274,7 +275,7 @@ def _embedded(
 ) -> Iterator[_Embedded | Unreadable]:
     """Every video once, as it ends; its parts are embedded as they come, and their frames are let go.
 
-    Of videos of one row each several share a forward pass (passes.py); one of windows has passes of its own.
+    Videos of one row share forward passes (passes.py), of any shapes where the model packs; one of windows has its own.
     """
     scale, together = settings.scale, 1
     at_once = batch_size or rows_at_once(scale)
@@ -286,11 +287,12 @@ def _embedded(
     at_end = at_once if batch_size or not keeps_bits(model) else 1
     done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
     failed: set[str] = set()
-    waiting: dict[tuple[int, ...], list[Decoded]] = {}  # by shape
+    waiting: dict[tuple[int, ...], list[Decoded]] = {}  # by shape, or all where shapes share a pass
+    packs = settings.fit == "keep" and together > 1 and packs_clips(model)
 
     def passed(alike: list[Decoded], size: int) -> Iterator[_Embedded | Unreadable]:
-        frames = np.concatenate([part.frames for part in alike])
-        blocks = features_of(model, scale, frames, batch_size=size)
+        clips = [clip for part in alike for clip in part.frames]
+        blocks = features_of(model, scale, clips, batch_size=size)
         ends = np.cumsum([len(part.rows) for part in alike])[:-1]
         for part, features in zip(alike, np.split(blocks, ends), strict=True):
             path = part.video.path
@@ -319,7 +321,7 @@ def _embedded(
         elif part.frames is None:
             yield _Embedded(part.video, part.file, [], None)
         else:
-            alike = waiting.setdefault(part.frames.shape[1:], [])
+            alike = waiting.setdefault(() if packs else part.frames.shape[1:], [])
             alike.append(part)
             if len(alike) == together:
                 yield from passed(alike, at_once)

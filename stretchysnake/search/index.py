@@ -36,6 +36,7 @@ from stretchysnake.search.segments.segment import (
     check_segment,
     num_bytes,
     open_segment,
+    refuse_changed,
 )
 from stretchysnake.whole_file import Damaged, write_whole
 
@@ -231,6 +232,10 @@ def _opened(folder: Path, manifest: dict, check: bool) -> Index:
         if check or sum(num_bytes(folder, entry) for entry in entries) <= HASHED:
             for entry in entries:
                 check_segment(folder, entry)
+        if check:
+            lists = manifest.get("approximate", {})
+            for name, file in lists.get("files", {}).items():
+                refuse_changed(folder, file, lists["sha256"][name])
         segments = [open_segment(folder, entry, settings.width) for entry in entries]
     return Index(
         folder=str(folder),

@@ -201,7 +201,7 @@ class Journal:
                 if (video := segment.find(path)) is not None:
                     removed[place].add(video)
         entries = self._written(segments, removed)
-        approximate = {} if old is None else old.approximate
+        approximate = {} if old is None else _lists_of(old.approximate, entries)
         write_manifest(
             self.place / MANIFEST, self.settings, self.weights, entries, failures,
             before=[] if old is None else [old], approximate=approximate,
@@ -250,6 +250,18 @@ class Journal:
 
     def _in_index(self, path: str):
         return None if self.index is None else self.index.find(path)
+
+
+def _lists_of(approximate: dict, entries: list[dict]) -> dict:
+    """What the manifest says of approximate search, of the segments that are left."""
+    names = {entry["name"] for entry in entries} & approximate.get("files", {}).keys()
+    if not names:
+        return {}
+    parts = {
+        one: {name: value for name, value in approximate[one].items() if name in names}
+        for one in ("files", "sha256", "lists")
+    }
+    return {**approximate, **parts}
 
 
 def _never(videos: list[WrittenVideo]) -> WrittenVideo:

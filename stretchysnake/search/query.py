@@ -19,6 +19,8 @@ from stretchysnake.search.decoding import Unreadable, Video, decoded, rows_at_on
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
 from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.search.stores.found_indexes import matching_indexes, renewal
+from stretchysnake.search.stores.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
@@ -53,7 +55,10 @@ class SearchResult:
     num_rows: int
     """Rows searched, over all collections."""
     notes: tuple[str, ...] = ()
-    """Indexes of earlier versions, whose frames had other pixels than the query's."""
+    """Indexes of a folder that were passed over; those of earlier versions, whose frames had other pixels than the
+    query's."""
+    spread: ScoreSpread | None = None
+    """How pairs of different videos of the indexes score, which tells what a hit's score means; None for one video."""
 
 
 def search(
@@ -69,6 +74,8 @@ def search(
     index_name: str | Sequence[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    num_frames: int | None = None,
+    size: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> SearchResult:
     """The k videos nearest to the query by cosine, of index folders or lancedb:URI stores.
@@ -76,13 +83,17 @@ def search(
     A video with several rows counts with its best one; so does a query that is cut into windows. The ranking is that
     of fp64 arithmetic; equal scores go in the order of the indexes given, path and time. Hits that are the query
     itself, or of its group, are marked; hide_same leaves them out. Of a store that holds several indexes, index_name
-    chooses one or several; without it all are searched, if they can be compared. ValueError for an index of other
-    weights, of another scale than the first one's, of an older format, or damaged. The model computes on `device`, in
-    the index's precision, batch_size windows of the query at a time (None: as many as 2^14 tokens).
+    chooses one or several; without it all are searched, if they can be compared. A folder of several indexes stands
+    for those that fit `weights` and the scale asked for, or else the first of them; `notes` say what was passed over.
+    ValueError for an index of other weights, of another scale than the first one's, of an older format, or damaged. The
+    model computes on `device`, in the index's precision, batch_size windows of the query at a time (None: as many as
+    2^14 tokens).
     """
     if k < 1:
         raise ValueError(f"k ({k}) must be at least 1")
-    names = [indexes] if isinstance(indexes, str) else list(indexes)
+    weights = None if weights is None else weights_file(weights)
+    asked = [indexes] if isinstance(indexes, str) else list(indexes)
+    names, passed_over = matching_indexes(asked, weights=weights, num_frames=num_frames, size=size)
     collections = [
         open_collection(name, backend=backend, where=where, index_name=index_name) for name in names
     ]
@@ -110,16 +121,27 @@ def search(
         hits=hits,
         settings=first.settings,
         num_rows=sum(collection.num_rows for collection in collections),
-        notes=tuple(_notes(collections)),
+        notes=(*passed_over, *_notes(collections)),
+        spread=_spread(collections),
     )
+
+
+def _spread(collections: Sequence[Collection]) -> ScoreSpread | None:
+    """Of rows of all collections, of each as many as it has a share of them."""
+    total = sum(collection.num_rows for collection in collections)
+    shares = (max(1, round(NUM_ROWS * c.num_rows / max(1, total))) for c in collections)
+    rows = [row for c, share in zip(collections, shares, strict=True) for row in c.drawn(share)]
+    return score_spread(rows)
 
 
 def _notes(collections: Sequence[Collection]) -> Iterator[str]:
     for collection in collections:
+        if note := getattr(collection, "note", ""):
+            yield note
         if said := made_otherwise(collection.settings, getattr(collection, "av", "")):
             yield (
                 f"index ({collection.name}) is an earlier version's ({said}), so equal videos score less than 1; "
-                "to renew it, embed the videos again into a new folder"
+                f"to renew it, embed the videos again into a new folder: {renewal(collection.name)}"
             )
 
 
@@ -132,7 +154,7 @@ def _model(
     collection: Collection, weights: str | os.PathLike | None, placement: Placement
 ) -> Backbone:
     """The model that made a collection; ValueError for any other."""
-    path = Path(collection.weights) if weights is None else weights_file(weights)
+    path = Path(collection.weights if weights is None else weights)
     wanted = collection.settings.weights_sha256
     if weights is None and not path.is_file():
         raise ValueError(
@@ -143,7 +165,8 @@ def _model(
         made_by = ", ".join(filter(None, [collection.settings.architecture, wanted[:12]]))
         raise ValueError(
             f"weights ({path}, {model.config.architecture}, SHA-256 {sha256[:12]}) are not the ones of "
-            f"{collection.name} ({made_by}); give those, or embed the videos again with these"
+            f"{collection.name} ({made_by}); give those, or embed the videos again with these: "
+            f"{renewal(collection.name, str(path))}"
         )
     return model
 
@@ -185,7 +208,7 @@ def _ranked(
                 matrix = torch.from_numpy(np.stack([c.features for c in candidates]))
                 vector = torch.from_numpy(features[number : number + 1])
                 similarities = scores(vector, matrix)[0].tolist()
-                if len(candidates) < collection.num_rows:
+                if len(candidates) == count < collection.num_rows:  # there are more
                     bound = max(bound, min(similarities) + _FP32)
                 for score, candidate in zip(similarities, candidates, strict=True):
                     rank = (-score, place, candidate.order, number)

@@ -20,6 +20,7 @@ from stretchysnake.data.clips.loader import (
     training_steps,
 )
 from stretchysnake.data.clips.open_clips import open_training_clips
+from stretchysnake.data.processes.nursery import nursery
 from stretchysnake.data.records_key import file_stamps, refuse_unequal_records
 from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.models.architectures import build_model
@@ -56,6 +57,7 @@ from stretchysnake.train.watch.nonfinite import describe
 from stretchysnake.train.watch.tensorboard import Board, open_board
 
 
+@nursery()
 def train(
     run: TrainRun, *, progress: Progress | None = None, runtime: Runtime = SINGLE
 ) -> TrainResult:
@@ -63,6 +65,8 @@ def train(
 
     A finished run of the same settings and data (identity.py) is returned as it is. ValueError when run.out holds
     another run, which is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
+    Decoders are forked from a small process that is forked at the start, or by the caller before a GPU and other ranks
+    are in use (nursery.py).
     """
     out = Path(run.out)
     classes = labelled_records(run)
@@ -147,7 +151,7 @@ def train(
         fit(
             state,
             lambda start: training_batches(
-                clips, start_step=start, pixels=pixels, **options, **ranks
+                clips, start_step=start, pixels=pixels, device=device, **options, **ranks
             ),
             run,
             steps=steps,

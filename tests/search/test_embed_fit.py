@@ -10,7 +10,7 @@ from painted_video import quarters, write_painted
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stretchysnake import cli
+from stretchysnake import VideoMamba, cli
 from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.eval.features.subject import read_subject
@@ -54,6 +54,28 @@ def read_by_hand(path, indices, fit):
     frames = read_frames(path, indices, size=short)
     top, left = (round((side - 16) / 2) for side in short)
     return frames[:, top : top + 16, left : left + 16]
+
+
+def test_videos_of_several_shapes_share_one_packed_pass_where_a_size_is_asked(
+    trained, videos, monkeypatch
+):
+    packed, real = [], VideoMamba.features_packed
+
+    def counted(model, clips, *rest, **how):
+        packed.append(sorted(tuple(clip.shape[1:]) for clip in clips))
+        return real(model, clips, *rest, **how)
+
+    monkeypatch.setattr(VideoMamba, "features_packed", counted)
+    how = {"weights": trained[1].weights, "num_frames": 4, "size": 16, "fit": "keep"}
+    alone = embed(videos, **how)
+    assert packed == []  # each has a pass of its own, and its own bits
+    together = embed(videos, batch_size=3, **how)
+    assert [len(clips) for clips in packed] == [3] and len({*packed[0]}) == 3  # and the last alone
+    assert together.paths == alone.paths
+    torch.testing.assert_close(together.features, alone.features, rtol=1e-5, atol=1e-5)
+    for path, feature in zip(together.paths, together.features, strict=True):
+        wanted = by_hand(trained[1].weights, read_by_hand(path, [1, 3, 5, 7], "keep"))
+        torch.testing.assert_close(feature, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("fit", ["keep", "crop"])

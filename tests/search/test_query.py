@@ -105,7 +105,9 @@ def test_wrong_weights_and_other_scales_are_refused(trained, indexed, tmp_path):
         model.norm_f.weight[0] += 1
     save_model(tmp_path / "other.safetensors", model)
     with pytest.raises(
-        ValueError, match=r"SHA-256 \w{12}\) are not the ones of .*; give those, or embed"
+        ValueError,
+        match=r"SHA-256 \w{12}\) are not the ones of .*; give those, or embed .*: "
+        r"stretchysnake index list .* --weights .*other.safetensors -o NEW",
     ):
         search(folder, query, weights=tmp_path / "other.safetensors")
     embed_into(
@@ -130,6 +132,61 @@ def test_wrong_weights_and_other_scales_are_refused(trained, indexed, tmp_path):
     assert names(search(str(moved), query, weights=trained[1].weights)) == names(
         search(folder, query)
     )
+
+
+def test_of_a_folder_of_indexes_those_that_fit_are_searched_and_the_others_named(
+    trained, indexed, tmp_path, capsys
+):
+    videos, _ = indexed
+    weights, query = trained[1].weights, str(videos / "class1/0.mp4")
+    for name, size, source in (("a", 16, "class0"), ("b", 32, "class0"), ("c", 16, "class1")):
+        embed_into(
+            tmp_path / "many" / name,
+            videos / source,
+            weights=weights,
+            num_frames=4,
+            size=size,
+            num_workers=0,
+        )
+    found = search(str(tmp_path / "many"), query, k=12)
+    assert names(found)[0] == "class1/0.mp4" and len(found.hits) == 8
+    assert {Path(hit.index).name for hit in found.hits} == {"a", "c"}
+    passed, way_out = found.notes
+    assert passed.startswith(f"passed over {tmp_path / 'many' / 'b'} (scale ")
+    assert way_out == "choose others with --weights, --frames or --size"
+    assert search(str(tmp_path / "many"), query, k=12, size=32).settings.scale.size == 32
+    with pytest.raises(
+        ValueError, match=r"of the indexes in .* none fits: .*a \(size 16 instead of 24"
+    ):
+        search(str(tmp_path / "many"), query, size=24)
+    with pytest.raises(ValueError, match=r"size \(16\) chooses among the indexes of a folder"):
+        search(str(tmp_path / "many" / "a"), query, size=16)
+    model, _ = load_model(weights)
+    with torch.no_grad():
+        model.norm_f.weight[0] += 1
+    save_model(tmp_path / "other.safetensors", model)
+    embed_into(
+        tmp_path / "many" / "d",
+        videos / "class2",
+        weights=tmp_path / "other.safetensors",
+        num_frames=4,
+        size=16,
+        num_workers=0,
+    )
+    words = [
+        "search",
+        str(tmp_path / "many"),
+        query,
+        "--html",
+        "",
+        "--weights",
+        str(tmp_path / "other.safetensors"),
+    ]
+    assert cli.main(words) == 0
+    said = capsys.readouterr()
+    assert said.out.count("class2") == 4 and "class0" not in said.out
+    renew = f"to renew it: stretchysnake index list {tmp_path / 'many' / 'a'} -o videos.jsonl && stretchysnake embed"
+    assert said.err.count("note: passed over") == 3 and renew in said.err
 
 
 def test_an_index_larger_than_a_part_is_searched_part_by_part(indexed, monkeypatch):

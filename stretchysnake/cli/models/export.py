@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stretchysnake.cli.options import parsed
+from stretchysnake.cli.options import fetched, parsed
 from stretchysnake.eval.features.placement import check_device
 
 EXAMPLES = (
@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     from stretchysnake.ranks import SINGLE
 
     device = SINGLE.device(run.device)
-    model, variant, metadata = read_subject(paths[0], ON_CPU)
+    model, variant, metadata = read_subject(fetched(paths[0]), ON_CPU)
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=run.frames or native.num_frames, size=run.size or native.size

@@ -63,14 +63,13 @@ def _list() -> int:
 
 def _get(argv: list[str]) -> int:
     from stretchysnake.models.weights.published.named import located
-    from stretchysnake.models.weights.published.reference import is_by_name
 
     run, names = parsed("weights get", GetRun, EXAMPLES, argv, paths=True)
     for name in names:
-        found = located(name, renew=run.renew) if is_by_name(name) else located(name)
+        found = located(name, renew=run.renew)
         if found.said is None:
             raise ValueError(f"weights ({name}) are a path; get takes a name, or hf://org/name")
-        print(shown(f"{name}: {found.said}\n  {found.path}").replace("\\n", "\n"))
+        print(shown(f"{name}: {found.said}"), shown(f"  {found.path}"), sep="\n")
     return 0
 
 

@@ -22,8 +22,8 @@ EXAMPLES = (
 class EmbedRun:
     """Features of videos, in an index for `stretchysnake search`.
 
-    The paths are videos, folders, or lists with path, label and group. The same command again goes on after an
-    interruption, embeds what is new or changed and removes what is gone from the folders.
+    The paths are videos, folders, or lists: of paths alone, or with label, class_name and group. The same command again
+    goes on after an interruption, embeds what is new or changed and removes what is gone from the folders.
     """
 
     weights: str

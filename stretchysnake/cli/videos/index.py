@@ -11,17 +11,23 @@ EXAMPLES = (
     "  stretchysnake index list index/ -o videos.csv   # then: stretchysnake embed videos.csv --weights OTHER -o new/"
 )
 
-ACTIONS = ("info", "check", "compact", "merge", "list", "export")
+ACTIONS = ("info", "check", "compact", "merge", "list", "export", "approximate")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoRun:
-    """Settings, videos, rows and segments of indexes; opens them, and reads no row. The paths are index folders."""
+    """Settings, videos, rows and segments of indexes; opens them, and reads no row.
+
+    The paths are index folders, or folders of such.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRun:
-    """Read every byte of indexes, and say which file is not the one that was written. The paths are index folders."""
+    """Read every byte of indexes, and say which file is not the one that was written.
+
+    The paths are index folders, or folders of such.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +65,23 @@ class ExportRun:
     """-o: an empty folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ApproximateRun:
+    """Lists for `stretchysnake search --backend approximate`, which reads a part of the rows; needs the extra faiss.
+
+    The path is an index. How many of the nearest it finds is measured on rows of the index, and told at every search.
+    """
+
+    recall: float = 0.95
+    """Share of the 10 nearest that shall be found; as many lists are read as that takes."""
+    sample: int = 200
+    """Rows on which it is measured."""
+
+
 def run(argv: list[str]) -> int:
-    verbs = dict(zip(ACTIONS, (_info, _check, _compact, _merge, _list, _export), strict=True))
+    verbs = dict(
+        zip(ACTIONS, (_info, _check, _compact, _merge, _list, _export, _approximate), strict=True)
+    )
     if argv[:1] in (["-h"], ["--help"]):
         print(f"usage: stretchysnake index {{{','.join(verbs)}}} ...\n\nexample:\n  {EXAMPLES}")
         raise SystemExit(0)
@@ -81,18 +102,20 @@ def _given(action: str, run_class: type, argv: list[str], *, one: bool = False):
 def _info(argv: list[str]) -> int:
     from stretchysnake.search.index import read_index
     from stretchysnake.search.segments.report import info_lines
+    from stretchysnake.search.stores.found_indexes import indexes_in
 
     _, paths = _given("info", InfoRun, argv)
-    for path in paths:
+    for path in (one for given in paths for one in indexes_in(given)):
         print(*map(shown, info_lines(read_index(path))), sep="\n")
     return 0
 
 
 def _check(argv: list[str]) -> int:
     from stretchysnake.search.index import read_index
+    from stretchysnake.search.stores.found_indexes import indexes_in
 
     _, paths = _given("check", CheckRun, argv)
-    for path in paths:
+    for path in (one for given in paths for one in indexes_in(given)):
         index = read_index(path, check=True)
         print(f"{shown(path)}: {len(index.rows)} rows, every file is the one that was written")
     return 0
@@ -139,4 +162,19 @@ def _export(argv: list[str]) -> int:
 
     run, paths = _given("export", ExportRun, argv, one=True)
     print(f"{export_flat(read_index(paths[0], check=True), run.out)} rows: {shown(run.out)}")
+    return 0
+
+
+def _approximate(argv: list[str]) -> int:
+    from stretchysnake.cli.progress import Progress
+    from stretchysnake.search.stores.ivf import build_lists
+
+    run, paths = _given("approximate", ApproximateRun, argv, one=True)
+    progress = Progress()
+    found = build_lists(paths[0], recall=run.recall, sample=run.sample, progress=progress)
+    progress.close()
+    print(
+        f"{shown(paths[0])}: {found['recall']:.1%} of the {found['nearest']} nearest found for {found['sample']} rows, "
+        f"with {found['num_probes']} of {max(found['lists'].values())} lists read"
+    )
     return 0

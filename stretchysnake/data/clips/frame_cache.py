@@ -12,6 +12,7 @@ change less than two seconds old proves nothing, since clocks of file systems ar
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -114,8 +115,9 @@ class FrameCache:
         began = time.time_ns()
         known, newest = _known_place(records, directory, num_frames, size, fit)
         key = None if verify else _known_key(known)
-        hashed = key is None
-        key = key or _key(records, num_frames, size, fit)
+        all_read = False
+        if key is None:
+            key, all_read = _key(records, num_frames, size, fit)
         shape = (len(records), num_frames, size, size, 3)
         if fit == "keep":
             shape = (*shape[:2], size * size * 3)
@@ -127,7 +129,7 @@ class FrameCache:
             decode = partial(_decode, num_frames=num_frames, size=size, fit=fit)
             note = _decode_all(records, array_path, shape, decode, limits, progress)
             write_whole(note_path, json.dumps(note))
-        if hashed and _is_settled(newest, began):
+        if all_read and _is_settled(newest, began):
             with suppress(OSError):  # a folder that may only be read
                 write_whole(known, f"{key}\n")
         holes = {
@@ -155,7 +157,11 @@ def _settings(num_frames: int, size: int, fit: str) -> str:
     return f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
 
 
-def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "square") -> str:
+def _key(
+    records: list[VideoRecord], num_frames: int, size: int, fit: str = "square"
+) -> tuple[str, bool]:
+    """(the key by the files' bytes, whether all that are there could be read: a storage may only have stumbled)"""
+    all_read = True
     digest = hashlib.sha1(_settings(num_frames, size, fit).encode())
     for record in records:
         try:
@@ -166,8 +172,9 @@ def _key(records: list[VideoRecord], num_frames: int, size: int, fit: str = "squ
                 content = whole.digest()
         except OSError as error:
             content = f"unreadable {error.errno}".encode()
+            all_read &= error.errno == errno.ENOENT
         digest.update(content + f"{record.start} {record.end}".encode())
-    return digest.hexdigest()[:20]
+    return digest.hexdigest()[:20], all_read
 
 
 def _known_place(

@@ -116,8 +116,8 @@ def checked(
             time.sleep(pauses_for(bad[left[0]])[pauses])
         pauses += 1
     runtime.meet()  # some files take one rank much longer
-    told = json.dumps({place: [e.kind, e.path, e.reason] for place, e in bad.items()})
-    for text in runtime.gather(told) if runtime.world_size > 1 else ():
+    told = {place: [e.kind, str(e.path), e.reason, e.transient] for place, e in bad.items()}
+    for text in runtime.gather(json.dumps(told)) if runtime.world_size > 1 else ():
         for place, values in json.loads(text).items():
             bad.setdefault(int(place), DecodeError(*values))
     return dict(sorted(bad.items()))
@@ -155,7 +155,7 @@ def open_training_clips(
         for place, error in failed.items():
             if on_error == "stop":
                 raise error
-            bad.failed(place, error, for_good=True)
+            bad.failed(place, error, for_good=not error.transient)
         return DecodedClips(
             records, augmentation=augmentation, decoder=decoder, fit=fit, limits=limits, bad=bad
         )

@@ -14,6 +14,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.eval.features.placed_model import device_of, inference, precision_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.models.sequences.packed import features_packed
 from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 
 _MOST_ON_CPU = 16
@@ -23,24 +24,32 @@ _SHARE_TRIED = 1 / 32
 
 
 def features_of(
-    model: Backbone, scale: Scale, frames: np.ndarray, *, batch_size: int
+    model: Backbone, scale: Scale, frames: np.ndarray | list[np.ndarray], *, batch_size: int
 ) -> np.ndarray:
-    """(n, C) fp32 of frames (n, T, S, S, 3) uint8, in passes of batch_size clips.
+    """(n, C) fp32 of frames (n, T, S, S, 3) uint8, or a list of clips (T, H, W, 3), in passes of batch_size clips.
 
+    A pass of several shapes is one forward pass of a model that packs clips, else one for each shape.
     RuntimeError, with what to do, where a pass does not fit in memory.
     """
     pixels, blocks = pixels_of(model.config), []
+    if isinstance(frames, list) and len({clip.shape for clip in frames}) == 1:
+        frames = np.stack(frames)
     with inference(model) as device:
         for start in range(0, len(frames), batch_size):
-            clips = torch.from_numpy(frames[start : start + batch_size])
+            some = frames[start : start + batch_size]
             try:
-                video = normalise(clips, **pixels).to(device)
-                features = model.features(video, scale.patch_size, grid="floor")
+                if isinstance(some, list):
+                    clips = [normalise(torch.from_numpy(c), **pixels).to(device) for c in some]
+                    patches = [scale.patch_size] * len(clips)
+                    features = features_packed(model, clips, patches, grid="floor")
+                else:
+                    video = normalise(torch.from_numpy(some), **pixels).to(device)
+                    features = model.features(video, scale.patch_size, grid="floor")
                 blocks.append(features.float().cpu().numpy())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise RuntimeError(_too_large(len(clips), scale, device)) from None
+                raise RuntimeError(_too_large(len(some), scale, device)) from None
     return np.concatenate(blocks)
 
 

@@ -1,4 +1,6 @@
-"""A classifier of videos on disk: the weights, the class names, and what turns features into probabilities.
+"""A classifier of videos: a model with what turns its features into probabilities of named classes.
+
+Of weights that bring a head (`classifier_of_weights`), or a folder that `finetune` wrote:
 
     folder/
       weights.safetensors      the backbone (with its head, where that was fine-tuned)
@@ -18,10 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stretchysnake.data.decoding.fit import checked_fit
+from stretchysnake.eval.features.head_names import BESIDE, head_names
 from stretchysnake.eval.features.placed_model import device_of
+from stretchysnake.eval.features.placement import ON_CPU, Placement
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
-from stretchysnake.flexibility import Scale
+from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.loading import load_model
 from stretchysnake.whole_file import sha256_of, unfinished_file
@@ -69,6 +75,52 @@ class Classifier:
             share = torch.full((len(features), 1), (1 - 1e-3 * place) / rows.shape[1]).double()
             votes.scatter_add_(1, labels[rows[:, place], None], share)
         return votes / votes.sum(1, keepdim=True)
+
+
+def classifier_of_weights(
+    weights: str | os.PathLike,
+    *,
+    classes: str | os.PathLike | None = None,
+    num_frames: int | None = None,
+    size: int | None = None,
+    placement: Placement = ON_CPU,
+) -> tuple[Classifier, str]:
+    """The classifier that weights bring, at a scale (native unless given), and where its class names are from.
+
+    `classes` as in `head_names`; outputs that nobody names are called by their numbers. ValueError for weights without
+    a head.
+    """
+    model, variant, metadata = read_subject(weights, placement)
+    outputs = model.config.num_classes
+    if not outputs:
+        raise ValueError(
+            f"weights ({weights}) hold no classifier; give weights fine-tuned on classes, or make one of your own "
+            f"with: stretchysnake finetune VIDEOS --weights {weights} -o FOLDER"
+        )
+    native = variant.sets.native
+    scale = eval_scale(
+        variant, num_frames=num_frames or native.num_frames, size=size or native.size
+    )
+    check_scales(model.config, [scale], way_out="choose other --frames or --size")
+    found = head_names(weights, model, metadata, classes=classes)
+    if found is None:
+        names = [f"class {number}" for number in range(outputs)]
+        source = (
+            f"numbers: these weights do not say what their {outputs} outputs are called; give --classes FILE (one "
+            f"name a line), or put that file beside them as {BESIDE}"
+        )
+    else:
+        names, source = found
+    made = Classifier(
+        model=model,
+        kind="finetune",
+        classes=names,
+        scale=scale,
+        tensors={},
+        precision=placement.precision,
+        fit=fit_of(metadata),
+    )
+    return made, source
 
 
 def precision_for(classifier: Classifier, wanted: str | None) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.head_names import head_names
 from stretchysnake.eval.features.placed_model import device_name, device_of, precision_of
 from stretchysnake.eval.features.placement import ON_CPU, Placement
-from stretchysnake.eval.features.subject import class_names, fit_of, read_subject
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
 from stretchysnake.models.backbone import Backbone
@@ -73,6 +74,7 @@ def model_under_test(
     the name of its GPU where the model is on one, else of the processor.
     """
     model, trained_variant, metadata = read_subject(weights, placement, runtime=runtime)
+    named = head_names(weights, model, metadata)
     here = environment()
     return ModelUnderTest(
         model=model,
@@ -80,7 +82,7 @@ def model_under_test(
         seed=metadata.get("seed", 0),
         run_id=metadata.get("digest", "") + suffix,
         name=name,
-        classes=class_names(model, metadata),
+        classes=None if named is None else named.names,
         fit=fit_of(metadata),
         commit=here.get("commit", ""),
         device=device_name(device_of(model)) or here.get("cpu", ""),

@@ -27,6 +27,11 @@ class ClipGroup(NamedTuple):
     """Where its clips stand in what was asked."""
 
 
+def packs_clips(model: Backbone) -> bool:
+    """Whether clips of different shapes make one forward pass of this model."""
+    return hasattr(model, "features_packed")
+
+
 def features_packed(
     model: Backbone,
     clips: Sequence[Tensor],
@@ -41,7 +46,7 @@ def features_packed(
     (num_drop_draws(scale),). Otherwise as `features`; batch norms in training count each shape as a batch.
     ValueError where the clips differ in dtype or device, or one is no clip; it names the clip.
     """
-    if hasattr(model, "features_packed"):
+    if packs_clips(model):
         return model.features_packed(clips, patch_sizes, grid=grid, drop_draws=drop_draws)
     groups = clip_groups(clips, patch_sizes, stored=model.config.native.patch_size)
     draws = checked_draws(drop_draws, len(clips))

@@ -99,6 +99,15 @@ def refuse_other_folders(folder: Path) -> None:
         )
 
 
+def refuse_unfinished(place: Path, folder: Path) -> None:
+    """ValueError where an `embed` into the folder was interrupted and its videos are not in the index yet."""
+    lines = place / LINES
+    if lines.exists() and lines.stat().st_size:
+        raise ValueError(
+            f"index ({folder}) holds videos of an interrupted embed; run the same embed once more first"
+        )
+
+
 def locked(path: Path, what: str):
     """The open lock file, held until it is closed or this process ends; forked processes do not inherit it.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.search.index import Index, IndexSettings, is_index, read_index, write_manifest
-from stretchysnake.search.segments.commit import LINES, commit, written_index
+from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
 from stretchysnake.search.segments.joining import in_order, videos_of
 from stretchysnake.search.segments.writing import WrittenVideo, write_segment
 
@@ -185,15 +185,6 @@ def _write(
         entries = [write_segment(place, folder, videos, **size)]
     write_manifest(place / MANIFEST, settings, weights, entries, failures, before=before)
     commit(folder)
-
-
-def refuse_unfinished(place: Path, folder: Path) -> None:
-    """ValueError where an `embed` into the folder was interrupted and its videos are not in the index yet."""
-    lines = place / LINES
-    if lines.exists() and lines.stat().st_size:
-        raise ValueError(
-            f"index ({folder}) holds videos of an interrupted embed; run the same embed once more first"
-        )
 
 
 def _never(videos: list[WrittenVideo]) -> WrittenVideo:

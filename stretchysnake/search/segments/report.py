@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stretchysnake.search.index import Index, made_otherwise
+from stretchysnake.search.stores.found_indexes import renewal
 
 
 def info_lines(index: Index) -> list[str]:
@@ -34,9 +35,11 @@ def info_lines(index: Index) -> list[str]:
         removed = f", {gone} rows removed" if gone else ""
         name = segment.name or "format of earlier versions, renewed by the next embed"
         lines.append(f"segment:   {segment.num_rows} rows{removed} ({name})")
-    if said := made_otherwise(settings, index.av):
+    if lists := index.approximate:
         lines.append(
-            f"note:      {said}; to renew it: stretchysnake index list {index.folder} -o videos.csv, "
-            "then stretchysnake embed videos.csv --weights W -o NEW"
+            f"lists:     for {len(lists['files'])} of {len(index.segments)} segments; {lists['recall']:.1%} of the "
+            f"{lists['nearest']} nearest were found for {lists['sample']} rows of {lists['rows']}"
         )
+    if said := made_otherwise(settings, index.av):
+        lines.append(f"note:      {said}; to renew it: {renewal(index.folder)}")
     return lines

@@ -14,15 +14,15 @@ import torch
 
 from stretchysnake.search.index import Index, IndexSettings, read_index
 from stretchysnake.search.segments.segment import Segment
-from stretchysnake.search.stores.candidate import Candidate
+from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 from stretchysnake.whole_file import Damaged
 
-BACKENDS = ("torch", "faiss")
+BACKENDS = ("torch", "faiss", "approximate")
 _ROWS_AT_ONCE = 2**14
 
 
 class Collection(Protocol):
-    """What query.py needs of a place that holds rows."""
+    """What query.py needs of a place that holds rows. One that is not exact has a `note` that says so."""
 
     name: str
     settings: IndexSettings
@@ -30,7 +30,11 @@ class Collection(Protocol):
     num_rows: int
 
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
-        """For each query (Q, C) its `count` nearest rows by cosine, nearest first (fewer where fewer exist)."""
+        """For each query (Q, C) its `count` nearest rows by cosine, nearest first (fewer where no more are found)."""
+        ...
+
+    def drawn(self, count: int) -> list[Candidate]:
+        """Some of the rows from all over it, at most `count`, the same ones at every call."""
         ...
 
 
@@ -49,14 +53,24 @@ class FolderCollection:
             return [[] for _ in query]
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
+    def drawn(self, count: int) -> list[Candidate]:
+        return [self._candidate(number) for number in drawn_numbers(self.num_rows, count)]
+
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         """Stored rows, counted over all segments, those of removed videos included."""
-        queries = torch.from_numpy(_of_length_one(query))
+        return self._compared(query, count, self.index.segments)[1].tolist()
+
+    def _compared(
+        self, query: np.ndarray, count: int, segments: Sequence[Segment]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(cosines, numbers), each (Q, count), best first, of all rows of these segments; -inf: there are fewer."""
+        queries = torch.from_numpy(of_length_one(query))
         best = torch.full((len(query), count), -torch.inf)
         numbers = torch.zeros(len(query), count, dtype=torch.int64)
-        first = 0
+        first, names = 0, {segment.name for segment in segments}
         for segment in self.index.segments:
-            for start, block in row_blocks(segment, _ROWS_AT_ONCE):
+            blocks = row_blocks(segment, _ROWS_AT_ONCE) if segment.name in names else ()
+            for start, block in blocks:
                 found = _cosines(queries, block)
                 if not found.isfinite().all():
                     raise Damaged(non_finite(self.index.folder))
@@ -68,15 +82,19 @@ class FolderCollection:
                 numbers = torch.cat([numbers, here.expand(len(query), -1)], 1)
                 best, numbers = both.values, numbers.gather(1, both.indices)
             first += len(segment.features)
-        return numbers.tolist()
+        return best, numbers
 
     def _candidate(self, number: int) -> Candidate:
         for segment in self.index.segments:
             if number < len(segment.features):
                 break
             number -= len(segment.features)
-        row = segment.row(number)
-        return Candidate((row.file.path, row.start), row, np.array(segment.features[number]))
+        row, features = segment.row(number), np.array(segment.features[number])
+        # a system with large pages maps 2 MB around what is touched
+        let_go(segment.features, 0, len(segment.features))
+        for column in segment.columns.values():
+            let_go(column, 0, len(column))
+        return Candidate((row.file.path, row.start), row, features)
 
 
 class FaissCollection(FolderCollection):
@@ -98,11 +116,11 @@ class FaissCollection(FolderCollection):
             first += len(segment.features)
             for start in range(0, len(counts), _ROWS_AT_ONCE):
                 rows = segment.features[counts[start : start + _ROWS_AT_ONCE]]
-                self._flat.add(_of_length_one(rows))
+                self._flat.add(of_length_one(rows))
         self._stored = np.concatenate([np.empty(0, np.int64), *stored])
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
-        return self._stored[self._flat.search(_of_length_one(query), count)[1]].tolist()
+        return self._stored[self._flat.search(of_length_one(query), count)[1]].tolist()
 
 
 def open_collection(
@@ -130,6 +148,10 @@ def open_collection(
                 f"{option} ({value}) needs a LanceDB store, {name} is a folder; put the index there with "
                 "stretchysnake embed ... --store lancedb:URI"
             )
+    if backend == "approximate":
+        from stretchysnake.search.stores.ivf import ApproximateCollection
+
+        return ApproximateCollection(name)
     return (FaissCollection if backend == "faiss" else FolderCollection)(name)
 
 
@@ -141,13 +163,16 @@ def row_blocks(segment: Segment, num_rows: int) -> Iterator[tuple[int, np.ndarra
         let_go(segment.features, start, len(block))
 
 
-def let_go(features: np.ndarray, start: int, num_rows: int) -> None:
+def let_go(array: np.ndarray, start: int, num_rows: int) -> None:
     """Give rows of a mapped file back to the system, which keeps them as long as it has room: memory stays flat."""
-    mapped = getattr(features, "_mmap", None)
-    if mapped is None or not hasattr(mapped, "madvise"):
+    mapped = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or not array.size:
         return
-    row = features.shape[1] * features.itemsize
-    first = features.offset % mmap.ALLOCATIONGRANULARITY + start * row
+    whole = np.frombuffer(mapped, "u1")
+    row = array.strides[0]
+    first = array.ctypes.data - whole.ctypes.data + start * row
     last = min(first + num_rows * row, len(mapped))
     first, last = (place // mmap.PAGESIZE * mmap.PAGESIZE for place in (first, last))
     if last > first:
@@ -180,6 +205,7 @@ def _removed(segment: Segment, start: int, count: int) -> torch.Tensor:
     return gone
 
 
-def _of_length_one(features: np.ndarray) -> np.ndarray:
+def of_length_one(features: np.ndarray) -> np.ndarray:
+    """(n, C) fp32, each row divided by its norm."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return np.ascontiguousarray(features / np.maximum(norms, 1e-30), "<f4")

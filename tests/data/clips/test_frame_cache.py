@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -123,7 +124,9 @@ def test_an_interrupted_build_leaves_nothing(records, tmp_path, monkeypatch):
 @pytest.fixture
 def aged(records, tmp_path, monkeypatch):
     """(copies of the records, an hour old; a folder with their cache, as old; what was hashed since, by name)"""
-    copies = [replace(r, path=shutil.copy(r.path, tmp_path / f"{r.label}.mp4")) for r in records]
+    copies = [
+        replace(r, path=str(shutil.copy(r.path, tmp_path / f"{r.label}.mp4"))) for r in records
+    ]
     for record in copies:
         age(record.path)
     folder = tmp_path / "cache"
@@ -193,7 +196,7 @@ def test_a_cache_of_an_earlier_version_is_hashed_once(aged):
     assert hashed == ["_key", "_checksum"]
 
 
-def test_verify_finds_what_sizes_and_times_do_not_show(aged, records, monkeypatch, capsys):
+def test_verify_finds_what_sizes_and_times_do_not_show(aged, monkeypatch, capsys):
     copies, folder, hashed = aged
     (array,) = folder.glob("*.npy")
     flip_a_bit_and_keep_the_time(array)
@@ -203,9 +206,28 @@ def test_verify_finds_what_sizes_and_times_do_not_show(aged, records, monkeypatc
     fresh = build(copies, folder, num_workers=0, verify=True)
     assert "its content changed on disk; decoding again" in capsys.readouterr().err
     assert read_numbers(fresh.frames[2]) == uniform_indices(33, 8)
-    other = Path(shutil.copy(records[0].path, copies[1].path))
-    age(other)
+    flip_a_bit_and_keep_the_time(Path(copies[1].path))
+    assert build(copies, folder, num_workers=0).key == fresh.key
     assert build(copies, folder, num_workers=0, verify=True).key != fresh.key
+
+
+def test_a_key_of_files_that_could_not_be_read_is_not_kept(aged, monkeypatch):
+    copies, folder, _ = aged
+    age(copies[2].path, 1800)
+    before = len(list(folder.glob("*.known")))
+    held_open = open
+
+    def refuse(path, *arguments, **options):
+        if path == copies[2].path and "b" in "".join(map(str, arguments)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return held_open(path, *arguments, **options)
+
+    monkeypatch.setattr(frame_cache, "read_frames", read_frames)
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        assert build(copies, folder, num_workers=0).records == copies[:2]
+    assert len(list(folder.glob("*.known"))) == before
+    assert build(copies, folder, num_workers=0).records == copies
 
 
 def test_a_damaged_file_of_known_keys_is_made_anew(aged):

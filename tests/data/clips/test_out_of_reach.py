@@ -13,6 +13,7 @@ from stretchysnake.data.clips.clip_source import ClipRequest, DecodedClips, Deco
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
+from stretchysnake.ranks import Runtime
 
 SCALE = Scale(4, 16, 8)
 GROWING = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -138,6 +139,28 @@ def test_a_check_waits_for_what_may_pass(records, tmp_path, monkeypatch, slept):
     bad = open_clips.checked([gone, *records], limits=HERE)
     assert list(bad) == [0] and bad[0].kind == "missing"
     assert slept == [0.5, 1.0, 2.0] and asked.count(records[0].path) == 1
+
+
+def test_each_rank_opens_its_share_and_knows_all_that_is_bad(records, tmp_path, monkeypatch):
+    listed = [VideoRecord(str(tmp_path / f"{i}.mp4"), 0) for i in range(2)] + records[:3]
+    told, asked, probe = [], [], open_clips.probe
+    monkeypatch.setattr(open_clips, "probe", lambda path: asked.append(path) or probe(path))
+
+    class Ranks(Runtime):
+        def gather(self, text):
+            told.append(text)
+            return told
+
+        def meet(self):
+            pass
+
+    for rank in (0, 1):
+        bad = open_clips.checked(listed, limits=HERE, runtime=Ranks(rank=rank, world_size=2))
+    assert [listed.index(r) for path in asked for r in listed if r.path == path] == [0, 2, 4, 1, 3]
+    assert {place: error.path for place, error in bad.items()} == {
+        0: listed[0].path,
+        1: listed[1].path,
+    }
 
 
 def test_what_is_waited_for():

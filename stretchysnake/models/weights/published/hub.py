@@ -136,7 +136,13 @@ def _in_our_words(error: Exception, reference: Reference, commit: str | None, fo
                 "(hf auth login, or HF_TOKEN)"
             )
         case errors.RevisionNotFoundError():
-            return f"weights ({name}): {repo} has no revision {revision}; its commits: {page}/commits/main"
+            told = f"weights ({name}): {repo} has no revision {revision}"
+            if commit is not None and commit != reference.revision:
+                return (
+                    f"{told} any more, which it was at the first use; to take today's: stretchysnake weights get "
+                    f"{name} --renew true"
+                )
+            return f"{told}; its commits: {page}/commits/main"
         case errors.LocalEntryNotFoundError():
             return (
                 f"weights ({name}) are not here and the Hub does not answer "

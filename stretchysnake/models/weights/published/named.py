@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stretchysnake.models.weights.converting import convert
-from stretchysnake.models.weights.files import NOT_STATED
+from stretchysnake.models.weights.files import NOT_STATED, header_of
 from stretchysnake.models.weights.published.cache import (
     VARIABLE,
     Record,
@@ -67,7 +67,8 @@ def located(weights: str | os.PathLike, *, renew: bool = False) -> Located:
 def is_here(name: str) -> bool:
     """Whether weights of this name can be used without a request."""
     reference = reference_of(name)
-    assert reference is not None
+    if reference is None:
+        return Path(name).exists()
     folder = weights_folder()
     return _current(folder, reference) is not None or (folder / reference.by_hand).is_file()
 
@@ -101,7 +102,9 @@ def _obtained(folder: Path, reference: Reference, *, renew: bool) -> Record:
         licence = reference.licence or licence_of(reference.repo, commit)
     licence = licence or NOT_STATED
     kept = path
-    if path.suffix != ".safetensors":
+    if path.suffix == ".safetensors":
+        header_of(path)  # a page of words under that name is not remembered
+    else:
         kept = folder / f"{reference.key}.safetensors"
         convert(
             path,
@@ -138,7 +141,7 @@ def _checked(path: Path, reference: Reference, before: Record | None, *, by_hand
     if reference.sha256:
         rule = f"and it must have {wanted[:12]} (by {reference.hash_by})"
         way = (
-            f"fetch it again; hf://{reference.repo}/{reference.file}@{reference.revision[:12]} takes it as it is"
+            f"fetch it again; hf://{reference.repo}/{reference.file}@{reference.revision} takes it as it is"
             if not by_hand
             else "delete it, or put the right one there"
         )

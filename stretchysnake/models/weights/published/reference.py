@@ -84,7 +84,7 @@ def reference_of(weights: str | os.PathLike) -> Reference | None:
         return None  # a path of a file that is not there: whoever reads it says so
     hint = f"did you mean: {', '.join(near)}?" if near else "all names: stretchysnake weights"
     raise ValueError(
-        f"weights ({text}) are neither a file, nor a folder, nor a published name; {hint}"
+        f"weights ({text}) must be an existing file or folder, or a published name; {hint}"
     )
 
 

@@ -130,6 +130,21 @@ def test_a_branch_means_what_it_was_at_first_until_renewed(hub, tmp_path):
     assert weights_file("hf://org/model").read_bytes() == new != first
 
 
+def test_a_commit_that_is_gone_names_the_way_out(hub, tmp_path):
+    path = weights_file("hf://org/model")
+    path.resolve().unlink()
+    path.unlink()
+    hub.put(
+        "org/model",
+        B,
+        "main",
+        **{"model__safetensors": hub.files["org/model"].pop(A)["model.safetensors"]},
+    )
+    text = refused("hf://org/model")
+    assert f"no revision {A} any more" in text and "weights get hf://org/model --renew true" in text
+    assert B[:12] in located("hf://org/model", renew=True).said
+
+
 def test_other_bytes_under_the_commit_of_the_first_use_are_refused_and_deleted(hub, tmp_path):
     path = weights_file("hf://org/model@v1")
     was = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +175,21 @@ def test_a_file_that_is_no_model_leaves_nothing(folder, there, tmp_path):
     with pytest.raises(ValueError, match="these are not VideoMamba weights"):
         located(NAME)
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == []
+
+
+def test_a_page_of_words_under_the_name_of_weights_is_not_remembered(folder, there):
+    there["org/m", "model.safetensors"] = b"<html>sign in</html>"
+    with pytest.raises(ValueError, match="damaged or not safetensors"):
+        located("hf://org/m")
+    assert list(folder.glob("*.json")) == []
+
+
+def test_a_file_of_a_names_own_is_not_taken_for_it(folder, there, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).write_bytes(b"mine")
+    assert located(NAME).path == Path(NAME)
+    assert cli.main(["weights"]) == 0
+    assert there["asked"] == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])

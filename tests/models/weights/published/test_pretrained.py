@@ -17,7 +17,7 @@ from stretchysnake.models.architectures import build_model, create_model
 
 def made(name="videomamba", **changes):
     torch.manual_seed(0)
-    return build_model(small_config(name, **changes)).eval()
+    return build_model(small_config(name, **{"num_classes": 5, **changes})).eval()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -96,7 +96,7 @@ def damaged(folder, kind):
 
         with safe_open(folder / "model.safetensors", "pt") as file:
             header = file.metadata()
-        weights.pop("head.bias")
+        weights.pop("norm_f.weight")
         save_file(weights, folder / "model.safetensors", metadata=header)
     (folder / "config.json").write_text(json.dumps(config))
     return None
@@ -109,7 +109,7 @@ def damaged(folder, kind):
         ("other training", "config.json and model.safetensors differ in variant"),
         ("no weights", "must be an existing file, or a folder of save_pretrained with model.safetensors"),
         ("no json", "config.json. cannot be read"),
-        ("missing tensor", "missing head.bias"),
+        ("missing tensor", "missing norm_f.weight"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_not_whole_is_refused(tmp_path, kind, text):
