@@ -206,9 +206,10 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
         frames, size = within_budget(weights, run.budget, run.rows, given, progress, placement)
     if frames is None and size is None:
         return classifier
+    from stretchysnake.eval.features.placement import ON_CPU
     from stretchysnake.eval.features.subject import read_subject
 
-    variant = read_subject(f"{run.model}/{WEIGHTS}")[1]
+    variant = read_subject(f"{run.model}/{WEIGHTS}", ON_CPU)[1]
     scale = eval_scale(variant, num_frames=frames or own.num_frames, size=size or own.size)
     check_scales(classifier.model.config, [scale], way_out="choose other --frames or --size")
     return replace(classifier, scale=scale)
