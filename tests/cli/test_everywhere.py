@@ -21,6 +21,8 @@ RUN_NO_MODEL = {
     "convert": "writes weights anew, computing nothing with them",
     "data": "reads videos and lists",
     "index": "tells of indexes and merges them",
+    "weights": "fetches and checks files",
+    "publish": "sends a folder",
     "doctor": "checks each backend on the device it is for",
     "completion": "prints a script",
 }
@@ -90,6 +92,7 @@ def test_whoever_reads_a_model_says_where_it_goes():
 
 
 BUILD_BY_THEMSELVES = {
+    "cli/models/publish.py": "looks whether what is sent can be read",
     "eval/features/subject.py": "read_subject, which takes a placement",
     "eval/protocols/classifier.py": "a head for features that `embed` computes, on the CPU",
     "eval/sweeps/cost.py": "counts on meta tensors",
@@ -105,7 +108,7 @@ BUILD_BY_THEMSELVES = {
 
 def test_models_are_built_where_a_placement_is_known():
     """A new file here must ask for a device too, or say why it needs none."""
-    makers = {"load_model", "build_model", "create_model"}
+    makers = {"load_model", "model_of", "model_in_folder", "build_model", "create_model"}
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
