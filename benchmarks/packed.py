@@ -206,21 +206,22 @@ def main() -> None:
         print(peak_bytes(options.peak[0], int(options.peak[1])))
         return
     keep_freed_memory()
-    results = {
-        "environment": environment() | {"threads": "1"},
-        "load_before": os.getloadavg(),
-        "rounds": options.rounds,
-        "largest_difference_fp64": gate(),
-        "memory_nano": memory(),
-    }
+    error = gate()
     for name in options.only:
-        results[f"features_{name}"] = features(name, options.rounds)
-        print(name, json.dumps(results[f"features_{name}"], indent=1), flush=True)
-        results[f"steps_{name}"] = steps(name, options.rounds)
-        print(name, json.dumps(results[f"steps_{name}"], indent=1), flush=True)
-        results["load_after"] = os.getloadavg()
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results["memory_nano"], indent=1))
+        parts = {"features": features, "steps": steps}
+        if name == "nano":
+            parts["memory"] = lambda *_: memory()
+        for part, measure in parts.items():
+            before = os.getloadavg()[0]
+            found = measure(name, options.rounds)
+            found |= {"rounds": options.rounds, "load": [before, os.getloadavg()[0]]}
+            print(part, name, json.dumps(found), flush=True)
+            # the parts measured before stay: a loaded machine may need several calls
+            results = json.loads(options.out.read_text()) if options.out.is_file() else {}
+            results["environment"] = environment() | {"threads": "1"}
+            results["largest_difference_fp64"] = error
+            results[f"{part}_{name}"] = found
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
-from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.search.stores.collection import Collection
 from stretchysnake.search.stores.found_indexes import matching_indexes, renewal
+from stretchysnake.search.stores.opening import open_collection
 from stretchysnake.search.stores.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.whole_file import sha256_of
 

@@ -6,7 +6,7 @@ from hand_made_index import hand_made, numbered
 
 from stretchysnake.search.index import IndexRow, VideoFile
 from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
-from stretchysnake.search.stores.collection import open_collection
+from stretchysnake.search.stores.opening import open_collection
 from stretchysnake.search.stores.score_spread import score_spread
 
 

@@ -17,7 +17,6 @@ from stretchysnake.search.segments.segment import Segment
 from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 from stretchysnake.whole_file import Damaged
 
-BACKENDS = ("torch", "faiss", "approximate")
 _ROWS_AT_ONCE = 2**14
 
 
@@ -121,38 +120,6 @@ class FaissCollection(FolderCollection):
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         return self._stored[self._flat.search(of_length_one(query), count)[1]].tolist()
-
-
-def open_collection(
-    name: str,
-    *,
-    backend: str = "torch",
-    where: str | None = None,
-    index_name: str | Sequence[str] | None = None,
-) -> Collection:
-    """The collection of a folder, or of lancedb:URI.
-
-    For a store: `where` is a LanceDB filter, e.g. "class_name = 'run'"; index_name chooses among its indexes.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend ({backend!r}) must be one of: {', '.join(BACKENDS)}")
-    if name.startswith("lancedb:"):
-        from stretchysnake.search.stores.lance_collection import LanceCollection
-
-        if backend != "torch":
-            raise ValueError(f"backend ({backend}) is for index folders; {name} searches by itself")
-        return LanceCollection(name.removeprefix("lancedb:"), where=where, index_name=index_name)
-    for option, value in (("where", where), ("index_name", index_name)):
-        if value is not None:
-            raise ValueError(
-                f"{option} ({value}) needs a LanceDB store, {name} is a folder; put the index there with "
-                "stretchysnake embed ... --store lancedb:URI"
-            )
-    if backend == "approximate":
-        from stretchysnake.search.stores.ivf import ApproximateCollection
-
-        return ApproximateCollection(name)
-    return (FaissCollection if backend == "faiss" else FolderCollection)(name)
 
 
 def row_blocks(segment: Segment, num_rows: int) -> Iterator[tuple[int, np.ndarray]]:

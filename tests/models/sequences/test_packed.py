@@ -1,5 +1,10 @@
 """Clips of different shapes in one pass give what each gives alone: features, logits and every parameter's gradient."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from small_backbones import names, small_config
@@ -7,7 +12,13 @@ from small_backbones import names, small_config
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.sequences.packed import features_packed, forward_packed
+from stretchysnake.ops.bidirectional_scan import scan as packed_scan
+from stretchysnake.ops.causal_conv import convolution
+from stretchysnake.ops.causal_conv import triton as causal_conv_triton
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan import scan as selective_scan_module
+from stretchysnake.ops.selective_scan import triton_tiles
+from stretchysnake.ops.triton import runtime as triton_runtime
 
 DEPTH = 3
 # (T, H, W, P): the stored scale, odd sides, one frame, one token a frame, two clips of one shape, one shape at two P
@@ -195,6 +206,44 @@ def test_as_many_draws_as_clips(model):
         features_packed(
             model, clips_of([(4, 32, 32, 8)] * 2, torch.float32), drop_draws=torch.rand(1, 2)
         )
+
+
+@pytest.mark.skipif(
+    not (triton_runtime.is_available() and triton_runtime.is_interpreted()),
+    reason="run by test_triton_packs_clips_by_its_interpreter",
+)
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
+def test_interpreted_triton_packs_clips(monkeypatch):
+    """Tiles that the interpreter can afford; both directions by single operations, packed and each clip alone."""
+    for module in (packed_scan, selective_scan_module, convolution):
+        monkeypatch.setattr(module, "choose_backend", lambda *_, **__: "triton")
+    monkeypatch.setattr(triton_tiles, "checkpoint_tokens", lambda state: 8)
+    monkeypatch.setattr(triton_tiles, "forward_tiles", lambda *_: triton_tiles.Tiles(8, 4, 1))
+    monkeypatch.setattr(triton_tiles, "backward_tiles", lambda *_: triton_tiles.Tiles(4, 4, 1))
+    for name, value in (("TOKENS", 8), ("CHANNELS", 4), ("SPAN_TOKENS", 16)):
+        monkeypatch.setattr(causal_conv_triton, name, value)
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 4, "depth": 1, "patch_size": 8, "image_size": 16, "num_frames": 2}
+    model = VideoMamba(VideoMambaConfig(**sizes, state_size=2, num_classes=3)).double()
+    shapes = [(2, 16, 16, 8), (1, 15, 20, 5), (1, 8, 8, 8)]
+    clips = clips_of(shapes)
+    found = with_gradients(
+        model, lambda: model.forward_packed(clips, [patch for *_, patch in shapes])
+    )
+    monkeypatch.undo()
+    assert_equal(found, with_gradients(model, lambda: alone(model, clips, shapes)), 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_triton_packs_clips_by_its_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-k", "interpreted", __file__],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ Its cache, endpoint, offline mode and token are its own business (HF_HOME, HF_EN
 errors are put into our words here, since some are no OSError and none names what a user asked for.
 """
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,9 +151,9 @@ def _in_our_words(error: Exception, reference: Reference, commit: str | None, fo
             )
         case errors.EntryNotFoundError():
             return f"weights ({name}): {repo} has no file {file} at {revision[:12]}; name one of {page}/tree/{revision}"
-        case OSError() if error.errno:
+        case OSError() if error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
             place = error.filename or "the cache of huggingface_hub"
-            way = "free some room there" if error.errno == 28 else "make it writable"
+            way = "free some room there" if error.errno == errno.ENOSPC else "make it writable"
             return (
                 f"weights ({name}) cannot be stored in {place}: {(error.strerror or '').lower()}; {way}, or set "
                 "HF_HOME to another folder"

@@ -257,6 +257,15 @@ def test_a_cache_that_cannot_be_written_is_named(hub, tmp_path, monkeypatch, num
     assert kept(tmp_path / "kept") == []
 
 
+def test_a_connection_that_is_reset_is_no_full_disk(hub, monkeypatch):
+    def reset(*_, **__):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", reset)
+    text = refused(NAME)
+    assert "did not come whole from the Hub" in text and "stored" not in text
+
+
 def test_every_verb_takes_a_name_and_says_once_where_it_is_from(hub, clip_folder, tmp_path, capsys):
     video = str(clip_folder / "class0" / "0.mp4")
     out = str(tmp_path / "index")
