@@ -90,7 +90,7 @@ def test_configuration_goes_out_and_in_as_yaml(clip_folder, tmp_path, capsys):
             ["train", "--data", "x", "--out", "x", "--variant", "static_token"],
             "did you mean static_tokens?",
         ),
-        (["embed", "absent.mp4", "--weights", "w", "--out", "x"], "absent.mp4"),
+        (["embed", "absent.mp4", "--weights", "w.pth", "--out", "x"], "absent.mp4"),
         (
             ["report", "absent.jsonl"],
             "rows (absent.jsonl) must be a file; `stretchysnake evaluate`",
