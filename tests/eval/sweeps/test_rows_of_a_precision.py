@@ -15,6 +15,7 @@ from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.flexibility import Scale
 from stretchysnake.results.rows import latest, read_rows
+from stretchysnake.search import plan as planning
 from stretchysnake.search.budget import Budget
 from stretchysnake.search.plan import plan
 
@@ -46,7 +47,9 @@ def test_a_cell_is_measured_once_in_each_precision(asked, rows):
         latest(rows)
 
 
-def test_a_plan_takes_the_rows_of_its_precision(asked, rows, trained, tmp_path):
+def test_a_plan_takes_the_rows_of_its_precision(asked, rows, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "ROUNDS", 1)
+    monkeypatch.setattr(planning, "REPEATS", 1)
     weights = shutil.copyfile(trained[1].weights, tmp_path / "weights.safetensors")
     plans = [
         plan(weights, Budget("mebibytes", 1e6), rows, placement=placement)
