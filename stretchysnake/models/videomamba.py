@@ -89,7 +89,9 @@ class VideoMamba(nn.Module):
         self._resized = ResizedWeights()
         self._initialise()
 
-    def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
+    def forward(
+        self, video: Tensor | list[Tensor], patch_size: int | list[int] | None = None, **how
+    ) -> Tensor:
         """Class logits (B, num_classes) of the clips; arguments as in `features`.
 
         A list of clips is packed: what wraps a model, as data-parallel training does, knows `forward` alone.

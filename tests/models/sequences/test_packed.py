@@ -20,7 +20,7 @@ from stretchysnake.ops.selective_scan import scan as selective_scan_module
 from stretchysnake.ops.selective_scan import triton_tiles
 from stretchysnake.ops.triton import runtime as triton_runtime
 
-DEPTH = 3
+DEPTH = 2
 # (T, H, W, P): the stored scale, odd sides, one frame, one token a frame, two clips of one shape, one shape at two P
 SHAPES = [
     (4, 32, 32, 8), (3, 15, 25, 5), (1, 48, 16, 8), (2, 7, 7, 7), (3, 15, 25, 5), (6, 30, 30, 10), (6, 30, 30, 15),
