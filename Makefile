@@ -44,7 +44,7 @@ test: lint
 $(EXTRAS_ENV)/.installed: $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(EXTRAS_ENV)
 	$(EXTRAS_ENV)/bin/python -m pip install -c constraints.txt \
-	  -e '.[all,dev,export,faiss,lancedb,tensorboard,torchcodec]'
+	  -e '.[all,dev,export,faiss,lancedb,tensorboard,torchcodec,hub]'
 	@touch $@
 
 test-extras: $(EXTRAS_ENV)/.installed

@@ -39,8 +39,8 @@ from stretchysnake.search.segments.commit import commit, written_index
 from stretchysnake.search.segments.joining import LARGE
 from stretchysnake.search.segments.segment import features_file, rows_file
 from stretchysnake.search.segments.writing import write_arrays
-from stretchysnake.search.stores.collection import open_collection
 from stretchysnake.search.stores.ivf import build_lists
+from stretchysnake.search.stores.opening import open_collection
 from stretchysnake.whole_file import sha256_of
 
 CENTRES, SPREAD, BLOCK = 1000, 0.7, 2**14

@@ -24,9 +24,9 @@ import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig, save_model
 from stretchysnake.data.decoding.video import read_frames_at
+from stretchysnake.eval.features.passes import features_of
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.results.rows import environment
-from stretchysnake.search.embed import features_of
 from stretchysnake.search.index import read_index
 from stretchysnake.search.time_windows import frame_times
 from stretchysnake.whole_file import write_whole
@@ -102,7 +102,7 @@ def check_rows(index: Path, video: Path, weights: Path, minutes: int) -> float:
         row = found.rows[number]
         times = frame_times(row.start, row.end, scale.num_frames)
         frames = read_frames_at(video, times, size=(scale.size, scale.size))
-        wanted = features_of(model, scale, frames[None])[0]
+        wanted = features_of(model, scale, frames[None], batch_size=1)[0]
         worst = max(worst, float(np.abs(found.features[number] - wanted).max()))
     if worst > 1e-4:
         raise AssertionError(f"a row differs by {worst:.1e} from its frames read by time")

@@ -29,7 +29,7 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_reading import window_spans
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.models.long_sequence import exact_features, window_features
+from stretchysnake.models.sequences.long_sequence import exact_features, window_features
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import environment
 from stretchysnake.whole_file import write_whole

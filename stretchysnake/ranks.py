@@ -6,11 +6,14 @@ ranks x b clips make the same step. What that does to a model in training is tra
 A rank that dies closes its connections, and the others end with an error.
 """
 
+import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -47,14 +50,31 @@ class Runtime:
             print(shown(text), file=sys.stderr, flush=True)
 
     def device(self, wanted: str) -> torch.device:
-        """The device of this rank; `wanted` is "auto", "cpu" or "cuda"."""
+        """The device of this rank; `wanted` is "auto", "cpu", "cuda" (this rank's own GPU) or one GPU: "cuda:1".
+
+        RuntimeError for a GPU that is not there, ValueError for one GPU for several ranks.
+        """
         if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
             return torch.device("cpu")
         if not torch.cuda.is_available():
             raise RuntimeError(
-                "device (cuda) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
+                f"device ({wanted}) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
             )
-        return torch.device("cuda", self.local_rank)
+        device, count = (
+            torch.device("cuda" if wanted == "auto" else wanted),
+            torch.cuda.device_count(),
+        )
+        if device.index is not None and self.world_size > 1:
+            raise ValueError(
+                f"device ({wanted}) is one GPU, and {self.world_size} ranks need one each; use cuda"
+            )
+        number = self.local_rank if device.index is None else device.index
+        if number >= count:
+            raise RuntimeError(
+                f"device (cuda:{number}) is not there: this machine has {count} GPU{'s' * (count != 1)}, from cuda:0; "
+                "use one of them, start no more ranks than there are GPUs, or use cpu"
+            )
+        return torch.device("cuda", number)
 
     def sum(self, values: Tensor) -> Tensor:
         """Elementwise sum of a CPU tensor over the ranks."""
@@ -69,6 +89,10 @@ class Runtime:
         texts: list = [None] * self.world_size
         dist.all_gather_object(texts, text)
         return texts
+
+    def most(self, number: int) -> int:
+        """The largest of the numbers of all ranks, on every rank."""
+        return max(map(int, self.gather(str(number))))
 
     def gather_rows(self, values: Tensor) -> list[Tensor]:
         """The CPU tensors (n, ...) of all ranks, in order, on every rank; n may differ."""
@@ -95,19 +119,39 @@ class Runtime:
             dist.barrier(group=self.patient)
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
+    def first_goes_first(self, folder: str | os.PathLike | None = None) -> Iterator[None]:
         """Rank 0 runs the block alone, then the others; for filling the frame cache, however long that takes.
 
-        All leave it together: what rank 0 does next does not wait for the others' part under a limit.
+        Where `folder`, which is filled, is a disk of each machine, one rank of each fills its own at the same time.
+        All leave the block together: what rank 0 does next does not wait for the others' part under a limit.
         """
-        if not self.is_first:
+        goes_first = self.is_first
+        if folder is not None and self.world_size > 1:
+            shared = self._sees_what_first_writes(Path(folder))  # all ranks ask
+            goes_first |= self.local_rank == 0 and not shared
+        if not goes_first:
             self.meet()
         try:
             yield
         finally:
-            if self.is_first:
+            if goes_first:
                 self.meet()
         self.meet()
+
+    def _sees_what_first_writes(self, folder: Path) -> bool:
+        """Whether `folder` is here what it is for rank 0; all ranks call."""
+        mark = folder / self.from_first(f".{secrets.token_hex(8)}.mark")
+        with suppress(OSError):  # may only be read, so nobody fills it
+            if self.is_first:
+                folder.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+        self.meet()
+        seen = mark.exists()
+        self.meet()
+        with suppress(OSError):
+            if self.is_first:
+                mark.unlink(missing_ok=True)
+        return seen
 
 
 SINGLE = Runtime()

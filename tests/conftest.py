@@ -19,6 +19,19 @@ def fixed_seeds():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_unless_marked(request, monkeypatch):
+    """Verbs take a GPU where there is one; what tests compare bit for bit is of the CPU."""
+    if torch.cuda.is_available() and not request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Files that are missing on purpose stay missing; a test of waiting sets its own."""
+    monkeypatch.setattr("stretchysnake.data.clips.bad_clips.PAUSES", ())
+
+
 EXTRAS = {
     "probe": ["sklearn"],
     "report": ["matplotlib", "jinja2"],
@@ -27,6 +40,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
     "faiss": ["faiss"],
     "lancedb": ["lancedb", "pyarrow"],
+    "hub": ["huggingface_hub"],
     "export": ["onnx", "onnxscript", "onnxruntime"],
 }
 """Extra of pyproject.toml -> the packages that tests marked `extra("NAME")` need."""

@@ -1,5 +1,9 @@
 """What one process can check of ranks; two of them train together in tests/train/test_two_ranks.py."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -44,3 +48,34 @@ def test_rows_of_ranks_that_hold_unequal_numbers_come_without_padding(monkeypatc
     monkeypatch.setattr(dist, "all_gather", all_gather)
     rows = Runtime(rank=0, world_size=2).gather_rows(ours)
     assert [part.tolist() for part in rows] == [[[1.0], [2.0], [3.0]], [[9.0]]]
+
+
+@pytest.mark.parametrize(
+    ("folders", "first"), [("aabb", {0, 2}), ("aaaa", {0}), (None, {0})], ids=str
+)
+def test_one_rank_goes_first_on_every_disk_that_is_filled(tmp_path, monkeypatch, folders, first):
+    """Four ranks, two on each of two machines, that see the same folder or each machine its own."""
+    told, barrier, lock = {}, threading.Barrier(4), threading.Lock()
+    entered: list[int] = []
+
+    def from_first(runtime, text):
+        if runtime.is_first:
+            told["text"] = text
+        barrier.wait(10)
+        return told["text"]
+
+    monkeypatch.setattr(Runtime, "from_first", from_first)
+    monkeypatch.setattr(Runtime, "meet", lambda runtime: barrier.wait(10))
+
+    def work(rank):
+        runtime = Runtime(rank=rank, world_size=4, local_rank=rank % 2)
+        with runtime.first_goes_first(folders and tmp_path / folders[rank] / "cache"):
+            if rank in first:
+                time.sleep(0.05)
+            with lock:
+                entered.append(rank)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert set(entered[: len(first)]) == first and sorted(entered) == [0, 1, 2, 3]
+    assert list(tmp_path.glob("*/*/*")) == []  # no mark stays

@@ -13,6 +13,7 @@ from stretchysnake.models.backbone import check_sizes, depth_by_name
 from stretchysnake.models.flexible_embedding import token_grid
 from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import resize_patch_kernel
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 NAMED = {"small": {"width": 8}}
 
@@ -47,6 +48,7 @@ class ToyConfig:
 class Toy(nn.Module):
     marks = (("pixels.weight", "layer.weight"),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config):
         super().__init__()

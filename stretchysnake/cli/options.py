@@ -1,6 +1,7 @@
 """How every verb reads its words, and says what it did not read."""
 
 import os
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 
@@ -25,13 +26,15 @@ def parsed(
     try:
         from argparse import RawDescriptionHelpFormatter
 
-        from jsonargparse import ArgumentParser, DefaultHelpFormatter
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
     except ImportError:
         raise RuntimeError(
             "the command line needs jsonargparse: pip install 'jsonargparse[signatures]'"
         ) from None
 
     classes = run_class if isinstance(run_class, tuple) else (run_class,)
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the words under each field
 
     class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         """Keeps the lines of the example."""
@@ -56,6 +59,8 @@ def parsed(
     values.pop("config", None)
     given = values.pop("paths", [])
     values = {name: _at_home(value) for name, value in values.items()}
+    if "weights" in values and verb not in _READ_WEIGHTS_THEMSELVES:
+        values["weights"] = fetched(values["weights"])
     runs = tuple(one(**{f.name: values[f.name] for f in fields(one)}) for one in classes)
     run = runs if isinstance(run_class, tuple) else runs[0]
     return run, [_at_home(path) for path in given]
@@ -122,6 +127,24 @@ def tell_passed_over(sources: list[str], *, classes: bool = False, file=None) ->
     told = str(passed_over(sources, classes=classes))
     if told:
         print(shown(told), file=file)
+
+
+_READ_WEIGHTS_THEMSELVES = ("train", "study")
+"""A training notes the name in its folder; the study takes a folder of many files."""
+
+
+def fetched(weights):
+    """Weights by name (one, several or none) as files, each said once with its source; paths as they are."""
+    if isinstance(weights, list):
+        return [fetched(one) for one in weights]
+    if weights is None or os.path.exists(weights):
+        return weights
+    from stretchysnake.models.weights.published.named import located
+
+    found = located(weights)
+    if found.said is not None and os.environ.get("RANK", "0") == "0":
+        print(shown(f"weights {weights}: {found.said}"), file=sys.stderr)
+    return str(found.path) if found.said is not None else weights
 
 
 def _at_home(value):

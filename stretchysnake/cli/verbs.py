@@ -17,9 +17,11 @@ VERBS = {
     "index": "info, check: of an index; merge, compact: one of several, or of many segments; list, export, approximate",
     "plan": "the most accurate scale within a budget of FLOPs, time or memory",
     "finetune": "a classifier from a folder per class; k-NN or a linear probe where clips are few",
-    "classify": "the classes of videos, by a model of finetune",
+    "classify": "the classes of videos, by weights with a head (Kinetics-400, ...) or a model of finetune",
     "export": "a model as a program of its own: torch.export with any T, H, W, or ONNX at one scale",
     "convert": "an official checkpoint as safetensors, with a card",
+    "weights": "published weights by name: the list; get: fetch, check and keep them; check: what is kept",
+    "publish": "a model of save_pretrained on the Hub; says what it would do, and does it with --send",
     "data": "info, list: a public benchmark's state and its official lists; check: a verdict per video",
     "doctor": "what this installation can and cannot do",
     "completion": "a script that completes verbs and options in bash and zsh",
@@ -27,7 +29,7 @@ VERBS = {
 """What each does, in the order of `stretchysnake --help`."""
 
 ROOMS = {
-    "models": ("train", "finetune", "convert", "export"),
+    "models": ("train", "finetune", "convert", "export", "weights", "publish"),
     "measurements": ("quickstart", "study", "evaluate", "plan", "report", "visualize"),
     "videos": ("data", "embed", "long", "search", "index", "classify"),
     "installation": ("doctor", "completion"),

@@ -76,9 +76,16 @@ def without_comments(text: str, columns: Sequence[str]) -> tuple[str, int]:
     return "".join(parts), comments
 
 
-def read_list(source: Path, columns: Sequence[str]) -> list[ListRow]:
-    """The rows of a list file; without a header the cells are named by `columns`, in order."""
+def read_list(
+    source: Path, columns: Sequence[str], *, needed: Sequence[str] = ("path", "label")
+) -> list[ListRow]:
+    """The rows of a list file; without a header the cells are named by `columns`, in order.
+
+    `needed` are the columns that must be there; with "path" alone, lines that are nothing but a path are rows too.
+    """
     text, _ = without_comments(read_text(source), columns)
+    if tuple(needed) == ("path",) and (rows := _plain_paths(text)):
+        return rows
     start = text.lstrip()[:1]
     if source.suffix.lower() in (".jsonl", ".ndjson") or start == "{":
         return _read_jsonl(source, text)
@@ -86,7 +93,24 @@ def read_list(source: Path, columns: Sequence[str]) -> list[ListRow]:
         raise ValueError(
             f"{source} line 1: found a JSON array, expected one object per line; write JSON lines."
         )
-    return _read_table(source, text, columns)
+    return _read_table(source, text, columns, needed)
+
+
+def _plain_paths(text: str) -> list[ListRow]:
+    """The rows of a list that holds paths alone, with or without the header `path`; none where it holds more."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if lines and lines[0][1].strip('"').lower() == "path":
+        lines = lines[1:]
+    if not all(is_video_name(line.strip('"')) for _, line in lines):
+        return []
+    if any(is_video_name(cell) for _, line in lines for cell in re.split(r"[\t,;]", line)[:-1]):
+        return []  # two paths in a line: somebody's other format
+    quoted = [len(line) > 1 and line[0] == line[-1] == '"' for _, line in lines]
+    return [
+        ListRow(number, {"path": line[1:-1].replace('""', '"') if within else line})
+        for (number, line), within in zip(lines, quoted, strict=True)
+    ]
 
 
 def _read_jsonl(source: Path, text: str) -> list[ListRow]:
@@ -120,7 +144,9 @@ def _read_jsonl(source: Path, text: str) -> list[ListRow]:
     return rows
 
 
-def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow]:
+def _read_table(
+    source: Path, text: str, columns: Sequence[str], needed: Sequence[str]
+) -> list[ListRow]:
     first, _, rest = text.partition("\n")
     # spreadsheets write the separator into a line of its own
     told = _EXCEL_SEPARATOR.fullmatch(first)
@@ -135,7 +161,7 @@ def _read_table(source: Path, text: str, columns: Sequence[str]) -> list[ListRow
     )
     if not rows:  # nothing but separators
         return []
-    header = _header(source, rows, separator)
+    header = _header(source, rows, separator, needed)
     if header:
         columns, rows = header, rows[1:]
     elif len(rows[0][1]) > 1 and is_video_name(rows[0][1][1]) and not is_video_name(rows[0][1][0]):
@@ -187,7 +213,9 @@ def _guess(line: str, separator: str) -> list[str]:
     return [cell.strip().strip('"') for cell in line.split(separator)]
 
 
-def _header(source: Path, rows: list[tuple[int, list[str]]], separator: str) -> list[str] | None:
+def _header(
+    source: Path, rows: list[tuple[int, list[str]]], separator: str, needed: Sequence[str]
+) -> list[str] | None:
     """The column names, when the first row names any or is the only one without a video's name."""
     first = rows[0][1]
     if separator == " ":
@@ -195,13 +223,13 @@ def _header(source: Path, rows: list[tuple[int, list[str]]], separator: str) -> 
     names = [cell.strip().lower() for cell in first]
     while names and not names[-1]:
         names.pop()
-    others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
-    has_header = bool({"path", "label"} & set(names)) or (
-        not any(map(is_video_name, first)) and 2 * others > len(rows) - 1
-    )
-    if not has_header:
-        return None
-    for column in ("path", "label"):
+    if not {"path", "label"} & set(names):
+        if any(map(is_video_name, first)):
+            return None
+        others = sum(any(map(is_video_name, cells)) for _, cells in rows[1:])
+        if 2 * others <= len(rows) - 1:
+            return None
+    for column in needed:
         if names.count(column) != 1:
             expected = f"expected one column named {column!r}; rename the columns."
             raise ValueError(
@@ -223,8 +251,10 @@ def _csv_rows(source: Path, text: str, separator: str, number: int = 1):
             raise ValueError(f"{source} line {number}: {message}") from None
         if cells is None:
             return
-        if any(cell.strip() for cell in cells):
-            yield number, [cells[0], *(cell.strip() for cell in cells[1:])]
+        stripped = list(map(str.strip, cells))
+        if any(stripped):
+            stripped[0] = cells[0]
+            yield number, stripped
         number = first + reader.line_num
 
 

@@ -105,6 +105,20 @@ def _actors(split: str, digit: int) -> tuple[int, ...]:
     )
 
 
+def frame_size(aspect: str) -> tuple[int, int]:
+    """(height, width) of the frames of an aspect "W:H": SIZE for the shorter side, the longer one to an even number.
+
+    >>> frame_size("16:9"), frame_size("9:16")
+    ((112, 200), (200, 112))
+    """
+    sides = aspect.split(":")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise ValueError(f"aspect ({aspect!r}) must be width:height of whole numbers, e.g. 16:9")
+    width, height = map(int, sides)
+    longer = 2 * round(SIZE * max(width, height) / min(width, height) / 2)
+    return (SIZE, longer) if width >= height else (longer, SIZE)
+
+
 class _Scene(NamedTuple):
     label: int
     actor: int
@@ -112,45 +126,48 @@ class _Scene(NamedTuple):
     rng: np.random.Generator
 
 
-def _scene(seed: int, suite: str, split: str, index: int) -> _Scene:
-    """Draw one clip: labels go round evenly, everything else is random."""
+def _scene(seed: int, suite: str, split: str, index: int, aspect: str) -> _Scene:
+    """Draw one clip: labels go round evenly, everything else is random; another aspect gives the actor more room."""
     rng = np.random.default_rng([seed, SUITES.index(suite), SPLITS.index(split), index])
     classes = info(suite)["classes"]
     label = index % len(classes)
     digit = int(rng.integers(10))
-    extent, frames = rng.uniform(0.62, 0.72), NUM_FRAMES[suite]
+    extent = rng.uniform(0.62, 0.72)
+    height, width = frame_size(aspect)
+    place = {"num_frames": NUM_FRAMES[suite], "room": (width / SIZE, height / SIZE)}
     match suite:
         case "source":
             digit, act = divmod(label, len(SOURCE_ACTS))
             travel = rng.uniform(0.24, 0.98 - extent)
-            path = act_path(rng, SOURCE_ACTS[act], num_frames=frames, extent=extent, travel=travel)
+            path = act_path(rng, SOURCE_ACTS[act], extent=extent, travel=travel, **place)
         case "short":
             digit, act = label, SHORT_ACTS[int(rng.integers(len(SHORT_ACTS)))]
-            path = act_path(
-                rng, act, num_frames=frames, extent=extent, travel=rng.uniform(0.24, 0.98 - extent)
-            )
+            travel = rng.uniform(0.24, 0.98 - extent)
+            path = act_path(rng, act, extent=extent, travel=travel, **place)
         case "fine":
             direction, speed = classes[label].split()
             extent, travel = rng.uniform(0.56, 0.64), rng.uniform(*FINE_SPEEDS[speed])
-            path = move(rng, direction, num_frames=frames, extent=extent, travel=travel)
+            path = move(rng, direction, extent=extent, travel=travel, **place)
         case "long":
             order, travel = tuple(classes[label].split(", ")), rng.uniform(0.24, 0.98 - extent)
-            path = move_in_turn(rng, order, num_frames=frames, extent=extent, travel=travel)
+            path = move_in_turn(rng, order, extent=extent, travel=travel, **place)
     actors = _actors(split, digit)
     return _Scene(label, actors[int(rng.integers(len(actors)))], path, rng)
 
 
-def render_clip(suite: str, split: str, index: int, *, seed: int = 0) -> np.ndarray:
-    """Return the frames of one clip before encoding, yuv420p (T, 168, 112) uint8."""
-    scene = _scene(seed, suite, split, index)
-    return render(scene.rng, _digits()[0][scene.actor], scene.path)
+def render_clip(
+    suite: str, split: str, index: int, *, seed: int = 0, aspect: str = "1:1"
+) -> np.ndarray:
+    """Return the frames of one clip before encoding, yuv420p (T, H * 3 // 2, W) uint8; H = W = 112 at 1:1."""
+    scene = _scene(seed, suite, split, index, aspect)
+    return render(scene.rng, _digits()[0][scene.actor], scene.path, frame=frame_size(aspect))
 
 
-def _write_clips(root: str, seed: int, clips: list[tuple[str, str, int]]) -> int:
+def _write_clips(root: str, seed: int, aspect: str, clips: list[tuple[str, str, int]]) -> int:
     for suite, split, index in clips:
         path = _clip_path(Path(root), suite, split, index)
         with unfinished_file(path) as part:
-            frames = render_clip(suite, split, index, seed=seed)
+            frames = render_clip(suite, split, index, seed=seed, aspect=aspect)
             write_video(part, frames, options={"preset": "ultrafast", "crf": "26"})
     return len(clips)
 
@@ -159,7 +176,7 @@ def _clip_path(root: Path, suite: str, split: str, index: int) -> Path:
     return root / suite / split / f"{index:05d}.mp4"
 
 
-def _settings(seed: int) -> dict:
+def _settings(seed: int, aspect: str) -> dict:
     suites = {suite: info(suite)["classes"] for suite in SUITES}
     text = json.dumps([suites, SHORT_ACTS, FINE_SPEEDS, NUM_FRAMES, SIZE])
     return {
@@ -167,6 +184,7 @@ def _settings(seed: int) -> dict:
         "version": VERSION,
         "seed": seed,
         "acts": zlib.crc32(text.encode()),
+        **({} if aspect == "1:1" else {"aspect": aspect}),
     }
 
 
@@ -175,22 +193,26 @@ def generate(
     *,
     sizes: MotionDigitsSizes | None = None,
     seed: int = 0,
+    aspect: str = "1:1",
     num_workers: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[Path, Path]]:
     """Write the benchmark under `root` and return suite -> (train list, test list).
 
     `progress` gets one line of text after every few clips. Finished clips of the same settings are kept, so an
-    interrupted call goes on where it stopped; another seed or version in the same folder is refused.
+    interrupted call goes on where it stopped; another seed, version or aspect in the same folder is refused. `aspect`
+    is width:height of the frames ("16:9", "9:16"): digits and their moves keep their shape and size, and there is more
+    background.
     """
     root, sizes = Path(root), sizes or MotionDigitsSizes()
+    frame_size(aspect)  # an unknown one is told before a folder is made
     root.mkdir(parents=True, exist_ok=True)
-    settings = _settings(seed)
+    settings = _settings(seed, aspect)
     settings_path, manifest_path = root / "settings.json", root / "manifest.json"
     if settings_path.exists():
         stored = json.loads(settings_path.read_text())
         if stored != settings:
-            other = f"seed {stored.get('seed')}, version {stored.get('version')}"
+            other = f"seed {stored.get('seed')}, version {stored.get('version')}, aspect {stored.get('aspect', '1:1')}"
             raise ValueError(
                 f"{root} holds MotionDigits of other settings ({other}); delete it or choose another folder."
             )
@@ -212,28 +234,26 @@ def generate(
     _digits()  # loaded once, before the workers are forked
     for suite, split in itertools.product(SUITES, SPLITS):
         (root / suite / split).mkdir(parents=True, exist_ok=True)
-    _write_all(root, seed, missing, num_workers, progress)
+    _write_all(partial(_write_clips, str(root), seed, aspect), missing, num_workers, progress)
     for suite in SUITES:
         for split, path in zip(SPLITS, lists[suite], strict=True):
-            _write_list(path, suite, split, sizes.num_clips(suite, split), seed)
+            _write_list(path, suite, split, sizes.num_clips(suite, split), seed, aspect)
     write_whole(manifest_path, json.dumps(manifest, indent=1))
     return lists
 
 
-def _write_all(root: Path, seed: int, clips: list, num_workers: int, progress) -> None:
+def _write_all(write: Callable[[list], int], clips: list, num_workers: int, progress) -> None:
     chunks, done = [clips[i : i + 16] for i in range(0, len(clips), 16)], 0
-    for count in map_in_processes(
-        partial(_write_clips, str(root), seed), chunks, num_workers=num_workers
-    ):
+    for count in map_in_processes(write, chunks, num_workers=num_workers):
         done += count
         if progress:
             progress(f"MotionDigits: {done} of {len(clips)} clips written")
 
 
-def _write_list(path: Path, suite: str, split: str, num_clips: int, seed: int) -> None:
+def _write_list(path: Path, suite: str, split: str, num_clips: int, seed: int, aspect: str) -> None:
     names, records = info(suite)["classes"], []
     for index in range(num_clips):
-        scene = _scene(seed, suite, split, index)
+        scene = _scene(seed, suite, split, index, aspect)
         relative = _clip_path(Path(), suite, split, index).as_posix()
         records.append(
             VideoRecord(relative, scene.label, names[scene.label], str(scene.actor), split)
@@ -258,7 +278,8 @@ def contact_sheet(
     gap, rows = 4, []
     for record in chosen:
         frames = read_frames(record.path, lambda total: uniform_indices(total, num_frames))
-        cells = np.full((num_frames, SIZE + gap, SIZE + gap, 3), 255, np.uint8)
+        height, width = frames.shape[1:3]
+        cells = np.full((num_frames, height + gap, width + gap, 3), 255, np.uint8)
         cells[:, gap // 2 : -gap // 2, gap // 2 : -gap // 2] = frames
         rows.append(np.concatenate(list(cells), axis=1))
     write_image(path, np.concatenate(rows))

@@ -101,20 +101,24 @@ def read_records(
     *,
     root: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> list[VideoRecord]:
     """Return the records of a folder (one sub-folder per class) or of a list file.
 
     `classes` fixes which name has which label, e.g. to read a test set with the train set's order; without it names are
-    numbered in sorted order.
+    numbered in sorted order. With `labelled=False` a list needs no labels: paths alone do, and get label 0.
     """
     source = place_of(source)
     if source.is_dir():
         return _read_folder(source, classes)
     if not source.exists():
         raise ValueError(f"{source}: no such list file or folder; check the spelling.")
-    rows = read_list(source, COLUMNS)
+    rows = read_list(source, COLUMNS, needed=("path", "label") if labelled else ("path",))
     if not rows:
-        raise ValueError(f"{source}: found no row, expected lines 'path,label'; add the videos.")
+        expected = "'path,label'" if labelled else "with a path"
+        raise ValueError(f"{source}: found no row, expected lines {expected}; add the videos.")
+    if not labelled and not any("label" in row.cells for row in rows):
+        rows = [ListRow(row.line, {**row.cells, "label": "0"}) for row in rows]
     return _records(source, rows, Path(root) if root is not None else source.parent, classes)
 
 
@@ -205,7 +209,7 @@ def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
 
 
-def _under(root: Path, path: str) -> str:
+def _under(root: str, path: str) -> str:
     """Where a list's path leads: below `root`, or from `/`; `~` is a home folder unless a file is called so."""
     below = os.path.join(root, path)
     if path.startswith("~") and not os.path.lexists(below):
@@ -230,12 +234,13 @@ def _records(
         named = False
     names = [str(name) for name in (classes if classes is not None else sorted(set(labels)))]
     numbers = {name: number for number, name in enumerate(names)}
+    folder = os.fspath(root)
     records = []
     for row, label in zip(rows, labels, strict=True):
         path = row.cells.get("path", "")
         if not path.strip() or "\0" in path:
             fail(row, "path", "a file name; fill it in or delete the line.")
-        if _ADDRESS.match(path) and not os.path.lexists(os.path.join(root, path)):
+        if _ADDRESS.match(path) and not os.path.lexists(os.path.join(folder, path)):
             fail(row, "path", "a file of this machine; fetch the videos first and name the files.")
         if label == "":
             fail(row, "label", "a class name or an integer; fill it in or delete the line.")
@@ -264,7 +269,7 @@ def _records(
             class_name = names[int(label)]
         records.append(
             VideoRecord(
-                path=_under(root, path),
+                path=_under(folder, path),
                 label=numbers[label] if named else int(label),
                 class_name=class_name,
                 group=row.cells.get("group", ""),

@@ -19,6 +19,7 @@ from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, map_decoding
+from stretchysnake.eval.features.placed_model import inference
 from stretchysnake.flexibility import Scale, Variant, eval_scale
 from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone, pixels_of
@@ -44,14 +45,11 @@ def patch_activations(model: Backbone, frames: np.ndarray, scale: Scale) -> np.n
 
     frames (T, S, S, 3) uint8.
     """
-    device = next(model.parameters()).device
-    video = normalise(torch.from_numpy(np.ascontiguousarray(frames)), **pixels_of(model.config))[
-        None
-    ].to(device)
+    video = normalise(torch.from_numpy(np.ascontiguousarray(frames)), **pixels_of(model.config))
     model.eval()
     check_grid(model)
-    with torch.inference_mode():
-        tokens = model.tokens(video, scale.patch_size, grid="floor")
+    with inference(model) as device:
+        tokens = model.tokens(video[None].to(device), scale.patch_size, grid="floor")
         patches = tokens.patches[0].float()
         # without [CLS], the mean of the tokens is the feature
         centre = patches.mean((0, 1, 2)) if tokens.cls is None else tokens.cls[0].float()

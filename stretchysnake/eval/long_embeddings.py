@@ -23,6 +23,7 @@ class LongEmbeddings:
     """Videos with fewer frames than asked for, whose frames were repeated."""
     weights_sha256: str
     sampling: str
+    precision: str = "fp32"
 
 
 def save_long_embeddings(folder: str | os.PathLike, embeddings: LongEmbeddings) -> None:
@@ -33,6 +34,7 @@ def save_long_embeddings(folder: str | os.PathLike, embeddings: LongEmbeddings) 
         "weights_sha256": embeddings.weights_sha256,
         "scale": asdict(embeddings.scale),
         "sampling": embeddings.sampling,
+        "precision": embeddings.precision,
         "failures": [{"path": path, "reason": reason} for path, reason in embeddings.failures],
     }
     write_feature_table(

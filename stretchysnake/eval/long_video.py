@@ -4,14 +4,13 @@
     lecture.feature                        # (C,), of the whole video
     lecture.windows, lecture.seconds       # (n, C) and (begin, end) of each window
 
-What the two forms compute is said in models/long_sequence.py; docs/long_videos.md compares them.
+What the two forms compute is said in models/sequences/long_sequence.py; docs/long_videos.md compares them.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,16 +20,19 @@ from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.frame_windows import frame_windows
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import find_videos
+from stretchysnake.eval.features.placed_model import inference
+from stretchysnake.eval.features.placement import AUTO, Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.eval.long_reading import LongReading, windowed_frames
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone, pixels_of
-from stretchysnake.models.long_sequence import (
+from stretchysnake.models.sequences.long_sequence import (
     check_recurrent,
     exact_features,
     window_features,
 )
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.whole_file import sha256_of
 
 
@@ -60,6 +62,7 @@ def long_features(
     stretches: int = 1,
     size: int | None = None,
     scratch: str | None = None,
+    placement: Placement = AUTO,
     num_workers: int = 1,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -71,7 +74,8 @@ def long_features(
     None). `exact=True` gives what `model.features` gives for all frames as one clip (to 1e-5 in fp32), through a
     temporary file in `scratch` of 8·L·C bytes for L tokens; otherwise the feature is the mean over windows, or with
     `stretches` the means over so many stretches of them behind one another. A file is given up when no more second
-    of it is decoded within timeout_seconds. Raises DecodeError when the video cannot be read.
+    of it is decoded within timeout_seconds. The model computes where `placement` says. Raises DecodeError when
+    the video cannot be read.
     """
     reading = LongReading(
         exact=exact,
@@ -81,7 +85,7 @@ def long_features(
         stretches=stretches,
         scratch=scratch,
     )
-    model, scale = _subject_and_scale(weights, window, size)
+    model, scale = _subject_and_scale(weights, window, size, placement)
     return features_of_long_video(
         model,
         scale,
@@ -112,30 +116,31 @@ def features_of_long_video(
         timeout_seconds=timeout_seconds,
     )
     num_frames, spans, seconds, repeated = frames_read
-    device = next(model.parameters()).device
 
-    def parts() -> Iterator[Tensor]:
+    def parts(device: torch.device) -> Iterator[Tensor]:
         for frames in decoded:
             yield normalise(torch.from_numpy(frames), **pixels_of(model.config))[None].to(device)
 
     if reading.exact:
-        feature = exact_features(
-            model,
-            parts(),
-            scale.patch_size,
-            num_frames=num_frames,
-            grid="floor",
-            scratch=reading.scratch,
-            progress=progress,
-        )[0]
+        with inference(model) as device:
+            feature = exact_features(
+                model,
+                parts(device),
+                scale.patch_size,
+                num_frames=num_frames,
+                grid="floor",
+                scratch=reading.scratch,
+                progress=progress,
+            )[0]
         scale = replace(scale, num_frames=num_frames)
         none = torch.empty(0, len(feature))
         return LongFeatures(_on_cpu(feature), none, [], num_frames, scale, repeated)
     per_window = []
-    for feature in window_features(model, parts(), scale.patch_size, grid="floor"):
-        per_window.append(_on_cpu(feature[0]))
-        if progress:
-            progress(f"window {len(per_window)} of {len(spans)}")
+    with inference(model) as device:
+        for feature in window_features(model, parts(device), scale.patch_size, grid="floor"):
+            per_window.append(feature[0].float().cpu())
+            if progress:
+                progress(f"window {len(per_window)} of {len(spans)}")
     windows = torch.stack(per_window)
     feature = torch.cat([part.mean(0) for part in windows.tensor_split(reading.stretches)])
     scale = replace(scale, num_frames=max(stop - start for start, stop in spans))
@@ -148,12 +153,13 @@ def embed_long(
     *,
     weights: str | os.PathLike,
     size: int | None = None,
+    placement: Placement = AUTO,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> LongEmbeddings:
     """`embed` of long videos, one after another: one feature per file, bad files listed and never replaced."""
     videos = find_videos([paths] if isinstance(paths, (str, os.PathLike)) else paths)
-    model, scale = _subject_and_scale(weights, reading.window, size)
+    model, scale = _subject_and_scale(weights, reading.window, size, placement)
     read, features, failures, repeated = [], [], [], []
     for number, path in enumerate(videos, 1):
 
@@ -177,14 +183,15 @@ def embed_long(
         if features
         else torch.empty(0, reading.stretches * model.config.feature_dim)
     )
-    digest = sha256_of(Path(weights))
-    return LongEmbeddings(stacked, read, scale, failures, repeated, digest, sampling=str(reading))
+    digest = sha256_of(weights_file(weights))
+    told = {"sampling": str(reading), "precision": placement.precision}
+    return LongEmbeddings(stacked, read, scale, failures, repeated, digest, **told)
 
 
 def _subject_and_scale(
-    weights: str | os.PathLike, window: int | None, size: int | None
+    weights: str | os.PathLike, window: int | None, size: int | None, placement: Placement
 ) -> tuple[Backbone, Scale]:
-    model, variant, _ = read_subject(weights)
+    model, variant, _ = read_subject(weights, placement)
     check_recurrent(model)
     native = variant.sets.native
     num_frames = window or native.num_frames

@@ -6,6 +6,7 @@ A backbone is one file in models/ or models/transformers/ (its frozen config and
 architectures.py. There is no class to inherit from; the functions below are what all of them would write again.
 """
 
+import os
 from collections.abc import Collection
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -75,7 +76,7 @@ class Backbone(Protocol):
         """head(features)."""
 
     def num_drop_draws(self, scale: Scale) -> int:
-        """Numbers that decide drop path for one clip of this scale."""
+        """Numbers that decide drop path for one clip of this scale; one that is no square may leave the last unused."""
 
     def stages(self) -> list[nn.Module]:
         """The blocks in depth order: units of sharding, compiling and recomputation."""
@@ -93,13 +94,22 @@ class Backbone(Protocol):
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state dict under this model's names and shapes (head and dtype apart), and a note for each change."""
 
+    def save_pretrained(
+        self, folder: str | os.PathLike, *, licence: str | None = None, **training
+    ) -> None:
+        """That of weights/published/pretrained.py, the same for all."""
 
+
+# A model that was read from a file has `trained`: what the file's header says of its training (variant, sets, classes).
 # A config may say `equal_blocks = True`: it has `depth` blocks, and from the third on each costs the same; and
-# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py).
+# `exports_any_size = True`: torch.export keeps T, H and W open (exporting.py); and `same_in_any_batch = True`: in fp32
+# on the CPU nothing that it does to a clip is shaped by the others, but for what a library of products does.
 # A model may also have `tokens(video, patch_size, grid=) -> Tokens`, where its tokens form a grid at the end
-# (activation maps); its class `left_out(state) -> str`, where published files leave another's weights out: the name
-# of that file, "" where nothing is missing (weights/loading.py looks beside the file); and VideoMamba alone has what
-# long_sequence.py needs. Who asks says what is missing.
+# (activation maps); `features_packed` and `forward_packed`, where clips of different shapes make one forward pass
+# (sequences/packed.py asks any model, and hands others the clips shape by shape); its class
+# `left_out(state) -> str`, where published files leave another's weights out: the name of that file, "" where nothing
+# is missing (weights/loading.py looks beside the file); and VideoMamba alone has what sequences/long_sequence.py
+# needs. Who asks says what is missing.
 
 
 def pixels_of(config: BackboneConfig) -> dict[str, tuple[float, float, float]]:

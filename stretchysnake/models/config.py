@@ -66,6 +66,7 @@ class VideoMambaConfig(StoredSizes):
     """What the shapes of the weights decide."""
     equal_blocks: ClassVar[bool] = True
     exports_any_size: ClassVar[bool] = True
+    same_in_any_batch: ClassVar[bool] = True
 
     embed_dim: int = 192
     depth: int = 24

@@ -4,6 +4,7 @@ Both hold plain operations only, so they run without this package; the selective
 (ops/selective_scan/exported.py).
 """
 
+import copy
 import json
 import logging
 import os
@@ -79,6 +80,7 @@ def export_program(
     size: int,
     patch_size: int,
     classes: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Checked:
     """Write a torch.export program (.pt2) for a video (1, 3, T, H, W) of any T, H and W in `dynamic_ranges`.
 
@@ -86,7 +88,7 @@ def export_program(
     The patch is fixed; positions are resized inside. The names of the classes, where given, are the extra file
     classes.json (a list) of torch.export.load. Load with torch.export.load(path).module(). RuntimeError, and no file,
     where it cannot be traced or where what was written differs from the model by more than 1e-4 on the example and
-    two other shapes.
+    two other shapes; `device` is where the model computes for that.
     """
     tubelet = model.config.frame_multiple
     fixed = not takes_any_size(model)
@@ -130,7 +132,7 @@ def export_program(
             ):  # torch 2.11 reads weights from bytes that cannot be written
                 warnings.filterwarnings("ignore", "The given buffer is not writable")
                 loaded = torch.export.load(part).module()
-        return _checked(path, whole, loaded, shapes)
+        return _checked(path, whole, loaded, shapes, device)
 
 
 def export_onnx(
@@ -141,6 +143,7 @@ def export_onnx(
     size: int,
     patch_size: int,
     classes: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Checked:
     """Write an ONNX model for videos (1, 3, num_frames, size, size); weights are resized to this scale beforehand.
 
@@ -185,7 +188,7 @@ def export_onnx(
             return map(torch.from_numpy, session.run(None, {"video": video.numpy()}))
 
         model_outputs = _Outputs(model.eval(), patch_size)  # resizes for itself: checked, too
-        return _checked(path, model_outputs, run, [tuple(example.shape)])
+        return _checked(path, model_outputs, run, [tuple(example.shape)], device)
 
 
 @contextmanager
@@ -213,15 +216,19 @@ def _or_refused(tool: str, work: Callable):
         raise RuntimeError(f"{tool} refuses this model: {first_line(error, 300)}") from error
 
 
-def _checked(path, whole: nn.Module, run: Callable, shapes: list[tuple[int, ...]]) -> Checked:
-    """Compare on random videos; the file is not kept when this raises."""
+def _checked(
+    path, whole: nn.Module, run: Callable, shapes: list[tuple[int, ...]], device: torch.device | str
+) -> Checked:
+    """Compare on random videos with the model on `device`; the file is not kept when this raises."""
+    if torch.device(device).type != "cpu":
+        whole = copy.deepcopy(whole).to(device)
     differences: list[float] = []
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for shape in shapes:
             video = torch.randn(shape, generator=generator)
-            for output, wanted in zip(run(video), whole(video), strict=True):
-                differences.append(float((output - wanted).abs().max()))
+            for output, wanted in zip(run(video), whole(video.to(device)), strict=True):
+                differences.append(float((output - wanted.cpu()).abs().max()))
     difference = float(torch.tensor(differences).max())  # of NaN, NaN
     if not difference <= TOLERANCE:
         raise RuntimeError(

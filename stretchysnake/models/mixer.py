@@ -1,9 +1,13 @@
 """The bidirectional Mamba mixer and the residual block around it.
 
 B batch, L tokens, C width, Di inner width (expand·C), S state size, R rank of Δ.
+
+Where cu_seqlens is given, x is (L, C): the tokens of n clips of any lengths one after another. cu_seqlens (n + 1,) says
+where: 0, then where each ends. Scan and convolution begin afresh at each.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +58,12 @@ class BidirectionalMixer(nn.Module):
         self.D_b = nn.Parameter(torch.empty(inner))
         self.out_proj = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(bidirectional_scan(self.in_proj(x), *self.forward_and_backward()))
+    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+        xz, directions = self.in_proj(x), self.forward_and_backward()
+        if cu_seqlens is None:
+            return self.out_proj(bidirectional_scan(xz, *directions))
+        row = bidirectional_scan(xz.unsqueeze(0), *directions, cu_seqlens=cu_seqlens)
+        return self.out_proj(row.squeeze(0))
 
     def forward_and_backward(self) -> tuple[Direction, Direction]:
         """The parameters of both directions."""
@@ -151,15 +159,23 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(
-        self, x: Tensor, residual: Tensor | None, draws: Tensor | None = None
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        draws: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """draws (B,): numbers of `drop_path` for x, the branch before; None takes torch's generator."""
+        """draws (B,), of packed clips (L,): numbers of `drop_path` for x, the branch before.
+
+        None takes torch's generator, which packed clips must not.
+        """
+        mixer = self.mixer if cu_seqlens is None else partial(self.mixer, cu_seqlens=cu_seqlens)
         if residual is None:
             residual = x.to(torch.promote_types(x.dtype, torch.float32))
-            return self.mixer(self.norm(residual)), residual
+            return mixer(self.norm(residual)), residual
         x = drop_path(x, self.drop_path, training=self.training, draws=draws)
         normed, residual = add_rms_norm(x, residual, self.norm.weight, self.norm.eps)
-        return self.mixer(normed), residual
+        return mixer(normed), residual
 
     def window(
         self, x: Tensor, residual: Tensor | None, carry: Carry

@@ -6,9 +6,12 @@ C width, L = 1 + t·h·w tokens.
     model = VideoMamba(VideoMambaConfig.named("tiny", num_classes=400))
     logits = model(video)                    # video (B, 3, T, H, W): the model reads T, H, W and flexes
     features = model.features(video, patch_size=9)
+    features = model.features_packed([video, longer_video], [9, 16])   # clips (3, T, H, W), one pass
 """
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +29,9 @@ from stretchysnake.models.resample import (
     resize_spatial_positions,
     resize_temporal_positions,
 )
-from stretchysnake.models.weights.videomamba import config_of, fitted
+from stretchysnake.models.sequences.packed import checked_draws, clip_groups, in_order, naming
+from stretchysnake.models.weights.official.videomamba import config_of, fitted
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 class PatchEmbed(nn.Module):
@@ -48,6 +53,7 @@ class VideoMamba(nn.Module):
 
     marks = (("patch_embed.proj.weight",),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: VideoMambaConfig):
         super().__init__()
@@ -84,7 +90,12 @@ class VideoMamba(nn.Module):
         self._initialise()
 
     def forward(self, video: Tensor, patch_size: int | None = None, **how) -> Tensor:
-        """Class logits (B, num_classes) of the clips; arguments as in `features`."""
+        """Class logits (B, num_classes) of the clips; arguments as in `features`.
+
+        A list of clips is packed: what wraps a model, as data-parallel training does, knows `forward` alone.
+        """
+        if isinstance(video, list):
+            return self.forward_packed(video, patch_size, **how)
         return self.head(self.features(video, patch_size, **how))
 
     def features(
@@ -117,16 +128,70 @@ class VideoMamba(nn.Module):
         """The residual stream before the final norm, (B, L, C), and (t, h, w)."""
         patch = self.config.patch_size if patch_size is None else patch_size
         shape = token_grid(video, patch, grid, tubelet=self.config.tubelet_size)
-        x = self._embed(video, patch, shape)
+        x, residual = self._blocks(self._embed(video, patch, shape), drop_draws)
+        last = None if drop_draws is None else drop_draws[:, -1]
+        x = drop_path(x, self.config.drop_path, training=self.training, draws=last)
+        return residual + x, shape
+
+    def _blocks(
+        self, x: Tensor, drop_draws: Tensor | None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, L, C), or packed (L, C), through all blocks: the last branch, not yet dropped, and the residual.
+
+        drop_draws (B, depth), packed (L, depth).
+        """
         residual = None
-        # A block drops the branch that it is handed, that of the layer before; the last one is dropped at the end.
+        # A block drops the branch that it is handed, that of the layer before.
         drawn = [None] * (len(self.layers) + 1)
         if drop_draws is not None:
             drawn[1:] = drop_draws.to(x.device).unbind(1)
+        packed = () if cu_seqlens is None else (cu_seqlens,)
         for layer, draws in zip(self.layers, drawn, strict=False):
-            x, residual = run_stage(self, layer, x, residual, draws)
-        x = drop_path(x, self.config.drop_path, training=self.training, draws=drawn[-1])
-        return residual + x, shape
+            x, residual = run_stage(self, layer, x, residual, draws, *packed)
+        return x, residual
+
+    def forward_packed(
+        self, clips: Sequence[Tensor], patch_sizes: Sequence[int | None] | None = None, **how
+    ) -> Tensor:
+        """Class logits (n, num_classes); arguments as in `features_packed`."""
+        return self.head(self.features_packed(clips, patch_sizes, **how))
+
+    def features_packed(
+        self,
+        clips: Sequence[Tensor],
+        patch_sizes: Sequence[int | None] | None = None,
+        *,
+        grid: str = "exact",
+        drop_draws: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The features (n, C) of n clips (3, T, H, W) of any shapes in one forward pass, as each has them alone.
+
+        All tokens lie in one row without padding: linear layers and norms see them all at once, convolution and scan
+        begin afresh at each clip. Positions and kernel are resized for each shape. One patch size for each clip; None,
+        there or for all, is the stored one. drop_draws (n, depth) and other arguments as in `features`.
+        """
+        groups = clip_groups(clips, patch_sizes, stored=self.config.patch_size)
+        draws = checked_draws(drop_draws, len(clips))
+        tubelet, rows, lengths = self.config.tubelet_size, [], []
+        for video, patch, places in groups:
+            with naming(groups[len(rows)]):
+                shape = token_grid(video, patch, grid, tubelet=tubelet)
+            x = self._embed(video, patch, shape)
+            rows.append(x.flatten(0, 1))  # (B · (1 + thw), C)
+            lengths += [x.shape[1]] * len(places)
+        row = torch.cat(rows)  # (L, C)
+        ends = torch.tensor([0, *accumulate(lengths)], device=row.device)
+        if draws is None and self.training and self.config.drop_path:
+            draws = torch.rand(len(lengths), len(self.layers), device=row.device)
+        last = by_token = None
+        if draws is not None:
+            draws = torch.stack([draws[place] for group in groups for place in group.places])
+            repeats = torch.tensor(lengths, device=draws.device)
+            last, by_token = draws[:, -1], draws.repeat_interleave(repeats, dim=0)  # (L, depth)
+        x, residual = self._blocks(row, by_token, ends)
+        first = ends[:-1]  # the [CLS] tokens
+        x = drop_path(x[first], self.config.drop_path, training=self.training, draws=last)
+        return in_order(self.norm_f(residual[first] + x), groups)
 
     def embed_part(
         self,

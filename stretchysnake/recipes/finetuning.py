@@ -12,10 +12,13 @@ from torch import Tensor
 from stretchysnake.data.classes import Classes, number_classes
 from stretchysnake.data.clips.loader import DecodedClips, DecodingLimits
 from stretchysnake.data.copies import doubles_of, same_content, with_copies_grouped
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.data.records import VideoRecord, is_utf8, place_of, read_records, write_records
 from stretchysnake.eval.features.extraction import FeatureSet, extract
-from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.features.placement import AUTO, Placement
+from stretchysnake.eval.features.shapes import check_fit
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.classifier import KINDS, WEIGHTS, Classifier, save_classifier
 from stretchysnake.eval.protocols.probe import choose_strength, fit, held_out
 from stretchysnake.flexibility import eval_scale
@@ -71,9 +74,12 @@ def finetune_folder(
     method: str = "auto",
     num_frames: int | None = None,
     size: int | None = None,
+    fit: str | None = None,
     steps: int = 400,
     batch_size: int = 16,
     seed: int = 0,
+    placement: Placement = AUTO,
+    num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> Finetuned:
@@ -81,7 +87,8 @@ def finetune_folder(
 
     method "auto" takes what the smallest class has clips for: k-NN below 5, a linear probe below 20, else the whole
     model is fine-tuned, in the weights' own variant. The classes are the labels that occur. Videos held out train
-    nothing; whole groups are held out together, and so are files with the same bytes.
+    nothing; whole groups are held out together, and so are files with the same bytes. `fit` (data/decoding/fit.py) is
+    by default how the weights were trained. batch_size clips share a step and a pass; num_workers processes decode.
     """
     if method not in ("auto", *KINDS):
         raise ValueError(f"method ({method!r}) must be one of: auto, {', '.join(KINDS)}")
@@ -112,15 +119,26 @@ def finetune_folder(
         _say(data, [f"no video is held out of: {told}; nothing is measured on such classes"])
     distinct = {(copies[r.path], r.start, r.end, r.label): r for r in train_records}
     kind, reason = _method(method, list(distinct.values()), classes)
-    model, variant, metadata = read_subject(weights)
+    model, variant, metadata = read_subject(weights, placement)
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
+    fitted_as = checked_fit(fit or fit_of(metadata))
+    check_fit(model.config, [scale], fit=fitted_as, way_out="choose other --frames or --size")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     failures: list[str] = []
+
+    def features_of_records(records: list[VideoRecord]) -> FeatureSet:
+        limits = DecodingLimits(num_workers=num_workers, timeout_seconds=timeout_seconds)
+        clips = DecodedClips(records, fit=fitted_as, limits=limits)
+        found = extract(model, clips, scale, batch_size=batch_size, progress=progress)
+        failures.extend(str(error) for error in clips.bad.quarantine.values())
+        failures.extend(str(error) for _, error in clips.failures)
+        return found
+
     if kind == "finetune":
         absolute = [replace(r, path=str(Path(r.path).resolve())) for r in train_records]
         ending = "csv" if all(is_utf8(record.path) for record in absolute) else "jsonl"
@@ -137,17 +155,29 @@ def finetune_folder(
             steps=steps,
             batch_size=batch_size,
             seed=seed,
+            device=placement.device,
+            precision=placement.precision,
+            num_workers=num_workers,
             timeout_seconds=timeout_seconds,
+            fit=fitted_as,
         )
         train(run, progress=progress)
-        model, _, _ = read_subject(folder / WEIGHTS)
+        model, _, _ = read_subject(folder / WEIGHTS, placement)
     else:
         save_model(folder / WEIGHTS, model, **metadata)
-        gallery = _features(model, train_records, scale, failures, progress, timeout_seconds)
+        gallery = features_of_records(train_records)
         tensors = _fitted(kind, gallery)
-    classifier = Classifier(model=model, kind=kind, classes=classes, scale=scale, tensors=tensors)
+    classifier = Classifier(
+        model=model,
+        kind=kind,
+        classes=classes,
+        scale=scale,
+        tensors=tensors,
+        fit=fitted_as,
+        precision=placement.precision,
+    )
     save_classifier(folder, classifier)
-    test = _features(model, test_records, scale, failures, progress, timeout_seconds)
+    test = features_of_records(test_records)
     if not test.paths:
         raise ValueError(
             f"none of the {len(test_records)} videos held out could be read; {failures[0]}"
@@ -199,16 +229,6 @@ def _method(method: str, records: Sequence[VideoRecord], classes: list[str]) -> 
             f"a linear probe instead of fine-tuning: {told}; fine-tuning needs {FINETUNE_NEEDS}",
         )
     return "finetune", f"fine-tuned: {told}"
-
-
-def _features(
-    model, records, scale, failures: list[str], progress, timeout_seconds: float
-) -> FeatureSet:
-    clips = DecodedClips(records, limits=DecodingLimits(timeout_seconds=timeout_seconds))
-    features = extract(model, clips, scale, progress=progress)
-    failures += [str(error) for error in clips.bad.quarantine.values()]
-    failures += [str(error) for _, error in clips.failures]
-    return features
 
 
 def _fitted(kind: str, gallery: FeatureSet) -> dict[str, Tensor]:

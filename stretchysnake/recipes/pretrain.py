@@ -21,8 +21,8 @@ from stretchysnake.flexibility import PAPER
 from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun, lr_for
 
-START = "videomamba_m16_k400_mask_pt_f8_res224.pth"
-"""VideoMamba's self-supervised weights, the paper's starting point; to be fetched from the authors' page."""
+START = "videomamba-m-k400-mask-pt"
+"""VideoMamba's self-supervised weights, the paper's starting point; fetched at the first use, SHA-256 checked."""
 NUM_CLIPS = 240_436
 """Training videos of the usual Kinetics-400 copy; a copy with fewer gives fewer steps."""
 

@@ -4,7 +4,7 @@ Command: `stretchysnake quickstart` (or `make quickstart`). Needs 2 CPU cores; t
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import (
@@ -12,9 +12,11 @@ from stretchysnake.recipes.motion_digits import (
     Suites,
     make_suites,
     nano_run,
+    open_suites,
     suite_infos,
     training_info,
 )
+from stretchysnake.recipes.side_by_side import check_jobs, side_by_side
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -33,6 +35,8 @@ class QuickstartRun:
     steps: int = 1000
     batch_size: int = 32
     data_seed: int = 0
+    device: str = "auto"
+    """Where models are trained and measured: "cpu", "cuda" or e.g. "cuda:1"; "auto": a GPU if there is one."""
     suites: tuple[str, ...] = ("short", "fine", "long")
     frames: tuple[int, ...] = (4, 8, 16)
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64)
@@ -40,13 +44,21 @@ class QuickstartRun:
     gallery_clips: int = 300
     query_clips: int = 300
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
+    jobs: int | None = None
+    """Trainings side by side, each measured where it was trained; null for what processors and memory are enough for.
+    The rows are the same, whatever it is."""
+    threads: int = 1
+    """Threads of each, on which the last bits of a training depend."""
+
+    def __post_init__(self):
+        check_jobs(self.jobs, self.threads)
 
 
 def train_run(
     quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str
 ) -> TrainRun:
     """The training run of one method and seed; methods differ in `variant` alone."""
-    return nano_run(
+    run = nano_run(
         method,
         seed,
         out=Path(quickstart.out) / f"{method}-seed{seed}-{quickstart.steps}",
@@ -56,6 +68,7 @@ def train_run(
         batch_size=quickstart.batch_size,
         optim=quickstart.optim,
     )
+    return replace(run, device=quickstart.device)
 
 
 def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = None):
@@ -63,38 +76,28 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
-    from stretchysnake.eval.sweeps.model_under_test import model_under_test
-    from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.headlines import headlines, tiles
     from stretchysnake.results.rows import environment
-    from stretchysnake.train.loop import train
 
     out, watch = Path(run.out), Stopwatch()
     suites = make_suites(run, watch, progress=progress)
-
-    trained = {}
-    for method in run.methods:
-        for seed in run.seeds:
-            wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
-            trained[method, seed] = (wanted, train(wanted, progress=progress))
-            watch.lap(f"train {method}")
-
-    rows, env = [], environment()
-    for _, result in trained.values():
-        tested = model_under_test(result.weights)
-        for suite, clips in suites.clips.items():
-            rows += resumed_sweep(
-                out / "rows.jsonl",
-                tested,
-                PREFIX + suite,
-                lambda clips=clips: clips,
-                [(t, s) for t in run.frames for s in run.sizes],
-                belongs=suites.hold,
-                progress=progress,
-            )
-    watch.lap("measure")
-
+    wanted = [(method, seed) for method in run.methods for seed in run.seeds]
+    side_by_side(
+        {
+            f"{m} seed {s}": (train_and_measure, (run, suites.folder, suites.lists, m, s))
+            for m, s in wanted
+        },
+        jobs=run.jobs,
+        threads=run.threads,
+        logs=out / "logs",
+        progress=progress,
+    )
+    watch.lap("train and measure")
+    trained, rows, env = {}, [], environment()
+    for method, seed in wanted:
+        trained[method, seed], found = _trained_and_measured(run, suites, method, seed, progress)
+        rows += found
     report = out / "report.html"
     context = report_context(run, suites, trained, env, watch.seconds)
     write_page(report, rows, context)
@@ -103,6 +106,43 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     watch.lap("write the report")
     headline = [f"{tile.value}  {tile.label} ({tile.detail})" for tile in tiles(headlines(rows))]
     return str(report), headline
+
+
+def train_and_measure(
+    run: QuickstartRun,
+    folder: Path,
+    lists: dict,
+    method: str,
+    seed: int,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """One training and its sweep, by a process that opens the videos itself; all that is made is kept on disk."""
+    suites = open_suites(folder, lists, run.suites, progress=progress)
+    _trained_and_measured(run, suites, method, seed, progress)
+
+
+def _trained_and_measured(run: QuickstartRun, suites: Suites, method: str, seed: int, progress):
+    """((the run, its result), rows of every suite and cell); what is finished already is only read."""
+    from stretchysnake.eval.features.placement import Placement
+    from stretchysnake.eval.sweeps.model_under_test import model_under_test
+    from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
+    from stretchysnake.train.loop import train
+
+    wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
+    result = train(wanted, progress=progress)
+    tested, rows = model_under_test(result.weights, placement=Placement(device=run.device)), []
+    for suite, clips in suites.clips.items():
+        rows += resumed_sweep(
+            Path(run.out) / "rows.jsonl",
+            tested,
+            PREFIX + suite,
+            lambda clips=clips: clips,
+            [(t, s) for t in run.frames for s in run.sizes],
+            belongs=suites.hold,
+            progress=progress,
+        )
+    return (wanted, result), rows
 
 
 def report_context(run: QuickstartRun, suites: Suites, trained: dict, env: dict, timings: dict):

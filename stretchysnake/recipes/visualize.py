@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import AUTO, ON_CPU, Placement
 from stretchysnake.report.figures.picture import Picture, pyplot
 from stretchysnake.report.pages.context import PictureFile, write_pictures_list
 from stretchysnake.report.pages.export import write_pictures
@@ -41,6 +42,9 @@ def visualize(
     frames: int | None = None,
     tsne: str | None = None,
     seed: int = 0,
+    placement: Placement = AUTO,
+    num_workers: int = 2,
+    batch_size: int = 32,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> tuple[list[Path], list[str]]:
@@ -49,8 +53,8 @@ def visualize(
     from stretchysnake.eval.tsne import checked_tsne
 
     subjects = named_subjects(weights, names)
-    scales = {"sizes": sizes, "num_frames": frames, "progress": progress}
-    scales["timeout_seconds"] = timeout_seconds
+    scales = {"sizes": sizes, "num_frames": frames, "progress": progress, "placement": placement}
+    scales |= {"timeout_seconds": timeout_seconds, "num_workers": num_workers}
     records = read_records(tsne) if tsne else None
     if records is not None:
         checked_tsne(len(records))  # before the maps, which take their time
@@ -58,7 +62,13 @@ def visualize(
     paths = write_activation_maps(out, subjects, find_videos(videos), skipped=skipped, **scales)
     if records is not None:
         paths += write_feature_maps(
-            out, subjects, records, seed=seed, title=Path(tsne).stem, **scales
+            out,
+            subjects,
+            records,
+            seed=seed,
+            title=Path(tsne).stem,
+            batch_size=batch_size,
+            **scales,
         )
     return paths, skipped
 
@@ -71,7 +81,7 @@ def named_subjects(weights: Sequence[str], names: Sequence[str] = ()) -> dict[st
         raise ValueError("weights (none) must name at least one file")
     if names and len(names) != len(weights):
         raise ValueError(f"names ({len(names)}) must be as many as weights ({len(weights)})")
-    labels = list(names) or [read_subject(path)[1].name for path in weights]
+    labels = list(names) or [read_subject(path, ON_CPU)[1].name for path in weights]
     if not names:
         labels = [
             name if labels.count(name) == 1 else f"{name} {Path(path).resolve().parent.name}"
@@ -101,6 +111,8 @@ def write_activation_maps(
     *,
     sizes: Sequence[int] | None = None,
     num_frames: int | None = None,
+    placement: Placement = AUTO,
+    num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
     skipped: list[str] | None = None,
@@ -115,7 +127,7 @@ def write_activation_maps(
     from stretchysnake.eval.activation_maps import activation_maps, scales_of
     from stretchysnake.report.figures.activation_picture import activation_picture
 
-    models = _read(subjects)
+    models = _read(subjects, placement)
     sizes, num_frames = _scales(models, sizes, num_frames)
     scales_of(models, sizes=sizes, num_frames=num_frames)
     pyplot()
@@ -126,6 +138,7 @@ def write_activation_maps(
         videos,
         sizes=sizes,
         num_frames=num_frames,
+        num_workers=num_workers,
         timeout_seconds=timeout_seconds,
         progress=progress,
     )
@@ -166,6 +179,9 @@ def write_feature_maps(
     seed: int = 0,
     title: str = "the videos",
     cache: str | None = None,
+    placement: Placement = AUTO,
+    num_workers: int = 2,
+    batch_size: int = 32,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -180,19 +196,20 @@ def write_feature_maps(
     from stretchysnake.eval.tsne import checked_tsne, feature_map
     from stretchysnake.report.figures.feature_map_picture import PlanePoints, feature_map_picture
 
-    models = _read(subjects)
+    models = _read(subjects, placement)
     sizes, num_frames = _scales(models, sizes, num_frames)
     scales = scales_of(models, sizes=sizes, num_frames=num_frames)
     checked_tsne(len(records))
     pyplot()
-    limits = DecodingLimits(timeout_seconds=timeout_seconds)
+    limits = DecodingLimits(num_workers=num_workers, timeout_seconds=timeout_seconds)
     clips = open_clips(records, cache=cache, limits=limits, progress=progress)
     panels, lines, perplexity = {}, [], 0.0
     try:
         for (name, size), scale in scales.items():
-            plane = feature_map(
-                extract(models[name][0], clips, scale, progress=progress), seed=seed
+            features = extract(
+                models[name][0], clips, scale, batch_size=batch_size, progress=progress
             )
+            plane = feature_map(features, seed=seed)
             panels[name, size] = PlanePoints(plane.places, plane.labels, plane.top1)
             perplexity = plane.perplexity
             lines += [
@@ -221,12 +238,12 @@ def write_feature_maps(
     return paths
 
 
-def _read(subjects: dict[str, str | os.PathLike]) -> dict:
+def _read(subjects: dict[str, str | os.PathLike], placement: Placement) -> dict:
     from stretchysnake.eval.features.subject import read_subject
 
     if not subjects:
         raise ValueError("subjects (none) must name at least one weights file")
-    return {name: read_subject(path)[:2] for name, path in subjects.items()}
+    return {name: read_subject(path, placement)[:2] for name, path in subjects.items()}
 
 
 def _scales(models: dict, sizes, num_frames: int | None) -> tuple[list[int], int]:

@@ -77,9 +77,16 @@ class Row:
     """What was seen of each frame: `whole` squashed to a square, or `centre`; "" in rows of earlier versions."""
     sampling: str = ""
     """Which frames: `uniform`, `videomamba`, `strided-4`; "" in rows of earlier versions, which are uniform."""
+    precision: str = "fp32"
+    """In which the model computed: `fp32`, which rows of earlier versions are of, or `bf16`."""
+    fit: str = ""
+    """How it was fitted into the clip: `square` (squashed), `keep` (in its own shape) or `crop` (the middle square); ""
+    in rows of earlier versions: `square`, or `crop` where `picture` is `centre`."""
     note: str = ""
     commit: str = ""
     device: str = ""
+    threads: int = 0
+    """Threads of the process that measured it, on which last bits may depend; 0 in rows of earlier versions."""
     created: str = ""
     """ISO 8601 time."""
 
@@ -111,16 +118,27 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Appends rows as JSON lines in one synced write: a kill leaves at most one torn last line.
 
     A torn last line left by an earlier kill is cut off first, with a warning: the next row would
-    otherwise be glued to it.
+    otherwise be glued to it. Several processes may append to one file: each waits for the one before.
     """
     lines = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
+        _wait_for_others(file)
         _close_last_line(file, path)
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _wait_for_others(file) -> None:
+    """Lock an open file until it is closed; where the system or the disk has no such lock, one process writes alone."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return
 
 
 def _close_last_line(file, path: Path) -> None:
@@ -194,10 +212,11 @@ def select(rows: Iterable[Row], **wanted: object) -> list[Row]:
 def latest(rows: Iterable[Row]) -> list[Row]:
     """The last row of each cell measured more than once (same model, seed, scale and metric).
 
-    ValueError where one name and seed stand for several weights: cells of two models would override one another,
-    or be averaged.
+    ValueError where one name and seed stand for several weights or precisions: cells of two models would override
+    one another, or be averaged.
     """
     rows = list(rows)
+    refuse_two_precisions(rows)
     refuse_two_weights(rows)
     newest: dict[tuple, Row] = {}
     for row in rows:
@@ -232,6 +251,20 @@ def refuse_two_weights(rows: Iterable[Row]) -> None:
             raise ValueError(
                 f"model {row.model}, seed {row.seed}, stands for two weights in the rows of {row.protocol} on "
                 f"{row.dataset}: {first} and {second}; name one of them when it is measured (stretchysnake evaluate "
+                "--model NAME), or leave its rows out"
+            )
+
+
+def refuse_two_precisions(rows: Iterable[Row]) -> None:
+    """ValueError where rows of one protocol, data set, model and seed were computed in several precisions."""
+    held: dict[tuple, str] = {}
+    for row in rows:
+        place = (row.protocol, row.dataset, row.model, row.seed)
+        first = held.setdefault(place, row.precision)
+        if first != row.precision:
+            raise ValueError(
+                f"model {row.model}, seed {row.seed}, was measured in {first} and in {row.precision} in the rows of "
+                f"{row.protocol} on {row.dataset}; name one of them when it is measured (stretchysnake evaluate "
                 "--model NAME), or leave its rows out"
             )
 

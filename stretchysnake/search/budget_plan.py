@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from stretchysnake.eval.features.placement import AUTO, ON_CPU, Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
@@ -11,8 +12,13 @@ from stretchysnake.search.budget import parse_budget
 from stretchysnake.search.plan import Plan, plan
 
 
-def plan_for(run, *, progress: Callable[[str], None] | None = None) -> Plan:
-    """The plan of a PlanRun; cells without rows are measured with its gallery and queries first."""
+def plan_for(
+    run, *, placement: Placement = AUTO, progress: Callable[[str], None] | None = None
+) -> Plan:
+    """The plan of a PlanRun for the device and precision of `placement`.
+
+    Cells without rows are measured with its gallery and queries first.
+    """
     budget = parse_budget(run.budget)
     if (run.gallery is None) != (run.queries is None):
         raise ValueError("gallery and queries must be given together, or neither")
@@ -23,7 +29,7 @@ def plan_for(run, *, progress: Callable[[str], None] | None = None) -> Plan:
             )
         rows = read_rows(run.rows)
     else:
-        _, variant, _ = read_subject(run.weights)
+        _, variant, _ = read_subject(run.weights, ON_CPU)  # of its scales alone
         frames, sizes = trained_cells(variant)
         rows = evaluate(
             EvaluateRun(
@@ -34,6 +40,10 @@ def plan_for(run, *, progress: Callable[[str], None] | None = None) -> Plan:
                 frames=run.frames or frames,
                 sizes=run.sizes or sizes,
                 metrics=["top1"] if run.objective == "accuracy" else [run.objective],
+                device=placement.device,
+                precision=placement.precision,
+                num_workers=run.num_workers,
+                batch_size=run.batch_size,
             ),
             progress=progress,
         )
@@ -44,12 +54,18 @@ def plan_for(run, *, progress: Callable[[str], None] | None = None) -> Plan:
         objective=run.objective,
         dataset=run.dataset,
         remeasure=run.remeasure,
+        placement=placement,
         progress=progress,
     )
 
 
 def planned_scale(
-    weights: str, budget: str, rows: str | None, *, progress: Callable[[str], None] | None = None
+    weights: str,
+    budget: str,
+    rows: str | None,
+    *,
+    placement: Placement = AUTO,
+    progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The plan behind `--budget` of another verb, from the rows given there."""
     limit = parse_budget(budget)
@@ -57,7 +73,7 @@ def planned_scale(
         raise ValueError(
             f"budget ({budget}) needs --rows, the rows of stretchysnake evaluate, to know which scale is best"
         )
-    return plan(weights, limit, read_rows(rows), progress=progress)
+    return plan(weights, limit, read_rows(rows), placement=placement, progress=progress)
 
 
 def trained_cells(variant: Variant) -> tuple[list[int], list[int]]:

@@ -13,8 +13,10 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.seen_picture import fitted, read_size
 from stretchysnake.data.decode_error import DecodeError, check_file
 from stretchysnake.data.decoding.frame_windows import windows_in_one_pass
 from stretchysnake.data.decoding.video import packet_index, read_frames
@@ -46,7 +48,7 @@ class Decoded(NamedTuple):
     file: VideoFile
     rows: list[IndexRow]
     frames: np.ndarray | None
-    """(rows, T, S, S, 3) uint8."""
+    """(rows, T, S, S, 3) uint8; (rows, T, H, W, 3) where pictures keep their shape."""
     last: bool
     """Whether these are the last rows of the video."""
 
@@ -102,14 +104,17 @@ def _read(video: Video, *, settings: IndexSettings) -> Iterator[Decoded]:
 def _whole(
     file: VideoFile, settings: IndexSettings
 ) -> Iterator[tuple[list[IndexRow], np.ndarray, bool]]:
-    count, size, totals = settings.scale.num_frames, settings.scale.size, []
+    scale, fit, totals = settings.scale, settings.fit, []
+    count = scale.num_frames
 
     def indices(total: int) -> list[int]:
         totals.append(total)
         return uniform_indices(total, count)
 
-    frames = read_frames(file.path, indices, size=(size, size), decoder=settings.decoder)
-    yield [IndexRow(file=file, repeated=totals[0] < count)], frames[None], True
+    size = read_size(scale, fit)
+    frames = read_frames(file.path, indices, size=size, decoder=settings.decoder)
+    rows = [IndexRow(file=file, repeated=totals[0] < count)]
+    yield rows, fitted(torch.from_numpy(frames), scale, fit).numpy()[None], True
 
 
 def _windows(
@@ -123,11 +128,16 @@ def _windows(
         numbers.append([index.shown_at(time) for time in times])
         repeated = len(set(numbers[-1])) < len(times)
         rows.append(IndexRow(file=file, start=start, end=end, repeated=repeated))
-    frames = windows_in_one_pass(file.path, index, numbers, size=settings.scale.size)
+    size = read_size(settings.scale, settings.fit)
+    if callable(size):  # of the first frame, as all others are shown
+        size = size(*read_frames(file.path, [0]).shape[1:3])
+    frames = windows_in_one_pass(file.path, index, numbers, size=size)
     at_once = rows_at_once(settings.scale)
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        yield part, np.stack(list(islice(frames, len(part)))), start + at_once >= len(rows)
+        windows = torch.from_numpy(np.stack(list(islice(frames, len(part)))))
+        last = start + at_once >= len(rows)
+        yield part, fitted(windows, settings.scale, settings.fit).numpy(), last
 
 
 def _hashed(video: Video) -> VideoFile:

@@ -3,20 +3,24 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from stretchysnake.data.clips.transforms import RESAMPLER, normalise
+from stretchysnake.data.clips.transforms import RESAMPLER
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.features.passes import clips_a_pass, features_of, keeps_bits
+from stretchysnake.eval.features.placement import AUTO, Placement
+from stretchysnake.eval.features.shapes import check_fit
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.accepted_scales import check_scales
-from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.sequences.packed import packs_clips
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile
 from stretchysnake.search.journal import Journal
@@ -38,6 +42,7 @@ class Embeddings:
     weights_sha256: str
     times: list[tuple[float, float | None]]
     """(start, end) of each row in seconds; None is the end of the video."""
+    fit: str = "square"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +68,21 @@ def open_weights(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
+    fit: str | None = None,
 ) -> tuple[Backbone, IndexSettings]:
-    """The model and the settings of its features; T and S default to the weights' native scale."""
+    """The model and the settings of its features; T and S default to the weights' native scale, `fit` to how they were
+    trained."""
     checked_decoder(decoder)
-    model, variant, _ = read_subject(weights)
+    model, variant, metadata = read_subject(weights, placement)
+    fit = checked_fit(fit or fit_of(metadata))
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
-    check_scales(model.config, [scale], way_out="choose other --frames or --size")
+    check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     settings = IndexSettings(
-        weights_sha256=sha256_of(Path(weights)),
+        weights_sha256=sha256_of(weights_file(weights)),
         width=model.config.feature_dim,
         scale=scale,
         window_seconds=window_seconds,
@@ -81,6 +90,8 @@ def open_weights(
         decoder=decoder,
         resampler=RESAMPLER,
         architecture=model.config.architecture,
+        precision=placement.precision,
+        fit=fit,
     )
     return model, settings
 
@@ -94,6 +105,9 @@ def embed(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
+    batch_size: int | None = None,
+    fit: str | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -101,11 +115,14 @@ def embed(
     """The [CLS] features of videos: files, lists, or folders searched for videos, whatever their length and size.
 
     T and S default to the weights' native scale; each video gives num_frames frames spread evenly over
-    its whole length, resized to S×S; a video with fewer frames repeats them (listed in `repeated`). With
+    its whole length, resized to S×S, or otherwise fitted as `fit` says (data/decoding/fit.py; None: as the weights were
+    trained, "square" where they do not say); a video with fewer frames repeats them (listed in `repeated`). With
     window_seconds each window of that length, one every stride_seconds, is a row of its own.
     A file that cannot be read, or that crashes or stalls the decoder, is listed in `failures` with the reason, never
     replaced; ValueError when there is nothing to read at all. Files are decoded in `num_workers` processes, and one is
     given up when no more second of it comes within timeout_seconds. `decoder` as in `read_frames`; of windows, "pyav".
+    `placement` says where the model computes. batch_size clips share a forward pass; None: as many as 2^14 tokens, on
+    the CPU in fp32 only where a video's features are the same to the last bit whoever is in its pass.
     """
     videos = videos_named(paths)
     model, settings = open_weights(
@@ -115,10 +132,13 @@ def embed(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        placement=placement,
+        fit=fit,
     )
     answers = {}
     parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
-    for number, answer in enumerate(_embedded(model, settings, parts), 1):
+    found = _embedded(model, settings, parts, num_videos=len(videos), batch_size=batch_size)
+    for number, answer in enumerate(found, 1):
         answers[answer.video.path] = answer
         if progress:
             progress(f"embedded {number}/{len(videos)} videos")
@@ -137,6 +157,7 @@ def embed(
         list(dict.fromkeys(row.file.path for row in rows if row.repeated)),
         settings.weights_sha256,
         [(row.start, row.end) for row in rows],
+        settings.fit,
     )
 
 
@@ -150,6 +171,9 @@ def embed_into(
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     decoder: str = "pyav",
+    placement: Placement = AUTO,
+    batch_size: int | None = None,
+    fit: str | None = None,
     num_workers: int = 2,
     timeout_seconds: float = TIMEOUT_SECONDS,
     shard: tuple[int, int] | None = None,
@@ -159,6 +183,9 @@ def embed_into(
 
     A video whose size and time, or else whose content, are those of the index is not embedded again; one that
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
+    ones stay. However often the work was interrupted, the index is the same: byte for byte on the CPU in fp32, and
+    elsewhere, or with a batch_size of one's own, to rounding. placement and batch_size as in `embed`. Settings other
+    than the index's are refused.
     ones stay. The index is the same, byte for byte, however often the work was interrupted.
     Other settings than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
     chosen by their paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
@@ -171,13 +198,15 @@ def embed_into(
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         decoder=decoder,
+        placement=placement,
+        fit=fit,
     )
     all_paths = {video.path for video in videos}
     if shard is not None:
         videos = in_shard(videos, shard)
     video_paths = {video.path for video in videos}
     failures: list[tuple[str, str]] = []
-    with Journal(out, settings, os.path.abspath(weights)) as journal:
+    with Journal(out, settings, os.path.abspath(weights_file(weights))) as journal:
         removed = gone_from(paths, journal.under, all_paths)
         todo = []
         for video in videos:
@@ -192,7 +221,8 @@ def embed_into(
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
         parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
-        for number, answer in enumerate(_embedded(model, settings, parts), 1):
+        found = _embedded(model, settings, parts, num_videos=len(todo), batch_size=batch_size)
+        for number, answer in enumerate(found, 1):
             if isinstance(answer, Unreadable):
                 failures.append((answer.video.path, str(answer.error)))
                 removed += [answer.video.path] * (journal.file(answer.video.path) is not None)
@@ -236,46 +266,65 @@ class _Embedded(NamedTuple):
 
 
 def _embedded(
-    model: Backbone, settings: IndexSettings, parts: Iterable[Decoded | Unreadable]
+    model: Backbone,
+    settings: IndexSettings,
+    parts: Iterable[Decoded | Unreadable],
+    *,
+    num_videos: int,
+    batch_size: int | None,
 ) -> Iterator[_Embedded | Unreadable]:
-    """Every video once, as it ends; its parts are embedded as they come, and their frames are let go."""
+    """Every video once, as it ends; its parts are embedded as they come, and their frames are let go.
+
+    Videos of one row share forward passes (passes.py), of any shapes where the model packs; one of windows has its own.
+    """
+    scale, together = settings.scale, 1
+    at_once = batch_size or rows_at_once(scale)
+    if settings.window_seconds is None:
+        # of pictures that keep their shapes each shape would have to be tried
+        tried = 0 if settings.fit == "keep" else num_videos
+        together = batch_size or clips_a_pass(model, scale, num_clips=tried, most=at_once)
+    # a smaller pass at the end was not tried, as one of clips_a_pass was
+    at_end = at_once if batch_size or not keeps_bits(model) else 1
     done: dict[str, list[tuple[list[IndexRow], np.ndarray]]] = {}
     failed: set[str] = set()
+    waiting: dict[tuple[int, ...], list[Decoded]] = {}  # by shape, or all where shapes share a pass
+    packs = settings.fit == "keep" and together > 1 and packs_clips(model)
+
+    def passed(alike: list[Decoded], size: int) -> Iterator[_Embedded | Unreadable]:
+        clips = [clip for part in alike for clip in part.frames]
+        blocks = features_of(model, scale, clips, batch_size=size)
+        ends = np.cumsum([len(part.rows) for part in alike])[:-1]
+        for part, features in zip(alike, np.split(blocks, ends), strict=True):
+            path = part.video.path
+            if not np.isfinite(features).all():
+                reason = "its features are not finite; the weights are damaged or it shows nothing."
+                done.pop(path, None)
+                failed.add(path)
+                yield Unreadable(part.video, DecodeError("corrupt", path, reason))
+                continue
+            done.setdefault(path, []).append((part.rows, features))
+            if part.last:
+                ended = done.pop(path)
+                rows = [row for rows, _ in ended for row in rows]
+                features = np.concatenate([features for _, features in ended])
+                yield _Embedded(part.video, part.file, rows, features)
+        alike.clear()
+
     for part in parts:
-        video = part.video
-        if video.path in failed:
+        path = part.video.path
+        if path in failed:
             continue
         if isinstance(part, Unreadable):
-            done.pop(video.path, None)
-            failed.add(video.path)
+            done.pop(path, None)
+            failed.add(path)
             yield part
-            continue
-        if part.frames is None:
-            yield _Embedded(video, part.file, [], None)
-            continue
-        features = features_of(model, settings.scale, part.frames)
-        if not np.isfinite(features).all():
-            reason = "its features are not finite; the weights are damaged or it shows nothing."
-            done.pop(video.path, None)
-            failed.add(video.path)
-            yield Unreadable(video, DecodeError("corrupt", video.path, reason))
-            continue
-        done.setdefault(video.path, []).append((part.rows, features))
-        if part.last:
-            blocks = done.pop(video.path)
-            rows = [row for rows, _ in blocks for row in rows]
-            yield _Embedded(video, part.file, rows, np.concatenate([block for _, block in blocks]))
-
-
-def features_of(model: Backbone, scale: Scale, frames: np.ndarray) -> np.ndarray:
-    """(n, C) fp32 of frames (n, T, S, S, 3)."""
-    at_once = rows_at_once(scale)
-    blocks, pixels = [], pixels_of(model.config)
-    with torch.inference_mode():
-        for start in range(0, len(frames), at_once):
-            clips = [
-                normalise(torch.from_numpy(f), **pixels) for f in frames[start : start + at_once]
-            ]
-            video = torch.stack(clips)
-            blocks.append(model.features(video, scale.patch_size, grid="floor").float().numpy())
-    return np.concatenate(blocks)
+        elif part.frames is None:
+            yield _Embedded(part.video, part.file, [], None)
+        else:
+            alike = waiting.setdefault(() if packs else part.frames.shape[1:], [])
+            alike.append(part)
+            if len(alike) == together:
+                yield from passed(alike, at_once)
+    for alike in waiting.values():
+        if alike:
+            yield from passed(alike, at_end)

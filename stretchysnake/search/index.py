@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from stretchysnake.data.clips.transforms import RESAMPLER
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.decoding.video_track import OLDEST_AV
 from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.flexibility import Scale
@@ -66,8 +67,13 @@ class IndexSettings:
     """How frames were resized; indexes of earlier versions do not say, and were made by area averaging."""
     architecture: str = ""
     """Of the model; indexes of earlier versions do not say, and their weights' SHA-256 tells as much."""
+    precision: str = "fp32"
+    """In which the model computed, as in Placement; those of earlier versions are of fp32."""
+    fit: str = "square"
+    """How pictures were fitted (data/decoding/fit.py); indexes of earlier versions do not say, and all are square."""
 
     def __post_init__(self):
+        checked_fit(self.fit)
         for name in ("window_seconds", "stride_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

@@ -6,21 +6,23 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from stretchysnake.data.lists import LIST_EXTENSIONS
 from stretchysnake.data.records import find_videos, read_records
 from stretchysnake.data.records_key import file_stamp
 from stretchysnake.search.decoding import Video
 from stretchysnake.search.index import VideoFile
 
-_LISTS = (".csv", ".tsv", ".jsonl", ".txt")
-
 
 def videos_named(paths, *, absolute: bool = False) -> list[Video]:
-    """The videos that files, folders and lists name, each once; groups and classes from lists, or UCF-101's names."""
+    """The videos that files, folders and lists name, each once; groups and classes from lists, or UCF-101's names.
+
+    A list needs no label here: paths alone do.
+    """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     by_path: dict[str, Video] = {}
     for path in paths:
-        if Path(path).suffix.lower() in _LISTS and not Path(path).is_dir():
-            for record in read_records(path):
+        if Path(path).suffix.lower() in LIST_EXTENSIONS and not Path(path).is_dir():
+            for record in read_records(path, labelled=False):
                 if record.start is not None or record.end is not None:
                     raise ValueError(
                         f"{path}: gives start and end of {record.path}; an index is of whole videos or of "

@@ -15,16 +15,20 @@ from pathlib import Path
 import torch
 
 from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.placed_model import device_name, device_of, precision_of
+from stretchysnake.eval.features.placement import AUTO, Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.available_memory import available_memory
 from stretchysnake.eval.sweeps.cost import (
     count_flops,
     estimate_memory,
+    is_joined,
     measure_peak_bytes,
     measure_times,
 )
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
@@ -85,22 +89,24 @@ def plan(
     objective: str = "accuracy",
     dataset: str | None = None,
     remeasure: bool = False,
+    placement: Placement = AUTO,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The cell of the largest estimated objective whose cost fits the budget; ties go to the cheaper one.
 
     rows are those of `evaluate` or the quickstart with these weights' variant; objective is "accuracy" (top1) or
-    another metric among them. remeasure forgets the times kept from before, e.g. of a busy day. ValueError when no
-    cell fits, or the rows leave open which data set is meant.
+    another metric among them. remeasure forgets the times kept from before, e.g. of a busy day. Times and
+    memory are those of the device and precision of `placement`, on a GPU the memory of its allocator; rows of another
+    precision are left out. ValueError when no cell fits, or the rows leave open which data set is meant.
     """
-    model, variant, metadata = read_subject(weights)
+    model, variant, metadata = read_subject(weights, placement)
     metric = "top1" if objective == "accuracy" else objective
     notes: list[str] = []
-    rows = _of_these_weights(rows, model, variant.name, notes)
+    rows = _of_these_weights(_of_precision(rows, placement), model, variant.name, notes)
     dataset, accuracies = _accuracies(rows, metric, dataset, metadata.get("seed"), notes)
     estimates = estimated(accuracies)
     scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
-    times, memory = _measured(model, scales, Path(weights), remeasure, notes, progress)
+    times, memory = _measured(model, scales, weights_file(weights), remeasure, notes, progress)
     fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     cells = [
         PricedCell(
@@ -174,6 +180,17 @@ def choose(cells: Sequence[PricedCell], budget: Budget) -> tuple[PricedCell, str
     return best, reason
 
 
+def _of_precision(rows: Sequence[Row], placement: Placement) -> list[Row]:
+    found = select(rows, precision=placement.precision)
+    if rows and not found:
+        others = ", ".join(sorted({row.precision for row in rows}))
+        raise ValueError(
+            f"rows hold no cell measured in precision {placement.precision}, only in: {others}; measure it with "
+            f"stretchysnake evaluate --precision {placement.precision}, or plan with the precision of the rows"
+        )
+    return found
+
+
 def _of_these_weights(
     rows: Sequence[Row], model: Backbone, variant: str, notes: list[str]
 ) -> list[Row]:
@@ -240,8 +257,9 @@ def _measured(
     progress: Callable[[str], None] | None,
 ) -> tuple[dict, dict]:
     """(T, S) -> ms at the 90th percentile, and -> bytes; kept beside the weights for this machine."""
-    device = next(model.parameters()).device
-    key = json.dumps([sha256_of(weights), _machine(device), ROUNDS, REPEATS])
+    device, precision = device_of(model), precision_of(model)
+    how = [ROUNDS, REPEATS] + [precision] * (precision != "fp32")  # kept ones of before are fp32
+    key = json.dumps([sha256_of(weights), _machine(device), *how])
     path = weights.with_name(f"{weights.name}.cost.json")
     held = {} if remeasure else _read(path).get(key, {})
     names = {
@@ -250,8 +268,10 @@ def _measured(
     }
     missing = {}
     for place, scale in scales.items():
-        if estimate_memory(model.config, scale, batch_size=1) > available_memory(device):
-            notes.append(f"T={place[0]} S={place[1]} does not fit in this machine's memory")
+        needed = estimate_memory(model.config, scale, batch_size=1, joined=is_joined(model))
+        if needed > available_memory(device):
+            where = "this machine's memory" if device.type == "cpu" else f"the memory of {device}"
+            notes.append(f"T={place[0]} S={place[1]} does not fit in {where}")
         elif names[place] not in held:
             missing[place] = scale
     rounds: dict[tuple[int, int], list[list[float]]] = {place: [] for place in missing}
@@ -281,7 +301,7 @@ def _measured(
 
 def _machine(device: torch.device) -> list:
     """What times depend on beside the model."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = device_name(device) or platform.processor()
     return [platform.node(), name, torch.get_num_threads(), torch.__version__]
 
 

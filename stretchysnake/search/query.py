@@ -9,15 +9,19 @@ import numpy as np
 import torch
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.passes import features_of
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.models.backbone import Backbone
-from stretchysnake.search.decoding import Unreadable, Video, decoded
-from stretchysnake.search.embed import features_of
+from stretchysnake.models.weights.published.named import weights_file
+from stretchysnake.search.decoding import Unreadable, Video, decoded, rows_at_once
 from stretchysnake.search.index import IndexRow, IndexSettings, VideoFile, made_otherwise
 from stretchysnake.search.named_videos import group_of
-from stretchysnake.search.stores.collection import Collection, open_collection
+from stretchysnake.search.stores.collection import Collection
 from stretchysnake.search.stores.found_indexes import matching_indexes, renewal
+from stretchysnake.search.stores.opening import open_collection
+from stretchysnake.search.stores.score_spread import NUM_ROWS, ScoreSpread, score_spread
 from stretchysnake.whole_file import sha256_of
 
 _FP32 = 1e-4
@@ -54,6 +58,8 @@ class SearchResult:
     notes: tuple[str, ...] = ()
     """Indexes of a folder that were passed over; those of earlier versions, whose frames had other pixels than the
     query's."""
+    spread: ScoreSpread | None = None
+    """How pairs of different videos of the indexes score, which tells what a hit's score means; None for one video."""
 
 
 def search(
@@ -67,6 +73,8 @@ def search(
     backend: str = "torch",
     where: str | None = None,
     index_name: str | Sequence[str] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
     num_frames: int | None = None,
     size: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
@@ -78,10 +86,13 @@ def search(
     itself, or of its group, are marked; hide_same leaves them out. Of a store that holds several indexes, index_name
     chooses one or several; without it all are searched, if they can be compared. A folder of several indexes stands
     for those that fit `weights` and the scale asked for, or else the first of them; `notes` say what was passed over.
-    ValueError for an index of other weights, of another scale than the first one's, of an older format, or damaged.
+    ValueError for an index of other weights, of another scale than the first one's, of an older format, or damaged. The
+    model computes on `device`, in the index's precision, batch_size windows of the query at a time (None: as many as
+    2^14 tokens).
     """
     if k < 1:
         raise ValueError(f"k ({k}) must be at least 1")
+    weights = None if weights is None else weights_file(weights)
     asked = [indexes] if isinstance(indexes, str) else list(indexes)
     names, passed_over = matching_indexes(asked, weights=weights, num_frames=num_frames, size=size)
     collections = [
@@ -94,9 +105,15 @@ def search(
                 f"indexes ({first.name}, {other.name}) differ ({difference}), so their scores cannot be "
                 "compared; embed both with one model at one scale"
             )
-    model = _model(first, weights)
+    placement = Placement(device=device, precision=first.settings.precision)
+    model = _model(first, weights, placement)
     file, rows, features = _embed_query(
-        model, first.settings, os.fspath(query), decoding_workers(names), timeout_seconds
+        model,
+        first.settings,
+        os.fspath(query),
+        batch_size or rows_at_once(first.settings.scale),
+        num_workers=decoding_workers(names),
+        timeout_seconds=timeout_seconds,
     )
     group = group or group_of(file.path)
     hits = _ranked(collections, features, rows, k, lambda hit: _marks(hit, file, group), hide_same)
@@ -106,7 +123,16 @@ def search(
         settings=first.settings,
         num_rows=sum(collection.num_rows for collection in collections),
         notes=(*passed_over, *_notes(collections)),
+        spread=_spread(collections),
     )
+
+
+def _spread(collections: Sequence[Collection]) -> ScoreSpread | None:
+    """Of rows of all collections, of each as many as it has a share of them."""
+    total = sum(collection.num_rows for collection in collections)
+    shares = (max(1, round(NUM_ROWS * c.num_rows / max(1, total))) for c in collections)
+    rows = [row for c, share in zip(collections, shares, strict=True) for row in c.drawn(share)]
+    return score_spread(rows)
 
 
 def _notes(collections: Sequence[Collection]) -> Iterator[str]:
@@ -125,14 +151,17 @@ def decoding_workers(indexes: Sequence[str]) -> int:
     return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
 
 
-def _model(collection: Collection, weights: str | os.PathLike | None) -> Backbone:
+def _model(
+    collection: Collection, weights: str | os.PathLike | None, placement: Placement
+) -> Backbone:
     """The model that made a collection; ValueError for any other."""
-    path, wanted = Path(weights or collection.weights), collection.settings.weights_sha256
+    path = Path(collection.weights if weights is None else weights)
+    wanted = collection.settings.weights_sha256
     if weights is None and not path.is_file():
         raise ValueError(
             f"weights ({path}) that made {collection.name} are not there any more; give them with --weights"
         )
-    model, _, _ = read_subject(path)
+    model, _, _ = read_subject(path, placement)
     if (sha256 := sha256_of(path)) != wanted:
         made_by = ", ".join(filter(None, [collection.settings.architecture, wanted[:12]]))
         raise ValueError(
@@ -147,17 +176,16 @@ def _embed_query(
     model: Backbone,
     settings: IndexSettings,
     path: str,
-    num_workers: int,
-    timeout_seconds: float,
+    batch_size: int,
+    **limits,
 ) -> tuple[VideoFile, list[IndexRow], np.ndarray]:
     """(the file, its rows, features (rows, C)), read as the videos of the index were."""
     rows, blocks, file = [], [], None
-    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
     for part in decoded([Video(path=path)], settings, **limits):
         if isinstance(part, Unreadable):
             raise part.error
         file, rows = part.file, [*rows, *part.rows]
-        blocks.append(features_of(model, settings.scale, part.frames))
+        blocks.append(features_of(model, settings.scale, part.frames, batch_size=batch_size))
     return file, rows, np.concatenate(blocks)
 
 

@@ -13,6 +13,9 @@ from stretchysnake.eval.sweeps.cost import count_flops, estimate_training_memory
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import BackboneConfig
+from stretchysnake.models.sequences.packed import packs_clips
+from stretchysnake.models.weights.published.named import is_here
+from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
@@ -49,6 +52,8 @@ class RunCost:
     steps: int
     parameters: int
     scales: list[ScaleCost]
+    packed_memory: int = 0
+    """Bytes of one rank in the largest step whose scales share one pass; 0 where they do not."""
 
     @property
     def gflops_per_step(self) -> float:
@@ -61,20 +66,24 @@ class RunCost:
 
     @property
     def memory(self) -> int:
-        """Bytes of one rank at the largest scale."""
-        return max(cost.memory for cost in self.scales)
+        """Bytes of one rank at the largest scale, or in the largest packed step."""
+        return max(self.packed_memory, *(cost.memory for cost in self.scales))
 
 
 def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> RunCost:
     """Cost of a run on `num_clips` videos, from its scales and eval/sweeps/cost.py's operation counts."""
     steps = total_steps(run, num_clips)
     drawn: Counter[tuple[Scale, int]] = Counter()
+    steps_drawn = set()
     for step in range(min(steps, DRAWS)):
         step_scales = run.scales_of(step)
         sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
-        drawn.update(zip(step_scales, group_sizes(step_scales, **sizes), strict=True))
+        groups = list(zip(step_scales, group_sizes(step_scales, **sizes), strict=True))
+        drawn.update(groups)
+        steps_drawn.add(tuple(groups))
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in build_model(run.model).parameters())
+        model = build_model(run.model)
+    parameters = sum(p.numel() for p in model.parameters())
     scales = []
     for (scale, clips), count in sorted(drawn.items(), key=lambda item: item[0][0].num_tokens):
         parts = parts_of(range(most_clips(clips, run, runtime)), scale, run)
@@ -96,7 +105,24 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
                 ),
             )
         )
-    return RunCost(steps=steps, parameters=parameters, scales=scales)
+    return RunCost(
+        steps=steps,
+        parameters=parameters,
+        scales=scales,
+        packed_memory=_packed_memory(run, steps_drawn, scales, parameters, packs_clips(model)),
+    )
+
+
+def _packed_memory(
+    run: TrainRun, steps_drawn: set, scales: list[ScaleCost], parameters: int, packs: bool
+) -> int:
+    """Of the largest step whose groups make one pass. tokens_per_pass bounds a pass to what one scale's has."""
+    alone = run.compile or run.parallel == "fsdp" or run.accumulate > 1 or run.tokens_per_pass
+    if not packs or run.scales_per_step == 1 or alone:
+        return 0
+    states = training_memory(run, scales[0].scale, clips=0, parameters=parameters)
+    own = {(cost.scale, cost.clips): cost.memory - states for cost in scales}
+    return states + max(sum(own[group] for group in groups) for groups in steps_drawn)
 
 
 def training_memory(run: TrainRun, scale: Scale, *, clips: int, parameters: int) -> int:
@@ -172,6 +198,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         f"start     {_start(run, out)}",
         f"steps     {cost.steps} of {run.batch_size} clips"
         + (f" ({run.epochs:g} epochs)" if run.epochs else ""),
+        *([] if run.fit == "square" else [_fitted(run.fit)]),
         "",
         "  T    S   P   share  clips  passes     tokens  GFLOP/step  memory GiB",
     ]
@@ -189,7 +216,8 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
         "",
         f"compute   {cost.exaflops:.4g} EFLOP in all; {cost.exaflops * 1e18 / 1e14 / 3600:.3g} GPU-hours "
         "at 100 TFLOP/s sustained (an assumption, not a measurement)",
-        f"memory    {cost.memory / 2**30:.2f} GiB a rank at the largest scale",
+        f"memory    {cost.memory / 2**30:.2f} GiB a rank "
+        + ("in the largest step" if cost.packed_memory else "at the largest scale"),
         f"time      {_duration(seconds)} at the speed of this machine ({1 / speed:.1f} GFLOP/s, measured on one clip; "
         "without reading videos)",
         f"writes    {out / 'weights.safetensors'} {_bytes(weights)}, {out / 'checkpoints'} up to "
@@ -201,6 +229,13 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     return lines
 
 
+def _fitted(fit: str) -> str:
+    most = (
+        ": every video in its shape, costs and tokens below are the most" if fit == "keep" else ""
+    )
+    return f"fit       {fit}{most}"
+
+
 def _start(run: TrainRun, out: Path) -> str:
     if (out / "run.json").is_file():
         return f"{out} already holds a finished run"
@@ -209,7 +244,9 @@ def _start(run: TrainRun, out: Path) -> str:
         return f"goes on from {checkpoints[-1]}, if the run is the same"
     if run.weights is None:
         return "from scratch"
-    return f"{run.weights}" + ("" if Path(run.weights).is_file() else " (not there yet)")
+    if is_by_name(run.weights):
+        return f"{run.weights}" + ("" if is_here(run.weights) else " (to be fetched)")
+    return f"{run.weights}" + ("" if Path(run.weights).exists() else " (not there yet)")
 
 
 def _size_name(config: BackboneConfig) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from stretchysnake.data.classes import Classes, contradictions, number_classes
 from stretchysnake.data.records import VideoRecord, read_records
 from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.train.run import TrainRun
 
 
@@ -27,7 +28,7 @@ def _numbered(run: TrainRun, records: list[VideoRecord]) -> Classes:
         highest = max(record.label for record in records)
         if run.weights is None or len(numbered.names) == highest + 1:
             return numbered
-        head = read_checkpoint(run.weights)[0].get("head.weight")
+        head = read_checkpoint(weights_file(run.weights))[0].get("head.weight")
         if head is None or len(head) != highest + 1:
             return numbered
         outputs = len(head)

@@ -5,6 +5,7 @@ result = train(run)    # goes on from the last checkpoint in run.out, or starts;
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,16 @@ from stretchysnake.data.clips.loader import (
     training_steps,
 )
 from stretchysnake.data.clips.open_clips import open_training_clips
-from stretchysnake.data.records_key import refuse_unequal_records
-from stretchysnake.models.accepted_scales import check_scales
+from stretchysnake.data.processes.nursery import nursery
+from stretchysnake.data.records_key import file_stamps, refuse_unequal_records
+from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.loading import start_from
 from stretchysnake.ops.out_of_memory import is_out_of_memory
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.shown import first_line
-from stretchysnake.train.checkpoints.identity import key_in
+from stretchysnake.train.checkpoints.identity import agreed_key
 from stretchysnake.train.checkpoints.outputs import (
     RunLog,
     TrainResult,
@@ -55,6 +57,7 @@ from stretchysnake.train.watch.nonfinite import describe
 from stretchysnake.train.watch.tensorboard import Board, open_board
 
 
+@nursery()
 def train(
     run: TrainRun, *, progress: Progress | None = None, runtime: Runtime = SINGLE
 ) -> TrainResult:
@@ -62,12 +65,15 @@ def train(
 
     A finished run of the same settings and data (identity.py) is returned as it is. ValueError when run.out holds
     another run, which is never overwritten; TrainingInterrupted after SIGTERM or Ctrl-C, with a checkpoint written.
+    Decoders are forked from a small process that is forked at the start, or by the caller before a GPU and other ranks
+    are in use (nursery.py).
     """
     out = Path(run.out)
     classes = labelled_records(run)
     records = classes.records
-    key, notes = key_in(out, run, records)
-    key = runtime.from_first(key)  # times of change may differ where machines have copies
+    # once: on a disk of the network each of 240,000 answers counts
+    stamps = file_stamps(records) if runtime.local_rank == 0 else None
+    key, notes = agreed_key(out, run, records, stamps=stamps, runtime=runtime)
     for note in notes:
         runtime.say(note)
     done = finished_run(out, key)
@@ -81,14 +87,15 @@ def train(
     for note in classes.notes:
         runtime.say(f"{run.data}: {note}")
     steps = total_steps(run, len(records))
-    check_scales(
+    check_fit(
         run.model,
         drawn_scales(run, steps),
+        fit=run.fit,
         way_out="choose other sets (--sets.sizes, --sets.frames, ...) or another --variant",
     )
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
-    with runtime.first_goes_first():
+    with runtime.first_goes_first(run.cache) if run.cache else nullcontext():
         clips = open_training_clips(
             records,
             cache=run.cache,
@@ -96,12 +103,16 @@ def train(
             size=run.cache_size,
             augmentation=run.augmentation,
             decoder=run.decoder,
+            fit=run.fit,
             on_error=run.on_error,
             limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
+            verify_cache=run.verify_cache,
+            check_first=run.check_first,
             progress=progress,
+            runtime=runtime,
         )
         held_out = open_held_out(run, records, progress=progress) if run.held_out else None
-    refuse_unequal_records([clips], runtime)
+    refuse_unequal_records([clips], runtime, stamps=stamps)
     torch.manual_seed(run.seed)
     model = build_model(replace(run.model, num_classes=len(classes.names)))
     if run.weights is not None:
@@ -111,7 +122,7 @@ def train(
         model.double()
     state = new_state(model.to(device), run, runtime=runtime)
     if runtime.is_first:
-        write_started(out, run, key, records)
+        write_started(out, run, key, records, stamps=stamps)
     log = RunLog(out / "log.jsonl" if runtime.is_first else None)
     metadata = weights_metadata(run, key, classes.names)
     saver = Saver(out / "checkpoints", run, metadata=metadata, key=key, log=log)
@@ -140,7 +151,7 @@ def train(
         fit(
             state,
             lambda start: training_batches(
-                clips, start_step=start, pixels=pixels, **options, **ranks
+                clips, start_step=start, pixels=pixels, device=device, **options, **ranks
             ),
             run,
             steps=steps,

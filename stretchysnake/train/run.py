@@ -10,7 +10,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
 
@@ -87,6 +89,8 @@ class NonFiniteConfig:
 NO_EFFECT_ON_WEIGHTS = (
     "out",
     "cache",
+    "verify_cache",
+    "check_first",
     "checkpoint_every",
     "keep_checkpoints",
     "on_damaged",
@@ -105,6 +109,7 @@ ADDED_LATER = (
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
     "scales_per_step", "scale_draw",
     "decoder",
+    "fit",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -159,15 +164,22 @@ class TrainRun:
     rank_timeout: float = 600.0
     """Seconds that a rank waits for the others' step before it ends with an error; rank 0's own work is waited for."""
     device: str = "auto"
-    """"cpu", "cuda", or "auto" for cuda where there is one."""
+    """"cpu", "cuda" or e.g. "cuda:1", or "auto" for cuda where there is one."""
     seed: int = 0
     cache: str | None = None
     """Folder of the frame cache (videos are decoded once); null decodes every clip every time."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
+    check_first: bool = False
+    """Open every video before the first step, each rank its share; else a bad one is met when it is drawn."""
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs cache null."""
+    fit: str = "square"
+    """"square" squashes every picture to S x S (the paper's), "keep" gives each video a shape near its own of at most
+    as many patches, "crop" takes the middle square."""
     on_error: str = "replace"
     """A video that cannot be decoded when drawn: "replace" by another of its class, "skip" the clip, or "stop"."""
     max_bad_share: float = 0.01
@@ -192,6 +204,7 @@ class TrainRun:
 
     def __post_init__(self):
         variant_named(self.variant)
+        checked_fit(self.fit)
         counts = (
             "steps",
             "batch_size",
@@ -217,13 +230,13 @@ class TrainRun:
             ("precision", ("fp32", "bf16", "fp16", "fp64")),
             ("parallel", ("ddp", "fsdp")),
             ("trainable", ("all", "head")),
-            ("device", ("auto", "cpu", "cuda")),
             ("on_damaged", ("previous", "stop")),
             ("decoder", ("pyav", "torchcodec")),
         ):
             if getattr(self, name) not in allowed:
                 words = ", ".join(f'"{word}"' for word in allowed)
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of: {words}")
+        check_device(self.device)
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(
                 f"max_bad_share ({self.max_bad_share}) must be between 0 and 1 (1 never ends a run)"

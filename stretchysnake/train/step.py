@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, share_of
 from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
 from stretchysnake.flexibility import Scale
+from stretchysnake.models.sequences.packed import packs_clips
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.batch_norm import (
     average_over_ranks,
@@ -57,9 +58,10 @@ class StepOutcome(NamedTuple):
 
 
 def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
-    """Clips of the step's largest share, as asked for; no rank has more."""
-    clips = len(batch.labels) if batch.asked is None else batch.asked
-    return most_clips(clips, run, runtime)
+    """Clips of the step's largest share, as asked for; no rank has more. Of a group of one shape, those here."""
+    if batch.asked is None:
+        return len(batch.labels)
+    return most_clips(batch.asked, run, runtime)
 
 
 def most_clips(clips: int, run: TrainRun, runtime: Runtime) -> int:
@@ -86,6 +88,34 @@ def parts_of(
     count = max(1, min(count, largest))
     cuts = [share.start + len(share) * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(cuts)]
+
+
+def passes_of(
+    parts: list[tuple[Batch, range]], run: TrainRun, *, packs: bool
+) -> list[list[tuple[Batch, range]]]:
+    """The parts of a step's groups that one forward pass takes together: as many as tokens_per_pass allows.
+
+    Where the model packs them, several scales cost what one does; otherwise, or where `accumulate` asks for parts, each
+    part is a pass.
+    """
+    if not packs or run.accumulate > 1:
+        return [[part] for part in parts]
+    passes, tokens = [[]], 0
+    most = math.inf if run.tokens_per_pass is None else run.tokens_per_pass
+    for group, part in parts:
+        own = len(part) * group.scale.num_tokens
+        if passes[-1] and tokens + own > most:
+            passes.append([])
+            tokens = 0
+        passes[-1].append((group, part))
+        tokens += own
+    return passes
+
+
+def packs_groups(model: nn.Module, batch: Batch | MixedBatch, run: TrainRun) -> bool:
+    """Whether the groups of a step are packed: by a model that can, whole on every rank and not compiled."""
+    several = len(groups_of(batch)) > 1
+    return several and packs_clips(model) and not (is_sharded(model) or run.compile)
 
 
 def drop_draws_of(batch: Batch, run: TrainRun, num_draws: int) -> Tensor | None:
@@ -115,11 +145,35 @@ def compute_logits(
     model: nn.Module, video: Tensor, scale: Scale, run: TrainRun, drop_draws: Tensor | None = None
 ) -> Tensor:
     """Logits (B, num_classes) in at least fp32 of a clip batch on the model's device."""
-    dtype = AUTOCAST.get(run.precision)
     options = {} if drop_draws is None else {"drop_draws": drop_draws}
-    with torch.autocast(video.device.type, dtype, enabled=dtype is not None):
-        logits = model(video, scale.patch_size, grid="floor", **options)
+    return _in_precision(
+        lambda: model(video, scale.patch_size, grid="floor", **options), run, video.device
+    )
+
+
+def _in_precision(logits_of: Callable[[], Tensor], run: TrainRun, device: torch.device) -> Tensor:
+    dtype = AUTOCAST.get(run.precision)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        logits = logits_of()
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def compute_packed_logits(
+    model: nn.Module,
+    videos: list[Tensor],
+    scales: list[Scale],
+    run: TrainRun,
+    drop_draws: list[Tensor] | None = None,
+) -> list[Tensor]:
+    """`compute_logits` of several clip batches, each of a scale of its own, in one pass of a model that packs them."""
+    clips = [clip for video in videos for clip in video]
+    counts = [len(video) for video in videos]
+    patches = [scale.patch_size for scale, n in zip(scales, counts, strict=True) for _ in range(n)]
+    options = {} if drop_draws is None else {"drop_draws": torch.cat(drop_draws)}
+    logits = _in_precision(  # model(...), not model.forward_packed: what wraps it is to know
+        lambda: model(clips, patches, grid="floor", **options), run, clips[0].device
+    )
+    return list(logits.split(counts))
 
 
 def loss_of(logits: Tensor, batch: Batch, rows: slice, run: TrainRun) -> Tensor:
@@ -132,6 +186,30 @@ def loss_of(logits: Tensor, batch: Batch, rows: slice, run: TrainRun) -> Tensor:
     others = batch.others[rows].to(logits.device)
     other = F.cross_entropy(logits, others, label_smoothing=smoothing)
     return batch.share * loss + (1 - batch.share) * other
+
+
+def _losses(
+    model: nn.Module,
+    together: list[tuple[Batch, range]],
+    draws_of: dict[int, Tensor | None],
+    run: TrainRun,
+    device: torch.device,
+) -> list[Tensor]:
+    """The loss of every part of one pass."""
+    rows = [slice(part.start, part.stop) for _, part in together]
+    groups = [group for group, _ in together]
+    videos = [group.video[own].to(device) for group, own in zip(groups, rows, strict=True)]
+    draws = [draws_of[id(group)] for group in groups]
+    drawn = [None if d is None else d[own] for d, own in zip(draws, rows, strict=True)]
+    scales = [group.scale for group in groups]
+    if len(together) == 1:
+        logits = [compute_logits(model, videos[0], scales[0], run, drawn[0])]
+    else:
+        several = None if drawn[0] is None else drawn
+        logits = compute_packed_logits(model, videos, scales, run, several)
+    return [
+        loss_of(own, group, cut, run) for own, group, cut in zip(logits, groups, rows, strict=True)
+    ]
 
 
 def take_step(
@@ -166,12 +244,17 @@ def take_step(
     ]
     if not is_sharded(state.model):  # otherwise every forward pass needs all ranks
         parts = [(group, part) for group, part in parts if part] or parts[:1]
+    elif run.fit == "keep":  # a rank has as many passes as shapes, and does not know the others'
+        empty = (groups[0], range(0))
+        parts += [empty] * (runtime.most(len(parts)) - len(parts))
     draws = [drop_draws_of(g, run, state.model.num_drop_draws(g.scale)) for g in groups]
     draws_of = {id(group): drawn for group, drawn in zip(groups, draws, strict=True)}
+    passes = passes_of(parts, run, packs=packs_groups(state.model, batch, run))
     # sum of losses; clips, replaced, left out; news, stop, save; tokens
     local = torch.zeros(8, dtype=torch.float64)
-    for number, (group, part) in enumerate(parts, 1):
-        last = number == len(parts)
+    for number, together in enumerate(passes, 1):
+        last = number == len(passes)
+        group, part = together[0]
         place = (batch.step, runtime.rank, number)
         with (
             torch.enable_grad(),
@@ -179,26 +262,26 @@ def take_step(
             nullcontext() if last else unsynchronised(model),
         ):
             if part:
-                rows = slice(part.start, part.stop)
-                drawn = draws_of[id(group)]
-                drawn = None if drawn is None else drawn[rows]
-                video = group.video[rows].to(device)
-                logits = compute_logits(model, video, group.scale, run, drawn)
-                loss = loss_of(logits, group, rows, run)
+                losses = _losses(model, together, draws_of, run, device)
             else:  # one black clip, of no weight, so that this rank takes part
                 video = torch.zeros(1, *group.video.shape[1:], device=device)
                 seen = copies_of(statistics)
-                loss = compute_logits(model, video, group.scale, run).sum()
-            weight = len(part) / max(1, wanted_clips)
-            (loss * (weight * runtime.world_size * state.loss_scale)).backward()
+                losses = [compute_logits(model, video, group.scale, run).sum()]
+            weights = [len(part) / max(1, wanted_clips) for _, part in together]
+            weighted = [
+                loss * (weight * runtime.world_size * state.loss_scale)
+                for loss, weight in zip(losses, weights, strict=True)
+            ]
+            sum(weighted[1:], start=weighted[0]).backward()
         if part:
-            local[0] += loss.item() * weight
+            for loss, weight in zip(losses, weights, strict=True):
+                local[0] += loss.item() * weight
         else:
             put_back(statistics, seen)
     replaced = sum(draw.replaced_by is not None for draw in batch.bad)
     local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
     local[4:7] = torch.tensor([bool(batch.news), *ask()])
-    local[7] = sum(len(group.labels) * group.scale.num_tokens for group in groups)
+    local[7] = sum(group.num_tokens for group in groups)
     total = runtime.sum(local).tolist()
     read_clips, replaced, left_out = (round(count) for count in total[1:4])
     told = dict(zip(("news", "stop", "save"), (number > 0 for number in total[4:7]), strict=True))

@@ -12,6 +12,7 @@ from numbered_video import numbered_frames, read_numbers, turn_header
 from odd_videos import ODD
 from odd_videos import painted as painted_pictures
 
+from stretchysnake.data.decoding import file_index as file_index_module
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.video import (
     probe,
@@ -179,6 +180,31 @@ def test_odd_files_give_times_in_ascending_order_that_find_each_frame(odd):
     before = read_frames(path, range, end_seconds=half, size=(48, 96))
     assert np.array_equal(before, whole[: len(before)])
     assert 0 <= len(before) + len(window) - len(whole) <= 1  # the frame on screen at half time
+
+
+def both_indexes(path, monkeypatch):
+    """The index with the container's own where it serves, and whether it does; and the one of all packets read."""
+    listed, answers = file_index_module.listed_packets, []
+    monkeypatch.setattr(
+        file_index_module, "listed_packets", lambda *a: answers.append(listed(*a)) or answers[-1]
+    )
+    with opened(str(path)) as (container, stream):
+        found = file_index(str(path), container, stream)
+    monkeypatch.setattr(file_index_module, "listed_packets", lambda *arguments: None)
+    with opened(str(path)) as (container, stream):
+        return found, any(answers), file_index(str(path), container, stream)
+
+
+def test_the_containers_own_index_says_what_its_packets_say(painted, monkeypatch):
+    path, settings = painted
+    found, serves, of_packets = both_indexes(path, monkeypatch)
+    assert found == of_packets
+    assert serves == (path.endswith(".mp4") and "container_options" not in settings)
+
+
+def test_the_own_index_of_odd_files_serves_only_where_it_says_what_packets_say(odd, monkeypatch):
+    found, _, of_packets = both_indexes(odd[0], monkeypatch)
+    assert found == of_packets
 
 
 def frames_of_ffmpeg(path, height, width):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from stretchysnake.data import motion_digits
-from stretchysnake.data.acting import SIZE, act_path, move_in_turn
+from stretchysnake.data.acting import SIZE, ActorPath, act_path, move_in_turn, render
 from stretchysnake.data.decoding.video import probe
 from stretchysnake.data.motion_digits import (
     SUITES,
     MotionDigitsSizes,
     contact_sheet,
+    frame_size,
     generate,
     info,
 )
@@ -114,6 +115,65 @@ def test_a_lost_clip_is_written_again(benchmark_root):
 def test_another_seed_in_the_same_folder_is_refused(benchmark_root):
     with pytest.raises(ValueError, match=r"other settings .seed 0"):
         generate(benchmark_root, sizes=SIZES, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [("1:1", (112, 112)), ("16:9", (112, 200)), ("9:16", (200, 112)), ("239:100", (112, 268))],
+)
+def test_the_shorter_side_stays_and_the_longer_one_is_even(aspect, size):
+    assert frame_size(aspect) == size  # 199.1, 267.7
+
+
+@pytest.mark.parametrize("aspect", ["wide", "16:0", "16:9:1", "-1:2"])
+def test_an_aspect_that_is_none_is_told_before_a_folder_is_made(tmp_path, aspect):
+    with pytest.raises(ValueError, match=r"must be width:height of whole numbers, e.g. 16:9"):
+        generate(tmp_path / "m", sizes=SIZES, aspect=aspect)
+    assert not (tmp_path / "m" / "settings.json").exists()
+
+
+def test_wide_videos_show_the_whole_frame_and_stand_apart_from_squares(benchmark_root, tmp_path):
+    few = MotionDigitsSizes(source=1, source_test=0, gallery=1, query=1)
+    root = tmp_path / "wide"
+    generate(root, sizes=few, num_workers=0, aspect="16:9")
+    video = probe(read_records(root / "short-test.csv")[0].path)
+    assert (video.width, video.height) == (200, 112)
+    assert "aspect" not in json.loads((benchmark_root / "settings.json").read_text())
+    for folder, other in ((root, "1:1"), (benchmark_root, "9:16")):
+        with pytest.raises(
+            ValueError, match=r"other settings \(seed 0, version 1, aspect (16:9|1:1)\)"
+        ):
+            generate(folder, sizes=few, aspect=other)
+
+
+@pytest.mark.parametrize("frame", [(112, 112), (112, 200), (200, 112)])
+def test_a_digit_has_its_shape_and_size_in_every_frame(frame):
+    """A full block of ink at 60 % of the shorter side in the middle of the frame; its sides, over several draws."""
+    height, width = frame
+    sides = []
+    for seed in range(12):
+        middle = np.array([width / SIZE / 2]), np.array([height / SIZE / 2])
+        path = ActorPath(*middle, np.zeros(1), np.full(1, 0.6), np.ones(1))
+        rng = np.random.default_rng(seed)
+        (picture,) = render(rng, np.full((8, 8), 16.0), path, frame=frame)
+        assert picture.shape == (height * 3 // 2, width)
+        ink = picture[:height] > 130
+        sides.append((ink[:, width // 2].sum(), ink[height // 2].sum()))
+    high, wide = np.mean(sides, 0)
+    # the mask's 0.8 of a side holds the 8 x 8 pixels of ten
+    assert high == pytest.approx(0.6 * SIZE, rel=0.1) and wide / high == pytest.approx(1, abs=0.1)
+
+
+def test_an_actor_in_a_wide_frame_uses_its_room():
+    places = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        room = (200 / SIZE, 1.0)
+        path = act_path(rng, "up", num_frames=8, extent=0.5, travel=0.4, room=room)
+        assert path.x[0] - 0.25 >= 0 and path.x[0] + 0.25 <= 200 / SIZE
+        assert path.y.min() >= 0.25 - 1e-9 and path.y.max() <= 0.75 + 1e-9
+        places.append(path.x[0])
+    assert min(places) < 0.4 and max(places) > 1.35
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

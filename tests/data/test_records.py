@@ -407,3 +407,41 @@ def test_any_list_gives_records_or_one_line_naming_it(tmp_path, suffix, content)
         assert "\n" not in str(error)
     else:
         assert records and all(r.path.strip() and 0 <= r.label < 10**9 for r in records)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.txt", "a b.mp4\n# of a friend\n\nc,d.webm\n"),
+        ("l.csv", 'path\na b.mp4\n"c,d.webm"\n'),
+        ("l.csv", 'path,group\na b.mp4,g1\n"c,d.webm",g2\n'),
+        ("l.jsonl", '{"path": "a b.mp4"}\n{"path": "c,d.webm"}\n'),
+        ("l.csv", 'path,label\na b.mp4,0\n"c,d.webm",0\n'),
+    ],
+)
+def test_a_list_without_labels_is_read_where_none_are_needed(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    records = read_records(tmp_path / name, labelled=False)
+    assert [(os.path.basename(r.path), r.label, r.class_name) for r in records] == [
+        ("a b.mp4", 0, ""),
+        ("c,d.webm", 0, ""),
+    ]
+    if "group" in text:
+        assert [r.group for r in records] == ["g1", "g2"]
+    if "label" not in text:
+        with pytest.raises(ValueError, match="label"):
+            read_records(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("group\ng1\n", "found 1 .*cells, expected"),
+        ("", "found no row, expected lines with a path"),
+        ("path\nhttp://x.org/a.mp4\n", "a file of this machine"),
+    ],
+)
+def test_a_list_without_labels_still_needs_paths(tmp_path, text, said):
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_records(tmp_path / "l.csv", labelled=False)

@@ -3,11 +3,21 @@
 import os
 import shutil
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 
+from stretchysnake.data import records_key as records_key_module
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.records_key import ends_of, records_key, relative_paths
+from stretchysnake.data.records_key import (
+    ends_of,
+    file_stamp,
+    file_stamps,
+    records_key,
+    refuse_unequal_records,
+    relative_paths,
+)
+from stretchysnake.ranks import Runtime
 
 
 @pytest.fixture
@@ -96,3 +106,35 @@ def test_ends_see_the_head_the_tail_and_not_the_middle(tmp_path):
         assert (ends_of(path) == first) is same
     path.write_bytes(b"ab")
     assert ends_of(path) != ends_of(tmp_path) is None
+
+
+def test_one_rank_of_each_machine_asks_for_sizes(records, monkeypatch):
+    said, asked = [], []
+
+    class Ranks(Runtime):
+        def gather(self, text):
+            said.append(text)
+            return [*theirs, text]
+
+    real = records_key_module.file_stamp
+    monkeypatch.setattr(records_key_module, "file_stamp", lambda p: asked.append(p) or real(p))
+    sources = [SimpleNamespace(records=records)]
+    theirs = [records_key(records, whole_paths=True, times=False), ""]
+    asked.clear()
+    refuse_unequal_records(sources, Ranks(rank=3, world_size=4, local_rank=1))
+    assert said == [""] and asked == []
+    refuse_unequal_records(sources, Ranks(rank=2, world_size=4, local_rank=0))
+    assert said[1] == theirs[0] and len(asked) == len(records)
+    theirs = ["another", ""]
+    with pytest.raises(ValueError, match="ranks do not read the same videos"):
+        refuse_unequal_records(sources, Ranks(rank=2, world_size=4, local_rank=0))
+
+
+def test_many_files_are_stamped_as_one_by_one(records, monkeypatch):
+    monkeypatch.setattr(records_key_module, "_STAMPED_AT_ONCE", 2)
+    gone = VideoRecord(path="gone.mp4", label=0)
+    many = [*records, gone, *records[:1]]
+    stamps = [file_stamp(record.path) for record in many]
+    assert file_stamps(many) == stamps and stamps[-2] is None
+    assert records_key(many, stamps=stamps) == records_key(many)
+    assert records_key(many, stamps=stamps[::-1]) != records_key(many)

@@ -12,8 +12,10 @@ import inverting_torchcodec
 from painted_video import write_painted
 
 from stretchysnake.data.records import VideoRecord, write_records
+from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.models.weights.files import read_checkpoint, save_weights
 from stretchysnake.report.tables.cells import cells_of
 
 
@@ -60,12 +62,44 @@ def test_the_picture_decides_what_is_found_and_is_told(run):
         cells_of([whole, replace(whole, picture="centre", size=16)], dataset="queries")
 
 
+def test_the_fit_decides_what_is_seen_and_is_told(run, tmp_path):
+    rows = {fit: evaluate(replace(run, fit=fit))[0] for fit in (None, "square", "keep", "crop")}
+    told = {fit: (row.fit, row.picture, row.protocol) for fit, row in rows.items()}
+    assert told[None] == told["square"] == ("square", "whole", "retrieval")
+    assert rows[None].run_id == rows["square"].run_id  # measured once
+    assert told["keep"] == ("keep", "whole", "retrieval-keep") and rows["keep"].value == 1.0
+    assert told["crop"] == ("crop", "centre", "retrieval-centre")
+    assert len({row.run_id for row in rows.values()}) == 3
+    assert len(list(Path(run.feature_cache).glob("*.safetensors"))) == 6  # none of them shared
+    with pytest.raises(ValueError, match=r"mix protocols \(retrieval, retrieval-keep\)"):
+        cells_of([rows["square"], rows["keep"]], dataset="queries")
+    # 64 x 128 at 32 px and 8: 2 x 4 of 16 patches, by the features that were kept
+    cached = replace(run, fit="keep", cache=str(tmp_path / "cache"), feature_cache=None)
+    (again,) = evaluate(replace(cached, cache_frames=4))
+    assert (again.fit, again.value) == ("keep", 1.0) and again.run_id != rows["keep"].run_id
+
+
+def test_weights_trained_with_a_fit_are_tested_with_it(run, tmp_path):
+    state, header = read_checkpoint(run.weights)
+    config = read_subject(run.weights)[0].config
+    save_weights(tmp_path / "kept.safetensors", state, config, **{**header["run"], "fit": "keep"})
+    kept = replace(run, weights=str(tmp_path / "kept.safetensors"))
+    for change, fit in (
+        ({}, "keep"),
+        ({"fit": "square"}, "square"),
+        ({"picture": "centre"}, "crop"),
+    ):
+        assert evaluate(replace(kept, **change))[0].fit == fit
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"picture": "center"}, r"picture \('center'\) must be one of"),
         ({"picture": "centre", "cache": "c"}, r"cache \(c\) holds squares; leave the cache out"),
         ({"sampling": "videomamba", "cache": "c"}, r"sampling \(videomamba\) needs the whole video"),
+        ({"fit": "fill"}, r"fit \('fill'\) must be one of: square, keep, crop"),
+        ({"fit": "keep", "picture": "centre"}, r"picture \(centre\) and fit \(keep\), which shows"),
         ({"sampling": "official"}, r"rule \('official'\) must be one of: uniform"),
         ({"stride": 4}, r"stride \(4\) must be"),
         ({"picture": "whole", "num_crops": 3, "protocols": ["finetune"]}, r"num_crops \(3\) cuts"),

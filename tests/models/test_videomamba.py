@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.models.resample import resize_patch_kernel
-from stretchysnake.models.weights.videomamba import config_of
+from stretchysnake.models.weights.official.videomamba import config_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

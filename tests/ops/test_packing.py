@@ -6,6 +6,8 @@ from scan_problems import make_inputs, relative_rms, run_with_gradients
 
 from stretchysnake.ops import causal_conv_silu, selective_scan
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.native import problems
+from stretchysnake.ops.selective_scan import native
 
 LENGTHS = [1, 64, 3, 65, 33]
 SEQUENCES = ("u", "delta", "B", "C", "z")
@@ -106,3 +108,58 @@ def test_states_are_counted_by_sequence():
     inputs["initial_state"] = inputs["initial_state"][:2]
     with pytest.raises(ValueError, match=r"initial_state .* must have shape .* \(5, 5, 3\)"):
         selective_scan(**inputs, cu_seqlens=ends(LENGTHS))
+
+
+@needs_native
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_packed_row_is_one_call_whatever_the_threads(threads, reverse):
+    """Long enough for several threads, of which some share a sequence and some have several."""
+    lengths = [1, 500, 3, 65, 33, 32, 64, 300]
+    inputs = make_inputs(sum(lengths), 21, 16, batch=1)
+    inputs["initial_state"] = make_inputs(1, 21, 16, batch=len(lengths), seed=2)["initial_state"]
+    options = {"reverse": reverse, "cu_seqlens": ends(lengths)}
+    wanted = run_with_gradients(inputs, backend="torch", **options)
+    x, weight = inputs["u"], inputs["C"][0, :21, :4].contiguous()
+    cotangent = inputs["z"]
+
+    def convolved(backend):
+        leaves = [t.detach().requires_grad_() for t in (x, weight, inputs["D"])]
+        y = causal_conv_silu(*leaves, reverse, backend, cu_seqlens=ends(lengths))
+        return y.detach(), *torch.autograd.grad(y, leaves, cotangent)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found, again = (run_with_gradients(inputs, backend="cpu", **options) for _ in range(2))
+        convolutions = convolved("cpu")
+    finally:
+        torch.set_num_threads(before)
+    for name in wanted:
+        assert relative_rms(found[name], wanted[name]) < 1e-11, name
+        assert torch.equal(found[name], again[name]), name
+    for one, other in zip(convolutions, convolved("torch"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@needs_native
+def test_a_packed_row_is_one_operation_for_torch(monkeypatch):
+    calls = []
+    run = problems.run
+    monkeypatch.setattr(native, "run", lambda name, of: (calls.append(name), run(name, of))[1])
+    selective_scan(**packed_problem(), cu_seqlens=ends(LENGTHS))
+    assert calls == ["scan_forward"]
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_packed_operations_pass_torchs_operator_checks(dtype):
+    """But for those that compare what is kept: rows of its bound that no sequence needs hold anything."""
+    given = {n: t.float().requires_grad_() for n, t in packed_problem().items()}
+    order = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+    tensors = [given[name] for name in order]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    scan, conv = torch.ops.stretchysnake.selective_scan, torch.ops.stretchysnake.causal_conv_silu
+    cu_seqlens = ends(LENGTHS, dtype)
+    torch.library.opcheck(scan, (*tensors, cu_seqlens, True, False, True), test_utils=checks)
+    torch.library.opcheck(conv, (tensors[0], given["A"], None, cu_seqlens, True), test_utils=checks)

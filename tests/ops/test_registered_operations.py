@@ -29,7 +29,9 @@ def test_scan_passes_torchs_operator_checks(dtype, optional):
     for name in () if optional else ("D", "z", "delta_bias", "initial_state"):
         inputs[name] = None
     tensors = [None if inputs[n] is None else inputs[n].requires_grad_() for n in ORDER]
-    torch.library.opcheck(torch.ops.stretchysnake.selective_scan, (*tensors, True, False, True))
+    torch.library.opcheck(
+        torch.ops.stretchysnake.selective_scan, (*tensors, None, True, False, True)
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -37,7 +39,7 @@ def test_convolution_passes_torchs_operator_checks(bias):
     inputs = make_inputs(11, 9, 4, dtype=torch.float32)
     tensors = inputs["u"].requires_grad_(), inputs["A"].requires_grad_()
     tensors += (inputs["D"].requires_grad_() if bias else None,)
-    torch.library.opcheck(torch.ops.stretchysnake.causal_conv_silu, (*tensors, True))
+    torch.library.opcheck(torch.ops.stretchysnake.causal_conv_silu, (*tensors, None, True))
 
 
 def test_flop_counter_counts_both_directions_of_time():

@@ -22,6 +22,7 @@ def shrunk(tmp_path_factory):
         source_clips=40,
         gallery_clips=24,
         query_clips=24,
+        jobs=1,
     )
     return run, quickstart(run)
 

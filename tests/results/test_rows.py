@@ -171,3 +171,14 @@ def test_rows_that_do_not_say_their_weights():
         latest([old, new])
     assert len(latest([old, of("a", "r", size=64)])) == 2  # its run's other rows say them
     assert len(latest([old, of("", "s", size=64)])) == 2  # as it always was
+
+
+def test_one_model_in_two_precisions_is_refused_and_two_names_are_not():
+    both = [row(), row(precision="bf16", size=64)]
+    with pytest.raises(
+        ValueError,
+        match=r"vanilla, seed 0, was measured in fp32 and in bf16 .* evaluate --model NAME",
+    ):
+        latest(both)
+    named = [row(), row(precision="bf16", model="vanilla bf16")]
+    assert latest(named) == named

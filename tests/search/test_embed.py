@@ -200,6 +200,17 @@ def test_lists_bring_groups_and_classes(trained, videos, tmp_path):
         embed(tmp_path / "cut.csv", **options)
 
 
+def test_a_list_needs_no_labels(trained, videos, tmp_path):
+    paths = sorted(str(path) for path in videos.rglob("*.mp4"))[:2]
+    (tmp_path / "mine.list").write_text("".join(f"{path}\n" for path in paths))
+    options = {"weights": trained[1].weights, "num_frames": 4, "size": 16, "num_workers": 1}
+    embed_into(tmp_path / "index", tmp_path / "mine.list", **options)
+    embed_into(tmp_path / "by hand", paths, **options)
+    for name in ("features.npy", "meta.jsonl"):
+        found = (tmp_path / "index" / name).read_bytes()
+        assert found == (tmp_path / "by hand" / name).read_bytes()
+
+
 def test_groups_are_read_from_ucf_names():
     assert group_of("/data/v_Archery_g01_c03.avi") == "v_Archery_g01"
     assert group_of("/data/Archery_g01.avi") == ""

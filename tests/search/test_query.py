@@ -15,7 +15,7 @@ from stretchysnake.eval.protocols.nearest import scores
 from stretchysnake.search.embed import embed_into
 from stretchysnake.search.index import read_index
 from stretchysnake.search.query import search
-from stretchysnake.search.stores import folder_collection as collections
+from stretchysnake.search.stores import collection as collections
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_an_index_larger_than_a_part_is_searched_part_by_part(indexed, monkeypat
     videos, folder = indexed
     query = videos / "class2" / "1.mp4"
     whole = search(folder, query, k=6)
-    monkeypatch.setattr(collections, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(collections, "_ROWS_AT_ONCE", 5)
     assert search(folder, query, k=6) == whole
 
 

@@ -213,3 +213,17 @@ def test_writers_killed_at_any_moment_beside_others_lose_and_double_nothing(tmp_
     done = run_writer(tmp_path, 12, 0)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 4  # most of the chosen moments lay within the work
+
+
+def test_rows_are_drawn_from_all_indexes_of_a_store(uri, tmp_path):
+    """Of two tables of 200 rows: runs of rows of both, all of them where so many are asked for, under the filter."""
+    for first in (0, 200):
+        sync(uri, hand_made(tmp_path / f"i{first}", numbered(first, first + 200)))
+    drawn = LanceCollection(uri).drawn(128)
+    seeds = [row.row.file.size for row in drawn]
+    assert len(seeds) == len(set(seeds)) <= 128 and min(seeds) < 200 <= max(seeds)
+    for row in drawn:
+        made = np.random.default_rng(row.row.file.size).normal(size=WIDTH).astype("<f4")
+        assert np.array_equal(row.features, made)
+    filtered = LanceCollection(uri, where="group_name = 'g1'").drawn(64)
+    assert filtered and {row.row.file.group for row in filtered} == {"g1"}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stretchysnake import VideoRecord, read_records
+from stretchysnake.data.clips import open_clips
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.records import write_records
 from stretchysnake.models.weights.files import read_checkpoint
@@ -127,3 +128,28 @@ def on_damaged(case):
     with pytest.raises(Damaged):
         case.train(**again, on_damaged="stop")
     assert [batch.step for batch in case.train(**again).batches] == [1]
+
+
+def check_first(case):
+    """What is found then: tests/data/clips/test_bad_clips.py."""
+    probed = []
+    real = open_clips.probe
+    case.patch.setattr(open_clips, "probe", lambda path: probed.append(path) or real(path))
+    assert len(case.train(num_workers=0, steps=1).batches) == 1 and probed == []
+    case.train(num_workers=0, steps=1, check_first=True)
+    assert probed == [record.path for record in read_records(case.clips)]
+
+
+def verify_cache(case):
+    """What is hashed then: tests/data/clips/test_frame_cache.py."""
+    asked = []
+    real = open_clips.FrameCache.build
+
+    def build(*args, verify, **options):
+        asked.append(verify)
+        return real(*args, verify=verify, **options)
+
+    case.patch.setattr(open_clips.FrameCache, "build", staticmethod(build))
+    for verify in (False, True):
+        case.train(cache=str(case.folder / "cache"), steps=1, verify_cache=verify)
+    assert asked == [False, True]

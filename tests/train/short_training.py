@@ -9,6 +9,7 @@ import torch
 
 from stretchysnake import VideoMambaConfig
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.loading.batch import with_videos
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop, step
 from stretchysnake.train.run import OptimConfig, TrainRun
@@ -46,7 +47,7 @@ class ShortTraining:
 
         def watched(state, model, batch, run, *, lr, **rest):
             outcome = take_step(state, model, batch, run, lr=lr, **rest)
-            seen.batches.append(batch)
+            seen.batches.append(with_videos(batch, lambda video: video.to("cpu")))
             seen.rates.append(lr)
             gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
             seen.norms.append(float(torch.nn.utils.get_total_norm(gradients)))

@@ -8,11 +8,13 @@ import inverting_torchcodec
 import numpy as np
 import pytest
 import torch
+from shaped_clips import write_shaped
 from short_training import OPTIM, TINY, ShortTraining, with_optim
 
 from stretchysnake import VideoMamba, ranks, read_records, save_model
 from stretchysnake.cli.models import train as verb
 from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.loader import groups_of
 from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.records import write_records
 from stretchysnake.flexibility import NANO
@@ -190,6 +192,20 @@ def decoder(case):
         case.train(decoder="torchcodec", cache=str(case.folder / "cache"))
 
 
+def fit(case):
+    """What each does to pixels: tests/data/clips/test_fitted_clips.py."""
+    wide = {"data": str(write_shaped(case.folder, count=4)), "batch_size": 4, "steps": 1}
+    shapes = {
+        name: {
+            tuple(group.video.shape[-2:])
+            for group in groups_of(case.train(**wide, fit=name).batches[0])
+        }
+        for name in ("square", "keep", "crop")
+    }
+    assert shapes["square"] == shapes["crop"] == {(32, 32)}
+    assert shapes["keep"] == {(32, 32), (24, 40), (40, 24)}
+
+
 def non_finite(case):
     """Its own fields: test_step.py."""
     case.patch.setattr(torch.Tensor, "item", lambda tensor: float("nan"))
@@ -276,9 +292,16 @@ EFFECTS = {
             ema_decay,
         ),
         *(label_smoothing, shuffle, precision, parallel, rank_timeout, device, seed, cache),
-        *(decoder, files.on_error, files.max_bad_share, files.num_workers, files.timeout_seconds),
+        *(
+            decoder,
+            fit,
+            files.on_error,
+            files.max_bad_share,
+            files.num_workers,
+            files.timeout_seconds,
+        ),
         *(files.held_out, files.held_out_every, files.checkpoint_every, files.keep_checkpoints),
-        *(files.tensorboard, files.on_damaged, non_finite),
+        *(files.tensorboard, files.on_damaged, files.check_first, files.verify_cache, non_finite),
         optim=lr,
         augmentation=effects.flip,
         cache_frames=cache,

@@ -8,16 +8,18 @@ import torch
 from short_training import ShortTraining
 from tiny_run import SCALE, state_of, tiny_run
 
-from stretchysnake import read_records
+from stretchysnake import VideoMamba, read_records
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.clip_source import DecodedClips
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, training_batches
 from stretchysnake.data.clips.training_order import group_sizes
 from stretchysnake.flexibility import NANO, VARIANTS, Scale, scales_at
 from stretchysnake.ranks import SINGLE
+from stretchysnake.train import step
 from stretchysnake.train.dry_run import run_cost
 from stretchysnake.train.run import OptimConfig
-from stretchysnake.train.step import compute_logits, take_step
+from stretchysnake.train.step import compute_logits, passes_of, take_step
+from stretchysnake.train.watch.memory import out_of_memory_message
 
 SCALES = [
     SCALE,
@@ -61,6 +63,42 @@ def test_gradient_is_the_mean_over_all_clips_of_the_step(change):
         size * scale.num_tokens for size, scale in zip(SIZES, SCALES, strict=True)
     )
     assert state.clips == sum(SIZES)
+
+
+def test_a_step_of_several_scales_is_one_packed_pass_that_drops_what_its_parts_drop(monkeypatch):
+    run = replace(tiny_run(depth=3, precision="fp64"), optim=OptimConfig(clip_norm=0.0))
+    run = replace(run, model=replace(run.model, drop_path=0.5))
+    batch, packed, alone = mixed_batch(), [], []
+    one, several = step.compute_logits, step.compute_packed_logits
+
+    def taken(changed):
+        state = state_of(changed)
+        take_step(state, state.model, batch, changed, lr=0.0, runtime=SINGLE)
+        return state.losses, [p.grad.clone() for p in state.model.parameters()]
+
+    monkeypatch.setattr(
+        step, "compute_packed_logits", lambda *a: (packed.append(len(a[1])), several(*a))[1]
+    )
+    monkeypatch.setattr(step, "compute_logits", lambda *a: (alone.append(len(a[1])), one(*a))[1])
+    (losses, found), counts = taken(run), (list(packed), list(alone))
+    assert counts == ([3], [])
+    # a step that is asked for in parts takes them one by one
+    (in_parts, wanted), _ = taken(replace(run, accumulate=2)), packed.clear()
+    assert len(alone) == 5 and losses[0][1] == pytest.approx(in_parts[0][1], rel=1e-12)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"), [(None, [3]), (124, [2, 1]), (123, [1, 2]), (20, [1, 1, 1])]
+)
+def test_packed_passes_hold_at_most_tokens_per_pass(most, counts):
+    parts = [(group, range(len(group.labels))) for group in mixed_batch().groups]
+    assert [group.scale.num_tokens * len(part) for group, part in parts] == [16, 108, 8]
+    run = replace(tiny_run(depth=1, precision="fp32"), tokens_per_pass=most)
+    passes = passes_of(parts, run, packs=True)
+    assert [len(together) for together in passes] == counts
+    assert [part for together in passes for part in together] == parts
 
 
 def test_a_group_that_lost_all_its_clips_leaves_the_mean_over_the_others():
@@ -190,3 +228,41 @@ def test_cost_of_a_run_counts_every_group_of_a_step():
         for scale in replace(run, batch_size=8, scales_per_step=4).scales_of(step)
     ]
     assert tokens == pytest.approx(sum(counted) / 12)
+
+
+def test_cost_of_a_run_of_packed_steps_holds_all_scales_of_the_largest_step():
+    """Against the sums of the groups, step by step; in parts, the largest group alone counts."""
+    run = replace(
+        tiny_run(depth=1, precision="fp32"), variant="static_tokens", sets=NANO_SETS, steps=12
+    )
+    run = replace(run, batch_size=8, scales_per_step=4)
+    cost = run_cost(run, num_clips=100)
+    states = 16 * cost.parameters
+    of_group = {(c.scale, c.clips): c.memory - states for c in cost.scales}
+    steps = [sum(of_group[scale, 2] for scale in run.scales_of(step)) for step in range(12)]
+    assert cost.memory == pytest.approx(states + max(steps), abs=8)
+    in_parts = run_cost(replace(run, accumulate=2), num_clips=100)
+    assert in_parts.memory == max(c.memory for c in in_parts.scales) < cost.memory
+
+
+def test_a_packed_step_out_of_memory_says_what_fits(monkeypatch):
+    """132 tokens together; of the largest scale, 3 clips of 36 each have about as many, and one fits."""
+    whole = VideoMamba.forward
+
+    def forward(self, video, *rest, **how):
+        clips = list(video)
+        if sum(clip.shape[1] * clip.shape[2] * clip.shape[3] // 64 for clip in clips) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, video, *rest, **how)
+
+    monkeypatch.setattr(VideoMamba, "forward", forward)
+    run = tiny_run(depth=1, precision="fp32")
+    state = state_of(run)
+    message = out_of_memory_message(state, mixed_batch(), run, runtime=SINGLE)
+    assert message.startswith(
+        "out of memory at step 0: 6 clips of 3 scales in one pass (132 tokens); "
+        "1 of T=4 S=24 P=8 (36 tokens each) fit (36 tokens). Set tokens_per_pass to 36 (the same steps, in parts)"
+    )
+    take_step(
+        state, state.model, mixed_batch(), replace(run, tokens_per_pass=36), lr=0.0, runtime=SINGLE
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shaped_clips import write_shaped
 
 from stretchysnake import VideoMambaConfig, cli
 from stretchysnake.data.clips.augmentation import Augmentation
@@ -86,6 +87,14 @@ def studied(clip_folder, tmp_path_factory):
         "parts": replace(plain, tokens_per_pass=256, activation_checkpointing=True),
         "mixed": replace(plain, **mixing, accumulate=2),
         "scales": replace(plain, **mixing, scales_per_step=3, batch_size=7),
+        # every rank has other shapes, so another number of passes
+        "shapes": replace(
+            plain,
+            data=str(write_shaped(folder, count=9)),
+            held_out=str(write_shaped(folder, count=5, first=20)),
+            fit="keep",
+            scales_per_step=2,
+        ),
         "probe": replace(plain, trainable="head"),
         "held out": replace(
             plain,
@@ -131,7 +140,7 @@ def assert_near(first, second, tolerance=1e-10):
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "parts", "mixed", "probe", "held out", "skip", "replace"]
+    "name", ["plain", "parts", "mixed", "scales", "shapes", "probe", "held out", "skip", "replace"]
 )
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_end_as_one(studied, parallel, name):

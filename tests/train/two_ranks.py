@@ -34,10 +34,16 @@ def at_step(rank: int, step: int, act) -> None:
 
     def acting(state, model, batch, *arguments, **options):
         if rank == RANK and batch.step == step:
-            act(batch)
+            batch = act(batch) or batch
         return whole(state, model, batch, *arguments, **options)
 
     loop.take_step = acting
+
+
+def with_a_clip_of_nan(batch):
+    video = batch.video.to("cpu")
+    video[1] = float("nan")
+    return batch._replace(video=video)
 
 
 def counting(clips) -> list:
@@ -87,7 +93,7 @@ def main() -> None:
             if "hang" in job:
                 at_step(*job["hang"], lambda batch: time.sleep(20))
             if "poison" in job:
-                at_step(*job["poison"], lambda batch: batch.video[1].fill_(float("nan")))
+                at_step(*job["poison"], with_a_clip_of_nan)
             seen.clear()
             result = loop.train(run, runtime=runtime)
             told = {"rank": RANK, "out": run.out, "requests": list(seen), "clips": result.clips}

@@ -26,6 +26,7 @@ EXTRAS = {
     "faiss": "faiss",
     "lancedb": "lancedb",
     "onnx": "export",
+    "huggingface_hub": "hub",
 }
 LIMIT = 1e-5  # relative to each tensor's largest value
 

@@ -39,7 +39,9 @@ def run(argv: list[str]) -> int:
     progress = Progress()
     if choice.budget is not None:
         given = (run.frames, run.sizes)
-        cell = within_budget(run.weights, choice.budget, choice.rows, given, progress)
+        cell = within_budget(
+            run.weights, choice.budget, choice.rows, given, progress, run.placement
+        )
         run = replace(run, frames=[cell[0]], sizes=[cell[1]])
     elif choice.rows is not None:
         raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
+from stretchysnake.eval.features.placement import Placement
 
 EXAMPLES = (
     'stretchysnake plan --weights W --rows rows.jsonl --budget "20 GFLOPs"\n'
@@ -18,7 +19,7 @@ class PlanRun:
     """Cost and accuracy of every (T, S), the Pareto front, and the best cell within a budget."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     budget: str
     """What one clip may cost: "20 GFLOPs", "50 ms" or "2 GB"."""
     rows: str | None = None
@@ -37,19 +38,24 @@ class PlanRun:
     """Which data set, where the rows hold several."""
     remeasure: bool = False
     """Measure times and memory again, e.g. because the machine was busy when they were taken."""
+    batch_size: int = 32
+    """Clips in a forward pass where accuracy is measured; costs are those of one clip."""
+    num_workers: int = 2
+    """Processes that decode where accuracy is measured; 0 decodes in this one."""
     out: str | None = None
     """-o: write the plan as JSON."""
 
 
 def run(argv: list[str]) -> int:
-    run, _ = parsed("plan", PlanRun, EXAMPLES, argv, short={"-o": "--out"})
+    classes, short = (PlanRun, Placement), {"-o": "--out"}
+    (run, placement), _ = parsed("plan", classes, EXAMPLES, argv, short=short)
     from stretchysnake.report.tables.plain_table import PlainTable
     from stretchysnake.search.budget_plan import plan_for
     from stretchysnake.search.plan import plan_json
     from stretchysnake.whole_file import write_whole
 
     progress = Progress()
-    made = plan_for(run, progress=progress)
+    made = plan_for(run, placement=placement, progress=progress)
     progress.close()
     rows = tuple(
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -20,7 +21,8 @@ class VisualizeRun:
     """Activation maps of videos, models side by side; t-SNE of the features of labelled videos."""
 
     weights: list[str]
-    """weights.safetensors of a training, or an official checkpoint; give it once for each model."""
+    """weights.safetensors of a training, an official checkpoint or a name of `stretchysnake weights`; once for each
+    model."""
     out: str
     """Folder for the pictures (PNG and SVG), their numbers (.npz, .csv) and pictures.json."""
     names: list[str] = field(default_factory=list)
@@ -33,16 +35,21 @@ class VisualizeRun:
     """Labelled videos (list, or a folder per class) whose [CLS] features are laid out by t-SNE; null leaves it out."""
     seed: int = 0
     """Of t-SNE."""
+    batch_size: int = 32
+    """Clips in a forward pass of --tsne; maps take one."""
+    num_workers: int = 2
+    """Processes that decode; 0 decodes in this process, where a bad file may take it down."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
-    run, videos = parsed("visualize", VisualizeRun, EXAMPLES, _one_list(argv), paths=True)
+    words, classes = _one_list(argv), (VisualizeRun, Placement)
+    (run, placement), videos = parsed("visualize", classes, EXAMPLES, words, paths=True)
     from stretchysnake.recipes.visualize import visualize
 
     progress = Progress()
-    written, skipped = visualize(videos, **vars(run), progress=progress)
+    written, skipped = visualize(videos, **vars(run), placement=placement, progress=progress)
     progress.close()
     for reason in skipped:  # it names the file
         print(f"skipped {shown(reason)}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from stretchysnake.cli.options import parsed
+from stretchysnake.cli.options import fetched, parsed
+from stretchysnake.eval.features.placement import check_device
 
 EXAMPLES = (
     "stretchysnake export runs/mine/weights.safetensors --out model.pt2\n"
@@ -24,6 +25,12 @@ class ExportRun:
     """Frames of the ONNX model, or of the example a .pt2 is traced with; null means the native number."""
     size: int | None = None
     """Pixels per side, likewise; it also chooses the patch. null means the native size."""
+    device: str = "cpu"
+    """Where the model computes what the program's outputs are compared with: "cpu", "cuda" or e.g. "cuda:1"; the
+    program is in fp32 and of the CPU, whatever is said here."""
+
+    def __post_init__(self):
+        check_device(self.device)
 
 
 def run(argv: list[str]) -> int:
@@ -32,6 +39,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"weights ({', '.join(paths)}) must be one file; export one after another")
     if not run.out.endswith((".pt2", ".onnx")):
         raise ValueError(f"out ({run.out}) must end in .pt2 (torch.export) or .onnx")
+    from stretchysnake.eval.features.placement import ON_CPU
     from stretchysnake.eval.features.subject import class_names, read_subject
     from stretchysnake.flexibility import eval_scale
     from stretchysnake.models.accepted_scales import check_scales
@@ -42,8 +50,10 @@ def run(argv: list[str]) -> int:
         export_program,
         takes_any_size,
     )
+    from stretchysnake.ranks import SINGLE
 
-    model, variant, metadata = read_subject(paths[0])
+    device = SINGLE.device(run.device)
+    model, variant, metadata = read_subject(fetched(paths[0]), ON_CPU)
     native = variant.sets.native
     scale = eval_scale(
         variant, num_frames=run.frames or native.num_frames, size=run.size or native.size
@@ -57,6 +67,7 @@ def run(argv: list[str]) -> int:
         size=scale.size,
         patch_size=scale.patch_size,
         classes=class_names(model, metadata),
+        device=device,
     )
     takes = f"1 video of T={scale.num_frames} S={scale.size}"
     if export is export_program and takes_any_size(model):

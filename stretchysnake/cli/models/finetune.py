@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -22,7 +23,7 @@ class FinetuneRun:
     """
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """-o: folder for the classifier, confusion.csv and report.html."""
     method: str = "auto"
@@ -31,17 +32,24 @@ class FinetuneRun:
     """Frames per video; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    fit: str | None = None
+    """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
+    patches, "crop" takes the middle square; null: as the weights were trained. `classify` follows it."""
     steps: int = 400
     """Of fine-tuning."""
     batch_size: int = 16
+    """Clips in a step of fine-tuning, and in a forward pass that reads features."""
     seed: int = 0
     """Of the training, and of which videos are held out."""
+    num_workers: int = 2
+    """Processes that decode; 0 decodes in this process, where a bad file may take it down."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("finetune", FinetuneRun, EXAMPLES, argv, paths=True, short={"-o": "--out"})
+    classes, short = (FinetuneRun, Placement), {"-o": "--out"}
+    (run, placement), paths = parsed("finetune", classes, EXAMPLES, argv, paths=True, short=short)
     if len(paths) != 1:
         raise ValueError(f"data ({' '.join(paths)}) must be one folder or list")
     from stretchysnake.recipes.finetuning import finetune_folder
@@ -56,9 +64,12 @@ def run(argv: list[str]) -> int:
         method=run.method,
         num_frames=run.frames,
         size=run.size,
+        fit=run.fit,
         steps=run.steps,
         batch_size=run.batch_size,
         seed=run.seed,
+        placement=placement,
+        num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
     )

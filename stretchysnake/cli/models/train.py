@@ -35,10 +35,11 @@ def run(argv: list[str]) -> int:
 
             defaults = recipe_named(argv.pop(0))
         run, _ = parsed("train", TrainRun, EXAMPLES, argv, defaults=defaults)
+    from stretchysnake.data.processes.nursery import nursery
     from stretchysnake.ranks import open_runtime, torchrun_ranks
 
     ranks = torchrun_ranks(os.environ)
-    with open_runtime(**ranks, longest_wait=run.rank_timeout) as runtime:
+    with nursery(), open_runtime(**ranks, longest_wait=run.rank_timeout) as runtime:
         if dry:
             from stretchysnake.train.dry_run import dry_run
 

@@ -8,6 +8,7 @@ from stretchysnake.cli.budget import within_budget
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -21,18 +22,22 @@ EXAMPLES = (
 class EmbedRun:
     """Features of videos, in an index for `stretchysnake search`.
 
-    The paths are videos, folders, or lists with path, label and group. The same command again goes on after an
-    interruption, embeds what is new or changed and removes what is gone from the folders.
+    The paths are videos, folders, or lists: of paths alone, or with label, class_name and group. The same command again
+    goes on after an interruption, embeds what is new or changed and removes what is gone from the folders.
     """
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """-o: folder for the index."""
     frames: int | None = None
     """Frames per video or window; null means the native number."""
     size: int | None = None
     """Pixels per side; null means the native size."""
+    fit: str | None = None
+    """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
+    patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say. A search
+    fits its queries alike."""
     budget: str | None = None
     """Instead of frames and size: what one clip may cost, e.g. "20 GFLOPs", "50 ms" or "2 GB"; needs rows."""
     rows: str | None = None
@@ -55,14 +60,20 @@ class EmbedRun:
     decoder: str = "pyav"
     """"pyav", or "torchcodec" where it is installed (an extra): the same frames, whose pixels may differ by rounding.
     The latter needs window null; a search decodes its queries alike."""
+    batch_size: int | None = None
+    """Videos, or windows of one, in a forward pass. Null: as many as have 2^14 tokens, on the CPU in fp32 only where
+    the features of a video are the same to the last bit whoever is in its pass."""
     num_workers: int = 2
-    """Processes that decode."""
+    """Processes that decode; 0 decodes in this process, where a bad file may take it down."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("embed", EmbedRun, EXAMPLES, argv, paths=True, short={"-o": "--out"})
+    classes, short = (EmbedRun, Placement), {"-o": "--out"}
+    (run, placement), paths = parsed("embed", classes, EXAMPLES, argv, paths=True, short=short)
+    if run.batch_size is not None and run.batch_size < 1:
+        raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     from stretchysnake.search.embed import embed_into
 
     if run.store is not None and not run.store.startswith("lancedb:"):
@@ -79,7 +90,8 @@ def run(argv: list[str]) -> int:
     progress = Progress()
     frames, size = run.frames, run.size
     if run.budget is not None:
-        frames, size = within_budget(run.weights, run.budget, run.rows, (frames, size), progress)
+        given = (frames, size)
+        frames, size = within_budget(run.weights, run.budget, run.rows, given, progress, placement)
     elif run.rows is not None:
         raise ValueError(
             f"rows ({run.rows}) say which scale is best for a budget; give --budget too"
@@ -94,6 +106,9 @@ def run(argv: list[str]) -> int:
         window_seconds=run.window,
         stride_seconds=run.stride,
         decoder=run.decoder,
+        placement=placement,
+        batch_size=run.batch_size,
+        fit=run.fit,
         num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         shard=shard,
@@ -109,11 +124,12 @@ def run(argv: list[str]) -> int:
         )
     for path in done.removed:
         print(f"{shown(path)}: no longer there, removed from the index", file=sys.stderr)
+    fit = "" if done.settings.fit == "square" else f" fit {done.settings.fit}"
     windows = "" if run.window is None else f" in {done.num_rows} windows"
     part = "" if shard is None else f"shard {shard[0]}/{shard[1]}: "
     print(
         f"{part}{done.num_videos} videos{windows} ({done.num_new} new, {len(done.failures)} unreadable), "
-        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}: {out}"
+        f"{done.settings.width} numbers each, at T={scale.num_frames} S={scale.size}{fit}: {out}"
     )
     if run.store is not None:
         from stretchysnake.search.index import read_index

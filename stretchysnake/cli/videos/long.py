@@ -7,6 +7,7 @@ from typing import Literal
 from stretchysnake.cli.options import parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.shown import shown
 
 EXAMPLES = (
@@ -20,7 +21,7 @@ class LongRun:
     """Features of videos of any length in constant memory (docs/long_videos.md)."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     out: str
     """Folder for features.npy, meta.jsonl and manifest.json."""
     form: Literal["window", "exact"] = "window"
@@ -43,7 +44,7 @@ class LongRun:
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("long", LongRun, EXAMPLES, argv, paths=True)
+    (run, placement), paths = parsed("long", (LongRun, Placement), EXAMPLES, argv, paths=True)
     from stretchysnake.eval.long_embeddings import save_long_embeddings
     from stretchysnake.eval.long_reading import LongReading
     from stretchysnake.eval.long_video import embed_long
@@ -62,6 +63,7 @@ def run(argv: list[str]) -> int:
         reading,
         weights=run.weights,
         size=run.size,
+        placement=placement,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
     )

@@ -34,6 +34,11 @@ class SearchRun:
     backend: str = "torch"
     """"torch", or "faiss" where it is installed; the neighbours are the same. "approximate" reads a part of the rows by
     the lists of `stretchysnake index approximate`, and says how many of the nearest that finds."""
+    device: str = "auto"
+    """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU. Its
+    precision is that of the index."""
+    batch_size: int | None = None
+    """Windows of the query in a forward pass; null: as many as have 2^14 tokens."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a query that takes longer is refused."""
     where: str | None = None
@@ -51,6 +56,8 @@ def run(argv: list[str]) -> int:
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
+    if run.batch_size is not None and run.batch_size < 1:
+        raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
     from stretchysnake.search.query import decoding_workers, search
@@ -65,6 +72,8 @@ def run(argv: list[str]) -> int:
         backend=run.backend,
         where=run.where,
         index_name=run.index_name,
+        device=run.device,
+        batch_size=run.batch_size,
         num_frames=run.frames,
         size=run.size,
         timeout_seconds=run.timeout_seconds,
@@ -74,6 +83,8 @@ def run(argv: list[str]) -> int:
     workers = decoding_workers(indexes) if run.html else None
     asked, hits = _shown(found, workers, run.timeout_seconds)
     print(*text_lines(hits), sep="\n")
+    if found.spread is not None:
+        print(f"scores: {found.spread}", file=sys.stderr)
     if len(hits) < run.k:
         print(f"{len(hits)} of the {run.k} asked for: there are no more")
     if run.html:
@@ -82,9 +93,11 @@ def run(argv: list[str]) -> int:
             ("Indexes", ", ".join(indexes)),
             ("Rows searched", str(found.num_rows)),
             ("Scale", f"T={scale.num_frames} frames, S={scale.size} px, P={scale.patch_size} px"),
+            ("Fit", found.settings.fit),
             ("Weights", f"SHA-256 {found.settings.weights_sha256[:12]}"),
         ]
-        write_search_page(run.html, asked, hits, facts=facts)
+        spread = "" if found.spread is None else str(found.spread)
+        write_search_page(run.html, asked, hits, facts=facts, spread=spread)
         print(f"page: {run.html}")
     return 0
 
@@ -92,16 +105,17 @@ def run(argv: list[str]) -> int:
 def _shown(found, workers: int | None, timeout_seconds: float):
     """(the query, the hits) as the page and the terminal show them; no frames where workers is None."""
     from stretchysnake.report.pages.search_page import ShownHit, ShownVideo, time_range
-    from stretchysnake.search.strips import strips
+    from stretchysnake.search.frames.pictures import Pictures, pictures_of
 
     parts = [(found.query.path, 0.0, None)]
     parts += [(hit.row.file.path, hit.row.start, hit.row.end) for hit in found.hits]
     limits = {"num_workers": workers, "timeout_seconds": timeout_seconds}
-    made = [b""] * len(parts) if workers is None else strips(parts, **limits)
+    made = [None] * len(parts) if workers is None else pictures_of(parts, **limits)
     videos = []
-    for (path, start, end), strip in zip(parts, made, strict=True):
-        png, missing = (strip, "") if isinstance(strip, bytes) else (None, str(strip))
-        videos.append(ShownVideo(path=path, start=start, end=end, strip_png=png, missing=missing))
+    for (path, start, end), pictures in zip(parts, made, strict=True):
+        held = pictures._asdict() if isinstance(pictures, Pictures) else {"strip_png": None}
+        missing = "" if isinstance(pictures, Pictures) else str(pictures)
+        videos.append(ShownVideo(path=path, start=start, end=end, missing=missing, **held))
     hits = [
         ShownHit(
             video=video,
@@ -110,6 +124,7 @@ def _shown(found, workers: int | None, timeout_seconds: float):
             class_name=hit.row.file.class_name,
             marks=hit.marks,
             query_time="" if hit.query_end is None else time_range(hit.query_start, hit.query_end),
+            share_below=None if found.spread is None else found.spread.share_below(hit.score),
         )
         for hit, video in zip(found.hits, videos[1:], strict=True)
     ]

@@ -9,11 +9,11 @@ import io
 import os
 import re
 from collections.abc import Set
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stretchysnake.data.benchmarks.benchmark import Benchmark
+from stretchysnake.data.benchmarks.class_names.orders import names_in_order
 from stretchysnake.data.benchmarks.tree import Tree, integer
 from stretchysnake.data.lists import read_text
 from stretchysnake.data.records import VideoRecord
@@ -57,12 +57,9 @@ class Annotations(NamedTuple):
     clips: list[Clip]
 
 
-@cache
 def kinetics400_classes() -> tuple[str, ...]:
     """The 400 official names, in alphabetical order."""
-    return tuple(
-        Path(__file__).with_name("kinetics400_classes.txt").read_text("utf-8").splitlines()
-    )
+    return names_in_order("kinetics400")
 
 
 def read_kinetics400(tree: Tree, subset: str, split: int) -> list[VideoRecord]:

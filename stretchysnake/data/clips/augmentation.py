@@ -15,7 +15,8 @@ class Augmentation:
     """Share of the picture's area that a random crop keeps, as far as crop_ratio lets it; (1, 1) crops nothing: the
     whole picture, as at test."""
     crop_ratio: tuple[float, float] = (0.8, 1.25)
-    """Width over height of a crop in pixels: a wider picture is never kept whole in training."""
+    """Width over height of a crop in pixels: a wider picture is never kept whole in training. With fit keep, over the
+    picture's own: (1, 1) then has its shape."""
     flip: bool = False
     """Mirror half of the clips; wrong wherever left and right are part of the label (SSV2, MotionDigits fine)."""
     rand_augment: tuple[int, int] | None = None

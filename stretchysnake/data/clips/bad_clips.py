@@ -6,7 +6,8 @@
 | `skip`     | the batch is one clip smaller, at worst empty                                     |
 | `stop`     | the error is raised                                                               |
 
-Every case is listed in `events`, every change of a file's standing in `news`. A replacement is drawn from (seed, step,
+A file out of reach (an error of its storage, or missing) is tried again first, after growing pauses. Every case that is
+left is listed in `events`, every change of a file's standing in `news`. A replacement is drawn from (seed, step,
 place) alone, and a file known to be bad is passed over just as if it failed now: so a resumed run replaces alike, and
 what is bad changes no other place of any batch. Evaluation knows no replacement at all: it leaves the clip out, and
 says n of N.
@@ -14,7 +15,9 @@ says n of N.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -27,8 +30,21 @@ ON_ERROR = ("replace", "skip", "stop")
 TRIES = 3
 """Draws after which a file that may only be out of reach (DecodeError.transient) is bad for the rest of a training."""
 
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds after which a file out of reach is tried again at once: a disk of the network stumbles. The first two for a
+missing one, which may just be replaced but mostly is not there."""
+MOST_IN_VAIN = 3
+"""Files of a kind that stay out of reach all this time, until the next ones are no longer waited for."""
+
 MOST_CANDIDATES = 32
 """Videos of the class that may take a place, the first of the order drawn: where all are bad, so is the list."""
+
+
+def pauses_for(error: DecodeError) -> tuple[float, ...]:
+    """Seconds to wait before each further try of a file that failed so; none where trying at once is of no use."""
+    if not error.transient or error.kind == "timeout":
+        return ()
+    return PAUSES[:2] if error.kind == "missing" else PAUSES
 
 
 class BadDraw(NamedTuple):
@@ -52,7 +68,8 @@ class BadFile(NamedTuple):
     stamp: tuple[int, int] | None
     """Size and time of change when it was found bad; None where there is no such file."""
     outlook: str = "out"
-    """"out": not tried again; "again": tried again when it is drawn next; "back": it could be read after all."""
+    """"out": not tried again; "again": tried again when it is drawn next; "back": it could be read after all; "waited":
+    it could be read when tried again at once."""
 
     @property
     def error(self) -> DecodeError:
@@ -87,6 +104,8 @@ class BadClips:
         self.events: list[BadDraw] = []
         self.news: list[BadFile] = []
         """What is new about files and was not taken yet (`take_news`)."""
+        self._waited_for: set[int] = set()
+        self._in_vain: Counter[str] = Counter()
 
     def failed(self, index: int, error: DecodeError, *, for_good: bool = False) -> None:
         """Note that this record could not be decoded just now, or `for_good`."""
@@ -102,8 +121,37 @@ class BadClips:
             stamp, outlook = file_stamp(error.path), "out" if out else "again"
             self.news.append(BadFile(index, error.path, error.kind, error.reason, stamp, outlook))
 
+    def asked_again(
+        self, index: int, error: DecodeError, ask: Callable[[], Tensor | DecodeError]
+    ) -> Tensor | DecodeError:
+        """What `ask` says of this record after growing pauses, where its trouble may pass; else its error.
+
+        So a disk that is away for a moment costs a moment. One that stays away is waited for MOST_IN_VAIN times, until
+        something can be read again; then each draw fails at once, and the policy decides.
+        """
+        answer, known = error, index in self.quarantine
+        if known or self._in_vain[error.kind] >= MOST_IN_VAIN:
+            return error
+        pauses = pauses_for(error)
+        for pause in pauses:
+            time.sleep(pause)
+            answer = ask()
+            if not isinstance(answer, DecodeError):
+                self._in_vain.clear()
+                if index not in self._waited_for:
+                    self._waited_for.add(index)
+                    told = (index, error.path, error.kind, error.reason, None, "waited")
+                    self.news.append(BadFile(*told))
+                return answer
+            if not answer.transient:
+                return answer
+        self._in_vain[error.kind] += bool(pauses)
+        return answer
+
     def was_read(self, index: int, path: str) -> None:
         """Note that this record could be decoded."""
+        # the storage answers; that other files are missing has nothing to do with it
+        self._in_vain = Counter(missing=self._in_vain["missing"])
         if self.failing.pop(index, 0):
             self.news.append(BadFile(index, path, "", "", None, "back"))
 

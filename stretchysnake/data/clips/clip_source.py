@@ -2,51 +2,48 @@
 
 `CachedClips` holds frames decoded once (see frame_cache.py), `DecodedClips` decodes at every call; open_clips.py picks.
 With a generator the clip is drawn for training (jittered frames, random crop); with None it is the evaluation
-clip (segment centres, the picture whole or its centre), the same every time. What a training does about a file that
+clip (segment centres, the picture whole or its centre), the same every time. `fit` (decoding/fit.py) says which shape
+clips have: where pictures keep theirs, each video its own. What a training does about a file that
 turns out bad on the way is in bad_clips.py; an evaluation never puts another in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import augmented
+from stretchysnake.data.clips.augment import DrawnBox, drawn_for
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
-from stretchysnake.data.clips.seen_picture import checked_picture, seen_crops
-from stretchysnake.data.clips.transforms import resize_frames
+from stretchysnake.data.clips.loading.decoded_clip import (
+    ClipDecoder,
+    ClipRequest,
+    UnfinishedClip,
+    chosen_frames,
+)
+from stretchysnake.data.clips.seen_picture import checked_picture
+from stretchysnake.data.clips.transforms import crop_resize, resize_frames
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoding.video import checked_decoder, read_frames
+from stretchysnake.data.decoding.fit import fitted_size
+from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
     TIMEOUT_SECONDS,
     DecoderPool,
     map_decoding,
 )
+from stretchysnake.data.processes.shared_memory import ClipMemory
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import reason_of
-
-
-class ClipRequest(NamedTuple):
-    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
-
-    index: int
-    scale: Scale
-    seed: int | None = None
-
-    @property
-    def generator(self) -> torch.Generator | None:
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +61,6 @@ class DecodingLimits:
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)
 
 
-def _indices(
-    total: int,
-    fps: float | None = None,
-    *,
-    scale: Scale,
-    augmentation: Augmentation,
-    sampling: Sampling,
-    generator: torch.Generator | None,
-) -> list[int]:
-    drawn = generator if augmentation.jitter else None
-    return sampling.indices(total, scale.num_frames, generator=drawn, fps=fps)
-
-
 class CachedClips:
     """Clips of a `FrameCache`; T frames are chosen among the cached ones, S pixels resized from the cached size."""
 
@@ -90,7 +74,8 @@ class CachedClips:
     ):
         """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
         self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.picture, self.decoder = Sampling(), "whole", "pyav"
+        self.sampling, self.decoder, self.fit = Sampling(), "pyav", cache.fit
+        self.picture = checked_picture(None, fit=cache.fit) or "whole"
         self.augmentation = augmentation or Augmentation()
         self._rows = range(len(cache.listed)) if keep_places else cache.rows
         self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
@@ -103,51 +88,72 @@ class CachedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3); ValueError for more frames or pixels than the cache holds."""
-        stored = self._stored(index, scale)
-        options = {"augmentation": self.augmentation, "sampling": Sampling()}
-        chosen = _indices(len(stored), scale=scale, generator=generator, **options)
-        return augmented(torch.from_numpy(stored[chosen]), scale, self.augmentation, generator)
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3); ValueError for more frames or pixels than the
+        cache holds."""
+        return self._unfinished(index, scale, generator).finished
 
-    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
+    def _unfinished(
+        self, index: int, scale: Scale, generator: torch.Generator | None
+    ) -> UnfinishedClip:
+        stored, kept = self._stored(index, scale)
+        options = {"augmentation": self.augmentation, "sampling": Sampling()}
+        chosen = chosen_frames(len(stored), scale=scale, generator=generator, **options)
+        frames, size = torch.from_numpy(stored[chosen]), kept or scale.size
+        if generator is None:
+            return UnfinishedClip(resize_frames(frames, size))
+        fit = "square" if kept is None else "keep"
+        box = DrawnBox(self.augmentation, generator, fit=fit)(*frames.shape[1:3])
+        frames = crop_resize(frames, box, size)
+        return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
+
+    def draw(
+        self, requests: Iterable[ClipRequest], *, memory: None = None
+    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
         """Yield the clip of each request, in order."""
         for request in requests:
             yield self.draw_one(request)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
+    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
         """The clip of one request, or why there is none."""
-        error = self.bad.quarantine.get(request.index)
-        return error or self.clip(request.index, request.scale, generator=request.generator)
+        if error := self.bad.quarantine.get(request.index):
+            return error
+        clip = self._unfinished(request.index, request.scale, request.generator)
+        return clip if request.unfinished else clip.finished
+
+    shares_memory = False
+    """Whether processes of `draw` write into slots."""
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
     ) -> Iterator[Tensor | DecodeError]:
-        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames; the picture whole."""
+        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames as they are cached."""
         if num_crops != 1:
             raise ValueError(
-                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds squares; "
+                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds one clip of each; "
                 "use 1, or leave the cache out"
             )
         for index in indices:
-            stored, counts = self._stored(index, scale), {"num_views": num_views}
+            (stored, kept), counts = self._stored(index, scale), {"num_views": num_views}
             views = [
                 uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
                 for view in range(num_views)
             ]
-            yield resize_frames(torch.from_numpy(stored[views]), scale.size)
+            yield resize_frames(torch.from_numpy(stored[views]), kept or scale.size)
 
-    def _stored(self, index: int, scale: Scale) -> np.ndarray:
-        stored = self.cache.frames[self._rows[index]]
+    def _stored(self, index: int, scale: Scale) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """The frames that the cache holds of a clip, and (H, W) of the clip where it keeps its shape."""
+        row = self._rows[index]
+        stored, shown = self.cache.frames_of(row), self.cache.shown.get(row)
         for name, requested, held in (
-            ("num_frames", scale.num_frames, stored.shape[0]),
-            ("size", scale.size, stored.shape[1]),
+            ("num_frames", scale.num_frames, len(stored)),
+            ("size", scale.size, self.cache.size),
         ):
             if requested > held:
                 raise ValueError(
                     f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
                     f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
                 )
-        return stored
+        return stored, None if shown is None else fitted_size(*shown, scale=scale, fit=self.fit)
 
     def close(self) -> None:
         """Nothing to end: no process works for a cache."""
@@ -169,12 +175,13 @@ class DecodedClips:
         sampling: Sampling | None = None,
         picture: str | None = None,
         decoder: str = "pyav",
+        fit: str = "square",
         limits: DecodingLimits = IN_THIS_PROCESS,
         bad: BadClips | None = None,
     ):
         self.augmentation, self.limits = augmentation or Augmentation(), limits
-        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture)
-        self.decoder = checked_decoder(decoder)
+        self.sampling, self.picture = sampling or Sampling(), checked_picture(picture, fit=fit)
+        self.decoder, self.fit = checked_decoder(decoder), fit
         self.records, self.failures = list(records), list(failures)
         self.labels = torch.tensor([record.label for record in self.records])
         self.bad = bad or BadClips()
@@ -184,73 +191,73 @@ class DecodedClips:
         return len(self.records)
 
     def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3)."""
-        record = self.records[index]
-        options = {"augmentation": self.augmentation, "sampling": self.sampling}
-        indices = partial(_indices, scale=scale, generator=generator, **options)
-        if generator is None:
-            seen = {"picture": self.picture or "whole", "decoder": self.decoder}
-            return seen_crops(record, indices, scale.size, **seen)[0]
-        frames = read_frames(
-            record.path,
-            indices,
-            size=None if self.augmentation.crops else (scale.size, scale.size),
-            start_seconds=record.start,
-            end_seconds=record.end,
-            decoder=self.decoder,
-            with_fps=True,
-        )
-        return augmented(torch.from_numpy(frames), scale, self.augmentation, generator)
+        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3)."""
+        return self._decoder.clip(self.records[index], scale, generator=generator).finished
+
+    @property
+    def _decoder(self) -> ClipDecoder:
+        names = ("augmentation", "sampling", "picture", "decoder", "fit")
+        return ClipDecoder(**{name: getattr(self, name) for name in names})
 
     def views(self, index: int, scale: Scale, *, num_views: int, num_crops: int = 1) -> Tensor:
         """Return uint8 frames (num_views * num_crops, T, S, S, 3) of one video, decoded once: views in order, and of
-        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that.
-        Their predictions are averaged at test."""
-        record, count = self.records[index], scale.num_frames
+        each 1 (middle) or 3 crops of the picture at a short side of S; of a source with `picture` "whole", that, with
+        fit keep in its shape (.., T, H, W, 3). Their predictions are averaged at test."""
+        counts = {"num_views": num_views, "num_crops": num_crops}
+        return self._decoder.views(self.records[index], scale, **counts)
 
-        def indices(total: int, fps: float) -> list[int]:
-            views = (
-                self.sampling.indices(total, count, view=v, num_views=num_views, fps=fps)
-                for v in range(num_views)
-            )
-            return [i for view in views for i in view]
+    @property
+    def shares_memory(self) -> bool:
+        """Whether processes of `draw` write into slots."""
+        return self.limits.num_workers > 0 and sys.platform != "win32"
 
-        seen = {"picture": self.picture or "centre", "decoder": self.decoder}
-        crops = seen_crops(record, indices, scale.size, num_crops=num_crops, **seen)
-        crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
-        return crops.transpose(0, 1).flatten(0, 1)
-
-    def draw(self, requests: Iterable[ClipRequest]) -> Iterator[Tensor | DecodeError]:
-        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead."""
-        given: list[ClipRequest] = []
+    def draw(
+        self, requests: Iterable[ClipRequest | None], *, memory: ClipMemory | None = None
+    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
+        """Yield for each request, in order, its clip or why there is none; a few are decoded ahead, or as many as have
+        a slot of `memory`. A request of None says that there is none yet (`DecoderPool.map`)."""
+        given: deque[ClipRequest] = deque()
 
         def tasks():
             for request in requests:
+                if request is None:
+                    yield None
+                    continue
                 given.append(request)
+                record = self.records[request.index]
                 error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
-                yield self.records[request.index].path, error or request
+                yield record.path, error or (record, request)
 
-        for answer in map_decoding(self._frames, tasks(), **asdict(self.limits)):
-            yield self._noted(given.pop(0), answer)
+        options, answer_of = {**asdict(self.limits), "memory": memory}, self._decoder.answer
+        for answer in map_decoding(answer_of, tasks(), **options):
+            request = given.popleft()
+            alone = self.records[request.index], request._replace(slot=None)
+            answer = self._waited(request.index, answer, answer_of, alone)
+            yield self._noted(request, answer, memory)
 
     def draw_views(
         self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
     ) -> Iterator[Tensor | DecodeError]:
         """Yield the `views` of each video, in order, or why there are none; decoded under `limits`."""
         indices = list(indices)
-        look = partial(self._views, scale=scale, num_views=num_views, num_crops=num_crops)
-        tasks = ((self.records[i].path, self.bad.quarantine.get(i) or i) for i in indices)
+        options = {"scale": scale, "num_views": num_views, "num_crops": num_crops}
+        look = partial(self._decoder.answer_views, **options)
+        records = ((i, self.records[i]) for i in indices)
+        tasks = ((record.path, self.bad.quarantine.get(i) or record) for i, record in records)
         answers = map_decoding(look, tasks, **asdict(self.limits))
         for index, answer in zip(indices, answers, strict=True):
+            answer = self._waited(index, answer, look, self.records[index])
             yield self._noted(ClipRequest(index, scale), answer)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | DecodeError:
-        """The clip of one request between those of `draw`, from a process of its own."""
+    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
+        """The clip of one request between those of `draw`, from a process of its own, which has no slots."""
+        answer_of, request = self._decoder.answer, request._replace(slot=None)
         if self.limits.num_workers and self._spare is None:
-            self._spare = DecoderPool(self._frames, **{**asdict(self.limits), "num_workers": 1})
-        task = (self.records[request.index].path, request)
+            self._spare = DecoderPool(answer_of, **{**asdict(self.limits), "num_workers": 1})
+        record = self.records[request.index]
+        task = (record.path, (record, request))
         if self._spare is None:
-            (answer,) = map_decoding(self._frames, [task], num_workers=0)
+            (answer,) = map_decoding(answer_of, [task], num_workers=0)
         else:
             (answer,) = self._spare.map([task])
         return self._noted(request, answer)
@@ -261,29 +268,39 @@ class DecodedClips:
             self._spare.close()
             self._spare = None
 
-    def _noted(self, request: ClipRequest, answer) -> Tensor | DecodeError:
+    def _waited(self, index: int, answer, function: Callable, argument):
+        """The answer, or for a file out of reach a later one, of a process of its own."""
+        if not isinstance(answer, DecodeError):
+            return answer
+        limits = {**asdict(self.limits), "num_workers": min(1, self.limits.num_workers)}
+
+        def ask():
+            (again,) = map_decoding(function, [(self.records[index].path, argument)], **limits)
+            return again
+
+        return self.bad.asked_again(index, answer, ask)
+
+    def _noted(
+        self,
+        request: ClipRequest,
+        answer: UnfinishedClip | DecodeError,
+        memory: ClipMemory | None = None,
+    ) -> Tensor | UnfinishedClip | DecodeError:
         if isinstance(answer, DecodeError):
             self.bad.failed(request.index, answer)
+        elif request.index in self.bad.quarantine:  # given up while this was decoded ahead
+            answer = self.bad.quarantine[request.index]
+        in_slot = not isinstance(answer, DecodeError) and isinstance(answer.frames, tuple)
+        if request.slot is not None and not in_slot:
+            memory.free(request.slot)
+        if isinstance(answer, DecodeError):
             return answer
-        if request.index in self.bad.quarantine:  # given up while this was decoded ahead
-            return self.bad.quarantine[request.index]
         self.bad.was_read(request.index, self.records[request.index].path)
-        return torch.from_numpy(answer)
-
-    def _views(self, task: int | DecodeError, **options):
-        if isinstance(task, DecodeError):
-            raise task
-        return self.views(task, **options).numpy()
-
-    def _frames(self, task: ClipRequest | DecodeError):
-        if isinstance(task, DecodeError):
-            raise task
-        try:
-            return self.clip(task.index, task.scale, generator=task.generator).numpy()
-        except OSError as error:  # of its storage, where no other words were found for it
-            path = self.records[task.index].path
-            reason = f"cannot be read ({reason_of(error)}); check its storage."
-            raise DecodeError("unreadable", path, reason) from error
+        frames = answer.frames
+        if in_slot:
+            frames = memory.array(request.slot, frames)
+        frames = torch.from_numpy(frames)
+        return answer._replace(frames=frames) if request.unfinished else frames
 
 
 Clips = CachedClips | DecodedClips

@@ -4,10 +4,15 @@ Training decodes every clip many times; for a set that fits on disk the cache pa
 bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
 file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and
 holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
+
+Neither is read at every start. A `.known` file says which key files of these places, sizes and times of change had, and
+the JSON which size and time the array has: only what differs from that is hashed again, or all with `verify`. A time of
+change less than two seconds old proves nothing, since clocks of file systems are coarse, so it is not kept.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,21 +20,29 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stretchysnake.data.clips.bad_clips import TRIES
 from stretchysnake.data.clips.frame_choice import uniform_indices
+from stretchysnake.data.clips.seen_picture import fitted, read_size
+from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import DecodeError, read_frames
 from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.data.records_key import file_stamp, file_stamps
+from stretchysnake.flexibility import Scale
 from stretchysnake.whole_file import unfinished_file, write_whole
 
 VERSION = 3
 """Raise it when the same file would give other pixels. 3: resized as in training, turned as ffmpeg turns."""
+_COARSEST_CLOCK_NS = 2 * 10**9
+"""Of the times of change that file systems keep: FAT's, of two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +55,20 @@ class FrameCache:
     listed: list[VideoRecord]
     holes: dict[int, DecodeError]
     frames: np.ndarray
+    """With fit keep (n, T, size * size * 3), of which each video fills what its shape has pixels; see `frames_of`."""
     key: str
+    size: int
+    fit: str = "square"
+    shown: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Row -> (height, width) displayed, where pictures keep their shape."""
+
+    def frames_of(self, row: int) -> np.ndarray:
+        """(T, H, W, 3) of a row, H x W at most size x size."""
+        if self.fit != "keep":
+            return self.frames[row]
+        height, width = held_size(*self.shown[row], size=self.size)
+        pixels = self.frames[row, :, : height * width * 3]
+        return pixels.reshape(len(pixels), height, width, 3)
 
     @property
     def rows(self) -> np.ndarray:
@@ -66,31 +92,46 @@ class FrameCache:
         *,
         num_frames: int = 16,
         size: int = 64,
+        fit: str = "square",
         num_workers: int = 2,
         timeout_seconds: float = TIMEOUT_SECONDS,
         memory_gib: float = MEMORY_GIB,
+        verify: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> FrameCache:
         """Open the cache of these records under `directory`, decoding first what is not there yet.
 
-        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`. Nothing is
-        put in the place of a file that cannot be decoded; it is listed in `failures`. Only a set without a
-        single readable file is an error. Decoding runs in `num_workers` processes under the limits of
-        decoder_pool.py; 0 decodes in this process, without limits. An array whose checksum is wrong is decoded anew.
+        Each clip keeps `num_frames` uniform frames, the whole picture resized to `size` x `size`, with `fit` crop its
+        middle square, with keep in its own shape of no more pixels. Nothing is put in the place of a file that cannot
+        be decoded; it is listed in `failures`. Only a set without a single readable file is an error. Decoding runs in
+        `num_workers` processes under the limits of decoder_pool.py; 0 decodes in this process, without limits. An array
+        whose checksum is wrong is decoded anew.
+        Videos and array are hashed where their sizes or times of change are not those known, with `verify` always.
         """
         records, directory = list(records), Path(directory)
         if not records:
             raise ValueError("records is empty; give a list with at least one video.")
         directory.mkdir(parents=True, exist_ok=True)
-        key = _key(records, num_frames, size)
+        began = time.time_ns()
+        known, newest = _known_place(records, directory, num_frames, size, fit)
+        key = None if verify else _known_key(known)
+        all_read = False
+        if key is None:
+            key, all_read = _key(records, num_frames, size, fit)
         shape = (len(records), num_frames, size, size, 3)
+        if fit == "keep":
+            shape = (*shape[:2], size * size * 3)
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
-        note = _read_note(note_path, array_path, shape)
+        note = _read_note(note_path, array_path, shape, verify=verify)
         if note is None:
             limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
             limits["memory_gib"] = memory_gib
-            note = _decode_all(records, array_path, shape, limits, progress)
+            decode = partial(_decode, num_frames=num_frames, size=size, fit=fit)
+            note = _decode_all(records, array_path, shape, decode, limits, progress)
             write_whole(note_path, json.dumps(note))
+        if all_read and _is_settled(newest, began):
+            with suppress(OSError):  # a folder that may only be read
+                write_whole(known, f"{key}\n")
         holes = {
             row: DecodeError(kind, records[row].path, reason)
             for row, kind, reason in note["failures"]
@@ -98,14 +139,30 @@ class FrameCache:
         if len(holes) == len(records):
             raise ValueError(f"none of {len(records)} videos can be decoded; first: {holes[0]}")
         frames = np.load(array_path, mmap_mode="r")
-        return FrameCache(listed=records, holes=holes, frames=frames, key=key)
+        shown = {int(row): tuple(sides) for row, sides in note.get("shown", {}).items()}
+        return FrameCache(
+            listed=records, holes=holes, frames=frames, key=key, size=size, fit=fit, shown=shown
+        )
 
     def __len__(self) -> int:
         return len(self.listed) - len(self.holes)
 
 
-def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
-    digest = hashlib.sha1(f"{VERSION} {num_frames} {size}".encode())
+def held_size(height: int, width: int, *, size: int) -> tuple[int, int]:
+    """(H, W) at which a picture shown as height x width is cached where it keeps its shape."""
+    return fitted_size(height, width, scale=Scale(1, size, 1), fit="keep")
+
+
+def _settings(num_frames: int, size: int, fit: str) -> str:
+    return f"{VERSION} {num_frames} {size}" + ("" if fit == "square" else f" {fit}")
+
+
+def _key(
+    records: list[VideoRecord], num_frames: int, size: int, fit: str = "square"
+) -> tuple[str, bool]:
+    """(the key by the files' bytes, whether all that are there could be read: a storage may only have stumbled)"""
+    all_read = True
+    digest = hashlib.sha1(_settings(num_frames, size, fit).encode())
     for record in records:
         try:
             with open(record.path, "rb") as file:
@@ -115,24 +172,60 @@ def _key(records: list[VideoRecord], num_frames: int, size: int) -> str:
                 content = whole.digest()
         except OSError as error:
             content = f"unreadable {error.errno}".encode()
+            all_read &= error.errno == errno.ENOENT
         digest.update(content + f"{record.start} {record.end}".encode())
-    return digest.hexdigest()[:20]
+    return digest.hexdigest()[:20], all_read
 
 
-def _read_note(note_path: Path, array_path: Path, shape: tuple[int, ...]) -> dict | None:
+def _known_place(
+    records: list[VideoRecord], directory: Path, num_frames: int, size: int, fit: str
+) -> tuple[Path, int]:
+    """(the file that holds `_key` where it is known, the newest time of change of a video in ns); opens no video."""
+    told, newest = hashlib.sha256(_settings(num_frames, size, fit).encode()), 0
+    for record, stamp in zip(records, file_stamps(records), strict=True):
+        place = os.fsencode(os.path.abspath(record.path))
+        told.update(place + f"\n{stamp} {record.start} {record.end}\n".encode())
+        newest = max(newest, stamp[1] if stamp else 0)
+    return directory / f"{told.hexdigest()[:20]}.known", newest
+
+
+def _known_key(known: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        key = known.read_text().strip()
+        if len(bytes.fromhex(key)) == 10:
+            return key
+    return None
+
+
+def _is_settled(changed_ns: int, now_ns: int) -> bool:
+    """Whether a further change now would give another time of change."""
+    return abs(now_ns - changed_ns) > _COARSEST_CLOCK_NS
+
+
+def _read_note(
+    note_path: Path, array_path: Path, shape: tuple[int, ...], *, verify: bool
+) -> dict | None:
     """The finished cache's note, or None when the cache has to be (re)written."""
     try:
         note = json.loads(note_path.read_text())
-        whole = tuple(note["shape"]) == shape and array_path.stat().st_size == note["num_bytes"]
-        if whole and _checksum(array_path) != note["crc32"]:
+        stamp = file_stamp(array_path)
+        if tuple(note["shape"]) != shape or stamp is None or stamp[0] != note["num_bytes"]:
+            return None
+        if not verify and note.get("changed_ns") == stamp[1]:
+            return note
+        now = time.time_ns()
+        if _checksum(array_path) != note["crc32"]:
             print(
                 f"frame cache {array_path}: its content changed on disk; decoding again",
                 file=sys.stderr,
             )
-            whole = False
-    except (OSError, ValueError, KeyError):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return note if whole else None
+    if _is_settled(stamp[1], now) and note.get("changed_ns") != stamp[1]:
+        with suppress(OSError):
+            write_whole(note_path, json.dumps({**note, "changed_ns": stamp[1]}))
+    return note
 
 
 def _checksum(array_path: Path) -> int:
@@ -144,12 +237,12 @@ def _checksum(array_path: Path) -> int:
     return crc
 
 
-def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dict:
+def _decode_all(records, array_path: Path, shape, decode, limits: dict, progress) -> dict:
     with unfinished_file(array_path) as unfinished:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
         started = time.perf_counter()
-        decode = partial(_decode, num_frames=shape[1], size=shape[2])
         failed: dict[int, DecodeError] = {}
+        shown: dict[int, tuple[int, int]] = {}
         left: Sequence[int] = range(len(records))
         for number in range(TRIES):  # first all, then twice those whose trouble may have passed
             tasks = [(records[row].path, records[row]) for row in left]
@@ -159,7 +252,10 @@ def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dic
                     failed[row] = answer
                 else:
                     failed.pop(row, None)
-                    array[row] = answer
+                    frames, sides = answer
+                    if sides is not None:
+                        shown[row], frames = sides, frames.reshape(len(frames), -1)
+                    array[row, :, : frames.shape[1]] = frames
                 if progress:
                     rate = done / max(1e-6, time.perf_counter() - started)
                     again = f" at try {number + 1}" if number else ""
@@ -174,14 +270,29 @@ def _decode_all(records, array_path: Path, shape, limits: dict, progress) -> dic
         del array
         checksum = _checksum(unfinished)
     num_bytes = array_path.stat().st_size
-    return {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
+    note = {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
+    return {**note, "shown": shown} if shown else note
 
 
-def _decode(record: VideoRecord, *, num_frames: int, size: int) -> np.ndarray:
-    return read_frames(
+def _decode(
+    record: VideoRecord, *, num_frames: int, size: int, fit: str
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The frames of a record, and where they keep their shape the (height, width) displayed."""
+    shown: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def kept(height: int, width: int) -> tuple[int, int]:
+        held = held_size(height, width, size=size)
+        shown.setdefault(held, (height, width))
+        return held
+
+    square = Scale(1, size, 1)
+    frames = read_frames(
         record.path,
         partial(uniform_indices, num_frames=num_frames),
-        size=(size, size),
+        size=kept if fit == "keep" else read_size(square, fit),
         start_seconds=record.start,
         end_seconds=record.end,
     )
+    if fit == "keep":
+        return frames, shown[frames.shape[1:3]]
+    return fitted(torch.from_numpy(frames), square, fit).numpy(), None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import tee
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import mixed, partners_of
+from stretchysnake.data.clips.augment import by_shape, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
-from stretchysnake.data.clips.bad_clips import BadDraw, BadFile
 from stretchysnake.data.clips.clip_source import (
     CachedClips,
     ClipRequest,
@@ -21,8 +21,18 @@ from stretchysnake.data.clips.clip_source import (
     DecodingLimits,
 )
 from stretchysnake.data.clips.frame_cache import FrameCache
+from stretchysnake.data.clips.loading.batch import (
+    Batch,
+    MixedBatch,
+    Mixing,
+    UnfinishedVideo,
+    groups_of,
+    with_videos,
+)
+from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip
+from stretchysnake.data.clips.loading.device_copies import copied, lock_pages, taken
+from stretchysnake.data.clips.loading.prefetch import Consumer, Gone, made_ahead
 from stretchysnake.data.clips.open_clips import open_clips
-from stretchysnake.data.clips.prefetch import made_ahead
 from stretchysnake.data.clips.seeds import (
     AUGMENTATION,
     MIXTURE,
@@ -38,6 +48,7 @@ from stretchysnake.data.clips.training_order import (
 )
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.processes.shared_memory import ClipMemory, pages
 from stretchysnake.flexibility import Scale
 
 __all__ = [
@@ -51,58 +62,20 @@ __all__ = [
     "MixedBatch",
     "TrainingStep",
     "batch_size_at",
+    "clips_of_shapes",
     "evaluation_batches",
     "groups_of",
     "open_clips",
+    "shaped_batches",
     "training_batches",
     "training_steps",
 ]
 
 
-class Batch(NamedTuple):
-    """One training step's input, or one rank's share of it."""
-
-    step: int
-    scale: Scale
-    video: Tensor
-    """float32 (B, 3, T, S, S), normalised."""
-    labels: Tensor
-    """int64 (B,)"""
-    asked: int | None = None
-    """Clips asked for in the whole step, over all ranks; None: those here."""
-    places: list[int] | None = None
-    """Of each clip here, its place in the whole step; None: 0..B-1."""
-    others: Tensor | None = None
-    """int64 (B,): labels of the clips mixed in, where clips are mixed."""
-    share: float = 1.0
-    """What each clip has of its mixture."""
-    bad: tuple[BadDraw, ...] = ()
-    """Clips asked for here that could not be had."""
-    news: tuple[BadFile, ...] = ()
-    """What is new about files since the batch before."""
-
-
-class MixedBatch(NamedTuple):
-    """One training step's input, or one rank's share of it, where its clips have several scales."""
-
-    step: int
-    groups: tuple[Batch, ...]
-    """Of one scale each; what is asked for in one, and the places of its clips, are of the group over all ranks and
-    of the step."""
-    asked: int
-    """Clips asked for in the whole step, over all ranks."""
-    bad: tuple[BadDraw, ...] = ()
-    news: tuple[BadFile, ...] = ()
-
-    @property
-    def scale(self) -> Scale:
-        """The largest, by its tokens."""
-        return max((group.scale for group in self.groups), key=lambda scale: scale.num_tokens)
-
-
-def groups_of(batch: Batch | MixedBatch) -> tuple[Batch, ...]:
-    """The batches of one scale each that a step has."""
-    return batch.groups if isinstance(batch, MixedBatch) else (batch,)
+LEAST_BYTES = 2**26
+"""Of frames decoded ahead, however small the clips."""
+MOST_AHEAD = 64
+"""Batches made ahead, however small."""
 
 
 def training_batches(
@@ -121,6 +94,8 @@ def training_batches(
     pixels: dict | None = None,
     scales_per_step: int = 1,
     scale_draw: str = "dealt",
+    device: torch.device | None = None,
+    augment_on_device: bool | None = None,
 ) -> Iterator[Batch | MixedBatch]:
     """Yield one `Batch` per step from `start_step` on; augmentation depends on (seed, step, place in the batch) alone.
 
@@ -129,11 +104,24 @@ def training_batches(
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
-    by group. `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
+    by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
+
+    With a `device`, a batch's video is an UnfinishedVideo whose uint8 frames are there, one batch ahead; it is
+    normalised and mixed by `.to(device)`, a few rows at a time. RandAugment, mirror and erasing are done there too
+    (`augment_on_device`), but on a CPU, where the processes that decode do them at once. Without, videos are float32.
     `prefetch` batches are made ahead in a thread; 0 makes each when it is asked for. The thread also keeps these small
-    operations on one core: spread over all cores, a batch was 20 times slower on a busy machine.
+    operations on one core: spread over all cores, a batch was 20 times slower on a busy machine. Where processes
+    decode and there is a `device`, bytes are counted and not batches: twice those of the largest so far, in memory they
+    share, so that light steps lend time to heavy ones. A batch gives its bytes back when its video is gone; who keeps
+    them all is served none the less, through a pipe.
     """
     augmentation = clips.augmentation
+    if augment_on_device is None:
+        augment_on_device = device is not None and device.type != "cpu"
+    on_gpu = device is not None and device.type == "cuda"
+    memory = ClipMemory(prepare=lock_pages if on_gpu else None) if clips.shares_memory else None
+    consumer = Consumer()
 
     unit = 2 if augmentation.mixes else 1
 
@@ -161,32 +149,56 @@ def training_batches(
 
     def request_of(step: TrainingStep, group: int, place: int) -> ClipRequest:
         seed_of_clip = seed_of(seed, AUGMENTATION, step.step, place)
-        return ClipRequest(step.indices[place], step.groups[group][0], seed_of_clip)
+        scale = step.groups[group][0]
+        return ClipRequest(step.indices[place], scale, seed_of_clip, unfinished=augment_on_device)
+
+    joined = start_step
+    """The step whose batch is being put together."""
+
+    def requests(ahead: Iterator) -> Iterator[ClipRequest | None]:
+        """Those of this rank's clips; None while their memory is in use, unless it is by who waits for these."""
+        for step, mine in ahead:
+            asked = [
+                request_of(step, g, place) for g, places in enumerate(mine) for place in places
+            ]
+            if memory is None:
+                yield from asked
+                continue
+            sizes = [pages(request.num_bytes) for request in asked]
+            memory.hold(max(LEAST_BYTES, 2 * sum(sizes) + max(sizes, default=0)))
+            for request in asked:
+                if consumer.is_gone.is_set():
+                    raise Gone
+                while (slot := memory.take(request.num_bytes)) is None:
+                    if consumer.is_gone.is_set():
+                        raise Gone
+                    if consumer.waits.is_set() and step.step == joined:
+                        break
+                    yield None
+                yield request._replace(slot=slot)
 
     def batches() -> Iterator[Batch | MixedBatch]:
+        nonlocal joined
         ahead, here = tee(shares())
-        requests = (
-            request_of(step, group, place)
-            for step, mine in ahead
-            for group, places in enumerate(mine)
-            for place in places
-        )
-        with closing(clips), closing(clips.draw(requests)) as drawn:
+        with closing(clips), closing(clips.draw(requests(ahead), memory=memory)) as drawn:
             for step, mine in here:
+                joined = step.step
                 before = len(clips.bad.events)
                 groups = tuple(
-                    group_of(step, group, *loaded(step, group, places, drawn))
+                    part
                     for group, places in enumerate(mine)
+                    for part in groups_of_shape(step, group, *loaded(step, group, places, drawn))
                 )
                 bad, news = tuple(clips.bad.events[before:]), clips.bad.take_news()
                 if len(groups) == 1:
                     yield groups[0]._replace(bad=bad, news=news)
                 else:
                     yield MixedBatch(step.step, groups, len(step.indices), bad, news)
+                del groups  # its memory is needed for those ahead
 
     def loaded(
         step: TrainingStep, group: int, places: range, drawn: Iterator
-    ) -> tuple[list[int], list[Tensor]]:
+    ) -> tuple[list[int], list[UnfinishedClip]]:
         """The places of a group that could be filled, and their clips."""
         filled, frames = [], []
         for place in places:
@@ -197,28 +209,72 @@ def training_batches(
                 clip = clips.bad.resolve(clips, request, clip, step=step.step, generator=order)
             if clip is not None:
                 filled.append(place)
-                frames.append(clip)
+                frames.append(clip if augment_on_device else UnfinishedClip(clip))
         return filled, frames
 
-    def group_of(step: TrainingStep, group: int, places: list[int], frames: list[Tensor]) -> Batch:
+    def groups_of_shape(
+        step: TrainingStep, group: int, places: list[int], frames: list[UnfinishedClip]
+    ) -> list[Batch]:
+        parts = by_shape([clip.frames for clip in frames])
+        if len(parts) < 2:
+            return [group_of(step, group, places, frames)]
+        return [
+            group_of(step, group, [places[i] for i in part], [frames[i] for i in part])._replace(
+                asked=None
+            )
+            for part in parts
+        ]
+
+    def group_of(
+        step: TrainingStep, group: int, places: list[int], frames: list[UnfinishedClip]
+    ) -> Batch:
         # a replacement has the same label
         scale, indices = step.groups[group]
         labels = clips.labels[[step.indices[place] for place in places]]
-        empty = torch.empty(0, 3, scale.num_frames, scale.size, scale.size)
-        video = normalise(torch.stack(frames), **(pixels or {})) if frames else empty
+        video = UnfinishedVideo(scale=scale, clips=frames, pixels=pixels or {})
         whole = Batch(step.step, scale, video, labels, len(indices), places)
         if not augmentation.mixes or not places:
             return whole
         partners = partners_of(places)
-        mixture = (step.step, group) if group else (step.step,)
-        generator = generator_of(seed, MIXTURE, *mixture)
-        video, share = mixed(video, partners, augmentation, generator)
+        mixture = (seed, MIXTURE, step.step, group) if group else (seed, MIXTURE, step.step)
+        mixing = Mixing(partners, augmentation, mixture)
+        video, share = replace(video, mixing=mixing), mixing.share(*video.shape[-2:])
         return whole._replace(video=video, others=labels[partners], share=share)
 
-    return made_ahead(batches, prefetch)
+    def done() -> Iterator[Batch | MixedBatch]:
+        for batch in batches():
+            yield with_videos(batch, lambda video: video.to("cpu"))
+
+    if memory is not None and prefetch and device is not None:
+        prefetch = MOST_AHEAD  # the memory limits it, which finished videos have left
+    if on_gpu:
+        return taken(made_ahead(lambda: copied(batches(), device), prefetch, consumer=consumer))
+    return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
+
+
+class ClipsOfShape(NamedTuple):
+    """Clips of a batch that have one shape."""
+
+    positions: list[int]
+    """In the batch."""
+    video: Tensor
+    """float32 (n, 3, T, H, W), normalised."""
 
 
 def evaluation_batches(
+    clips: Clips, scale: Scale, batch_size: int, **options
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+
+    Where pictures keep their shape, a batch comes as one (n, 3, T, H, W) for each shape. Options and what is absent: as
+    in `shaped_batches`.
+    """
+    for indices, parts in shaped_batches(clips, scale, batch_size, **options):
+        for part in parts:
+            yield [indices[position] for position in part.positions], part.video
+
+
+def shaped_batches(
     clips: Clips,
     scale: Scale,
     batch_size: int,
@@ -226,14 +282,14 @@ def evaluation_batches(
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
     pixels: dict | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
+) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
+    """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
 
-    A clip that cannot be decoded is absent, its index too, and stays in `clips.bad.quarantine`; nothing replaces it.
-    `pixels` as in `training_batches`.
+    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
+    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
     """
 
-    def batches() -> Iterator[tuple[list[int], Tensor]]:
+    def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
         batch_indices, batch_clips = [], []
         requested = range(len(clips)) if indices is None else indices
         with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
@@ -242,7 +298,14 @@ def evaluation_batches(
                     batch_indices.append(index)
                     batch_clips.append(clip)
                 if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
-                    yield batch_indices, normalise(torch.stack(batch_clips), **(pixels or {}))
+                    yield batch_indices, clips_of_shapes(batch_clips, pixels)
                     batch_indices, batch_clips = [], []
 
     return made_ahead(batches, prefetch)
+
+
+def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
+    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
+    parts = by_shape(frames)
+    videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
+    return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]

@@ -8,6 +8,7 @@ None of them mirrors a clip. Frames are uint8 (T, H, W, 3); statistics (contrast
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def _blend(frames: Tensor, other: Tensor | float, ratio: float) -> Tensor:
 
 def _grey(frames: Tensor) -> Tensor:
     """Luminance (T, H, W, 1) in whole steps."""
-    return (frames.float() @ torch.tensor(_GREY))[..., None].floor_()
+    return (frames.float() @ torch.tensor(_GREY, device=frames.device))[..., None].floor_()
 
 
 def brightness(frames: Tensor, amount: float) -> Tensor:
@@ -46,12 +47,12 @@ def sharpness(frames: Tensor, amount: float) -> Tensor:
     """Blend with a 3 x 3 smoothing of all but the border; -1 is smooth."""
     if min(frames.shape[1:3]) < 3:
         return frames
-    kernel = torch.ones(3, 1, 3, 3)
-    kernel[:, :, 1, 1] = 5
-    planes = frames.permute(0, 3, 1, 2).float()
-    smooth = planes.clone()
-    smooth[:, :, 1:-1, 1:-1] = F.conv2d(planes, kernel / 13, groups=3).round_()
-    return _blend(frames, smooth.permute(0, 2, 3, 1), 1 + amount)
+    # in whole numbers: a convolution may be rounded by a GPU, and 13 parts have no half
+    rows = frames[:, :-2].short() + frames[:, 1:-1] + frames[:, 2:]
+    total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * frames[:, 1:-1, 1:-1].short()
+    smooth = frames.float()
+    smooth[:, 1:-1, 1:-1] = (total + 6).div(13, rounding_mode="floor").float()
+    return _blend(frames, smooth, 1 + amount)
 
 
 def posterize(frames: Tensor, bits: float) -> Tensor:
@@ -77,7 +78,7 @@ def autocontrast(frames: Tensor, _: float = 0) -> Tensor:
 def equalize(frames: Tensor, _: float = 0) -> Tensor:
     """Even out the histogram of each frame's channels."""
     planes = frames.permute(0, 3, 1, 2).flatten(0, 1).flatten(1).long()  # (T * 3, H * W)
-    counts = torch.zeros(len(planes), 256, dtype=torch.int64)
+    counts = torch.zeros(len(planes), 256, dtype=torch.int64, device=frames.device)
     counts.scatter_add_(1, planes, torch.ones_like(planes))
     total = counts.cumsum(1)
     # the brightest value there is does not count: it maps to 255 already
@@ -95,7 +96,7 @@ def equalize(frames: Tensor, _: float = 0) -> Tensor:
 def _sampled(frames: Tensor, matrix: list[list[float]]) -> Tensor:
     """Each output pixel taken from where `matrix` (2 x 3) sends its centre, in pixels; nearest, black outside."""
     height, width = frames.shape[1:3]
-    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    rows, columns = (torch.arange(n, device=frames.device) + 0.5 for n in (height, width))
     (a, b, c), (d, e, f) = matrix
     x = (columns * a + rows[:, None] * b + c) * (2 / width) - 1
     y = (columns * d + rows[:, None] * e + f) * (2 / height) - 1
@@ -151,17 +152,31 @@ OPERATIONS = {
 def rand_augment(
     frames: Tensor, generator: torch.Generator, *, num_ops: int = 2, magnitude: int = 9
 ) -> Tensor:
-    """Return the clip after `num_ops` operations drawn once for all its frames; `magnitude` is 0 to 30.
+    """Return the clip after `num_ops` operations drawn once for all its frames; `magnitude` is 0 to 30."""
+    settings = {"num_ops": num_ops, "magnitude": magnitude}
+    return operated(frames, drawn_operations(*frames.shape[1:3], generator, **settings))
 
-    Two random numbers per operation, always.
-    """
+
+def operated(frames: Tensor, operations: Sequence[tuple[str, float]]) -> Tensor:
+    """The clip after these (name, strength), on the device of its frames."""
+    for name, amount in operations:
+        operation, _, _ = OPERATIONS[name]
+        frames = operation(frames, amount)
+    return frames
+
+
+def drawn_operations(
+    height: int, width: int, generator: torch.Generator, *, num_ops: int = 2, magnitude: int = 9
+) -> tuple[tuple[str, float], ...]:
+    """(name, strength) of operations on frames of this size; two random numbers each, always."""
     if num_ops < 0 or not 0 <= magnitude < NUM_BINS:
         raise ValueError(
             f"num_ops ({num_ops}) must be at least 0 and magnitude ({magnitude}) between 0 and {NUM_BINS - 1}."
         )
-    names = list(OPERATIONS)
+    names, drawn = list(OPERATIONS), []
     for kind, sign in torch.rand(num_ops, 2, generator=generator).tolist():
-        operation, strength, signed = OPERATIONS[names[int(kind * len(names))]]
-        amount = strength(magnitude / (NUM_BINS - 1), *frames.shape[1:3])
-        frames = operation(frames, -amount if signed and sign <= 0.5 else amount)
-    return frames
+        name = names[int(kind * len(names))]
+        _, strength, signed = OPERATIONS[name]
+        amount = strength(magnitude / (NUM_BINS - 1), height, width)
+        drawn.append((name, -amount if signed and sign <= 0.5 else amount))
+    return tuple(drawn)

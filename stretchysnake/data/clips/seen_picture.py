@@ -2,8 +2,10 @@
 
 | picture  | the frames of a clip                                             |
 |----------|------------------------------------------------------------------|
-| `whole`  | the whole picture resized to S x S, whatever its shape           |
+| `whole`  | the whole picture resized to S x S, whatever its shape; with `fit` keep to one near its own |
 | `centre` | the short side resized to S, then the middle S x S, as official weights were tested |
+
+`fit` (decoding/fit.py) says it of training and test alike, and `crop` is `centre`.
 """
 
 from __future__ import annotations
@@ -15,50 +17,80 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.clips.transforms import center_crop, short_side_size, three_crops
+from stretchysnake.data.decoding.fit import checked_fit, fitted_size
+from stretchysnake.data.decoding.picture import Size
 from stretchysnake.data.decoding.video import read_frames
 from stretchysnake.data.records import VideoRecord
+from stretchysnake.flexibility import Scale
 
 PICTURES = ("whole", "centre")
 
 
-def checked_picture(picture: str | None, *, num_crops: int = 1, cache: object = None) -> str | None:
-    """The same; ValueError where it is not one of PICTURES or None, or where crops or a cache of squares forbid it."""
+def checked_picture(
+    picture: str | None, *, num_crops: int = 1, cache: object = None, fit: str = "square"
+) -> str | None:
+    """The same, or the one that `fit` decides; ValueError where it is not one of PICTURES or None, or where fit, crops
+    or a cache of squares forbid it."""
     if picture is not None and picture not in PICTURES:
         raise ValueError(f"picture ({picture!r}) must be one of: {', '.join(PICTURES)}.")
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops ({num_crops}) must be 1 or 3.")
-    if num_crops == 3 and picture == "whole":
+    decided = {"keep": "whole", "crop": "centre"}.get(checked_fit(fit), picture)
+    if picture not in (None, decided):
         raise ValueError(
-            "num_crops (3) cuts squares out of the picture, and picture (whole) squashes it into one; "
-            "use num_crops 1, or picture centre."
+            f"picture ({picture}) and fit ({fit}), which shows the {decided} one, contradict each other; leave one out."
         )
-    if cache is not None and picture == "centre":
+    if num_crops == 3 and decided == "whole":
+        what = (
+            "fit (keep) shows it whole" if fit == "keep" else "picture (whole) squashes it into one"
+        )
+        raise ValueError(
+            f"num_crops (3) cuts squares out of the picture, and {what}; use num_crops 1, or picture centre."
+        )
+    if cache is not None and decided == "centre" and fit != "crop":
         raise ValueError(
             f"picture (centre) needs the picture's own shape, and cache ({cache}) holds squares; leave the cache "
-            "out, or use picture whole."
+            "out, or use picture whole or fit crop."
         )
-    return picture
+    return decided
+
+
+def read_size(scale: Scale, fit: str) -> Size:
+    """What the frames of a clip are read at, as `read_frames` takes it; see `fitted`."""
+    if fit == "square":
+        return scale.size, scale.size
+    if fit == "crop":
+        return partial(short_side_size, size=scale.size)
+    return partial(fitted_size, scale=scale, fit=fit)
+
+
+def fitted(frames: Tensor, scale: Scale, fit: str) -> Tensor:
+    """Of frames (..., H, W, 3) read at `read_size`, those of the clip: all, or the middle square."""
+    return center_crop(frames, scale.size) if fit == "crop" else frames
 
 
 def seen_crops(
     record: VideoRecord,
     indices: Callable[[int, float], Sequence[int]],
-    size: int,
+    scale: Scale,
     *,
     picture: str,
     num_crops: int = 1,
     decoder: str = "pyav",
+    fit: str = "square",
 ) -> Tensor:
-    """Return uint8 frames (num_crops, T, size, size, 3) of a video: the whole picture, its middle, or three squares.
+    """Return uint8 frames (num_crops, T, S, S, 3) of a video: the whole picture, its middle, or three squares.
+
+    With `fit` keep, the whole picture is (1, T, H, W, 3) in a shape near its own.
 
     `indices` says which frames, by how many there are and how many a second.
     """
-    checked_picture(picture, num_crops=num_crops)
+    checked_picture(picture, num_crops=num_crops, fit=fit)
     frames = torch.from_numpy(
         read_frames(
             record.path,
             indices,
-            size=(size, size) if picture == "whole" else partial(short_side_size, size=size),
+            size=read_size(scale, "crop" if picture == "centre" else fit),
             start_seconds=record.start,
             end_seconds=record.end,
             decoder=decoder,
@@ -67,4 +99,5 @@ def seen_crops(
     )
     if picture == "whole":
         return frames[None]
+    size = scale.size
     return three_crops(frames, size) if num_crops == 3 else center_crop(frames, size)[None]

@@ -83,7 +83,7 @@ def training_steps(
         raise ValueError(f"start_step ({start_step}) must be between 0 and steps ({steps}).")
     if num_clips < 1:
         raise ValueError("there is no clip to train on; check the list of videos.")
-    order: dict[int, list[int]] = {}
+    order: dict[int, torch.Tensor] = {}
 
     def sample(position: int) -> int:
         epoch, place = divmod(position, num_clips)
@@ -92,13 +92,13 @@ def training_steps(
         if epoch not in order:
             for past in [e for e in order if e < epoch - 1]:
                 del order[past]
-            order[epoch] = torch.randperm(
-                num_clips, generator=generator_of(seed, ORDER, epoch)
-            ).tolist()
-        return order[epoch][place]
+            order[epoch] = torch.randperm(num_clips, generator=generator_of(seed, ORDER, epoch))
+        return int(order[epoch][place])
 
-    position = 0
-    for step in range(steps):
+    position = first = 0
+    if token_budget is None:  # every step takes as many clips, so those before need no look
+        position, first = start_step * batch_size, start_step
+    for step in range(first, steps):
         scales = scales_at(variant, seed=seed, step=step, groups=scales_per_step, draw=scale_draw)
         sizes = group_sizes(scales, batch_size=batch_size, token_budget=token_budget, unit=unit)
         if step >= start_step:

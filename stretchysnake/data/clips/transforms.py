@@ -7,6 +7,7 @@ Nothing flips by default: in several data sets left and right are the label.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,22 @@ def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     return planes.permute(0, 2, 3, 1).reshape(*leading, height, width, 3)
 
 
-def normalise(frames: Tensor, *, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
-    """Return float32 (..., 3, T, H, W) from uint8 (..., T, H, W, 3), scaled to [0, 1] and standardised per channel."""
+def normalise(
+    frames: Tensor, *, mean=IMAGENET_MEAN, std=IMAGENET_STD, out: Tensor | None = None
+) -> Tensor:
+    """Return float32 (..., 3, T, H, W) from uint8 (..., T, H, W, 3), scaled to [0, 1] and standardised per channel.
+
+    `out`, on the device of the frames, is written where it is given.
+    """
     num_leading = frames.ndim - 4
     order = (*range(num_leading), frames.ndim - 1, *range(num_leading, frames.ndim - 1))
-    video = frames.permute(order).to(torch.float32, memory_format=torch.contiguous_format)
+    if out is None:
+        shape = (frames.shape[i] for i in order)
+        out = torch.empty(*shape, dtype=torch.float32, device=frames.device)
+    video = out.copy_(frames.permute(order))
     scale = torch.tensor([1 / (255 * s) for s in std]).view(3, 1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(3, 1, 1, 1)
-    return video.mul_(scale).add_(shift)
+    return video.mul_(scale.to(video.device)).add_(shift.to(video.device))
 
 
 def random_box(
@@ -67,7 +76,20 @@ def random_box(
 
     A draw that does not fit is clamped to the frame, so exactly four random numbers are used, always.
     """
-    area, aspect, top, left = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    numbers = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    return box_by(numbers, height, width, scale=scale, ratio=ratio)
+
+
+def box_by(
+    numbers: Sequence[float],
+    height: int,
+    width: int,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Box:
+    """The rectangle of `random_box` by its four numbers in [0, 1): area, ratio, top, left."""
+    area, aspect, top, left = numbers
     pixels = height * width * (scale[0] + area * (scale[1] - scale[0]))
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = math.exp(low + aspect * (high - low))
@@ -130,15 +152,46 @@ def random_erase(
 
     The noise is normal after `normalise`, new for every pixel and frame.
     """
-    draw = torch.rand((), generator=generator).item()
-    top, left, height, width = random_box(*frames.shape[-3:-1], generator, scale=scale, ratio=ratio)
-    if draw >= probability:
+    options = {"probability": probability, "scale": scale, "ratio": ratio}
+    return erased(frames, drawn_erasure(frames, generator, **options))
+
+
+class Erasure(NamedTuple):
+    """Noise in the place of a rectangle."""
+
+    box: Box
+    noise: Tensor | np.ndarray
+    """uint8 (T, height, width, 3)."""
+
+
+def erased(frames: Tensor, erasure: Erasure | None) -> Tensor:
+    """A copy of the frames with this noise in them; the frames themselves where there is none."""
+    if erasure is None:
         return frames
+    (top, left, height, width), noise = erasure
+    frames = frames.clone()
+    noise = torch.as_tensor(noise, device=frames.device)
+    frames[..., top : top + height, left : left + width, :] = noise
+    return frames
+
+
+def drawn_erasure(
+    frames: Tensor,
+    generator: torch.Generator,
+    *,
+    probability: float = 0.25,
+    scale: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 10 / 3),
+) -> Erasure | None:
+    """What `random_erase` puts into frames of this shape, at this probability."""
+    draw = torch.rand((), generator=generator).item()
+    box = random_box(*frames.shape[-3:-1], generator, scale=scale, ratio=ratio)
+    if draw >= probability:
+        return None
+    _, _, height, width = box
     noise = torch.randn((*frames.shape[:-3], height, width, 3), generator=generator)
     noise = 255 * (noise * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN))
-    erased = frames.clone()
-    erased[..., top : top + height, left : left + width, :] = noise.clamp_(0, 255).to(torch.uint8)
-    return erased
+    return Erasure(box, noise.clamp_(0, 255).to(torch.uint8))
 
 
 class MixedClips(NamedTuple):

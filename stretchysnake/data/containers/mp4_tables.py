@@ -1,7 +1,8 @@
-"""The sample tables of an mp4 or QuickTime file: do all samples lie in the file, and does an edit list hide some?
+"""The sample tables of an mp4 or QuickTime file: when are samples shown, do all lie in the file, does an edit list
+hide some?
 
-Read only where a file shows fewer frames than its header counts: a phone or an editor trims by an edit list and leaves
-the samples where they are, which must be told from a file whose end is missing.
+The last two are asked only where a file shows fewer frames than its header counts: a phone or an editor trims by an
+edit list and leaves the samples where they are, which must be told from a file whose end is missing.
 """
 
 from __future__ import annotations
@@ -19,15 +20,52 @@ def trimmed_samples(path: str, track: int) -> int | None:
     `track` is the track's number in its header. All tables must agree, and all samples lie inside the file.
     """
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            index = _index_box(file, size)
-        for kind, body in _boxes(index):
-            if kind == b"trak" and _number(dict(_boxes(body))[b"tkhd"]) == track:
-                return _samples(index, body, size)
+        index, body, size = _track(path, track)
+        return _samples(index, body, size)
     except (OSError, KeyError, ValueError, IndexError):
-        pass
-    return None
+        return None
+
+
+def sample_times(path: str, track: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(delays, durations) (n,) int64 of a track's samples in ticks; None where the tables disagree or are not all.
+
+    A sample is shown `delay` after it is decoded. Not all: further samples may lie in fragments.
+    """
+    try:
+        index, body, _ = _track(path, track)
+        if b"mvex" in dict(_boxes(index)):
+            return None
+        tables = _tables(dict(_boxes(body)))
+        _, count = _lengths(tables[b"stsz"])
+        durations = _one_each(tables[b"stts"], ">u4", count)
+        if b"ctts" not in tables:
+            return np.zeros_like(durations), durations
+        return _one_each(tables[b"ctts"], ">i4", count), durations
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+
+
+def _track(path: str, number: int) -> tuple[bytes, bytes, int]:
+    """(the index of the file, the part of it on this track, bytes of the file)"""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        index = _index_box(file, size)
+    for kind, body in _boxes(index):
+        if kind == b"trak" and _number(dict(_boxes(body))[b"tkhd"]) == number:
+            return index, body, size
+    raise KeyError(number)
+
+
+def _tables(track: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return dict(_boxes(dict(_boxes(dict(_boxes(track[b"mdia"]))[b"minf"]))[b"stbl"]))
+
+
+def _one_each(table: bytes, kind: str, count: int) -> np.ndarray:
+    """The value of each sample, of a table of runs (samples, value); ValueError unless it has all `count`."""
+    runs = _table(table, skip=0, kind=f">u4,{kind}")
+    if int(runs["f0"].sum(dtype=np.int64)) != count:
+        raise ValueError
+    return np.repeat(runs["f1"].astype(np.int64), runs["f0"])
 
 
 def _index_box(file, size: int) -> bytes:
@@ -78,7 +116,7 @@ def _table(body: bytes, *, skip: int, kind: str) -> np.ndarray:
 def _samples(index: bytes, track: bytes, size: int) -> int | None:
     boxes = dict(_boxes(track))
     media = dict(_boxes(boxes[b"mdia"]))
-    tables = dict(_boxes(dict(_boxes(media[b"minf"]))[b"stbl"]))
+    tables = _tables(boxes)
     lengths, count = _lengths(tables[b"stsz"])
     durations = _table(tables[b"stts"], skip=0, kind=">u4,>u4")
     if int(durations["f0"].sum()) != count:

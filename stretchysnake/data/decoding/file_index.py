@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
+from stretchysnake.data.containers.listed_packets import is_as_listed, listed_packets
 from stretchysnake.data.containers.packet_index import PacketIndex, index_packets
+from stretchysnake.data.containers.picture_types import picture_types
 from stretchysnake.data.decoding.pyav_frames import (
     TimesGoBack,
     frames_in_order,
@@ -33,7 +36,7 @@ def file_index(path: str, container, stream) -> PacketIndex:
     name = container.format.name
     index = index_packets(
         path,
-        packets_of(path, container, stream),
+        _packets(path, container, stream),
         stream,
         container=name,
         promised_seconds=container.duration / 1e6 if "flv" in name else None,
@@ -42,6 +45,21 @@ def file_index(path: str, container, stream) -> PacketIndex:
     if index.uncounted_before is not None:
         index = index.counted(path, *_shown(*_version(path), index.uncounted_before))
     return replace(index, ordinal=True) if _version(path) in _TIMES_GO_BACK else index
+
+
+def _packets(path: str, container, stream) -> Iterable:
+    """The packets of a stream: as its index lists them, of which then one is read, else all of them read."""
+    read = packets_of(path, container, stream)
+    if picture_types(stream.codec_context.name) is not None:  # what they hold has to be looked at
+        return read
+    listed = listed_packets(path, container.format.name, stream)
+    if listed is None:
+        return read
+    first = next(read, None)
+    if first is not None and is_as_listed(first, listed[0]):
+        read.close()
+        return listed
+    return chain([] if first is None else [first], read)
 
 
 def decoded_in_order(

@@ -57,9 +57,13 @@ def frame_windows(
 
 
 def windows_in_one_pass(
-    path: str | os.PathLike, index: PacketIndex, windows: Sequence[Sequence[int]], *, size: int
+    path: str | os.PathLike,
+    index: PacketIndex,
+    windows: Sequence[Sequence[int]],
+    *,
+    size: tuple[int, int],
 ) -> Iterator[np.ndarray]:
-    """Yield the frames (n, size, size, 3) uint8 of each window, decoding every frame once.
+    """Yield the frames (n, *size, 3) uint8 of each window, decoding every frame once; `size` is (height, width).
 
     A window is ascending frame numbers, repeats allowed; windows begin and end one after another and may overlap. In
     memory are the frames that a window to come still needs.
@@ -67,7 +71,7 @@ def windows_in_one_pass(
     firsts, lasts = [window[0] for window in windows], [window[-1] for window in windows]
     assert firsts == sorted(firsts) and lasts == sorted(lasts), "windows in order"
     wanted = sorted(set(chain.from_iterable(windows)))
-    numbered = zip(wanted, stream_frames(path, wanted, size=(size, size), index=index), strict=True)
+    numbered = zip(wanted, stream_frames(path, wanted, size=size, index=index), strict=True)
     held: dict[int, np.ndarray] = {}
     for window, next_first in zip(windows, [*firsts[1:], wanted[-1] + 1], strict=True):
         while window[-1] not in held:
@@ -81,7 +85,7 @@ def _read(path: str, *, choose: Choice, size: int) -> Iterator[Any]:
     index = packet_index(path)
     told, windows = choose(index)
     yield told
-    yield from windows_in_one_pass(path, index, windows, size=size)
+    yield from windows_in_one_pass(path, index, windows, size=(size, size))
 
 
 def _sound(answers: Iterator[tuple[int, Any]]) -> Iterator[Any]:

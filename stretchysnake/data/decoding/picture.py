@@ -16,6 +16,8 @@ import torch.nn.functional as F
 
 from stretchysnake.data.clips.transforms import resize_frames
 
+Part = Callable[[int, int], tuple[int, int, int, int]]
+"""The (top, left, height, width) to keep of a picture shown as (height, width); of one size asked again, the same."""
 Size = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 """(height, width) asked for; or a function that makes it of those shown; None: those shown."""
 
@@ -159,6 +161,10 @@ def size_asked(size: Size, shown: tuple[int, int]) -> tuple[int, int]:
     if size is None:
         return shown
     return size(*shown) if callable(size) else size
+
+
+class PictureChanges(Exception):
+    """Frames of one stream are shown in several sizes, and a part was asked of all alike."""
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

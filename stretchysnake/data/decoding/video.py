@@ -5,10 +5,11 @@
     frames = read_frames_at(path, [0.5, 1.0])            # what is on screen at these seconds
     verify(path)                                         # decodes all of it; raises DecodeError
 
-Frames are counted in presentation order. The packets of a file are indexed once, without decoding; a seek is
-made only when it passes a key frame that would otherwise be decoded for nothing; every frame is then matched by
-its time stamp, so a seek that lands wrong is noticed and repaired, and a damaged file is named, never silently
-sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same frames, where that is installed.
+Frames are counted in presentation order. The packets of a file are indexed once, without decoding, from the file's
+own index where that can be believed; a seek is made only when it passes a key frame that would otherwise be decoded
+for nothing; every frame is then matched by its time stamp, so a seek that lands wrong is noticed and repaired, and a
+damaged file is named, never silently sampled. PyAV decodes; `decoder="torchcodec"` has torchcodec decode the same
+frames, where that is installed.
 """
 
 from __future__ import annotations
@@ -26,22 +27,33 @@ from stretchysnake.data.containers.packet_index import PacketIndex, joined_notes
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.picture import (
+    Part,
+    PictureChanges,
     Size,
     orientation_of,
     orientation_reader,
     pixel_aspect,
     resized,
     shown_size,
+    size_asked,
 )
 from stretchysnake.data.decoding.pyav_frames import SeekMissed, frames_by_stamp
 from stretchysnake.data.decoding.torchcodec_frames import torchcodec_decoder, torchcodec_frames
 from stretchysnake.data.decoding.video_track import expected_sizes, opened, to_pixels, track_note
-from stretchysnake.data.decoding.video_writing import png_bytes, write_image, write_video
+from stretchysnake.data.decoding.video_writing import (
+    jpeg_bytes,
+    mp4_bytes,
+    png_bytes,
+    write_image,
+    write_video,
+)
 
 __all__ = [
     "DecodeError",
     "VideoInfo",
     "checked_decoder",
+    "jpeg_bytes",
+    "mp4_bytes",
     "packet_index",
     "png_bytes",
     "probe",
@@ -146,6 +158,7 @@ def read_frames(
     end_seconds: float | None = None,
     decoder: str = "pyav",
     with_fps: bool = False,
+    part: Part | None = None,
 ) -> np.ndarray:
     """Return frames (T, H, W, 3) uint8 RGB at `indices`, in the order asked; repeats are allowed.
 
@@ -154,8 +167,9 @@ def read_frames(
     `start_seconds`/`end_seconds` only frames shown in [start, end) exist, and index 0 is the first of them.
     Without `size` frames are as displayed: upright, with square pixels, all of the first frame's size. `size` =
     (height, width) squashes them to it, bilinear with antialiasing; a function makes it of the (height, width)
-    displayed, where the aspect matters. `decoder` is "pyav" or "torchcodec": the same frames, whose pixels may differ
-    by the rounding of the colour conversion.
+    displayed, where the aspect matters. `part` says which part of the picture displayed is squashed to it, the same of
+    every frame: it costs less than to cut frames that were read whole, and gives the same pixels. `decoder` is "pyav"
+    or "torchcodec": the same frames, whose pixels may differ by the rounding of the colour conversion.
     """
     path = os.fspath(path)
 
@@ -169,7 +183,7 @@ def read_frames(
             )
         return [first + i for i in chosen]
 
-    return _read(path, choose, size, decoder)
+    return _read(path, choose, size, decoder, part)
 
 
 def read_frames_at(
@@ -198,32 +212,53 @@ def read_frames_at(
     return _read(path, choose, size, decoder)
 
 
-def _read(path: str, choose: Callable, size: Size, decoder: str) -> np.ndarray:
+def _read(
+    path: str, choose: Callable, size: Size, decoder: str, part: Part | None = None
+) -> np.ndarray:
     checked_decoder(decoder)
     with opened(path) as (container, stream):
-        pixels_of, expected = to_pixels(size, stream), expected_sizes(size, stream)
         index = file_index(path, container, stream)
         chosen = choose(index)
         if not chosen:
             return np.empty((0, 0, 0, 3), np.uint8)
         wanted = sorted(set(chosen))
-        frames = None
+        if part is not None and decoder == "pyav":
+            pixels_of = to_pixels(size, stream, part)
+            with suppress(PictureChanges):
+                frames = _decoded(path, container, stream, index, wanted, pixels_of)
+                return np.stack([frames[i] for i in chosen])
+        given = size if part is None else None
+        pixels_of, expected = to_pixels(given, stream), expected_sizes(given, stream)
         if decoder == "torchcodec":
             number, aspect = stream.index, pixel_aspect(stream)
-        elif not index.ordinal:
-            with suppress(SeekMissed):
-                frames = dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
+        else:
+            frames = _decoded(path, container, stream, index, wanted, pixels_of)
     if decoder == "torchcodec":
         orientation = _first(path, index, orientation_of)
         options = {"stream_index": number, "orientation": orientation, "aspect": aspect}
-        frames = torchcodec_frames(path, index, wanted, size, **options)
-    if frames is None:  # no usable time stamps, or a seek that missed: go through in order
-        frames = dict(decoded_in_order(path, index, wanted, pixels_of))
+        frames = torchcodec_frames(path, index, wanted, given, **options)
     sizes = {frame.shape[:2] for frame in frames.values()}
     if len(sizes) > 1 or not sizes <= expected:  # the picture changes size; the first one's stays
         first = frames[0] if 0 in frames else _first(path, index, pixels_of)
         frames = {i: resized(frame, first.shape[:2]) for i, frame in frames.items()}
+    if part is not None:
+        frames = {i: _part_resized(frame, part, size) for i, frame in frames.items()}
     return np.stack([frames[i] for i in chosen])
+
+
+def _decoded(path: str, container, stream, index: PacketIndex, wanted: list[int], pixels_of):
+    """Frame index -> pixels of the wanted frames of an opened file."""
+    if index.ordinal:  # no usable time stamps: go through in order
+        return dict(decoded_in_order(path, index, wanted, pixels_of))
+    with suppress(SeekMissed):
+        return dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
+    return dict(decoded_in_order(path, index, wanted, pixels_of))
+
+
+def _part_resized(pixels: np.ndarray, part: Part, size: Size) -> np.ndarray:
+    shown = pixels.shape[:2]
+    top, left, height, width = part(*shown)
+    return resized(pixels[top : top + height, left : left + width], size_asked(size, shown))
 
 
 def _first(path: str, index: PacketIndex, what_of: Callable):

@@ -11,6 +11,8 @@ import numpy as np
 from stretchysnake.data.decode_error import DecodeError, check_file, damaged_file, unopened_file
 from stretchysnake.data.decoding.picture import (
     Orientation,
+    Part,
+    PictureChanges,
     Size,
     orientation_reader,
     pictures_of,
@@ -85,22 +87,71 @@ def opened(path: str):
         container.close()
 
 
-def to_pixels(size: Size, stream) -> Callable:
-    """Return a function from a decoded frame of this stream to upright uint8 RGB (H, W, 3) of the size asked for."""
+def to_pixels(size: Size, stream, part: Part | None = None) -> Callable:
+    """Return a function from a decoded frame of this stream to upright uint8 RGB (H, W, 3) of the size asked for.
+
+    Only the `part` of the picture shown is resized, and where it can be, only that becomes RGB; the function raises
+    PictureChanges where a frame is shown in another size than those before, or than the header says.
+    """
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()  # keeps its tables, which frame.reformat makes for every frame
     aspect, oriented = pixel_aspect(stream), orientation_reader()
+    seen = expected_sizes(None, stream)
+
+    def rgb_of(frame) -> np.ndarray:
+        rgb = reformatter.reformat(
+            frame, frame.width, frame.height, "rgb24", interpolation="BILINEAR"
+        )
+        return rgb.to_ndarray()
 
     def pixels_of(frame) -> np.ndarray:
         orientation = oriented(frame)
         shown = shown_size(frame.height, frame.width, orientation, aspect)
-        rgb = reformatter.reformat(
-            frame, frame.width, frame.height, "rgb24", interpolation="BILINEAR"
-        )
-        return resized(upright(rgb.to_ndarray(), orientation), size_asked(size, shown))
+        if part is None:
+            return resized(upright(rgb_of(frame), orientation), size_asked(size, shown))
+        if shown not in seen:
+            raise PictureChanges
+        seen.intersection_update({shown})
+        top, left, height, width = part(*shown)
+        if orientation == Orientation() and shown == (frame.height, frame.width):
+            frame, top, left = _cut(frame, top, left, height, width)
+            pixels = rgb_of(frame)
+        else:
+            pixels = resized(upright(rgb_of(frame), orientation), shown)
+        return resized(pixels[top : top + height, left : left + width], size_asked(size, shown))
 
     return pixels_of
+
+
+_WORTH_CUTTING = 2**16
+"""Pixels left out below which copying the planes takes longer than converting all of them."""
+
+
+def _cut(frame, top: int, left: int, height: int, width: int):
+    """(a frame that holds this part of the picture, where in it the part begins), whose RGB is that of the whole frame
+    bit for bit; the frame itself where that is not certain, or not worth it."""
+    import av
+
+    sides = {frame.width, frame.height}
+    if (
+        frame.format.name not in ("yuv420p", "yuvj420p")
+        or any(side % 2 for side in sides)  # the converter of odd ones looks at neighbours
+        or frame.interlaced_frame
+        or frame.width * frame.height - width * height < _WORTH_CUTTING
+    ):
+        return frame, top, left
+    y, x = top // 2 * 2, left // 2 * 2  # two by two pixels share their colour
+    height, width = (-(-n // 2) * 2 for n in (top + height - y, left + width - x))
+    part = av.VideoFrame(width, height, frame.format.name)
+    for number, (ours, theirs) in enumerate(zip(part.planes, frame.planes, strict=True)):
+        by = 2 if number else 1
+        rows, columns = (slice(n // by, (n + size) // by) for n, size in ((y, height), (x, width)))
+        pixels = np.frombuffer(theirs, np.uint8).reshape(-1, theirs.line_size)[rows, columns]
+        into = np.frombuffer(ours, np.uint8).reshape(-1, ours.line_size)
+        into[: height // by, : width // by] = pixels
+    part.colorspace, part.color_range = frame.colorspace, frame.color_range
+    return part, top - y, left - x
 
 
 def expected_sizes(size: Size, stream) -> set[tuple[int, int]]:

@@ -21,10 +21,15 @@ from typing import Any
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes.decoding_process import DecodingProcess, Raised
+from stretchysnake.data.processes.shared_memory import ClipMemory
 
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
 _FILES_PER_WORKER = 500  # then another process takes over: some mixes of damaged files were seen to leave memory behind
+_MOMENT = (
+    0.02  # seconds until memory in use is asked for again; at 5 ms the asking took 6 % of a core
+)
+_END = object()
 _START_SECONDS = 120.0  # on a starved machine a fork alone was seen to take over 30 s
 
 
@@ -32,8 +37,9 @@ class DecoderPool:
     """`num_workers` processes that each run `function(argument)`, with limits: `timeout_seconds` until the first second
     of a video is decoded, and from each second to the next; `memory_gib` more memory.
 
-    Workers are forked where the system can, with one thread each; `function` may be a closure there. The memory limit
-    needs Linux. Use as a context manager: leaving it ends the processes.
+    Workers are forked where the system can, with one thread each; `function` may be a closure there. Within a
+    `nursery.nursery()` none is forked from this process, unless it is a closure. The memory limit needs Linux. Use as a
+    context manager: leaving it ends the processes.
     """
 
     def __init__(
@@ -66,17 +72,21 @@ class DecoderPool:
             worker.end()
         self._workers = []
 
-    def map(self, tasks: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+    def map(
+        self, tasks: Iterable[tuple[str, Any] | None], *, memory: ClipMemory | None = None
+    ) -> Iterator[Any]:
         """Yield `function(argument)`, or a DecodeError, for each (path, argument), in order and a few ahead.
 
-        What `function` raises is raised here, DecodeError apart: that one is the file's and is yielded.
+        What `function` raises is raised here, DecodeError apart: that one is the file's and is yielded. A task of None
+        says that there is none yet, as while all of `memory` is in use; it is asked again after a moment. With a
+        `memory`, in whose slots `function` answers, that alone limits how far ahead.
         """
         finished, yielded = {}, 0
 
         def room(given: int) -> bool:
-            return given - yielded < 4 * self._num_workers
+            return memory is not None or given - yielded < 4 * self._num_workers
 
-        with closing(self._answers(tasks, room)) as answers:
+        with closing(self._answers(tasks, room, memory)) as answers:
             for number, answer in answers:
                 finished[number] = answer
                 while yielded in finished:
@@ -99,28 +109,38 @@ class DecoderPool:
                 yield number, answer
 
     def _answers(
-        self, tasks: Iterable[tuple[str, Any]], room: Callable[[int], bool]
+        self,
+        tasks: Iterable[tuple[str, Any] | None],
+        room: Callable[[int], bool],
+        memory: ClipMemory | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """(number, answer or part) as they come; room(number of tasks given) says whether one more may be given."""
         tasks, given, upcoming, waiting = iter(tasks), 0, None, deque()
         exhausted = False
         try:
             while True:
+                patience = None
                 while not exhausted and room(given):
-                    upcoming = upcoming or next(tasks, None)
                     if upcoming is None:
+                        upcoming = next(tasks, _END)
+                    if upcoming is _END:
                         exhausted = True
+                        break
+                    if upcoming is None:
+                        patience = _MOMENT
                         break
                     worker = self._idle_worker()
                     if worker is None:
                         break
-                    worker.give(given, *upcoming)
+                    worker.give(given, *upcoming, memory=memory and memory.newest)
                     given, upcoming = given + 1, None
                 # only now: who has just ended a task works on while the answer is dealt with
                 if waiting:
                     yield waiting.popleft()
                 elif any(worker.busy for worker in self._workers):
-                    waiting.extend(self._received())
+                    waiting.extend(self._received(patience))
+                elif patience:
+                    time.sleep(patience)
                 else:
                     return
         finally:
@@ -159,10 +179,12 @@ class DecoderPool:
         self._workers.remove(worker)
         return worker.end()
 
-    def _received(self) -> Iterator[tuple[int, Any]]:
-        """Wait for the next answers, signs of life, deaths or time limits; yield (number, answer)."""
+    def _received(self, patience: float | None = None) -> Iterator[tuple[int, Any]]:
+        """Wait for the next answers, signs of life, deaths or time limits, at most `patience` seconds; yield (number,
+        answer)."""
         busy = {worker.connection: worker for worker in self._workers if worker.busy}
         left = min(worker.deadline for worker in busy.values()) - time.monotonic()
+        left = left if patience is None else min(left, patience)
         for connection in wait(list(busy), max(0, left)):
             worker = busy.pop(connection)
             number = worker.number
@@ -202,8 +224,12 @@ def map_decoding(
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
     memory_gib: float = MEMORY_GIB,
+    memory: ClipMemory | None = None,
 ) -> Iterator[Any]:
-    """Yield `function(argument)` or a DecodeError per task, from a pool; 0 workers: in this process, no limits."""
+    """Yield `function(argument)` or a DecodeError per task, from a pool; 0 workers: in this process, no limits.
+
+    Tasks and `memory` as in `DecoderPool.map`; without workers there is no memory to share.
+    """
     if num_workers == 0:
         for _, argument in tasks:
             try:
@@ -214,7 +240,7 @@ def map_decoding(
     with DecoderPool(
         function, num_workers=num_workers, timeout_seconds=timeout_seconds, memory_gib=memory_gib
     ) as pool:
-        yield from pool.map(tasks)
+        yield from pool.map(tasks, memory=memory)
 
 
 def stream_decoding(

@@ -2,7 +2,8 @@
 
 Covered: its address space is limited (Linux), it has one thread, Ctrl-C is left to the parent, and it ends within
 seconds of the parent's death, between two tasks or at its next word. Not covered: files, network, processor time, disk
-and child processes, which are not limited; a parent killed while the decoder hangs leaves it hanging.
+and child processes, which are not limited; a parent killed while the decoder hangs leaves it hanging, unless a nursery
+(nursery.py) forked it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.processes import watchdog
+from stretchysnake.data.processes import shared_memory, watchdog
+from stretchysnake.data.processes.nursery import open_nursery
+from stretchysnake.data.processes.shared_memory import SharedMemory
 from stretchysnake.data.processes.workers import no_fork_warning
 
 
@@ -35,36 +38,45 @@ class Message(NamedTuple):
     answer: Any = None
 
 
+class MemoryFollows(NamedTuple):
+    """Said to a process in the place of a task: the shared memory of this number comes behind it."""
+
+    number: int
+
+
 class DecodingProcess:
-    """One process and the task it works on; it is late when `timeout_seconds` pass without a word."""
+    """One process and the task it works on; it is late when `timeout_seconds` pass without a word.
+
+    The open nursery forks it, or this process where there is none or `function` is a closure.
+    """
 
     def __init__(
         self, context, function: Callable, *, memory_bytes: int, timeout_seconds: float
     ) -> None:
         self.connection, theirs = context.Pipe()
         self.timeout_seconds = timeout_seconds
-        arguments = (theirs, function, memory_bytes, min(1.0, timeout_seconds / 4), os.getpid())
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        collects = gc.isenabled()
-        gc.disable()  # see _serve
-        try:
-            with no_fork_warning():
-                self.process.start()
-        finally:
-            if collects:
-                gc.enable()
+        arguments = (function, memory_bytes, min(1.0, timeout_seconds / 4))
+        nursery = open_nursery()
+        started = nursery and nursery.start(_serve, theirs, arguments)
+        self.process = started or _forked_here(context, (theirs, *arguments))
         theirs.close()
         self.number, self.path, self.deadline = -1, "", float("inf")
         self.num_given = 0
+        self._memory = -1
 
     @property
     def busy(self) -> bool:
         return self.number >= 0
 
-    def give(self, number: int, path: str, argument: Any) -> None:
+    def give(self, number: int, path: str, argument: Any, *, memory: SharedMemory | None) -> None:
+        """Hand it a task, and before the first the memory in whose slots it may answer."""
         self.number, self.path = number, path
         self.num_given += 1
         self.deadline = time.monotonic() + self.timeout_seconds
+        if memory is not None and memory.number != self._memory:
+            self._memory = memory.number
+            self.connection.send(MemoryFollows(memory.number))
+            memory.send(self.connection, self.process.pid)
         self.connection.send(argument)
 
     def receive(self) -> Message:
@@ -85,9 +97,21 @@ class DecodingProcess:
         return code
 
 
-def _serve(
-    connection: Connection, function: Callable, memory_bytes: int, every: float, parent: int
-) -> None:
+def _forked_here(context, arguments: tuple):
+    process = context.Process(target=_serve, args=arguments, daemon=True)
+    collects = gc.isenabled()
+    gc.disable()  # see _serve
+    try:
+        with no_fork_warning():
+            process.start()
+    finally:
+        if collects:
+            gc.enable()
+    return process
+
+
+def _serve(connection: Connection, function: Callable, memory_bytes: int, every: float) -> None:
+    parent = os.getppid()
     # What the parent left for the garbage collector is not ours to free: a scaler of FFmpeg, e.g., waits for its
     # threads to end, which a fork does not have.
     gc.freeze()
@@ -105,6 +129,9 @@ def _serve(
                 return
         try:
             argument = connection.recv()
+            if isinstance(argument, MemoryFollows):
+                shared_memory.receive(argument.number, connection)
+                continue
         except (EOFError, OSError):
             return
         try:

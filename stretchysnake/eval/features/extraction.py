@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.loader import evaluation_batches
+from stretchysnake.data.clips.loader import shaped_batches
+from stretchysnake.eval.features.placed_model import inference, precision_of
+from stretchysnake.eval.features.shapes import features_in_order
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import config_to_dict
@@ -32,6 +34,10 @@ class FeatureSet:
     """`model_hash` of the weights; "" where it is not known."""
     segments: list[tuple[float | None, float | None]] = field(default_factory=list)
     """(start, end) of each in seconds, None for the video's own; empty: all are whole videos."""
+    fit: str = "square"
+    """How the pictures were fitted (data/decoding/fit.py)."""
+    precision: str = "fp32"
+    """In which the model computed, as in Placement."""
 
     def __post_init__(self):
         n = len(self.features)
@@ -80,18 +86,17 @@ def extract(
     in num_expected, never replaced. `weights` is the model_hash where the caller knows it. With several
     ranks each computes its share, and all hold the whole set, equal to that of one process.
     """
-    device = next(model.parameters()).device
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
     model.eval()
     places, features, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)
     try:
-        with torch.inference_mode():
-            for indices, video in evaluation_batches(
+        with inference(model):
+            for indices, parts in shaped_batches(
                 clips, scale, batch_size, indices=mine, pixels=pixels_of(model.config)
             ):
-                features.append(
-                    model.features(video.to(device), scale.patch_size, grid="floor").float().cpu()
-                )
+                features.append(features_in_order(model, parts, scale.patch_size))
                 places.extend(int(i) for i in indices)
                 if progress:
                     progress(
@@ -111,6 +116,8 @@ def extract(
         len(clips.records) + len(clips.failures),
         weights or model_hash(model),
         [(record.start, record.end) for record in records],
+        clips.fit,
+        precision_of(model),
     )
 
 
@@ -120,10 +127,19 @@ def check_comparable(gallery: FeatureSet, queries: FeatureSet) -> None:
         raise ValueError(
             f"gallery is at {gallery.scale}, queries at {queries.scale}; extract both at one scale"
         )
+    if gallery.fit != queries.fit:
+        raise ValueError(
+            f"gallery has fit {gallery.fit}, queries {queries.fit}; extract both with one fit"
+        )
     if gallery.model != queries.model:
         raise ValueError(
             f"gallery features are of model {gallery.model or '(unknown)'}, queries of "
             f"{queries.model or '(unknown)'}; extract both with the same weights"
+        )
+    if gallery.precision != queries.precision:
+        raise ValueError(
+            f"gallery features are of precision {gallery.precision}, queries of {queries.precision}; extract both in "
+            "the same"
         )
     for name, features in (("queries", queries), ("gallery", gallery)):
         if not features.paths:

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 
 from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
+from stretchysnake.eval.features.placed_model import precision_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.ranks import SINGLE, Runtime
@@ -42,6 +43,8 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> None:
         "paths": features.paths,
         "groups": features.groups,
         "segments": features.segments,
+        "precision": features.precision,
+        "fit": features.fit,
     }
     _manifest(path).unlink(missing_ok=True)
     write_whole(path, content)
@@ -77,6 +80,8 @@ def load_features(path: str | os.PathLike, *, model: str | None = None) -> Featu
             manifest["num_expected"],
             manifest["model"],
             [tuple(segment) for segment in manifest.get("segments", [])],
+            manifest.get("fit", "square"),
+            manifest.get("precision", "fp32"),
         )
     except (
         json.JSONDecodeError,
@@ -102,7 +107,7 @@ def cached_features(
     weights: str | None = None,
     runtime: Runtime = SINGLE,
 ) -> FeatureSet:
-    """`extract`, or what it gave before: kept in folder under (weights, clips, scale, views).
+    """`extract`, or what it gave before: kept in folder under (weights, clips, scale, views, precision).
 
     None as folder extracts. A damaged entry is extracted again, and said in notes; one of other weights
     under this key (a renamed file) is refused. The batch size is no part of the key. With several ranks rank 0
@@ -119,7 +124,8 @@ def cached_features(
         return extract(model, clips, scale, **options)
     features = None
     if runtime.is_first:
-        path = Path(folder) / f"{features_key(weights, clips, scale)}.safetensors"
+        key = features_key(weights, clips, scale, precision=precision_of(model))
+        path = Path(folder) / f"{key}.safetensors"
         if _manifest(path).exists():
             try:
                 features = load_features(path, model=weights)
@@ -133,8 +139,8 @@ def cached_features(
     return features
 
 
-def features_key(weights: str, clips, scale: Scale) -> str:
-    """32 hex digits for (weights, clips, scale, views, and what these see of the videos).
+def features_key(weights: str, clips, scale: Scale, *, precision: str = "fp32") -> str:
+    """32 hex digits for (weights, clips, scale, views, precision, and what the views see of the videos).
 
     Clips are named by `records_key`, with whole paths, which a stored FeatureSet holds. Those of a frame cache have
     the cache's key, a hash of their bytes, instead of sizes and times of change.
@@ -153,6 +159,10 @@ def features_key(weights: str, clips, scale: Scale) -> str:
     }
     if clips.decoder != "pyav":  # features of earlier versions keep their names
         described["decoder"] = clips.decoder
+    if precision != "fp32":  # likewise
+        described["precision"] = precision
+    if clips.fit == "keep":  # a crop is the picture "centre"
+        described["fit"] = clips.fit
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

@@ -3,20 +3,31 @@
 import os
 import warnings
 
+from stretchysnake.data.decoding.fit import checked_fit
+from stretchysnake.eval.features.placed_model import placed
+from stretchysnake.eval.features.placement import ON_CPU, Placement
 from stretchysnake.flexibility import ScaleSets, Variant, sets_around, variant_named
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.files import read_checkpoint
-from stretchysnake.models.weights.loading import load_model
+from stretchysnake.models.weights.from_file import model_of
+from stretchysnake.models.weights.published.named import weights_file
+from stretchysnake.ranks import SINGLE, Runtime
 
 
-def read_subject(weights: str | os.PathLike) -> tuple[Backbone, Variant, dict]:
-    """(model in eval mode, its variant bound to its scale sets, the training metadata) of a weights file.
+def read_subject(
+    weights: str | os.PathLike, placement: Placement = ON_CPU, *, runtime: Runtime = SINGLE
+) -> tuple[Backbone, Variant, dict]:
+    """(model in eval mode, its variant bound to its scale sets, the training metadata) of weights, as for load_model.
 
     Our own files name their variant. Others (official checkpoints) are taken as vanilla with the grid
-    their shapes show. A warning for each thing that was changed or left out on reading.
+    their shapes show. A warning for each thing that was changed or left out on reading. The model is where
+    `placement` says; with "auto" or "cuda" each rank has a GPU of its own.
     """
-    metadata = read_checkpoint(weights)[1].get("run", {})
-    model, notes = load_model(weights)
+    runtime.device(placement.device)  # absent: said before a large file is read
+    path = weights_file(weights)
+    metadata = read_checkpoint(path)[1].get("run", {})
+    model, notes = model_of(path)
+    model = placed(model, placement, runtime=runtime)
     for note in notes:
         warnings.warn(f"weights ({weights}): {note}", stacklevel=2)
     if "variant" in metadata:
@@ -41,3 +52,8 @@ def class_names(model: Backbone, metadata: dict) -> list[str] | None:
             "output of the head; the file is damaged or was not written by stretchysnake"
         )
     return names if len(set(names)) == len(names) else None
+
+
+def fit_of(metadata: dict) -> str:
+    """How pictures were fitted when these weights were trained; "square" where they do not say."""
+    return checked_fit(metadata.get("fit", "square"))

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stretchysnake.data.clips.augment import by_shape
 from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.eval.features.placed_model import device_of, inference
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone, pixels_of
@@ -60,22 +62,28 @@ def classify(
     """
     right = clips.labels if wanted is None else torch.tensor(wanted, dtype=torch.int64)
     check_head(model, right)
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.eval()
     at_once = max(1, batch_size // (num_views * num_crops))
     mine = own_share(len(clips), at_once, runtime)
     indices, scores, waiting, trouble = [], [torch.empty(0, model.config.num_classes)], [], None
 
     def score() -> None:
-        video = normalise(torch.cat(waiting), **pixels_of(model.config)).to(device)
-        logits = model(video, scale.patch_size, grid="floor").float().cpu()
-        scores.append(logits.softmax(1).unflatten(0, (len(waiting), -1)).mean(1))
+        parts = by_shape(waiting)  # one, but where pictures keep their shape
+        found = []
+        for part in parts:
+            views = torch.cat([waiting[i] for i in part])
+            video = normalise(views, **pixels_of(model.config)).to(device)
+            logits = model(video, scale.patch_size, grid="floor").float().cpu()
+            found.append(logits.softmax(1).unflatten(0, (len(part), -1)).mean(1))
+        order = torch.tensor([i for part in parts for i in part]).argsort()
+        scores.append(torch.cat(found)[order])
         waiting.clear()
         if progress:
             progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")
 
     try:
-        with torch.inference_mode():
+        with inference(model):
             drawn = clips.draw_views(mine, scale, num_views=num_views, num_crops=num_crops)
             for index, views in zip(mine, drawn, strict=True):
                 if isinstance(views, DecodeError):

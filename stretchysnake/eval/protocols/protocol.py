@@ -43,6 +43,8 @@ class Protocol:
     """"whole" or "centre", where it was asked for; None is the kind's own (see clip_source.DecodedClips)."""
     sampling: str = "uniform"
     """The name of the rule that chose the frames."""
+    fit: str = "square"
+    """"keep" where pictures keep their shape; a crop is the picture "centre"."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -77,13 +79,20 @@ class Protocol:
         settings = ["l2"] if self.similarity == "l2" else []
         settings += ["group-safe"] if self.group_safe else []
         usual = "centre" if self.kind in HEADS else "whole"
-        settings += [self.picture] if self.picture not in (None, usual) else []
+        kept = self.fit == "keep"  # whole by itself
+        settings += [self.picture] if self.picture not in (None, usual) and not kept else []
+        settings += [self.fit] if kept else []
         settings += [self.sampling] if self.sampling != "uniform" else []
         return "-".join([self.kind, *settings])
 
     def shown_picture(self, clips) -> str:
         """What this protocol sees of the frames of a clip source."""
         return clips.picture or ("centre" if self.kind in HEADS else "whole")
+
+    def shown_fit(self, clips) -> str:
+        """How that is fitted into the clips."""
+        whole = self.shown_picture(clips) == "whole"
+        return "keep" if clips.fit == "keep" else "square" if whole else "crop"
 
     def only(self, metrics) -> "Protocol":
         """The same protocol with some of its metrics."""

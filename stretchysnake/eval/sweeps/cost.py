@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stretchysnake.eval.features.placed_model import device_of, inference, precision_of
 from stretchysnake.eval.sweeps.fused_attention import FUSED, attention_flops, fused_attention
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
@@ -104,9 +105,8 @@ def measure_milliseconds(model: Backbone, scale: Scale, *, repeats: int = 5) -> 
 
 def measure_times(model: Backbone, scale: Scale, *, repeats: int) -> list[float]:
     """Times of `features` on one clip of random pixels, in ms, after one warm-up, on the model's device."""
-    video, device = _random_clip(model, scale), next(model.parameters()).device
-    times = []
-    with torch.inference_mode():
+    video, times = _random_clip(model, scale), []
+    with inference(model) as device:
         for _ in range(repeats + 1):
             started = time.perf_counter()
             model.features(video, scale.patch_size, grid="floor")
@@ -122,9 +122,9 @@ def measure_peak_bytes(model: Backbone, scale: Scale) -> int:
     On the CPU the storages of all tensors made are counted while they live, on a GPU its allocator tells;
     what a kernel needs inside itself is not seen on the CPU.
     """
-    video, device = _random_clip(model, scale), next(model.parameters()).device
+    video = _random_clip(model, scale)
     clip = video.untyped_storage().nbytes()
-    with torch.inference_mode():
+    with inference(model) as device:
         model.features(video, scale.patch_size, grid="floor")  # fills the cache of resized weights
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -139,7 +139,12 @@ def measure_peak_bytes(model: Backbone, scale: Scale) -> int:
 def _random_clip(model: Backbone, scale: Scale) -> torch.Tensor:
     shape = (1, 3, scale.num_frames, scale.size, scale.size)
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(shape, generator=generator).to(next(model.parameters()).device)
+    return torch.rand(shape, generator=generator).to(device_of(model))
+
+
+def is_joined(model: Backbone) -> bool:
+    """`joined` of `estimate_memory` for a model where it is: on the CPU and outside autocast."""
+    return device_of(model).type == "cpu" and precision_of(model) == "fp32"
 
 
 def _meta_model(config: BackboneConfig) -> Backbone:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stretchysnake.data.records import VideoRecord, read_with_shared_labels
 from stretchysnake.data.records_key import records_key, refuse_unequal_records
 from stretchysnake.eval.features.bad_videos import bad_lines, check_on_error, counted
 from stretchysnake.eval.features.extraction import check_labels
+from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.protocol import HEADS, KINDS, Protocol
 from stretchysnake.eval.protocols.retrieval import check_metrics
@@ -24,7 +26,7 @@ from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.flexibility import eval_scale
-from stretchysnake.models.accepted_scales import check_scales
+from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 from stretchysnake.shown import shown
@@ -42,16 +44,21 @@ def evaluate(
     what an interrupted run left out, down to single metrics of a cell, is all that the next one measures.
     """
     check_on_error(run.on_error)
+    protocols_of(run)  # what cannot be asked is told before the weights are read
+    tested = model_under_test(run.weights, name=run.model, placement=run.placement, runtime=runtime)
+    if run.fit is None and run.picture is None and run.num_crops == 1:
+        run = replace(run, fit=tested.fit)
+    fit = run.fit or "square"
     protocols = protocols_of(run)
-    tested = model_under_test(run.weights, name=run.model)
     native = tested.variant.sets.native
     cells = [(t, s) for t in run.frames or [native.num_frames] for s in run.sizes or [native.size]]
-    check_scales(
+    check_fit(
         tested.model.config,
         [
             eval_scale(tested.variant, num_frames=t, size=s, patch_from=run.patch_from)
             for t, s in cells
         ],
+        fit=fit,
         way_out="choose other --frames or --sizes",
     )
     lists = read_lists(run.gallery, run.queries)
@@ -72,19 +79,23 @@ def evaluate(
         choices.append([run.num_views, run.num_crops])
     if run.decoder != "pyav":
         choices.append(run.decoder)
+    if run.precision != "fp32":
+        choices.append(run.precision)
+    if fit != "square":
+        choices.append(f"fit {fit}")
     if run.on_error == "wrong":  # the other policies measure the same number
         choices.append(run.on_error)
     if run.allow_self:
         choices.append("allow_self")
     settings = json.dumps(choices).encode()
-    run_id = hashlib.sha256(Path(run.weights).read_bytes() + settings).hexdigest()[:16]
+    run_id = hashlib.sha256(weights_file(run.weights).read_bytes() + settings).hexdigest()[:16]
     tested = replace(tested, run_id=run_id)
     dataset = run.dataset or Path(run.queries).stem
     opened, met = [], []
 
     def clips() -> tuple:
         if not opened:
-            with runtime.first_goes_first():
+            with runtime.first_goes_first(run.cache) if run.cache else nullcontext():
                 opened.extend(
                     open_clips(
                         records,
@@ -94,13 +105,19 @@ def evaluate(
                         sampling=sampling,
                         picture=run.picture,
                         decoder=run.decoder,
-                        limits=DecodingLimits(timeout_seconds=run.timeout_seconds),
+                        limits=DecodingLimits(
+                            num_workers=run.num_workers, timeout_seconds=run.timeout_seconds
+                        ),
+                        fit=fit,
+                        verify_cache=run.verify_cache,
                         progress=progress,
+                        runtime=runtime,
                     )
                     for records in lists
                 )
-                if runtime.is_first:
-                    met.append(meetings(*lists))
+            if runtime.is_first:
+                met.append(meetings(*lists))
+            runtime.meet()
             refuse_unequal_records(opened, runtime)
         return tuple(opened)
 
@@ -142,7 +159,10 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
     if not run.protocols:
         raise ValueError(f"protocols (none) must name at least one of: {', '.join(KINDS)}")
     seen = {
-        "picture": checked_picture(run.picture, num_crops=run.num_crops, cache=run.cache),
+        "picture": checked_picture(
+            run.picture, num_crops=run.num_crops, cache=run.cache, fit=run.fit or "square"
+        ),
+        "fit": run.fit or "square",
         "sampling": Sampling(rule=run.sampling, stride=run.stride).name,
     }
     if run.cache is not None and run.sampling != "uniform":

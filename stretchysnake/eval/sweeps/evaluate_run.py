@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.eval.features.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +11,7 @@ class EvaluateRun:
     """Retrieval, and a linear probe on request, of one model over the cells frames × sizes."""
 
     weights: str
-    """weights.safetensors of a training, or an official checkpoint."""
+    """weights.safetensors of a training, an official checkpoint, or a name: `stretchysnake weights` lists them."""
     gallery: str
     """List or folder of the training videos."""
     queries: str
@@ -43,6 +44,10 @@ class EvaluateRun:
     picture: str | None = None
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
     tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
+    fit: str | None = None
+    """"square" squashes pictures (unless `picture` says centre), "keep" gives each video a shape near its own of no
+    more patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say, or
+    where `picture` or num_crops is given."""
     sampling: str = "uniform"
     """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested (docs/
     table2.md): "videomamba", "timesformer", "mvit" (Hiera), "uniformer", "swin" (AIM), "evl", "omnivore", "cast"."""
@@ -53,11 +58,21 @@ class EvaluateRun:
     The latter needs cache null."""
     patch_from: str | None = None
     """"static_tokens" tests any model with the static-tokens patches (paper Table A2)."""
+    device: str = "auto"
+    """Where the model computes: "cpu", "cuda" (under torchrun each rank its own) or e.g. "cuda:1"; "auto" means a GPU
+    if there is one, else the CPU."""
+    precision: str = "fp32"
+    """"fp32", or "bf16": products in bfloat16, sums and the scan's state in fp32. Part of the rows, which say it."""
     batch_size: int = 32
+    """Clips in a forward pass; halved where a cell's memory would not suffice."""
+    num_workers: int = 2
+    """Processes of each rank that decode; 0 decodes in this process, where a bad file may take it down."""
     cache: str | None = None
     """Folder of the frame cache; null decodes every clip for every cell."""
     cache_frames: int = 16
     cache_size: int = 64
+    verify_cache: bool = False
+    """Hash the cache and the videos it was made of again; else they are known by their sizes and times of change."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is unreadable, see on_error."""
     feature_cache: str | None = None
@@ -69,3 +84,14 @@ class EvaluateRun:
     memory_limit_gib: float | None = None
     """A cell that needs more is written as OOM; null means what the device has free (on the CPU:
     the machine, within its container's limit). Cells written as OOM are tried again by the next call."""
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size ({self.batch_size}) must be at least 1")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
+        _ = self.placement  # checks both
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(device=self.device, precision=self.precision)

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stretchysnake.eval.features.extraction import model_hash
-from stretchysnake.eval.features.subject import class_names, read_subject
+from stretchysnake.eval.features.head_names import head_names
+from stretchysnake.eval.features.placed_model import device_name, device_of, precision_of
+from stretchysnake.eval.features.placement import ON_CPU, Placement
+from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol
 from stretchysnake.flexibility import Variant
 from stretchysnake.models.backbone import Backbone
+from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import environment
 
 
@@ -25,6 +29,8 @@ class ModelUnderTest:
     """What the rows call the model; None means its variant."""
     classes: Sequence[str] | None = None
     """Names of the head's outputs, in order; None where the weights do not say."""
+    fit: str = "square"
+    """How pictures were fitted when it was trained."""
     commit: str = ""
     device: str = ""
 
@@ -37,6 +43,11 @@ class ModelUnderTest:
     def weights_and_head(self) -> str:
         """The same with the head, which two trainings on one backbone differ in."""
         return model_hash(self.model, head=True)
+
+    @property
+    def precision(self) -> str:
+        """The field `precision` of its rows."""
+        return precision_of(self.model)
 
     @property
     def row_model(self) -> str:
@@ -54,12 +65,16 @@ def model_under_test(
     variant: Variant | None = None,
     name: str | None = None,
     suffix: str = "",
+    placement: Placement = ON_CPU,
+    runtime: Runtime = SINGLE,
 ) -> ModelUnderTest:
     """The model of a weights file, with the seed and (`suffix` behind it) the run_id of its training.
 
-    `variant` replaces that of the file, by whose rules it is tested. Commit and device are those of this process.
+    `variant` replaces that of the file, by whose rules it is tested. Commit and device are those of this process:
+    the name of its GPU where the model is on one, else of the processor.
     """
-    model, trained_variant, metadata = read_subject(weights)
+    model, trained_variant, metadata = read_subject(weights, placement, runtime=runtime)
+    named = head_names(weights, model, metadata)
     here = environment()
     return ModelUnderTest(
         model=model,
@@ -67,7 +82,8 @@ def model_under_test(
         seed=metadata.get("seed", 0),
         run_id=metadata.get("digest", "") + suffix,
         name=name,
-        classes=class_names(model, metadata),
+        classes=None if named is None else named.names,
+        fit=fit_of(metadata),
         commit=here.get("commit", ""),
-        device=here.get("cpu", ""),
+        device=device_name(device_of(model)) or here.get("cpu", ""),
     )

@@ -27,7 +27,7 @@ def resumed_sweep(
     """The rows of every cell, protocol and metric, in that order: found in the file `path`, or measured and added.
 
     clips() gives (gallery, queries), and is called when something has to be measured. A row in the file counts
-    when it has the model's run_id, name and weights (rows of earlier versions have none), this data set, and
+    when it has the model's run_id, name, precision and weights (rows of earlier versions have none), this data set, and
     `belongs`; one that did not fit in memory is tried again, as there may be more of it now. A measured row is
     written as `finish` makes it. `options` are those of `sweep`. With several ranks, rank 0 reads, writes and
     returns the rows.
@@ -74,7 +74,8 @@ def resumed_sweep(
 
 def _is_of(row: Row, tested: ModelUnderTest, protocol_at: dict) -> bool:
     weights = tested.row_weights(protocol_at[_place(row)])
-    return row.model == tested.row_model and row.weights in ("", weights)
+    same = row.model == tested.row_model and row.precision == tested.precision
+    return same and row.weights in ("", weights)
 
 
 def _place(row: Row) -> tuple:

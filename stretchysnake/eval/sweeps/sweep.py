@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
+import torch
+
 from stretchysnake.eval.features.feature_cache import cached_features
+from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.protocol import HEADS, Protocol, measured_fields
@@ -11,12 +14,13 @@ from stretchysnake.eval.sweeps.available_memory import available_memory
 from stretchysnake.eval.sweeps.cost import (
     count_flops,
     estimate_memory,
+    is_joined,
     measure_milliseconds,
     measure_peak_bytes,
 )
 from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest
 from stretchysnake.flexibility import Scale, Variant, eval_scale
-from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.results.rows import Row
 
@@ -64,6 +68,8 @@ def sweep(
             "native": scale_matches_native(tested.variant, num_frames, size),
             "commit": tested.commit,
             "device": tested.device,
+            "precision": tested.precision,
+            "threads": torch.get_num_threads(),
         }
         try:
             scale = eval_scale(
@@ -81,19 +87,20 @@ def sweep(
             continue
         fields["patch_size"] = scale.patch_size
         fields["trained"] = seen_in_training(tested.variant, scale)
-        device = next(tested.model.parameters()).device
+        device = device_of(tested.model)
         limit = available_memory(device) if memory_limit is None else memory_limit
         limit = int(runtime.from_first(str(limit)))  # machines may have more or less free
-        batch = batch_size
-        while batch > 1 and estimate_memory(config, scale, batch_size=batch) > limit:
+        batch, joined = batch_size, is_joined(tested.model)
+        while batch > 1 and estimate_memory(config, scale, batch_size=batch, joined=joined) > limit:
             batch //= 2
-        needed = estimate_memory(config, scale, batch_size=batch)
+        needed = estimate_memory(config, scale, batch_size=batch, joined=joined)
         notes: list[str] = []
         options = {"batch_size": batch, "progress": progress, "runtime": runtime}
         gallery_features = query_features = None
         try:
             if needed > limit:
-                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free")
+                on = f" on {device}" if device.type == "cuda" and memory_limit is None else ""
+                raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free{on}")
             if any(protocol.kind not in HEADS for protocol in protocols):
                 options |= {"weights": tested.weights, "folder": feature_cache, "notes": notes}
                 query_features, gallery_features = (
@@ -126,7 +133,8 @@ def sweep(
             if not isinstance(error, _DoesNotFit):
                 if not is_out_of_memory(error):
                     raise
-                error = f"ran out of memory; estimate {needed / 2**30:.2f} GiB"
+                told = [f"ran out of memory; estimate {needed / 2**30:.2f} GiB"]
+                error = "; ".join(filter(None, [*told, memory_in_words(device)]))
             if runtime.is_first:
                 absent = _absent(queries, str(error), status="oom")
                 yield from _rows_without_value(
@@ -135,6 +143,8 @@ def sweep(
             continue
         if scale.size != size:
             notes.insert(0, f"frames resized to {scale.size} px")
+        if queries.fit == "keep":
+            notes.insert(0, "costs are those of a square picture, the most")
         for protocol in protocols:
             if protocol in answers:
                 views = f"{protocol.num_views} views x {protocol.num_crops} crops"
@@ -185,6 +195,7 @@ def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
         "protocol": protocol_name(protocol, patch_from),
         "picture": protocol.shown_picture(clips),
         "sampling": clips.sampling.name,
+        "fit": protocol.shown_fit(clips),
     }
 
 

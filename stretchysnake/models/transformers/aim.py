@@ -18,7 +18,7 @@ from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import resize_temporal_positions
 from stretchysnake.models.transformers.layers.attention import ClipBlock
 from stretchysnake.models.transformers.layers.clip.tower import ClipSizes, ClipTower, draws_of
-from stretchysnake.models.weights.clip import (
+from stretchysnake.models.weights.official.clip import (
     depth_in,
     fit_tower,
     heads_of,
@@ -27,6 +27,7 @@ from stretchysnake.models.weights.clip import (
     start_fresh,
     visual_tower,
 )
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,7 @@ class AIM(nn.Module):
         ("backbone.temporal_embedding", "backbone.transformer.resblocks.0.S_Adapter.D_fc1.weight"),
     )
     classifier = "cls_head.fc_cls"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: AIMConfig):
         super().__init__()

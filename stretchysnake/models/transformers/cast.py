@@ -25,7 +25,8 @@ from stretchysnake.models.transformers.layers.cast_blocks import (
     NounVerbHead,
 )
 from stretchysnake.models.transformers.layers.cast_stems import TUBELET, embedded, sine_table
-from stretchysnake.models.weights.cast import fitted, sizes_in, stored_shape
+from stretchysnake.models.weights.official.cast import fitted, sizes_in, stored_shape
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 TRAINED = ("Adapter", "cross", "clip_ln_post", "vmae_fc_norm", "head")
 """Parts of the names of what the official training leaves free."""
@@ -139,6 +140,7 @@ class CAST(nn.Module):
         ("blocks.0.attn.q_bias", "blocks.0.norm1.weight", "patch_embed.proj.weight"),  # VideoMAE's
     )
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: CASTConfig):
         super().__init__()

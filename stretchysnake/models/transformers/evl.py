@@ -23,7 +23,8 @@ from stretchysnake.models.transformers.layers.clip.tower import (
     draws_of,
     head_of,
 )
-from stretchysnake.models.weights.evl import fitted, left_out, sizes_in
+from stretchysnake.models.weights.official.evl import fitted, left_out, sizes_in
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,7 @@ class EVL(nn.Module):
 
     marks = (("decoder.cls_token", "decoder.cross_attention.0.w1"),)
     classifier = "proj.2"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: EVLConfig):
         super().__init__()

@@ -26,7 +26,8 @@ from stretchysnake.models.transformers.layers.fluxvit_blocks import (
     kept_tokens,
     resize_positions,
 )
-from stretchysnake.models.weights.fluxvit import fitted, sizes_in
+from stretchysnake.models.weights.official.fluxvit import fitted, sizes_in
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 NUM_HEADS = 3
 """Pairs of a projector and a head, one for each budget of training."""
@@ -115,6 +116,7 @@ class FluxViT(nn.Module):
 
     marks = (("pos_embed", "gpe_proj.depthwise_conv.weight", "clip_projector.0.norm1_q.weight"),)
     classifier = "head.1"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: FluxViTConfig):
         super().__init__()

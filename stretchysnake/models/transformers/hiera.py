@@ -31,7 +31,8 @@ from stretchysnake.models.transformers.layers.separable_stem import (
     embed,
     initialise,
 )
-from stretchysnake.models.weights.hiera import fitted, sizes_of
+from stretchysnake.models.weights.official.hiera import fitted, sizes_of
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,7 @@ class Hiera(nn.Module):
         ("pos_embed_spatial", "pos_embed_temporal", "blocks.0.attn.qkv.weight"),
     )  # all of them MViT's too, whose marks are more
     classifier = "head.projection"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: HieraConfig):
         super().__init__()

@@ -24,7 +24,8 @@ from stretchysnake.models.transformers.layers.separable_stem import (
     embed,
     initialise,
 )
-from stretchysnake.models.weights.mvit import fitted, sizes_of
+from stretchysnake.models.weights.official.mvit import fitted, sizes_of
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,7 @@ class MViT(nn.Module):
         ("pos_encoding.spatial_pos", "pos_encoding.class_pos", "conv_proj.weight"),
     )
     classifier = "head.projection"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: MViTConfig):
         super().__init__()

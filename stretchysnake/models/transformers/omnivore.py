@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.transformers.layers.swin import SwinBackbone, SwinSizes, swin_head
-from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
+from stretchysnake.models.weights.official.swin import fit_trunk, swin_sizes
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Omnivore(SwinBackbone):
         ("trunk.patch_embed.proj.weight", "trunk.layers.0.blocks.0.attn.relative_position_bias_table"),
     )  # fmt: skip
     classifier = "heads.video.1"
+    save_pretrained = save_pretrained
     trunk_name = "trunk"
 
     def __init__(self, config: OmnivoreConfig):

@@ -29,6 +29,7 @@ from stretchysnake.models.recompute import run_stage
 from stretchysnake.models.resample import native_grid, resize_table
 from stretchysnake.models.transformers.layers.attention import initialise_linears
 from stretchysnake.models.transformers.layers.divided_attention import DividedBlock
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 STEM = "patch_embed.proj.weight"
 TABLE_RESIZES = {"paper": ("bicubic", "linear"), "nearest": ("nearest", "nearest")}
@@ -109,6 +110,7 @@ class TimeSformer(nn.Module):
 
     marks = (("blocks.0.temporal_attn.qkv.weight", "blocks.0.temporal_fc.weight", "time_embed"),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: TimeSformerConfig):
         super().__init__()
@@ -166,6 +168,10 @@ class TimeSformer(nn.Module):
         patches = patches + positions[:, 1:].unsqueeze(1) + frames.unsqueeze(2)
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         each = shape[0] + shape[1] * shape[2] + 1
+        if (
+            drop_draws is not None and shape[1] != shape[2]
+        ):  # drawn for a square of as many places or more
+            drop_draws = drop_draws[:, : each * len(self.blocks)]
         drawn = draws_by_block(drop_draws, len(patches), len(self.blocks), each)
         for block, draws in zip(self.blocks, drawn, strict=True):
             cls, patches = run_stage(self, block, cls, patches, draws)

@@ -30,6 +30,7 @@ from stretchysnake.models.transformers.layers.uniformer_blocks import (
     ConvBlock,
     Embedding,
 )
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 STEM = "patch_embed1.proj.weight"
 
@@ -122,6 +123,7 @@ class UniFormer(nn.Module):
 
     marks = ((STEM, "blocks3.0.attn.qkv.weight", "blocks1.0.pos_embed.weight"),)
     classifier = "head"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: UniFormerConfig):
         super().__init__()

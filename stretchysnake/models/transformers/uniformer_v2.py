@@ -25,7 +25,8 @@ from stretchysnake.models.transformers.layers.clip.uniformer_v2_blocks import (
     LocalBlock,
     on_patches,
 )
-from stretchysnake.models.weights.uniformer_v2 import fitted, sizes_in
+from stretchysnake.models.weights.official.uniformer_v2 import fitted, sizes_in
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,7 @@ class UniFormerV2(ClipTower):
 
     marks = (("transformer.temporal_cls_token", "transformer.dpe.0.weight"),)
     classifier = "transformer.proj.2"
+    save_pretrained = save_pretrained
 
     def __init__(self, config: UniFormerV2Config):
         width, side, patch = (

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stretchysnake.models.architectures import config_from_dict
 from stretchysnake.models.transformers.layers.swin import SwinBackbone, SwinSizes, swin_head
-from stretchysnake.models.weights.swin import fit_trunk, swin_sizes
+from stretchysnake.models.weights.official.swin import fit_trunk, swin_sizes
+from stretchysnake.models.weights.published.pretrained import save_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class VideoSwin(SwinBackbone):
         ("patch_embed.proj.weight", "features.0.0.attn.relative_position_bias_table"),
     )  # fmt: skip
     classifier = "cls_head.fc_cls"
+    save_pretrained = save_pretrained
     trunk_name = "backbone"
 
     def __init__(self, config: VideoSwinConfig):

@@ -1,21 +1,20 @@
 """A checkpoint, official or another's, as safetensors, with a card that says what it is and what was changed."""
 
-import hashlib
 import os
-import re
 from pathlib import Path
 
 import torch
 
 from stretchysnake.models.architectures import config_to_dict
-from stretchysnake.models.weights.files import find_weights, read_checkpoint, save_model
-from stretchysnake.models.weights.loading import load_model
-
-# Names under which OpenGVLab publishes VideoMamba's weights.
-PUBLISHED = re.compile(
-    r"videomamba_(t|s|m)16_(in1k_res\d+|k400_f\d+_res\d+|k400_mask_(pt|ft)_f\d+_res\d+)\.pth"
+from stretchysnake.models.weights.files import (
+    NOT_STATED,
+    find_weights,
+    read_checkpoint,
+    save_model,
 )
-NOT_STATED = "not stated"
+from stretchysnake.models.weights.from_file import model_of
+from stretchysnake.models.weights.published.table import published_named
+from stretchysnake.whole_file import sha256_of
 
 
 def convert(
@@ -26,14 +25,17 @@ def convert(
     licence: str | None = None,
     part: str | None = None,
     clip: str | os.PathLike | None = None,
+    class_list: str | None = None,
     **changes,
 ) -> dict:
     """Write the weights of a checkpoint to `out` (.safetensors) and return its card, which is also inside.
 
     The card: source, licence, file name, sha256 of the file read, which `part` of it, config, every resize and
     rounding (`changes`) and what of the file was not taken (`left_out`). `part` chooses where a file holds several
-    models; `clip` and `changes` (fields of the config) as in `load_model`. A tensor that the model does not know, or
-    lacks, is a ValueError. What is written is read again and compared bit for bit.
+    models; `clip` and `changes` (fields of the config) as in `load_model`; `class_list` names the list of classes that
+    the outputs are in the order of. These, source and licence are known for files under their published names. A
+    tensor that the model does not know, or lacks, is a ValueError. What is written is read again and compared bit for
+    bit.
     """
     path, out = Path(path), Path(out)
     if out.suffix != ".safetensors":
@@ -41,23 +43,27 @@ def convert(
     if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"out ({out}) must not be the checkpoint itself; choose another name")
     weights = find_weights(path, part=part)[0]
-    model, notes = load_model(path, part=part, clip=clip, **changes)
-    if source is None:
-        published = PUBLISHED.fullmatch(path.name)
-        source = f"OpenGVLab/VideoMamba, by its file name {path.name}" if published else NOT_STATED
+    model, notes = model_of(path, part=part, clip=clip, **changes)
+    sha256 = sha256_of(path)
+    published = published_named(path.name)
+    if published is not None and published.sha256 in (None, sha256):
+        source = source or f"{published.repo}, by its file name {path.name}"
+        licence = licence or published.licence
+        class_list = class_list or published.classes
     card = {
-        "source": source,
+        "source": source or NOT_STATED,
         "licence": licence or NOT_STATED,
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256,
         "part": weights.part,
         "config": config_to_dict(model.config),
         "changes": [note for note in notes if note not in weights.notes],
         "left_out": weights.left_out,
     }
     if clip is not None:
-        digest = hashlib.sha256(Path(clip).read_bytes()).hexdigest()
-        card["clip"] = {"file": Path(clip).name, "sha256": digest}
+        card["clip"] = {"file": Path(clip).name, "sha256": sha256_of(clip)}
+    if class_list is not None and model.config.num_classes and "num_classes" not in changes:
+        card["class_list"] = class_list
     run = read_checkpoint(path)[1].get("run", {})
     named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
     save_model(out, model, card=card, **({"classes": run["classes"]} if named else {}))

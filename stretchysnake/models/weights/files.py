@@ -9,6 +9,7 @@ of the right shapes with chosen values is read like any other, so its source is 
 
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from stretchysnake.models.weights.torch_file import loaded_safely
 from stretchysnake.whole_file import unfinished_file
 
 FORMAT = "stretchysnake-weights-1"
+NOT_STATED = "not stated"
+"""Of a source or licence that nobody said."""
 
 
 def save_model(path: str | os.PathLike, model: Backbone, **metadata) -> None:
@@ -42,7 +45,40 @@ def save_weights(
         "run": json.dumps(metadata),
     }
     with unfinished_file(path) as part:
-        save_file(state, part, metadata=header)
+        try:
+            save_file(state, part, metadata=header)
+        except SafetensorError as error:  # a full disk, in words that are no OSError
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+        _sort_header(part)
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors file's metadata in the order of its names: it is written in another one by each process.
+
+    So equal weights are equal bytes, on any machine, and so are the hashes by which an index knows them.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(written) <= length, "the same words in another order"
+        file.seek(8)
+        file.write(written.ljust(length))
+
+
+def header_of(path: str | os.PathLike) -> dict:
+    """ "config" and "run" of a safetensors file, where there, without its tensors."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint ({path}) is damaged or not safetensors: {error}") from None
+    return {key: _json(header[key], path, key) for key in ("config", "run") if key in header}
 
 
 def read_checkpoint(

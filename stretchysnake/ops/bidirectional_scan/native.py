@@ -1,7 +1,7 @@
 """Both directions of the mixer on the native CPU kernels, forward and backward.
 
-Symbols: B batch, L tokens, Di inner channels, N state size, R rank of delta. A list of parameters
-holds the seven of a ``Direction``, in its order.
+Symbols: B batch, L tokens, Di inner channels, N state size, R rank of delta, S sequences packed into
+one row. A list of parameters holds the seven of a ``Direction``, in its order.
 """
 
 import torch
@@ -15,29 +15,42 @@ from stretchysnake.ops.flops import (
     selective_scan_flops,
 )
 from stretchysnake.ops.native import library as native_library
-from stretchysnake.ops.native.problems import conv_problem, new_checkpoints, run, scan_problem
+from stretchysnake.ops.native.problems import (
+    conv_problem,
+    new_checkpoints,
+    run,
+    scan_problem,
+    seams,
+)
 from stretchysnake.ops.operation import operation
 
 
-def bidirectional_scan_cpu(xz: Tensor, forward: Direction, backward: Direction) -> Tensor:
+def bidirectional_scan_cpu(
+    xz: Tensor, forward: Direction, backward: Direction, cu_seqlens: Tensor | None = None
+) -> Tensor:
     """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
 
-    Rounding differs from the single operations'.
+    With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding differs from the single
+    operations'.
     """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    return _both(xz, list(forward), list(backward), keep)[0]
+    return _both(xz, list(forward), list(backward), cu_seqlens, keep)[0]
 
 
 @operation("bidirectional_scan")
 def _both(
-    xz: Tensor, forward: list[Tensor], backward: list[Tensor], keep: bool
+    xz: Tensor,
+    forward: list[Tensor],
+    backward: list[Tensor],
+    cu_seqlens: Tensor | None,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and of both directions u, [dt, B, C] and the states the backward starts from, empty if not kept.
 
     u and [dt, B, C] are returned even so: what counts memory then sees them.
     """
-    xz = xz.contiguous()
+    xz, ends = xz.contiguous(), seams(cu_seqlens)
     x, _ = xz.chunk(2, dim=-1)
     directions = [_dense(forward), _dense(backward)]
     us, outputs = x.new_empty(2, *x.shape), directions[0].x_proj.shape[0]
@@ -47,6 +60,7 @@ def _both(
             x,
             direction,
             i,
+            cu_seqlens=ends,
             y=us[i],
             projection=direction.x_proj,
             projected=projected[i],
@@ -55,9 +69,19 @@ def _both(
         for i, direction in enumerate(directions)
     ]
     run("conv_forward", convolutions)
-    y, states = torch.empty_like(us[0]), _new_states(us, directions[0].A_log.shape[1], keep)
+    num_state = directions[0].A_log.shape[1]
+    y, states = torch.empty_like(us[0]), _new_states(us, num_state, keep, cu_seqlens)
     scans = [
-        _scan(xz, us[i], projected[i], direction, i, y=y, checkpoints=states[i] if keep else None)
+        _scan(
+            xz,
+            us[i],
+            projected[i],
+            direction,
+            i,
+            cu_seqlens=ends,
+            y=y,
+            checkpoints=states[i] if keep else None,
+        )
         for i, direction in enumerate(directions)
     ]
     scans[0].z = 0  # the gate meets the sum, in the second scan
@@ -65,17 +89,18 @@ def _both(
     return y, us, projected, states
 
 
-def _new_states(us: Tensor, num_state: int, keep: bool) -> Tensor:
-    of_one = new_checkpoints(us[0], num_state, keep)
+def _new_states(us: Tensor, num_state: int, keep: bool, cu_seqlens: Tensor | None) -> Tensor:
+    of_one = new_checkpoints(us[0], num_state, keep, cu_seqlens)
     return of_one.new_empty(2, *of_one.shape)
 
 
 @torch.library.register_fake("stretchysnake::bidirectional_scan")
-def _(xz, forward, backward, keep):
+def _(xz, forward, backward, cu_seqlens, keep):
     num_batch, length, width = xz.shape
     us = xz.new_empty(2, num_batch, length, width // 2)
     projected = xz.new_empty(2, num_batch, length, forward[2].shape[0])
-    return torch.empty_like(us[0]), us, projected, _new_states(us, forward[5].shape[1], keep)
+    states = _new_states(us, forward[5].shape[1], keep, cu_seqlens)
+    return torch.empty_like(us[0]), us, projected, states
 
 
 @operation("bidirectional_scan_backward")
@@ -84,12 +109,13 @@ def _both_backward(
     xz: Tensor,
     forward: list[Tensor],
     backward: list[Tensor],
+    cu_seqlens: Tensor | None,
     us: Tensor,
     projected: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of xz and of both directions' parameters."""
-    xz, grad_y = xz.contiguous(), grad_y.contiguous()
+    xz, grad_y, ends = xz.contiguous(), grad_y.contiguous(), seams(cu_seqlens)
     directions = [_dense(forward), _dense(backward)]
     grad_xz = torch.empty_like(xz)
     grad_x, grad_z = grad_xz.chunk(2, dim=-1)
@@ -107,6 +133,7 @@ def _both_backward(
             projected[i],
             direction,
             i,
+            cu_seqlens=ends,
             checkpoints=states[i],
             grad_y=grad_y,
             grad_u=grad_us[i],
@@ -132,6 +159,7 @@ def _both_backward(
             x,
             direction,
             i,
+            cu_seqlens=ends,
             grad_y=grad_us[i],
             grad_x=grad_x,
             grad_weight=grads[i].conv_weight,
@@ -147,7 +175,7 @@ def _both_backward(
 
 
 @torch.library.register_fake("stretchysnake::bidirectional_scan_backward")
-def _(grad_y, xz, forward, backward, us, projected, states):
+def _(grad_y, xz, forward, backward, cu_seqlens, us, projected, states):
     empty = [[torch.empty_like(tensor) for tensor in shapes] for shapes in (forward, backward)]
     return torch.empty_like(xz), *empty
 
@@ -198,9 +226,9 @@ def _scan(
 
 
 def _setup_context(ctx, inputs, output):
-    xz, forward, backward, _ = inputs
+    xz, forward, backward, cu_seqlens, _ = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(xz, *forward, *backward, *output[1:])
+    ctx.save_for_backward(xz, *forward, *backward, cu_seqlens, *output[1:])
     ctx.set_materialize_grads(False)
 
 
@@ -208,8 +236,8 @@ def _backward(ctx, grad_y, *_):
     native_library.refuse_double_backward("bidirectional_scan")
     xz, *rest = ctx.saved_tensors
     if grad_y is None:
-        return None, None, None, None
-    return *_both_backward(grad_y, xz, rest[:7], rest[7:14], *rest[14:]), None
+        return None, None, None, None, None
+    return *_both_backward(grad_y, xz, rest[:7], rest[7:14], *rest[14:]), None, None
 
 
 torch.library.register_autograd(

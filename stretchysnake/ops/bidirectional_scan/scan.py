@@ -11,30 +11,40 @@ from stretchysnake.ops.backend import Backend, choose_backend, is_native_fit
 from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
 from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.packing import check_one_row, on_device
 from stretchysnake.ops.selective_scan.scan import selective_scan
 
 
 def bidirectional_scan(
-    xz: Tensor, forward: Direction, backward: Direction, *, backend: Backend = "auto"
+    xz: Tensor,
+    forward: Direction,
+    backward: Direction,
+    *,
+    backend: Backend = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """Return the sum of the forward and the backward scan of x, gated by z; xz = [x, z] (B, L, 2 Di).
 
     Each direction: u = silu(conv(x)); [dt, B, C] = u x_proj^T; delta = dt dt_proj^T; then
     ``selective_scan`` of u with delta_bias = dt_bias, softplus, D and gate z. The backward one reads
     from the last token to the first. Returns (B, L, Di) in the dtype of xz; state and accumulation are
-    fp32, fp64 for fp64 parameters. backend as in ``selective_scan``; where it is the native one and
-    xz and the parameters share fp32 or fp64, outside autocast, the threads are woken twice for
+    fp32, fp64 for fp64 parameters. backend and cu_seqlens as in ``selective_scan``; where the backend is the
+    native one and xz and the parameters share fp32 or fp64, outside autocast, the threads are woken twice for
     all of it, delta is never stored, and the gate is applied once to the sum. ValueError names a wrong shape.
 
     Source: Vision Mamba (Zhu et al., 2024), algorithm 1; VideoMamba adds the two without halving.
     """
     _check_inputs(xz, forward, backward)
+    if cu_seqlens is not None:
+        check_one_row("xz", xz)
+        cu_seqlens = on_device(cu_seqlens, xz)
     if _is_native(xz, (*forward, *backward), backend):
         from stretchysnake.ops.bidirectional_scan.native import bidirectional_scan_cpu
 
-        return bidirectional_scan_cpu(xz, forward, backward)
-    ahead, _ = one_direction(xz, forward, reverse=False, backend=backend)
-    return ahead + one_direction(xz, backward, reverse=True, backend=backend)[0]
+        return bidirectional_scan_cpu(xz, forward, backward, cu_seqlens)
+    how = {"backend": backend, "cu_seqlens": cu_seqlens}
+    ahead, _ = one_direction(xz, forward, reverse=False, **how)
+    return ahead + one_direction(xz, backward, reverse=True, **how)[0]
 
 
 def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
@@ -82,14 +92,17 @@ def one_direction(
     reverse: bool,
     carry: Carry | None = None,
     backend: Backend = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Carry | None]:
     """One direction of `bidirectional_scan`: (its share (B, L, Di), the carry to its next part).
 
     With a carry, xz is a part of a longer sequence: the next part is the one after it, with `reverse` the
-    one before it. Without one the sequence is whole, and nothing is carried.
+    one before it. Without one the sequence is whole, and nothing is carried; with cu_seqlens there is none.
     """
     x, z = xz.chunk(2, dim=-1)
-    u, recent = _convolved(x, direction, carry, reverse=reverse, backend=backend)
+    assert carry is None or cu_seqlens is None, "a part of one sequence is not packed"
+    how = {"reverse": reverse, "backend": backend, "cu_seqlens": cu_seqlens}
+    u, recent = _convolved(x, direction, carry, **how)
     rank, num_state = direction.dt_proj.shape[1], direction.A_log.shape[1]
     dt, B, C = F.linear(u, direction.x_proj).split((rank, num_state, num_state), dim=-1)
     wide = torch.promote_types(direction.A_log.dtype, torch.float32)
@@ -103,19 +116,18 @@ def one_direction(
         z=z,
         delta_bias=direction.dt_bias.to(wide),
         delta_softplus=True,
-        reverse=reverse,
         initial_state=None if carry is None else carry.state,
         return_final_state=True,
-        backend=backend,
+        **how,
     )
     return y, None if carry is None else Carry(state, recent)
 
 
 def _convolved(
-    x: Tensor, direction: Direction, carry: Carry | None, *, reverse: bool, backend: Backend
+    x: Tensor, direction: Direction, carry: Carry | None, *, reverse: bool, **how
 ) -> tuple[Tensor, Tensor | None]:
     """silu(conv(x)) and, with a carry, the inputs that the convolution of the next part needs."""
-    options = {"reverse": reverse, "backend": backend}
+    options = {"reverse": reverse, **how}
     if carry is None:
         return causal_conv_silu(x, direction.conv_weight, direction.conv_bias, **options), None
     length, before = x.shape[1], carry.recent.shape[1]

@@ -31,21 +31,19 @@ def causal_conv_silu(
     backend = choose_backend("causal_conv_silu", x, backend, name="x")
     if cu_seqlens is not None:
         check_one_row("x", x)
-    if cu_seqlens is not None and backend != "triton":
-        pieces = x.split(packed_lengths(cu_seqlens, x.shape[1]), dim=1)
-        return torch.cat([causal_conv_silu(p, weight, bias, reverse, backend) for p in pieces], 1)
     match backend:
         case "cpu" | "meta":
-            from stretchysnake.ops.causal_conv.native import causal_conv_silu_cpu
-
-            return causal_conv_silu_cpu(x, weight, bias, reverse)
+            from stretchysnake.ops.causal_conv.native import causal_conv_silu_cpu as conv
         case "triton":
-            from stretchysnake.ops.causal_conv.triton import causal_conv_silu_triton
-
-            packed = None if cu_seqlens is None else on_device(cu_seqlens, x)
-            return causal_conv_silu_triton(x, weight, bias, reverse, packed)
+            from stretchysnake.ops.causal_conv.triton import causal_conv_silu_triton as conv
         case _:  # "torch", "reference" and "exported"
-            return causal_conv_silu_torch(x, weight, bias, reverse)
+            if cu_seqlens is None:
+                return causal_conv_silu_torch(x, weight, bias, reverse)
+            pieces = x.split(packed_lengths(cu_seqlens, x.shape[1]), dim=1)
+            return torch.cat([causal_conv_silu_torch(p, weight, bias, reverse) for p in pieces], 1)
+    return conv(
+        x, weight, bias, reverse, cu_seqlens if cu_seqlens is None else on_device(cu_seqlens, x)
+    )
 
 
 def causal_conv_silu_torch(

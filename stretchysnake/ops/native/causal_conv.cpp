@@ -8,13 +8,13 @@
 namespace KERNEL_NAMESPACE {
 namespace {
 
-// The rows of one sequence in reading order: mirrored where reverse is set.
+// The rows of the sequence in reading order: mirrored where reverse is set.
 template <typename T> struct Reader {
     T* start;
     int64_t stride;
     T* row(int64_t token) const { return start + token * stride; }
-    Reader(const ConvProblem& p, const Rows& rows, int64_t b) {
-        start = static_cast<T*>(rows.data) + b * rows.batch_stride;
+    Reader(const ConvProblem& p, const Rows& rows) {
+        start = static_cast<T*>(rows.data);
         stride = rows.row_stride;
         if (p.reverse) {
             start += (p.length - 1) * stride;
@@ -62,12 +62,11 @@ inline Vec<T> convolve(const Reader<T>& x, const Vec<T>* taps, Vec<T> bias, int6
 constexpr int64_t kPiece = 16;
 
 template <typename T, int known_width>
-void forward(const ConvProblem& p, int64_t batch_index, int64_t first, int64_t end,
-             void* workspace) {
+void forward(const ConvProblem& p, int64_t first, int64_t end, void* workspace) {
     const int64_t W = known_width ? known_width : p.width;
     const int64_t blocks = (p.channels + Simd<T>::lanes - 1) / Simd<T>::lanes;
-    const Reader<T> x(p, p.x, batch_index);
-    const Reader<T> y(p, Rows{p.y, p.length * p.channels, p.channels}, batch_index);
+    const Reader<T> x(p, p.x);
+    const Reader<T> y(p, Rows{p.y, 0, p.channels});
     Vec<T>* taps = static_cast<Vec<T>*>(workspace);  // blocks * (W + 1), the bias last
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t channel = block * Simd<T>::lanes;
@@ -90,7 +89,7 @@ void forward(const ConvProblem& p, int64_t batch_index, int64_t first, int64_t e
         if (!p.projection) continue;
         const T* rows[kPiece];
         T* out[kPiece];
-        const Reader<T> projected(p, p.projected, batch_index);
+        const Reader<T> projected(p, p.projected);
         for (int64_t t = piece; t < last; ++t) {
             rows[t - piece] = y.row(t);
             out[t - piece] = projected.row(t);
@@ -105,8 +104,7 @@ void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) 
     using V = Vec<T>;
     const int64_t W = known_width ? known_width : p.width, L = p.length;
     const int64_t owned = segment.end - segment.first;
-    const Reader<T> x(p, p.x, segment.batch_index), grad_y(p, p.grad_y, segment.batch_index);
-    const Reader<T> grad_x(p, p.grad_x, segment.batch_index);
+    const Reader<T> x(p, p.x), grad_y(p, p.grad_y), grad_x(p, p.grad_x);
     V* all_taps = static_cast<V*>(workspace);  // owned * W
     V* all_recent = all_taps + owned * W;      // gradients before SiLU of the last W tokens
     for (int64_t k = 0; k < owned; ++k) {
@@ -160,11 +158,11 @@ void conv_forward(const ConvProblem& p, Range tokens, void* workspace) {
     const int64_t first = p.reverse ? p.length - tokens.end : tokens.first;
     const int64_t end = p.reverse ? p.length - tokens.first : tokens.end;
     if (p.is_double)
-        forward<double, 0>(p, tokens.batch_index, first, end, workspace);
+        forward<double, 0>(p, first, end, workspace);
     else if (p.width == kUsualWidth)
-        forward<float, kUsualWidth>(p, tokens.batch_index, first, end, workspace);
+        forward<float, kUsualWidth>(p, first, end, workspace);
     else
-        forward<float, 0>(p, tokens.batch_index, first, end, workspace);
+        forward<float, 0>(p, first, end, workspace);
 }
 
 void conv_backward(const ConvProblem& p, Range segment, void* sums, void* workspace) {

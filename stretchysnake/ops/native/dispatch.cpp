@@ -2,12 +2,13 @@
 // over them. Compiled for the baseline processor only.
 //
 // A call takes one problem or several of the same shape, which a thread does one after the other
-// for its channels: both directions of a mixer in one waking of the threads.
-#include <cmath>
+// for its channels: both directions of a mixer in one waking of the threads. The sequences of a batch
+// and those packed into one row are divided alike.
 #include <exception>
 #include <memory>
 
 #include "division.h"
+#include "scan_gradients.h"
 
 #define DECLARE_KERNELS(name)                                                                  \
     namespace name {                                                                           \
@@ -56,8 +57,6 @@ const KernelTable* kernels = best_kernels();
 
 int64_t lanes_of(int64_t is_double) { return kernels->vector_bytes / (is_double ? 8 : 4); }
 
-template <typename Problem> int64_t value_bytes(const Problem& p) { return p.is_double ? 8 : 4; }
-
 template <typename Problem> int64_t sequence_bytes(const Problem& p) {
     return p.batch * p.length * p.channels * value_bytes(p);
 }
@@ -65,116 +64,28 @@ template <typename Problem> int64_t sequence_bytes(const Problem& p) {
 template <typename Problem>
 Division divided(const Problem& p, double updates, int parts_per_thread) {
     const int64_t lanes = lanes_of(p.is_double);
-    return {p.batch, (p.channels + lanes - 1) / lanes, p.num_threads, updates, parts_per_thread};
+    return {Sequences::of(p), (p.channels + lanes - 1) / lanes, p.num_threads, updates,
+            parts_per_thread};
 }
-
-// Block-wise vectors ((block, row, lane), one copy per thread) to dense (channel, row).
-template <typename T>
-void sum_blocks(const Scratch& sums, size_t per_thread, size_t offset, int threads, int64_t lanes,
-                int64_t channels, int64_t rows, int64_t row_stride, int64_t skip, T* out) {
-    for (int64_t channel = 0; channel < channels; ++channel)
-        for (int64_t row = 0; row < rows; ++row) {
-            const int64_t index =
-                (channel / lanes * row_stride + skip + row) * lanes + channel % lanes;
-            T total = 0;
-            for (int thread = 0; thread < threads; ++thread)
-                total += reinterpret_cast<const T*>(sums.at(thread * per_thread + offset))[index];
-            out[channel * rows + row] = total;
-        }
-}
-
-// The scratch of one scan problem's backward: sums of each part, and rows of dB and dC of the
-// sequences that a part shares with another.
-template <typename T> class ScanGradients {
-  public:
-    ScanGradients(const ScanProblem& p, const Division& division)
-        : p_(p), division_(division), lanes_(lanes_of(p.is_double)),
-          vector_(lanes_ * sizeof(T)), of_D_(division.blocks * p.state * vector_),
-          of_bias_(of_D_ + division.blocks * vector_),
-          sums_bytes_(aligned(of_bias_ + division.blocks * vector_)), row_(p.length * p.state),
-          edge_bytes_(aligned(2 * row_ * sizeof(T))), sums_(division.parts * sums_bytes_, true),
-          edges_(division.parts > 1 ? 2 * division.parts * edge_bytes_ : 0, false) {}
-
-    // Where part `part` sums over its `index`-th segment.
-    ScanSums sums(int part, size_t index, const Range& s) const {
-        char* own = sums_.at(part * sums_bytes_);
-        T* to_B = is_whole(s) ? of(p_.grad_B, s) : edge(part, index);
-        T* to_C = is_whole(s) ? of(p_.grad_C, s) : edge(part, index) + row_;
-        return {own, own + of_D_, own + of_bias_, to_B, to_C};
-    }
-
-    // Adds up the parts, in order.
-    void collect() const {
-        int64_t opened = -1;
-        for (int part = 0; part < division_.parts; ++part) {
-            const std::vector<Range> segments = division_.segments(part);
-            for (size_t index = 0; index < segments.size(); ++index) {
-                const Range s = segments[index];
-                if (is_whole(s)) continue;
-                const bool first = s.batch_index != opened;
-                opened = s.batch_index;
-                add(of(p_.grad_B, s), edge(part, index), row_, first);
-                add(of(p_.grad_C, s), edge(part, index) + row_, row_, first);
-            }
-        }
-        const auto sum = [&](size_t offset, int64_t rows, void* out) {
-            if (out)
-                sum_blocks<T>(sums_, sums_bytes_, offset, division_.parts, lanes_, p_.channels,
-                              rows, rows, 0, static_cast<T*>(out));
-        };
-        sum(0, p_.state, p_.grad_A);
-        sum(of_D_, 1, p_.grad_D);
-        sum(of_bias_, 1, p_.grad_delta_bias);
-        if (p_.A_is_log) {  // d(log(-A)) = A dA
-            const T* log_A = static_cast<const T*>(p_.A);
-            T* grad = static_cast<T*>(p_.grad_A);
-            for (int64_t n = 0; n < p_.channels * p_.state; ++n) grad[n] *= -std::exp(log_A[n]);
-        }
-    }
-
-  private:
-    bool is_whole(const Range& s) const {
-        return s.first == 0 && s.end == division_.blocks;
-    }
-    T* of(void* grad, const Range& s) const {
-        return static_cast<T*>(grad) + s.batch_index * row_;
-    }
-    // A part shares at most its first and its last sequence with others.
-    T* edge(int part, size_t index) const {
-        return reinterpret_cast<T*>(edges_.at((2 * part + (index > 0)) * edge_bytes_));
-    }
-    static void add(T* to, const T* from, int64_t count, bool first) {
-        if (first)
-            std::memcpy(to, from, count * sizeof(T));
-        else
-            for (int64_t i = 0; i < count; ++i) to[i] += from[i];
-    }
-
-    const ScanProblem& p_;
-    const Division& division_;
-    int64_t lanes_;
-    size_t vector_, of_D_, of_bias_, sums_bytes_;
-    int64_t row_;
-    size_t edge_bytes_;
-    Scratch sums_, edges_;
-};
 
 template <typename T> void run_scan_backward(const ScanProblem* problems, int count) {
     const ScanProblem& p = problems[0];
+    const int64_t lanes = lanes_of(p.is_double);
     const Division division =
         divided(p, 3.0 * count * p.batch * p.length * p.channels * p.state, 1);
     const size_t bytes = aligned(kernels->scan_workspace(p, true) * sizeof(T));
     const Scratch work(division.parts * bytes, false);
     std::vector<std::unique_ptr<ScanGradients<T>>> gradients;
     for (int i = 0; i < count; ++i)
-        gradients.push_back(std::make_unique<ScanGradients<T>>(problems[i], division));
+        gradients.push_back(std::make_unique<ScanGradients<T>>(problems[i], division, lanes));
     division.run([&](int part) {
-        const std::vector<Range> segments = division.segments(part);
-        for (size_t index = 0; index < segments.size(); ++index)
+        const std::vector<Segment> segments = division.segments(part);
+        for (size_t index = 0; index < segments.size(); ++index) {
+            const Segment& s = segments[index];
             for (int i = 0; i < count; ++i)
-                kernels->scan_backward(problems[i], segments[index],
-                                       gradients[i]->sums(part, index, segments[index]),
-                                       work.at(part * bytes));
+                kernels->scan_backward(sequence_of(problems[i], s.sequence, lanes), s.range(),
+                                       gradients[i]->sums(part, index, s), work.at(part * bytes));
+        }
     });
     for (const auto& each : gradients) each->collect();
 }
@@ -188,9 +99,9 @@ template <typename T> void run_conv_backward(const ConvProblem* problems, int co
     const Scratch sums(count * division.parts * sums_bytes, true);
     const Scratch work(division.parts * work_bytes, false);
     division.run([&](int part) {
-        for (const Range& s : division.segments(part))
+        for (const Segment& s : division.segments(part))
             for (int i = 0; i < count; ++i)
-                kernels->conv_backward(problems[i], s,
+                kernels->conv_backward(sequence_of(problems[i], s.sequence, lanes), s.range(),
                                        sums.at((i * division.parts + part) * sums_bytes),
                                        work.at(part * work_bytes));
     });
@@ -213,13 +124,15 @@ void run_forward(const Problem* problems, int count, const Division& division, i
                  int64_t elements, void (*kernel)(const Problem&, Range, void*)) {
     const size_t bytes = aligned(elements * value_bytes(problems[0]));
     const Scratch work(division.parts * bytes, false);
+    const int64_t lanes = lanes_of(problems[0].is_double);
     for (int i = 0; i < count; ++i) use_large_pages(problems[i].y, sequence_bytes(problems[i]));
     division.run([&](int part) {
-        for (const Range& range : division.segments(part))
-            for (int64_t first = range.first; first < range.end; first += longest) {
-                const int64_t end = std::min(first + longest, range.end);
+        for (const Segment& s : division.segments(part))
+            for (int64_t first = s.first; first < s.end; first += longest) {
+                const Range range = {first, std::min(first + longest, s.end)};
                 for (int i = 0; i < count; ++i)
-                    kernel(problems[i], {range.batch_index, first, end}, work.at(part * bytes));
+                    kernel(sequence_of(problems[i], s.sequence, lanes), range,
+                           work.at(part * bytes));
             }
     });
 }
@@ -241,13 +154,17 @@ template <typename T> std::unique_ptr<Scratch> packed_projection(const ConvProbl
 // Tokens whose rows are still near when the second direction of a convolution reads them.
 constexpr int64_t kConvTokens = 128;
 
+Division by_rows(const NormProblem& p, int parts_per_thread) {
+    return {{1, p.rows, nullptr}, 0, p.num_threads, 1.0 * p.rows * p.width, parts_per_thread};
+}
+
 template <typename T> void run_norm_backward(const NormProblem& p) {
-    const Division division(1, p.rows, p.num_threads, 1.0 * p.rows * p.width, 1);
+    const Division division = by_rows(p, 1);
     const size_t bytes = aligned(p.width * sizeof(T));
     const Scratch sums(division.parts * bytes, true);
     division.run([&](int part) {
-        for (const Range& rows : division.segments(part))
-            kernels->norm_backward(p, rows, sums.at(part * bytes));
+        for (const Segment& rows : division.segments(part))
+            kernels->norm_backward(p, rows.range(), sums.at(part * bytes));
     });
     T* grad_weight = static_cast<T*>(p.grad_weight);
     for (int64_t c = 0; c < p.width; ++c) {
@@ -271,7 +188,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 5; }
+int stretchysnake_abi_version() { return 6; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 
@@ -332,7 +249,7 @@ int stretchysnake_conv_forward(const ConvProblem* problems, int count) {
             each.projection = weights.back()->at(0);
         }
         const double values = 1.0 * count * p.batch * p.length * (p.channels + p.outputs);
-        const Division tokens(p.batch, p.length, p.num_threads, values, kForwardParts);
+        const Division tokens(Sequences::of(p), 0, p.num_threads, values, kForwardParts);
         run_forward(packed.data(), count, tokens, kConvTokens, kernels->conv_workspace(p),
                     kernels->conv_forward);
     });
@@ -347,9 +264,10 @@ int stretchysnake_conv_backward(const ConvProblem* problems, int count) {
 
 int stretchysnake_norm_forward(const NormProblem* p, int) {
     return guarded([&] {
-        const Division division(1, p->rows, p->num_threads, 1.0 * p->rows * p->width, kForwardParts);
+        const Division division = by_rows(*p, kForwardParts);
         division.run([&](int part) {
-            for (const Range& rows : division.segments(part)) kernels->norm_forward(*p, rows);
+            for (const Segment& rows : division.segments(part))
+                kernels->norm_forward(*p, rows.range());
         });
     });
 }

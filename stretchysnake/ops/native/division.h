@@ -1,4 +1,5 @@
-// The division of a call's work among threads, and their scratch memory; for dispatch.cpp.
+// The sequences of a call, the division of its work among threads, and their scratch memory; for
+// dispatch.cpp.
 //
 // Threads are those of torch's own OpenMP pool where the caller hands it over, so no second pool
 // spins beside it; else, and in a forked process, whose pool is gone, they are started and joined
@@ -76,20 +77,103 @@ class Scratch {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// The sequences of a problem: the rows of a batch, or those packed into its one row.
+struct Sequences {
+    int64_t count, length;
+    const int64_t* ends;  // 0, then where each packed sequence ends, or null
+
+    template <typename Problem> static Sequences of(const Problem& p) {
+        return {p.cu_seqlens ? p.sequences : p.batch, p.length, p.cu_seqlens};
+    }
+    int64_t start(int64_t b) const { return ends ? ends[b] : b * length; }
+    int64_t length_of(int64_t b) const { return start(b + 1) - start(b); }
+    int64_t total() const { return start(count); }
+    int64_t longest() const {
+        int64_t found = 0;
+        for (int64_t b = 0; b < count; ++b) found = std::max(found, length_of(b));
+        return found;
+    }
+};
+
+template <typename Problem> int64_t value_bytes(const Problem& p) { return p.is_double ? 8 : 4; }
+
+// One sequence of a problem as a problem of its own, which is what the kernels take.
+template <typename Problem> class OneSequence {
+  public:
+    OneSequence(const Problem& p, int64_t b)
+        : problem(p), b_(b), all_(Sequences::of(p)), bytes_(value_bytes(p)) {
+        problem.batch = 1, problem.length = all_.length_of(b);
+        problem.sequences = 0, problem.cu_seqlens = nullptr;
+    }
+    void rows(Rows& rows) const {
+        advance(rows.data, all_.ends ? all_.start(b_) * rows.row_stride : b_ * rows.batch_stride);
+    }
+    void dense(void*& data, int64_t width) const { advance(data, all_.start(b_) * width); }
+    void each(void*& data, int64_t elements) const { advance(data, b_ * elements); }
+    // Chunks of so many tokens: those of a packed sequence begin where those
+    // before it cannot reach, as problems.py makes room for them.
+    void chunks(void*& data, int64_t tokens, int64_t elements) const {
+        const int64_t before = all_.ends ? all_.start(b_) / tokens + b_
+                                         : b_ * ((all_.length + tokens - 1) / tokens);
+        advance(data, before * elements);
+    }
+    Problem problem;
+
+  private:
+    void advance(void*& data, int64_t elements) const {
+        if (data) data = static_cast<char*>(data) + elements * bytes_;
+    }
+    int64_t b_;
+    Sequences all_;
+    int64_t bytes_;
+};
+
+inline ScanProblem sequence_of(const ScanProblem& p, int64_t b, int64_t lanes) {
+    OneSequence<ScanProblem> own(p, b);
+    ScanProblem& of = own.problem;
+    for (Rows* rows : {&of.u, &of.delta, &of.B, &of.C, &of.z, &of.dt, &of.grad_y, &of.grad_z})
+        own.rows(*rows);
+    for (void** data : {&of.y, &of.grad_u, &of.grad_delta}) own.dense(*data, p.channels);
+    for (void** data :
+         {&of.initial_state, &of.final_state, &of.grad_final_state, &of.grad_initial_state})
+        own.each(*data, p.channels * p.state);
+    const int64_t blocks = (p.channels + lanes - 1) / lanes;
+    own.chunks(of.checkpoints, kCheckpointTokens, blocks * lanes * p.state);
+    return of;
+}
+
+inline ConvProblem sequence_of(const ConvProblem& p, int64_t b, int64_t) {
+    OneSequence<ConvProblem> own(p, b);
+    ConvProblem& of = own.problem;
+    for (Rows* rows : {&of.x, &of.projected, &of.grad_y, &of.grad_x}) own.rows(*rows);
+    own.dense(of.y, p.channels);
+    return of;
+}
+
+// Blocks (of the convolution's forward: tokens) [first, end) of one sequence.
+struct Segment {
+    int64_t sequence, first, end;
+    Range range() const { return {first, end}; }
+};
+
 // Parts a thread takes of a forward, so that one held up by other work on the machine does not hold
 // up the call. The backward keeps sums for each part and takes one.
 constexpr int kForwardParts = 4;
 
-// The (sequence, block) grid, row by row, cut into contiguous parts, which the threads take in turn.
-// A convolution's forward is cut by tokens instead; they then stand for the blocks here.
+// The (sequence, block) grid, row by row, cut into contiguous parts of equal work, which the threads
+// take in turn; a block's work is its sequence's length. A convolution's forward is cut by tokens
+// instead, blocks being 0.
 struct Division {
-    int64_t batch, blocks;
+    Sequences sequences;
+    int64_t blocks;
     int threads, parts;
 
-    Division(int64_t batch, int64_t blocks, int64_t wanted, double updates, int parts_per_thread)
-        : batch(batch), blocks(blocks) {
+    Division(Sequences sequences, int64_t blocks, int64_t wanted, double updates,
+             int parts_per_thread)
+        : sequences(sequences), blocks(blocks) {
         const double worthwhile = std::max(1.0, updates / kUpdatesPerThread);
-        const int64_t pieces = std::max<int64_t>(1, batch * blocks);
+        const int64_t pieces =
+            std::max<int64_t>(1, blocks ? sequences.count * blocks : sequences.total());
         threads = static_cast<int>(std::max<int64_t>(
             1, std::min({wanted, pieces, static_cast<int64_t>(worthwhile)})));
         parts = threads == 1
@@ -97,16 +181,14 @@ struct Division {
                     : static_cast<int>(std::min<int64_t>(threads * parts_per_thread, pieces));
     }
 
-    std::vector<Range> segments(int part) const {
-        const int64_t total = batch * blocks;
-        int64_t from = total * part / parts;
-        const int64_t to = total * (part + 1) / parts;
-        std::vector<Range> found;
-        while (from < to) {
-            const int64_t b = from / blocks, end = std::min(to, (b + 1) * blocks);
-            found.push_back({b, from - b * blocks, end - b * blocks});
-            from = end;
-        }
+    std::vector<Segment> segments(int part) const {
+        Place from = place(part);
+        const Place to = place(part + 1);
+        std::vector<Segment> found;
+        for (; from.sequence < to.sequence; from = {from.sequence + 1, 0})
+            if (from.cell < cells(from.sequence))
+                found.push_back({from.sequence, from.cell, cells(from.sequence)});
+        if (from.cell < to.cell) found.push_back({to.sequence, from.cell, to.cell});
         return found;
     }
 
@@ -133,6 +215,30 @@ struct Division {
         }
         take(&shared);
         for (std::thread& other : others) other.join();
+    }
+
+  private:
+    struct Place {
+        int64_t sequence, cell;
+    };
+
+    int64_t cells(int64_t b) const { return blocks ? blocks : sequences.length_of(b); }
+
+    // Where a part begins: equal shares of the work, rounded down to whole cells.
+    Place place(int part) const {
+        if (part == parts) return {sequences.count, 0};
+        const int64_t of_token = blocks ? blocks : 1;
+        const int64_t work = sequences.total() * of_token * part / parts;
+        int64_t low = 0, high = sequences.count - 1;  // the last sequence that begins at or before it
+        while (low < high) {
+            const int64_t middle = (low + high + 1) / 2;
+            if (sequences.start(middle) * of_token <= work)
+                low = middle;
+            else
+                high = middle - 1;
+        }
+        const int64_t of_cell = blocks ? sequences.length_of(low) : 1;
+        return {low, (work - sequences.start(low) * of_token) / of_cell};
     }
 };
 

@@ -9,13 +9,14 @@
 // Tokens between two saved states. The backward holds K * N vectors four times over.
 constexpr int64_t kCheckpointTokens = 32;
 
-// Where row (b, t) of a sequence starts: data + b * batch_stride + t * row_stride, in elements.
+// Where row (b, t) of a batch starts: data + b * batch_stride + t * row_stride, in elements.
+// The kernels see one sequence, whose first row is at data.
 struct Rows {
     void* data;
     int64_t batch_stride, row_stride;
 };
 
-// Arguments of the scan, mirrored field by field in selective_scan_cpu.py. Absent tensors are null.
+// Arguments of the scan, mirrored field by field in problems.py. Absent tensors are null.
 // "token" order is reading order: the caller's order, or its mirror where reverse is set.
 // delta may be given by its factors instead: dt (L, rank) and dt_weight (D, rank), delta = dt dt_weight^T;
 // its rows are then absent. A may be given as log(-A).
@@ -24,6 +25,10 @@ struct ScanProblem {
     // Adds to y (before the gate) and to grad_z what an earlier problem of the same call left there.
     int64_t adds;
     int64_t is_double, num_threads;
+    // Of sequences packed into one row (batch 1): their number, and (number + 1) 0 and where each ends;
+    // otherwise 0 and null.
+    int64_t sequences;
+    const int64_t* cu_seqlens;
     Rows u, delta, B, C, z, dt;
     void *A, *D, *delta_bias, *initial_state, *dt_weight;
     void *y, *final_state, *checkpoints;
@@ -35,11 +40,13 @@ struct ScanProblem {
     void *grad_delta_bias, *grad_initial_state;
 };
 
-// Arguments of the convolution, mirrored in causal_conv_cpu.py.
+// Arguments of the convolution, mirrored in problems.py.
 struct ConvProblem {
     int64_t batch, length, channels, width, reverse;
     int64_t adds;  // adds to grad_x what an earlier problem of the same call left there
     int64_t is_double, num_threads;
+    int64_t sequences;  // as of the scan
+    const int64_t* cu_seqlens;
     Rows x;
     void *weight, *bias, *y;
     // Forward only, where projection is not null: projected (L, outputs) = y projection^T, row by row
@@ -51,7 +58,7 @@ struct ConvProblem {
     void *grad_weight, *grad_bias;
 };
 
-// Arguments of the residual sum with RMS norm, mirrored in native_problems.py; all tensors are dense.
+// Arguments of the residual sum with RMS norm, mirrored in problems.py; all tensors are dense.
 struct NormProblem {
     int64_t rows, width, is_double, num_threads;
     double eps;
@@ -63,10 +70,10 @@ struct NormProblem {
 // Vectors of outputs of a projection that are computed together, from weights packed for it.
 constexpr int kPanel = 3;
 
-// One piece of work: blocks (of the convolution's forward: tokens) [first, end) of one sequence,
-// or rows of the norm.
+// One piece of work: blocks (of the convolution's forward: tokens) [first, end) of a sequence, or
+// rows of the norm.
 struct Range {
-    int64_t batch_index, first, end;
+    int64_t first, end;
 };
 
 // Per-thread sums of the backward over the segments of one thread; zeroed by the caller.
@@ -75,6 +82,7 @@ struct ScanSums {
     void *B, *C;               // L * N each, of the sequence of the current segment
 };
 
+// The scan and the convolution take problems of one sequence.
 struct KernelTable {
     const char* name;
     int64_t vector_bytes;

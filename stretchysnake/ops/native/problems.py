@@ -1,7 +1,7 @@
 """The arguments of the native kernels, as ``native/kernels.h`` lays them out, made from tensors.
 
 A call takes one problem or several of one shape, which a thread does one after the other. Symbols: B batch, L tokens,
-D inner channels, K kernel width, N state size, C width.
+D inner channels, K kernel width, N state size, C width, S sequences packed into one row (cu_seqlens).
 """
 
 import ctypes
@@ -29,7 +29,8 @@ class ScanProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "state", "rank", "delta_softplus", "A_is_log", "reverse"),
-        *("adds", "is_double", "num_threads", "u", "delta", "B", "C", "z", "dt"),
+        *("adds", "is_double", "num_threads", "sequences", "cu_seqlens"),
+        *("u", "delta", "B", "C", "z", "dt"),
         *("A", "D", "delta_bias", "initial_state", "dt_weight", "y", "final_state", "checkpoints"),
         *("grad_y", "grad_final_state", "grad_u", "grad_delta", "grad_A", "grad_B", "grad_C"),
         *("grad_D", "grad_z", "grad_delta_bias", "grad_initial_state"),
@@ -41,7 +42,19 @@ class ConvProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
-        *("x", "weight", "bias", "y", "outputs", "projection", "projected", "grad_y", "grad_x"),
+        *(
+            "sequences",
+            "cu_seqlens",
+            "x",
+            "weight",
+            "bias",
+            "y",
+            "outputs",
+            "projection",
+            "projected",
+            "grad_y",
+            "grad_x",
+        ),
         *("grad_weight", "grad_bias"),
     )
 
@@ -64,18 +77,23 @@ _PLACES = {
 
 
 def scan_problem(u: Tensor, A: Tensor, **values: Tensor | int | None) -> ScanProblem:
-    """A scan of u (B, L, D) by A (D, N); tensors by name, absent ones None, flags as numbers."""
+    """A scan of u (B, L, D) by A (D, N); tensors by name, absent ones None, flags as numbers; cu_seqlens as `seams`."""
     return _filled(ScanProblem, u, u=u, A=A, state=A.shape[1], **values)
 
 
 def conv_problem(x: Tensor, weight: Tensor, **values: Tensor | int | None) -> ConvProblem:
-    """A convolution of x (B, L, D) with weight (D, K); tensors by name, flags as numbers."""
+    """A convolution of x (B, L, D) with weight (D, K); tensors by name, flags as numbers; cu_seqlens as `seams`."""
     return _filled(ConvProblem, x, x=x, weight=weight, width=weight.shape[1], **values)
 
 
 def norm_problem(x: Tensor, *, eps: float = 0.0, **tensors: Tensor | None) -> NormProblem:
     """A norm over the last axis of x (..., C); dense tensors by name, absent ones None."""
     return _filled(NormProblem, x[None].flatten(0, -2), x=x, eps=eps, **tensors)
+
+
+def seams(cu_seqlens: Tensor | None) -> Tensor | None:
+    """cu_seqlens (S + 1,) as the kernels read it; its values were checked where the operation was called."""
+    return None if cu_seqlens is None else cu_seqlens.to(torch.int64).contiguous()
 
 
 def _filled(kind: type, sequence: Tensor, **values: Tensor | float | None):
@@ -92,8 +110,11 @@ def _filled(kind: type, sequence: Tensor, **values: Tensor | float | None):
         if not isinstance(value, Tensor):
             numbers[place] = value
             continue
-        assert value.dtype == sequence.dtype, (name, value.dtype, sequence.dtype)
+        wanted = sequence.dtype if name != "cu_seqlens" else torch.int64
+        assert value.dtype == wanted, (name, value.dtype, wanted)
         numbers[place] = value.data_ptr()
+        if name == "cu_seqlens":
+            numbers[places["sequences"]] = len(value) - 1
         if f"{name}_row_stride" in places:
             numbers[place + 1], numbers[place + 2], last = value.stride()
             assert last == 1 or value.shape[-1] == 1, name
@@ -128,13 +149,17 @@ def dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def new_checkpoints(u: Tensor, num_state: int, keep: bool) -> Tensor:
-    """Room for the states before every 32nd token, which the backward starts from; empty if not kept.
+def new_checkpoints(
+    u: Tensor, num_state: int, keep: bool, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Room for the states before every 32nd token of each sequence, which the backward starts from; empty if not kept.
 
-    As much memory as N / 32 sequences (B, L, D).
+    As much memory as N / 32 sequences (B, L, D). Of packed sequences a bound that needs no look at where they end.
     """
     tokens, vector_bytes = native_library.checkpoint_tokens(), native_library.vector_bytes()
     lanes = vector_bytes // u.itemsize
     chunks = (u.shape[1] + tokens - 1) // tokens if keep else 0
+    if keep and cu_seqlens is not None:
+        chunks = u.shape[1] // tokens + cu_seqlens.shape[0] - 1
     blocks = (u.shape[2] + lanes - 1) // lanes
     return u.new_empty(u.shape[0], chunks, blocks * lanes * num_state)

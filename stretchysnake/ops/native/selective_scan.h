@@ -20,17 +20,16 @@ template <typename T> struct Sequence {
     const T* row(int64_t token) const { return start + token * stride; }
 };
 
-// The rows of one sequence in reading order.
-template <typename T> Sequence<T> sequence(const ScanProblem& p, const Rows& rows, int64_t b) {
+// The rows of the sequence in reading order.
+template <typename T> Sequence<T> sequence(const ScanProblem& p, const Rows& rows) {
     const T* start = static_cast<const T*>(rows.data);
     if (!start) return {nullptr, 0};
-    start += b * rows.batch_stride;
     if (p.reverse) return {start + (p.length - 1) * rows.row_stride, -rows.row_stride};
     return {start, rows.row_stride};
 }
 
-template <typename T> Sequence<T> dense(const ScanProblem& p, void* data, int64_t b, int64_t width) {
-    return sequence<T>(p, Rows{data, p.length * width, width}, b);
+template <typename T> Sequence<T> dense(const ScanProblem& p, void* data, int64_t width) {
+    return sequence<T>(p, Rows{data, 0, width});
 }
 
 template <typename T> T* writable(const Sequence<T>& s, int64_t token) {
@@ -88,7 +87,7 @@ template <typename T> T largest_magnitude(const Vec<T>* vectors, int64_t count) 
 }
 
 // Lays out the workspace and fills it for the blocks of a segment; the states begin at `states`,
-// (D, N) of this sequence, or at 0.
+// (D, N), or at 0.
 template <typename T>
 Owned<T> take_blocks(const ScanProblem& p, Range segment, const T* states, void* workspace) {
     const int64_t N = p.state, owned = segment.end - segment.first;
@@ -141,12 +140,11 @@ inline void multiply_dt(const Sequence<T>& dt, int64_t first, int tokens, int64_
     }
 }
 
-// The rows of u, delta and dt of one sequence.
+// The rows of u, delta and dt.
 template <typename T> struct InputRows {
     Sequence<T> u, delta, dt;
-    InputRows(const ScanProblem& p, int64_t b)
-        : u(sequence<T>(p, p.u, b)), delta(sequence<T>(p, p.delta, b)),
-          dt(sequence<T>(p, p.dt, b)) {}
+    explicit InputRows(const ScanProblem& p)
+        : u(sequence<T>(p, p.u)), delta(sequence<T>(p, p.delta)), dt(sequence<T>(p, p.dt)) {}
 };
 
 // Asks for the rows [first, first + tokens) of a block before they are needed: a processor does not
@@ -183,10 +181,9 @@ inline void read_inputs(const ScanProblem& p, const InputRows<T>& rows, const Ow
 
 // Where the forward leaves the states of one block before a chunk.
 template <typename T>
-T* checkpoint(const ScanProblem& p, int64_t b, int64_t chunk, int64_t block) {
-    const int64_t chunks = (p.length + K - 1) / K;
+T* checkpoint(const ScanProblem& p, int64_t chunk, int64_t block) {
     return static_cast<T*>(p.checkpoints) +
-           ((b * chunks + chunk) * num_blocks<T>(p) + block) * p.state * Simd<T>::lanes;
+           (chunk * num_blocks<T>(p) + block) * p.state * Simd<T>::lanes;
 }
 
 }  // namespace

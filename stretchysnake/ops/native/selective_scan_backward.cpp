@@ -101,27 +101,26 @@ template <typename T>
 void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
-    const int64_t N = p.state, L = p.length, b = segment.batch_index;
+    const int64_t N = p.state, L = p.length;
     const int64_t owned = segment.end - segment.first;
-    const InputRows<T> rows(p, b);
-    const auto z = sequence<T>(p, p.z, b), grad_y = sequence<T>(p, p.grad_y, b);
-    const auto grad_u = dense<T>(p, p.grad_u, b, p.channels);
-    const auto grad_delta = dense<T>(p, p.grad_delta, b, p.channels);
-    const auto grad_z = sequence<T>(p, p.grad_z, b);
-    const auto grad_B = dense<T>(p, sums.B, 0, N), grad_C = dense<T>(p, sums.C, 0, N);
+    const InputRows<T> rows(p);
+    const auto z = sequence<T>(p, p.z), grad_y = sequence<T>(p, p.grad_y);
+    const auto grad_u = dense<T>(p, p.grad_u, p.channels);
+    const auto grad_delta = dense<T>(p, p.grad_delta, p.channels);
+    const auto grad_z = sequence<T>(p, p.grad_z);
+    const auto grad_B = dense<T>(p, sums.B, N), grad_C = dense<T>(p, sums.C, N);
     const T* D = static_cast<const T*>(p.D);
-    const T* grad_final = static_cast<const T*>(p.grad_final_state);
     V *sum_A = static_cast<V*>(sums.A), *sum_D = static_cast<V*>(sums.D);
     V* sum_bias = static_cast<V*>(sums.delta_bias);
 
     Chunk<T> c;
     c.grad_B = static_cast<V*>(workspace);
     c.grad_C = c.grad_B + K * N;
-    c.B = sequence<T>(p, p.B, b);
-    c.C = sequence<T>(p, p.C, b);
+    c.B = sequence<T>(p, p.B);
+    c.C = sequence<T>(p, p.C);
     c.N = N;
     const Owned<T> own = take_blocks<T>(
-        p, segment, grad_final ? grad_final + b * p.channels * N : nullptr, c.grad_C + K * N);
+        p, segment, static_cast<const T*>(p.grad_final_state), c.grad_C + K * N);
     for (int64_t chunk = (L + K - 1) / K - 1; chunk >= 0; --chunk) {
         const int64_t first = c.first = chunk * K;
         const int tokens = c.tokens = static_cast<int>(L - first < K ? L - first : K);
@@ -146,7 +145,7 @@ void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* w
                 c.grad_y[t] = given * gate * s;
                 c.grad_gate[t] = given * s * (T(1) + gate * (T(1) - s));
             }
-            const V* before = reinterpret_cast<const V*>(checkpoint<T>(p, b, chunk, block));
+            const V* before = reinterpret_cast<const V*>(checkpoint<T>(p, chunk, block));
             if (c.in.normal)
                 pass<T, true>(c, rate, before, adjoint, sum_A + block * N);
             else
@@ -164,7 +163,7 @@ void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* w
                 if (p.delta_softplus) grad_raw *= sigmoid<T>(c.in.raw[t]);
                 store<T>(writable(grad_delta, first + t) + channel, grad_raw, count);
                 store<T>(writable(grad_u, first + t) + channel,
-                         c.grad_input[t] * c.in.step[t] + skip * c.grad_y[t], count);
+                         skip * c.grad_y[t] + c.grad_input[t] * c.in.step[t], count);
                 grad_skip += c.grad_y[t] * c.in.u[t];
                 grad_bias += grad_raw;
             }
@@ -180,9 +179,8 @@ void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* w
     if (p.grad_initial_state)
         for (int64_t k = 0; k < owned; ++k) {
             const int64_t block = segment.first + k;
-            scatter_states<T>(
-                own.state + k * N, N, block_lanes<T>(p, block),
-                static_cast<T*>(p.grad_initial_state) + (b * p.channels + block * lanes) * N);
+            scatter_states<T>(own.state + k * N, N, block_lanes<T>(p, block),
+                              static_cast<T*>(p.grad_initial_state) + block * lanes * N);
         }
 }
 

@@ -42,14 +42,14 @@ inline void advance_all(const Vec<T>* rate, Vec<T>* h, const Inputs<T>& in, cons
 template <typename T> void forward(const ScanProblem& p, Range segment, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
-    const int64_t N = p.state, L = p.length, b = segment.batch_index;
+    const int64_t N = p.state, L = p.length;
     const int64_t owned = segment.end - segment.first;
-    const InputRows<T> rows(p, b);
-    const auto B = sequence<T>(p, p.B, b), C = sequence<T>(p, p.C, b), z = sequence<T>(p, p.z, b);
-    const auto y_rows = dense<T>(p, p.y, b, p.channels);
-    const T *D = static_cast<const T*>(p.D), *initial = static_cast<const T*>(p.initial_state);
+    const InputRows<T> rows(p);
+    const auto B = sequence<T>(p, p.B), C = sequence<T>(p, p.C), z = sequence<T>(p, p.z);
+    const auto y_rows = dense<T>(p, p.y, p.channels);
+    const T* D = static_cast<const T*>(p.D);
     const Owned<T> own =
-        take_blocks<T>(p, segment, initial ? initial + b * p.channels * N : nullptr, workspace);
+        take_blocks<T>(p, segment, static_cast<const T*>(p.initial_state), workspace);
     const Sequence<T>* near[] = {&rows.u, &rows.delta, &z, &y_rows};
     const int64_t chunks = (L + K - 1) / K;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -66,7 +66,7 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
             for (const Sequence<T>* s : near) prefetch<T>(*s, ahead, left, ahead_channel);
             V *h = own.state + k * N, *rate = own.rate + k * N;
             if (p.checkpoints)
-                memcpy(checkpoint<T>(p, b, chunk, block), h, N * sizeof(V));
+                memcpy(checkpoint<T>(p, chunk, block), h, N * sizeof(V));
             Inputs<T> in;
             V input[K], y[K];
             read_inputs<T>(p, rows, own, k, first, tokens, channel, count, in);
@@ -92,9 +92,8 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
     if (p.final_state)
         for (int64_t k = 0; k < owned; ++k) {
             const int64_t block = segment.first + k;
-            scatter_states<T>(
-                own.state + k * N, N, block_lanes<T>(p, block),
-                static_cast<T*>(p.final_state) + (b * p.channels + block * lanes) * N);
+            scatter_states<T>(own.state + k * N, N, block_lanes<T>(p, block),
+                              static_cast<T*>(p.final_state) + block * lanes * N);
         }
 }
 

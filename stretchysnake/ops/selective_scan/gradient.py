@@ -24,9 +24,9 @@ def new_gradients(tensors: Sequence[Tensor | None]) -> list[Tensor]:
 def register_gradient(name: str, backward: Callable[..., list[Tensor]], backend: str) -> None:
     """Tell torch the gradient and the FLOPs of operation `name` and of its backward, `<name>_backward`.
 
-    `name` takes the tensors of a scan, then delta_softplus, reverse and whether states are kept, and returns y,
-    the final state and the states kept. `backward` takes the gradients of the first two, the tensors, the states,
-    delta_softplus and reverse, and returns the gradients of the first nine.
+    `name` takes the tensors of a scan, cu_seqlens, then delta_softplus, reverse and whether states are kept, and
+    returns y, the final state and the states kept. `backward` takes the gradients of the first two, the tensors,
+    cu_seqlens, the states, delta_softplus and reverse, and returns the gradients of the first nine.
     """
 
     def setup_context(ctx, inputs, output):

@@ -1,6 +1,6 @@
 """The selective scan on the native CPU kernels of ``native/``, forward and backward, via ctypes.
 
-Symbols: B batch, L tokens, D inner channels, N state size.
+Symbols: B batch, L tokens, D inner channels, N state size, S sequences packed into one row.
 
 Results are bitwise equal from call to call for a given thread count; sums over channels and batch
 (gradients of A, B, C, D, delta_bias) are divided among threads in a fixed way and added in thread
@@ -16,6 +16,7 @@ from stretchysnake.ops.native.problems import (
     rows_in_place,
     run,
     scan_problem,
+    seams,
 )
 from stretchysnake.ops.operation import operation
 from stretchysnake.ops.precision import state_dtype
@@ -23,9 +24,12 @@ from stretchysnake.ops.selective_scan.gradient import new_gradients, register_gr
 from stretchysnake.ops.selective_scan.inputs import SCHEMA, ScanInputs
 
 
-def selective_scan_cpu(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+def selective_scan_cpu(
+    inputs: ScanInputs, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return ``(y, final_state)``; shapes and dtype rule as in ``selective_scan_reference``.
 
+    With cu_seqlens (S + 1,) all sequences of the row are done in one call, divided among the threads by their lengths.
     Half-precision inputs are converted to fp32 first. Runs on ``torch.get_num_threads()`` threads,
     fewer where the problem is small. Decays below 1e-38 count as 0. Torch sees one operation,
     ``torch.ops.stretchysnake.selective_scan``, which torch.compile and torch.export keep as it is.
@@ -33,30 +37,37 @@ def selective_scan_cpu(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     dtype = state_dtype(*inputs.tensors)
     tensors = (t if t is None or t.dtype == dtype else t.to(dtype) for t in inputs.tensors)
     keep_states = torch.is_grad_enabled() and inputs.needs_gradient()
-    y, final_state, _ = _scan(*tensors, inputs.delta_softplus, inputs.reverse, keep_states)
+    flags = inputs.delta_softplus, inputs.reverse, keep_states
+    y, final_state, _ = _scan(*tensors, cu_seqlens, *flags)
     return (y if y.dtype == inputs.u.dtype else y.to(inputs.u.dtype)), final_state
 
 
-def _new_outputs(u: Tensor, A: Tensor, keep_states: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the final state, and room for the states the backward starts from."""
+def _new_outputs(
+    u: Tensor, A: Tensor, cu_seqlens: Tensor | None, keep_states: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the final states, and room for the states the backward starts from."""
     num_batch, _, channels = u.shape
     num_state = A.shape[1]
+    sequences = num_batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     return (
         u.new_empty(u.shape),
-        u.new_empty(num_batch, channels, num_state),
-        new_checkpoints(u, num_state, keep_states),
+        u.new_empty(sequences, channels, num_state),
+        new_checkpoints(u, num_state, keep_states, cu_seqlens),
     )
 
 
 @operation(
     "selective_scan",
-    f"({SCHEMA}, bool delta_softplus, bool reverse, bool keep_states) -> (Tensor, Tensor, Tensor)",
+    f"({SCHEMA}, Tensor? cu_seqlens, bool delta_softplus, bool reverse, bool keep_states) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 def _scan(*arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor]:
-    inputs, keep_states = ScanInputs(*arguments[:11]), arguments[11]
-    y, final_state, checkpoints = _new_outputs(inputs.u, inputs.A, keep_states)
+    *tensors, cu_seqlens, delta_softplus, reverse, keep_states = arguments
+    inputs = ScanInputs(*tensors, delta_softplus, reverse)
+    y, final_state, checkpoints = _new_outputs(inputs.u, inputs.A, cu_seqlens, keep_states)
     problem = scan_problem(
         **_as_read(inputs),
+        cu_seqlens=seams(cu_seqlens),
         y=y,
         final_state=final_state,
         checkpoints=checkpoints if keep_states else None,
@@ -67,19 +78,19 @@ def _scan(*arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.register_fake("stretchysnake::selective_scan")
 def _(*arguments):
-    return _new_outputs(arguments[0], arguments[2], arguments[11])
+    return _new_outputs(arguments[0], arguments[2], arguments[9], arguments[12])
 
 
 @operation(
     "selective_scan_backward",
-    f"(Tensor? grad_y, Tensor? grad_final_state, {SCHEMA}, Tensor checkpoints, bool delta_softplus, "
-    "bool reverse) -> Tensor[]",
+    f"(Tensor? grad_y, Tensor? grad_final_state, {SCHEMA}, Tensor? cu_seqlens, Tensor checkpoints, "
+    "bool delta_softplus, bool reverse) -> Tensor[]",
 )
 def _scan_backward(
     grad_y: Tensor | None, grad_final_state: Tensor | None, *arguments: Tensor | bool | None
 ) -> list[Tensor]:
     """Gradients of the nine tensors; an empty tensor stands for that of an absent one."""
-    *tensors, checkpoints, delta_softplus, reverse = arguments
+    *tensors, cu_seqlens, checkpoints, delta_softplus, reverse = arguments
     inputs = ScanInputs(*tensors, delta_softplus, reverse)
     gradients = new_gradients(tensors)
     if not inputs.u.numel():
@@ -91,6 +102,7 @@ def _scan_backward(
     }
     problem = scan_problem(
         **_as_read(inputs),
+        cu_seqlens=seams(cu_seqlens),
         checkpoints=checkpoints,
         grad_y=torch.zeros_like(inputs.u) if grad_y is None else rows_in_place(grad_y),
         grad_final_state=dense(grad_final_state),

@@ -67,7 +67,7 @@ def selective_scan(
         y, final_state = scan(inputs)
     else:
         check_one_row("u", u)
-        if backend == "triton":
+        if backend in ("cpu", "meta", "triton"):
             y, final_state = scan(inputs, on_device(cu_seqlens, u))
         else:
             y, final_state = scan_packed(scan, cu_seqlens, inputs)

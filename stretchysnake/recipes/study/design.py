@@ -1,13 +1,15 @@
 """StudyRun: what `study motion-digits` trains and measures, as a value, and the list of its trainings and cells."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, VARIANTS, variant_named
 from stretchysnake.models.architectures import config_named
 from stretchysnake.recipes.motion_digits import MODEL, nano_run
+from stretchysnake.recipes.side_by_side import check_jobs
 from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -44,14 +46,23 @@ class StudyRun:
     gallery_clips: int = 300
     query_clips: int = 300
     data_seed: int = 0
+    device: str = "auto"
+    """Where models are trained and measured: "cpu", "cuda" or e.g. "cuda:1"; "auto": a GPU if there is one."""
     finetune_steps: int = 200
     """Steps of fine-tuning on each suite's gallery; 0 leaves fine-tuning out."""
     sgd_probe: bool = False
     """Also a linear probe trained by SGD with augmentation, for as many steps as fine-tuning."""
     num_views: int = 2
     """Clips of each query that fine-tuned models are tested on; MotionDigits is square, so crops would be equal."""
+    jobs: int | None = None
+    """Trainings side by side, each measured where it was trained; null for what processors and memory are enough for.
+    The rows are the same, whatever it is."""
+    threads: int = 1
+    """Threads of each, on which the last bits of a training depend."""
 
     def __post_init__(self):
+        check_device(self.device)
+        check_jobs(self.jobs, self.threads)
         for name in ("variants", "seeds", "suites", "frames", "sizes"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -181,7 +192,7 @@ def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
                 num_frames=num_frames,
                 model_name=peer or MODEL,
             )
-            yield Training(method, seed, num_frames, run, peer)
+            yield Training(method, seed, num_frames, replace(run, device=study.device), peer)
 
 
 def transfers(

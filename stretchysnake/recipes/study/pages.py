@@ -141,6 +141,7 @@ def command_of(run: StudyRun) -> str:
 
 def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> list:
     """What is drawn from the first seed's models: t-SNE of each suite's queries, activation maps of its first video."""
+    from stretchysnake.eval.features.placement import Placement
     from stretchysnake.recipes.visualize import write_activation_maps, write_feature_maps
     from stretchysnake.report.pages.context import read_pictures
 
@@ -151,13 +152,18 @@ def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> lis
     }
     if not subjects:
         return []
-    videos = []
+    placement, videos = Placement(device=run.device), []
     for suite, (_, queries) in suites.clips.items():
         write_feature_maps(
-            folder, subjects, queries.records, title=PREFIX + suite, cache=suites.cache
+            folder,
+            subjects,
+            queries.records,
+            title=PREFIX + suite,
+            cache=suites.cache,
+            placement=placement,
         )
         videos.append(queries.records[0].path)
-    write_activation_maps(folder, subjects, videos)
+    write_activation_maps(folder, subjects, videos, placement=placement)
     return read_pictures(folder)
 
 

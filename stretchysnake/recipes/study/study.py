@@ -8,9 +8,11 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites
+from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites, open_suites
+from stretchysnake.recipes.side_by_side import side_by_side
 from stretchysnake.recipes.study.design import (
     ABLATED,
     STATIC_PATCHES,
@@ -27,23 +29,57 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     """Do all of it; returns (path of the report, what holds as text lines).
 
     Resumable at any point: finished videos, trainings, features and rows are kept, an interrupted training goes on
-    from its checkpoint. Each model is measured as soon as it is trained.
+    from its checkpoint. Each model is measured as soon as it is trained, several side by side (`run.jobs`).
     """
-    from stretchysnake.train.loop import train
-
     watch = Stopwatch()
     suites = make_suites(run, watch, progress=progress)
+    planned = list(trainings(run, data=suites.source, cache=suites.cache))
+    side_by_side(
+        {
+            f"{training.shown} seed {training.seed}": (
+                finish_training,
+                (run, suites.folder, suites.lists, number),
+            )
+            for number, training in enumerate(planned)
+        },
+        jobs=run.jobs,
+        threads=run.threads,
+        logs=Path(run.out) / "logs",
+        progress=progress,
+    )
+    watch.lap("train, measure, fine-tune and test")
     trained, rows = [], []
-    for training in trainings(run, data=suites.source, cache=suites.cache):
-        result = train(training.run, progress=progress)
+    for training in planned:
+        result, found = _finished(run, suites, training, progress)
         trained.append((training, result))
-        watch.lap("train")
-        rows += _measured(run, suites, training, result.weights, progress=progress)
-        watch.lap("measure")
-        if training.is_main:
-            rows += _transferred(run, suites, training, result.weights, progress=progress)
-            watch.lap("fine-tune and test")
+        rows += found
     return write_study(run, suites, trained, rows, watch)
+
+
+def finish_training(
+    run: StudyRun,
+    folder: Path,
+    lists: dict,
+    number: int,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """The training of that number and all that is measured of it, by a process that opens the videos itself; what is
+    made is kept on disk."""
+    suites = open_suites(folder, lists, run.suites, progress=progress)
+    planned = list(trainings(run, data=suites.source, cache=suites.cache))
+    _finished(run, suites, planned[number], progress)
+
+
+def _finished(run: StudyRun, suites: Suites, training: Training, progress) -> tuple:
+    """(result of a training, its rows in the study's order); what is finished already is only read."""
+    from stretchysnake.train.loop import train
+
+    result = train(training.run, progress=progress)
+    rows = _measured(run, suites, training, result.weights, progress=progress)
+    if training.is_main:
+        rows += _transferred(run, suites, training, result.weights, progress=progress)
+    return result, rows
 
 
 def _measured(run: StudyRun, suites: Suites, training: Training, weights: str, *, progress) -> list:
@@ -86,7 +122,7 @@ def _transferred(
             data=gallery,
             cache=suites.cache,
         ):
-            result = train(wanted, progress=progress)
+            result = train(replace(wanted, device=run.device), progress=progress)
             tested = _model(training, result.weights, suffix=f"-views{run.num_views}")
             protocols = [Protocol(kind=protocol, num_views=run.num_views)]
             rows += _rows(
@@ -97,10 +133,16 @@ def _transferred(
 
 def _model(training: Training, weights: str, *, suffix: str = ""):
     """The model under test. A fine-tuned one keeps the rule of patches that it was pre-trained with."""
+    from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
 
-    name = training.row_model if training.peer else None
-    return model_under_test(weights, variant=training.run.bound_variant, name=name, suffix=suffix)
+    return model_under_test(
+        weights,
+        variant=training.run.bound_variant,
+        name=training.row_model if training.peer else None,
+        suffix=suffix,
+        placement=Placement(device=training.run.device),
+    )
 
 
 def _rows(

@@ -46,7 +46,13 @@ class Table2Run:
     """Names as in the paper; null: all fifteen."""
     datasets: list[str] | None = None
     """Of ucf101, hmdb51, coin, breakfast, ssv2, diving48; null: all."""
+    device: str = "auto"
+    """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
+    precision: str = "fp32"
+    """"fp32" or "bf16", as in `evaluate`; the paper's numbers do not say theirs."""
     batch_size: int = 32
+    num_workers: int = 2
+    """Processes that decode."""
     decoder: str = "pyav"
     timeout_seconds: float = TIMEOUT_SECONDS
     feature_cache: str | None = None
@@ -268,7 +274,10 @@ def _measured(run: Table2Run, place: Place, *, made: bool, progress: Callable | 
             sampling=system.sampling,
             stride=system.stride,
             decoder=run.decoder,
+            device=run.device,
+            precision=run.precision,
             batch_size=run.batch_size,
+            num_workers=run.num_workers,
             timeout_seconds=run.timeout_seconds,
             feature_cache=run.feature_cache,
             on_error=run.on_error,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stretchysnake.report.pages.embedded import (
+    PAGE_BYTES,
+    data_url,
+    embedded_bytes,
+    file_uri,
+    that_fit,
+)
 from stretchysnake.report.pages.template import filled
 from stretchysnake.shown import shown
 from stretchysnake.whole_file import write_whole
@@ -24,6 +30,10 @@ class ShownVideo:
     """A few frames side by side; None where the file cannot be read now."""
     missing: str = ""
     """Why there is no strip."""
+    preview_mp4: bytes | None = None
+    """Some seconds of it to play inside the page."""
+    preview_start: float = 0.0
+    preview_end: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +47,17 @@ class ShownHit:
     marks: tuple[str, ...]
     query_time: str
     """Which part of the query matched; "" for all of it."""
+    share_below: float | None = None
+    """The share of random pairs of the index that score less; None where it is not known."""
+
+    @property
+    def meaning(self) -> str:
+        """What the score means for these weights, in words; "" where that is not known."""
+        if self.share_below is None:
+            return ""
+        if self.share_below >= 1:
+            return "higher than every random pair of the index"
+        return f"higher than {100 * self.share_below:.1f} % of random pairs of the index"
 
 
 def clock(seconds: float) -> str:
@@ -66,13 +87,36 @@ def text_lines(hits: Sequence[ShownHit]) -> list[str]:
 
 
 def render_search_page(
-    query: ShownVideo, hits: Sequence[ShownHit], *, facts: Sequence[tuple[str, str]]
+    query: ShownVideo,
+    hits: Sequence[ShownHit],
+    *,
+    facts: Sequence[tuple[str, str]],
+    spread: str = "",
+    page_bytes: int = PAGE_BYTES,
 ) -> str:
-    """The page as HTML text; every text is escaped, nothing outside the file is loaded."""
-    filters = {"clock": clock, "name": lambda path: Path(path).name, "data_url": _data_url}
-    return filled(
-        "search_page.html.j2", filters, query=query, hits=hits, facts=facts, time_range=time_range
-    )
+    """The page as HTML text; every text is escaped, nothing outside the file is loaded.
+
+    `spread` says in words how random pairs score. Previews are inside while the page stays below page_bytes, those of
+    the query and of the nearest hits first.
+    """
+    videos = [query, *(hit.video for hit in hits)]
+    strips = sum(embedded_bytes(video.strip_png or b"") for video in videos)
+    sizes = [embedded_bytes(video.preview_mp4 or b"") for video in videos]
+    videos = [
+        video if fits else replace(video, preview_mp4=None)
+        for video, fits in zip(
+            videos, that_fit(sizes, taken=strips, page_bytes=page_bytes), strict=True
+        )
+    ]
+    query, hits = videos[0], [replace(h, video=v) for h, v in zip(hits, videos[1:], strict=True)]
+    filters = {
+        "clock": clock,
+        "name": lambda path: Path(path).name,
+        "data_url": data_url,
+        "uri": file_uri,
+    }
+    shown_values = {"query": query, "hits": hits, "facts": facts, "spread": spread}
+    return filled("search_page.html.j2", filters, **shown_values, time_range=time_range)
 
 
 def write_search_page(
@@ -81,10 +125,7 @@ def write_search_page(
     hits: Sequence[ShownHit],
     *,
     facts: Sequence[tuple[str, str]],
+    spread: str = "",
 ) -> None:
     """Write the page, whole or not at all; `facts` are (name, value) lines at its foot."""
-    write_whole(path, render_search_page(query, hits, facts=facts))
-
-
-def _data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    write_whole(path, render_search_page(query, hits, facts=facts, spread=spread))

@@ -8,14 +8,24 @@ from pathlib import Path
 from stretchysnake.shown import shown_lines
 
 
-def filled(template: str, filters: dict[str, Callable], **values: object) -> str:
-    """The HTML text of a template beside this file. Every text among the values is escaped."""
+def check_jinja2() -> None:
+    """RuntimeError with the command to run where no page can be filled: for a verb to ask before its work."""
+    _jinja2()
+
+
+def _jinja2():
     try:
         import jinja2
     except ImportError:
         raise RuntimeError(
             "jinja2 is not installed; the page needs it: pip install 'stretchysnake[report]'"
         ) from None
+    return jinja2
+
+
+def filled(template: str, filters: dict[str, Callable], **values: object) -> str:
+    """The HTML text of a template beside this file. Every text among the values is escaped."""
+    jinja2 = _jinja2()
     environment = jinja2.Environment(
         autoescape=True,
         finalize=_in_lines,

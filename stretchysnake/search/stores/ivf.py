@@ -20,7 +20,7 @@ from stretchysnake.search.index import Index, read_index, write_manifest
 from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
 from stretchysnake.search.segments.segment import Segment
 from stretchysnake.search.stores.candidate import Candidate
-from stretchysnake.search.stores.folder_collection import (
+from stretchysnake.search.stores.collection import (
     FolderCollection,
     non_finite,
     of_length_one,

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from stretchysnake.search.index import IndexRow
-from stretchysnake.search.stores.candidate import Candidate
+from stretchysnake.search.stores.candidate import Candidate, drawn_numbers
 from stretchysnake.search.stores.lance_store import FIELDS
 from stretchysnake.search.stores.lance_tables import HeldIndex, connect, held_indexes, holds_none
 from stretchysnake.shown import first_line
+
+_RUN = 32
 
 
 class LanceCollection:
@@ -42,6 +44,21 @@ class LanceCollection:
     def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
         return [self._nearest(vector, count) for vector in query]
 
+    def drawn(self, count: int) -> list[Candidate]:
+        """Runs of rows from all over the tables: a store reads them block by block."""
+        places = drawn_numbers(max(1, self.num_rows // _RUN), max(1, count // _RUN))
+        drawn, first = [], 0
+        for table in self._tables:
+            held = table.count_rows(self._where)
+            for start in (place * _RUN - first for place in places):
+                if 0 <= start < held:
+                    request = table.search().limit(_RUN).offset(start)
+                    if self._where is not None:
+                        request = request.where(self._where)
+                    drawn += _candidates(request.to_arrow())
+            first += held
+        return drawn[:count]
+
     def _nearest(self, vector: np.ndarray, count: int) -> list[Candidate]:
         pairs = [pair for table in self._tables for pair in self._nearest_of(table, vector, count)]
         best = heapq.nsmallest(count, pairs, key=lambda pair: (pair[0], pair[1].order))
@@ -53,16 +70,18 @@ class LanceCollection:
         if self._where is not None:
             request = request.where(self._where, prefilter=True)
         hits = request.to_arrow()
-        features = np.stack(hits["features"].to_numpy()) if len(hits) else np.empty((0, 0), "<f4")
-        listed = hits.select(list(FIELDS.values())).to_pylist()
-        rows = (
-            IndexRow.from_dict({ours: values[theirs] for ours, theirs in FIELDS.items()})
-            for values in listed
-        )
-        candidates = [
-            Candidate((row.file.path, row.start), row, features[i]) for i, row in enumerate(rows)
-        ]
-        return list(zip(hits["_distance"].to_pylist(), candidates, strict=True))
+        return list(zip(hits["_distance"].to_pylist(), _candidates(hits), strict=True))
+
+
+def _candidates(hits) -> list[Candidate]:
+    """The rows of an Arrow table."""
+    features = np.stack(hits["features"].to_numpy()) if len(hits) else np.empty((0, 0), "<f4")
+    listed = hits.select(list(FIELDS.values())).to_pylist()
+    rows = (
+        IndexRow.from_dict({ours: values[theirs] for ours, theirs in FIELDS.items()})
+        for values in listed
+    )
+    return [Candidate((row.file.path, row.start), row, features[i]) for i, row in enumerate(rows)]
 
 
 def _chosen(uri: str, index_name: str | Sequence[str] | None) -> list[HeldIndex]:

@@ -18,13 +18,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.data.records_key import ends_of, file_stamp, records_key, relative_paths
+from stretchysnake.data.records_key import ends_of, file_stamps, records_key, relative_paths
 from stretchysnake.whole_file import write_whole
 
 NAME = "data.safetensors"
 SAMPLED = 1024
 MOST_REPLACED = 3
 MISSING, NOT_READ = -1, 0
+Stamps = Sequence[tuple[int, int] | None]
+"""`file_stamp` of each file of a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,16 @@ class DataStamp:
     """(n,) int64 of `ends_of`; NOT_READ outside the sample"""
 
 
-def data_stamp(records: Sequence[VideoRecord], *, sampled: int = SAMPLED) -> DataStamp:
-    """The stamp of these records now; reads the ends of `sampled` files, evenly spread over the list."""
-    stamps = [file_stamp(record.path) or (MISSING, MISSING) for record in records]
-    sizes, times = torch.tensor(stamps, dtype=torch.int64).reshape(-1, 2).unbind(1)
+def data_stamp(
+    records: Sequence[VideoRecord], *, sampled: int = SAMPLED, stamps: Stamps | None = None
+) -> DataStamp:
+    """The stamp of these records now; reads the ends of `sampled` files, evenly spread over the list.
+
+    `stamps` are the files' sizes and times (`file_stamps`) where the caller has them.
+    """
+    stamps = file_stamps(records) if stamps is None else stamps
+    columns = [stamp or (MISSING, MISSING) for stamp in stamps]
+    sizes, times = torch.tensor(columns, dtype=torch.int64).reshape(-1, 2).unbind(1)
     ends = torch.full_like(sizes, NOT_READ)
     if sampled:
         for index in range(0, len(records), -(-len(records) // sampled)):

@@ -14,32 +14,70 @@ from pathlib import Path
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.data.records_key import records_key
+from stretchysnake.models.weights.published.named import weights_file
+from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
-from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, read_stamp, told
+from stretchysnake.train.checkpoints.data_stamp import (
+    Stamps,
+    data_stamp,
+    other_data,
+    read_stamp,
+    told,
+)
 from stretchysnake.train.checkpoints.outputs import PLACES
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, TrainRun
 from stretchysnake.whole_file import sha256_of
 
 
-def run_key(run: TrainRun, records: Sequence[VideoRecord]) -> str:
+def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | None = None) -> str:
     """Hashes of settings, records and (where it starts from some) weights: equal keys, equal training."""
-    key = f"{replace(run, data='', weights=None, out='').digest()}-{records_key(records)[:8]}"
+    settings = replace(run, data="", weights=None, out="").digest()
+    key = f"{settings}-{records_key(records, stamps=stamps)[:8]}"
     if run.weights is None:
         return key
-    if not Path(run.weights).is_file():
+    path = weights_file(run.weights)
+    if not path.is_file():
         raise ValueError(
             f"weights ({run.weights}) must be an existing file, or null to start from scratch"
         )
-    return f"{key}-{sha256_of(Path(run.weights))[:8]}"
+    return f"{key}-{sha256_of(path)[:8]}"
 
 
-def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[str, list[str]]:
+def agreed_key(
+    out: Path,
+    run: TrainRun,
+    records: Sequence[VideoRecord],
+    *,
+    stamps: Stamps | None,
+    runtime: Runtime,
+) -> tuple[str, list[str]]:
+    """`key_in` of rank 0, on every rank, and so its ValueError; `stamps` are asked of rank 0 alone.
+
+    Times of change may differ where machines have copies, and so many ranks should not ask for them.
+    """
+    answer: dict = {}
+    if runtime.is_first:
+        try:
+            answer["key"], answer["notes"] = key_in(out, run, records, stamps=stamps)
+        except (ValueError, RuntimeError) as error:  # the latter of weights by name
+            if runtime.world_size == 1:
+                raise
+            answer["error"] = str(error)
+    answer = json.loads(runtime.from_first(json.dumps(answer)))
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["key"], answer["notes"]
+
+
+def key_in(
+    out: Path, run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | None = None
+) -> tuple[str, list[str]]:
     """(the key of this run in `out`, what a user should know): of its run there, finished or not, or a new one.
 
     ValueError when `out` holds another run, finished or with checkpoints, and in what it differs: neither is ever
-    overwritten.
+    overwritten. `stamps` as in `records_key`.
     """
-    key = run_key(run, records)
+    key = run_key(run, records, stamps=stamps)
     finished = (out / "run.json").is_file()
     if not finished and not checkpoints_in(out / "checkpoints"):
         return key, []
@@ -58,7 +96,7 @@ def key_in(out: Path, run: TrainRun, records: Sequence[VideoRecord]) -> tuple[st
         differing.append(f"weights: other bytes, {before.weights} there, {run.weights} here")
     then = read_stamp(out)
     if then is not None:
-        now = data_stamp(records, sampled=0)
+        now = data_stamp(records, sampled=0, stamps=stamps)
         if why := other_data(then, now, records, unfinished=not finished):
             differing.append(f"data: {why}")
         notes = told(then, now)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.models.weights.files import save_weights
+from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.results.rows import environment
 from stretchysnake.train.checkpoints.data_stamp import (
+    Stamps,
     data_stamp,
     read_stamp,
     with_missing_files,
@@ -44,12 +46,20 @@ class TrainResult:
         return sum(tail) / len(tail)
 
 
-def write_started(out: Path, run: TrainRun, key: str, records: Sequence[VideoRecord]) -> None:
+def write_started(
+    out: Path,
+    run: TrainRun,
+    key: str,
+    records: Sequence[VideoRecord],
+    *,
+    stamps: Stamps | None = None,
+) -> None:
     """Write started.json, the resolved run from which `train --resume` begins, and what its data is."""
     started = {"run": placed(run), "digest": key, "environment": environment()}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_stamp(out, with_missing_files(data_stamp(records), read_stamp(out)))
+        now = data_stamp(records, stamps=stamps)
+        write_stamp(out, with_missing_files(now, read_stamp(out)))
         write_whole(out / "started.json", json.dumps(started, indent=1))
     except OSError as error:
         raise ValueError(
@@ -58,9 +68,11 @@ def write_started(out: Path, run: TrainRun, key: str, records: Sequence[VideoRec
 
 
 def placed(run: TrainRun) -> dict:
-    """The run's values with absolute paths, so that it can be resumed from any folder."""
+    """The run's values with absolute paths, so that it can be resumed from any folder; a name of weights stays one."""
     return {
-        name: os.path.abspath(value) if name in PLACES and value is not None else value
+        name: os.path.abspath(value)
+        if name in PLACES and value is not None and not is_by_name(value)
+        else value
         for name, value in run.to_dict().items()
     }
 
@@ -91,7 +103,7 @@ def started_run(
     run = TrainRun.from_dict({**values, "out": str(out)})
     for name in ("data", "weights"):
         path = getattr(run, name)
-        if path is not None and not os.path.exists(path):
+        if path is not None and not os.path.exists(path) and not is_by_name(path):
             raise ValueError(
                 f"resume ({out}): its {name} ({path}) are not there; say where they are: "
                 f"stretchysnake train --resume {out} --{name} PATH"
@@ -168,8 +180,12 @@ def write_finished(
 
 
 def weights_metadata(run: TrainRun, key: str, classes: Sequence[str]) -> dict:
-    """What every weights file of a run says about itself; `classes` names the head's outputs, in order."""
+    """What every weights file of a run says about itself; `classes` names the head's outputs, in order.
+
+    `fit` stands there where it is not "square", so that other files have the bytes that they always had.
+    """
     return {
+        **({} if run.fit == "square" else {"fit": run.fit}),
         "variant": run.variant,
         "sets": asdict(run.sets),
         "seed": run.seed,

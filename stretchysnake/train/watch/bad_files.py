@@ -80,7 +80,7 @@ class BadFileWatch:
             news += [bad_file_of(values) for values in files]
             places |= taken
         for file in sorted(dict.fromkeys(news), key=lambda file: file.index):
-            if file.outlook == "back":
+            if file.outlook in ("back", "waited"):
                 listed = self.state.bad_files.pop(file.index, None)
             else:
                 listed, self.state.bad_files[file.index] = None, file
@@ -89,6 +89,8 @@ class BadFileWatch:
             taken = places.get(file.path)
             if file.outlook == "back":
                 text = f"bad file {file.path}: could be read again"
+            elif file.outlook == "waited":
+                text = f"file out of reach {file.path}: {file.kind}: {file.reason} (could be read when tried again)"
             else:
                 again = (
                     "not tried again" if file.outlook == "out" else "tried again when drawn next"

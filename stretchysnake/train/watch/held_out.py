@@ -7,14 +7,14 @@ moving averages of the weights where `ema_decay` keeps them, else the weights as
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.data.clips.loader import Clips, DecodingLimits, evaluation_batches
+from stretchysnake.data.clips.loader import Clips, DecodingLimits, shaped_batches
 from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.records import VideoRecord, read_records
 from stretchysnake.models.backbone import pixels_of
@@ -72,8 +72,10 @@ def open_held_out(
         num_frames=run.cache_frames,
         size=run.cache_size,
         decoder=run.decoder,
+        fit=run.fit,
         on_error="skip",
         limits=DecodingLimits(num_workers=run.num_workers, timeout_seconds=run.timeout_seconds),
+        verify_cache=run.verify_cache,
         progress=progress,
     )
 
@@ -157,29 +159,36 @@ class HeldOut:
         clips, runtime, model = self.clips, self.runtime, state.model
         device = next(model.parameters()).device
         mine = range(runtime.rank, len(clips), runtime.world_size)
-        at_once = self._clips_at_once()
-        sums, passes = torch.zeros(3, dtype=torch.float64), 0  # loss, right, read
-        for indices, video in evaluation_batches(
-            clips, self.scale, at_once, indices=mine, pixels=pixels_of(state.model.config)
-        ):
-            logits = compute_logits(model, video.to(device), self.scale, self.run).double().cpu()
-            labels = clips.labels[indices]
-            sums[0] += F.cross_entropy(logits, labels, reduction="sum")
-            sums[1] += (logits.argmax(1) == labels).sum()
-            sums[2] += len(indices)
-            passes += 1
-        if is_sharded(
-            model
-        ):  # every forward pass needs all ranks, also those with fewer or unreadable clips
-            side, most = self.scale.size, math.ceil(len(clips) / runtime.world_size)
-            black = torch.zeros(1, 3, self.scale.num_frames, side, side, device=device)
-            for _ in range(math.ceil(most / at_once) - passes):
-                compute_logits(model, black, self.scale, self.run)
+        at_once, side = self._clips_at_once(), self.scale.size
+        options = {"indices": mine, "pixels": pixels_of(state.model.config)}
+        sums = torch.zeros(3, dtype=torch.float64)  # loss, right, read
+        black = torch.zeros(1, 3, self.scale.num_frames, side, side, device=device)
+        most = math.ceil(math.ceil(len(clips) / runtime.world_size) / at_once)
+        with closing(shaped_batches(clips, self.scale, at_once, **options)) as batches:
+            for _ in range(most):
+                indices, parts = next(batches, ([], []))
+                for part in parts + [None] * (self._passes(model, len(parts)) - len(parts)):
+                    video = black if part is None else part.video.to(device)
+                    logits = compute_logits(model, video, self.scale, self.run)
+                    if part is None:
+                        continue
+                    logits = logits.double().cpu()
+                    labels = clips.labels[[indices[position] for position in part.positions]]
+                    sums[0] += F.cross_entropy(logits, labels, reduction="sum")
+                    sums[1] += (logits.argmax(1) == labels).sum()
+                    sums[2] += len(labels)
         runtime.meet()  # decoding may take one rank much longer
         loss, right, read = runtime.sum(sums).tolist()
         if not read:
             return None
         return HeldOutScore(state.step, right / read, loss / read, round(read))
+
+    def _passes(self, model: torch.nn.Module, mine: int) -> int:
+        """Of one batch: every pass of a sliced model needs all ranks, also those with fewer or unreadable clips, or
+        with fewer shapes, which no rank knows of the others."""
+        if not is_sharded(model):
+            return mine
+        return self.runtime.most(mine) if self.run.fit == "keep" else 1
 
     def _clips_at_once(self) -> int:
         most = math.ceil(self.run.batch_size / self.runtime.world_size)

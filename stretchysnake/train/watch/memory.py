@@ -5,22 +5,38 @@ import torch.nn.functional as F
 
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
 from stretchysnake.flexibility import Scale
-from stretchysnake.ops.out_of_memory import is_out_of_memory
+from stretchysnake.ops.out_of_memory import is_out_of_memory, memory_in_words
 from stretchysnake.ranks import Runtime
 from stretchysnake.train.checkpoints.state import TrainState
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.step import compute_logits, largest_share, parts_of
+from stretchysnake.train.step import (
+    compute_logits,
+    largest_share,
+    packs_groups,
+    parts_of,
+    passes_of,
+)
 
 
 def out_of_memory_message(
     state: TrainState, batch: Batch | MixedBatch, run: TrainRun, *, runtime: Runtime
 ) -> str:
     """One line: what did not fit, the most that does, the fields to set. Tries batches with one process only."""
-    batch = max(groups_of(batch), key=lambda group: group.scale.num_tokens)
+    groups, packs = groups_of(batch), packs_groups(state.model, batch, run)
+    batch = max(groups, key=lambda group: group.scale.num_tokens)
     scale = batch.scale
     largest = largest_share(batch, run, runtime)
     clips = max(map(len, parts_of(range(largest), scale, run)))
-    failure = f"out of memory at step {batch.step}: {clips} clips of {_words(scale)} in one pass"
+    failure, of_scale = f"{clips} clips of {_words(scale)} in one pass", ""
+    whole = passes_of([(g, range(len(g.labels))) for g in groups], run, packs=packs)
+    if len(whole) == 1 < len(groups):  # as many of the largest scale as have the tokens of all
+        tokens = sum(len(group.labels) * group.scale.num_tokens for group in groups)
+        count = sum(len(group.labels) for group in groups)
+        failure = f"{count} clips of {len(groups)} scales in one pass ({tokens} tokens)"
+        clips, of_scale = max(2, tokens // scale.num_tokens), f" of {_words(scale)}"
+    failure = f"out of memory at step {batch.step}: {failure}"
+    if told := memory_in_words(next(state.model.parameters()).device):
+        failure += f" ({told})"
     state.optimizer.zero_grad(set_to_none=True)
     if runtime.world_size > 1:
         half = max(1, clips // 2) * scale.num_tokens
@@ -33,7 +49,8 @@ def out_of_memory_message(
     if count >= 1:
         tokens = count * scale.num_tokens
         return (
-            f"{failure}; {count} fit ({tokens} tokens). Set tokens_per_pass to {tokens} (the same steps, in parts), "
+            f"{failure}; {count}{of_scale} fit ({tokens} tokens). "
+            f"Set tokens_per_pass to {tokens} (the same steps, in parts), "
             f"token_budget to {tokens} (fewer clips at large scales), or activation_checkpointing to true"
         )
     drawn = {scale for step in range(2000) for scale in run.scales_of(step)}

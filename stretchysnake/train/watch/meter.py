@@ -133,8 +133,14 @@ class Meter:
 
 def _scales_of(batch: Batch | MixedBatch) -> dict:
     """The step's scale, or its scales, for the log."""
-    scales = [asdict(group.scale) for group in groups_of(batch)]
-    return {"scale": scales[0]} if len(scales) == 1 else {"scales": scales}
+    groups = groups_of(batch)
+    told = {}
+    if any(group.video.shape[-1] != group.video.shape[-2] for group in groups):
+        told["shapes"] = [list(group.video.shape[-2:]) for group in groups]
+    scales = [asdict(group.scale) for group in groups]
+    if told and all(scale == scales[0] for scale in scales):
+        scales = scales[:1]
+    return {**({"scale": scales[0]} if len(scales) == 1 else {"scales": scales}), **told}
 
 
 def _peak_memory() -> int:

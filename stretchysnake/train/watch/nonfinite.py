@@ -43,7 +43,7 @@ def describe(
         return said(groups[0], ", on another rank")
     device = next(model.parameters()).device
     for group in filled:
-        rows_bad = ~group.video.isfinite().flatten(1).all(1)
+        rows_bad = ~group.video.to("cpu").isfinite().flatten(1).all(1)
         if rows_bad.any():
             return said(group, f"; non-finite pixels in {_listed(names_of[id(group)], rows_bad)}")
     for group in filled:

@@ -127,7 +127,7 @@ def test_mixup_and_cutmix_are_chosen_by_chance_and_each_alone_where_the_other_is
     def kinds(**alphas):
         found = []
         for seed in range(30):
-            clip = mixed(video, [1, 0], Augmentation(**alphas), drawn(seed))
+            clip = mixed(video, video[[1, 0]], Augmentation(**alphas), drawn(seed))
             pixels = clip.video[0].unique()
             found.append("cutmix" if set(pixels.tolist()) <= {0.0, 1.0} else "mixup")
             assert float(clip.video[0].mean()) == pytest.approx(1 - clip.share, abs=1e-5)

@@ -165,6 +165,18 @@ def test_training_clips_keep_every_place_and_probe_nothing(records, tmp_path, mo
         )
 
 
+def test_training_clips_that_are_checked_first_know_all_that_cannot_be_read(records, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    gone, empty = (VideoRecord(str(tmp_path / f"{name}.mp4"), 0) for name in ("gone", "empty"))
+    listed = [gone, *records[:2], empty]
+    clips = open_training_clips(listed, cache=None, check_first=True)
+    assert clips.records == listed
+    assert (set(clips.bad.quarantine), set(clips.bad.failing)) == ({3}, {0})  # it may come back
+    assert [file.outlook for file in clips.bad.take_news()] == ["again", "out"]
+    with pytest.raises(DecodeError, match=r"gone\.mp4: missing"):
+        open_training_clips(listed, cache=None, check_first=True, on_error="stop")
+
+
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "decoded"])
 def test_what_is_bad_changes_no_other_place(records, tmp_path, cached):
     """The same list, once whole and once with an unreadable file: only the clips of that file differ."""

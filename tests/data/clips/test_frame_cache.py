@@ -1,6 +1,10 @@
+import errno
+import json
+import os
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +119,121 @@ def test_an_interrupted_build_leaves_nothing(records, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(records, tmp_path, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def aged(records, tmp_path, monkeypatch):
+    """(copies of the records, an hour old; a folder with their cache, as old; what was hashed since, by name)"""
+    copies = [
+        replace(r, path=str(shutil.copy(r.path, tmp_path / f"{r.label}.mp4"))) for r in records
+    ]
+    for record in copies:
+        age(record.path)
+    folder = tmp_path / "cache"
+    cache = build(copies, folder, num_workers=0)
+    age(folder / f"{cache.key}.npy")
+    build(
+        copies, folder, num_workers=0
+    )  # of another time of change: hashed once more, and that time noted
+    hashed = []
+    for name in ("_key", "_checksum"):
+        real = getattr(frame_cache, name)
+        monkeypatch.setattr(
+            frame_cache, name, lambda *a, name=name, real=real: hashed.append(name) or real(*a)
+        )
+    monkeypatch.setattr(frame_cache, "read_frames", None)
+    return copies, folder, hashed
+
+
+def age(path, seconds=3600):
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def flip_a_bit_and_keep_the_time(path):
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_later_start_hashes_neither_videos_nor_array(aged):
+    copies, folder, hashed = aged
+    cache = build(copies, folder, num_workers=0)
+    assert hashed == [] and len(cache) == 3
+    assert read_numbers(cache.frames[1]) == uniform_indices(20, 8)
+
+
+def test_a_file_of_another_time_is_hashed_and_found_to_be_the_same(aged):
+    copies, folder, hashed = aged
+    age(copies[1].path, 1800)
+    build(copies, folder, num_workers=0)
+    build(copies, folder, num_workers=0)
+    assert hashed == ["_key"]
+    age(next(folder.glob("*.npy")), 1800)
+    build(copies, folder, num_workers=0)
+    build(copies, folder, num_workers=0)
+    assert hashed == ["_key", "_checksum"]
+
+
+def test_what_changed_a_moment_ago_is_hashed_at_every_start(aged):
+    copies, folder, hashed = aged
+    age(copies[0].path, 0)
+    build(copies, folder, num_workers=0)
+    build(copies, folder, num_workers=0)
+    assert hashed == ["_key", "_key"]
+
+
+def test_a_cache_of_an_earlier_version_is_hashed_once(aged):
+    copies, folder, hashed = aged
+    for path in folder.glob("*.known"):
+        path.unlink()
+    (note,) = folder.glob("*.json")
+    held = json.loads(note.read_text())
+    del held["changed_ns"]
+    note.write_text(json.dumps(held))
+    for _ in range(2):
+        assert build(copies, folder, num_workers=0).records == copies
+    assert hashed == ["_key", "_checksum"]
+
+
+def test_verify_finds_what_sizes_and_times_do_not_show(aged, monkeypatch, capsys):
+    copies, folder, hashed = aged
+    (array,) = folder.glob("*.npy")
+    flip_a_bit_and_keep_the_time(array)
+    build(copies, folder, num_workers=0)
+    assert hashed == []
+    monkeypatch.setattr(frame_cache, "read_frames", read_frames)
+    fresh = build(copies, folder, num_workers=0, verify=True)
+    assert "its content changed on disk; decoding again" in capsys.readouterr().err
+    assert read_numbers(fresh.frames[2]) == uniform_indices(33, 8)
+    flip_a_bit_and_keep_the_time(Path(copies[1].path))
+    assert build(copies, folder, num_workers=0).key == fresh.key
+    assert build(copies, folder, num_workers=0, verify=True).key != fresh.key
+
+
+def test_a_key_of_files_that_could_not_be_read_is_not_kept(aged, monkeypatch):
+    copies, folder, _ = aged
+    age(copies[2].path, 1800)
+    before = len(list(folder.glob("*.known")))
+    held_open = open
+
+    def refuse(path, *arguments, **options):
+        if path == copies[2].path and "b" in "".join(map(str, arguments)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return held_open(path, *arguments, **options)
+
+    monkeypatch.setattr(frame_cache, "read_frames", read_frames)
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        assert build(copies, folder, num_workers=0).records == copies[:2]
+    assert len(list(folder.glob("*.known"))) == before
+    assert build(copies, folder, num_workers=0).records == copies
+
+
+def test_a_damaged_file_of_known_keys_is_made_anew(aged):
+    copies, folder, hashed = aged
+    for text in ("", "abc", "zz" * 10):
+        for path in folder.glob("*.known"):
+            path.write_text(text)
+        assert build(copies, folder, num_workers=0).records == copies
+    assert hashed == ["_key"] * 3

@@ -19,7 +19,7 @@ from stretchysnake.models.resample import (
 )
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.loading import load_weights
-from stretchysnake.models.weights.videomamba import config_of
+from stretchysnake.models.weights.official.videomamba import config_of
 
 CONFIG = VideoMambaConfig(
     embed_dim=32, depth=2, patch_size=8, image_size=32, num_frames=4, num_classes=5

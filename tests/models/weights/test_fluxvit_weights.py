@@ -9,8 +9,8 @@ from small_cast_fluxvit import FLUXVIT_SMALL as SMALL
 from small_cast_fluxvit import randomised
 
 from stretchysnake.models.transformers.fluxvit import FluxViT
-from stretchysnake.models.weights.fluxvit import likely_shape
 from stretchysnake.models.weights.loading import load_model, load_weights
+from stretchysnake.models.weights.official.fluxvit import likely_shape
 
 
 @pytest.mark.parametrize("wrap", ["module", "model", None])

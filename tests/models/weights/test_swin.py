@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from stretchysnake.models.architectures import create_model
 from stretchysnake.models.transformers.layers.windows import relative_index
-from stretchysnake.models.weights.swin import resize_bias_table
+from stretchysnake.models.weights.official.swin import resize_bias_table
 
 CPU = torch.device("cpu")
 

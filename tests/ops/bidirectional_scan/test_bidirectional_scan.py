@@ -135,7 +135,7 @@ def test_torchs_operator_checks_pass():
     xz, forward, backward = problem(2, 35, 9, 3, 2, dtype=torch.float32)
     tensors = [[t.requires_grad_() for t in own] for own in (forward, backward)]
     torch.library.opcheck(
-        torch.ops.stretchysnake.bidirectional_scan, (xz.requires_grad_(), *tensors, True)
+        torch.ops.stretchysnake.bidirectional_scan, (xz.requires_grad_(), *tensors, None, True)
     )
 
 
@@ -186,3 +186,67 @@ def test_a_direction_read_part_by_part_is_the_direction_of_the_whole(reverse, le
         found.append(y)
     joined = torch.cat(found[::-1] if reverse else found, 1)
     torch.testing.assert_close(joined, whole, rtol=1e-10, atol=1e-12)
+
+
+def alone_and_joined(lengths, given, **options) -> dict[str, torch.Tensor]:
+    """`answers` of every sequence of the row alone, joined: parameters' gradients are summed over them."""
+    (xz, forward, backward), joined = given, {}
+    generator = torch.Generator().manual_seed(1)
+    cotangents = torch.randn(1, *xz[0, :, ::2].shape, generator=generator, dtype=torch.float64)
+    for part, cotangent in zip(
+        xz.split(lengths, 1), cotangents.to(xz.dtype).split(lengths, 1), strict=True
+    ):
+        leaves = [t.detach().requires_grad_() for t in (part, *forward, *backward)]
+        y = bidirectional_scan(
+            leaves[0], Direction(*leaves[1:8]), Direction(*leaves[8:]), **options
+        )
+        gradients = torch.autograd.grad(y, leaves, cotangent)
+        for place, value in enumerate((y.detach(), *gradients)):
+            joined.setdefault(place, []).append(value)
+    return {
+        place: torch.cat(parts, 1) if place < 2 else torch.stack(parts).sum(0)
+        for place, parts in joined.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("backend", "threads"),
+    [("torch", 1), *(pytest.param("cpu", n, marks=needs_native) for n in (1, 3))],
+)
+def test_packed_sequences_are_scanned_as_if_alone(backend, threads):
+    lengths = [7, 1, 300, 65, 32, 2]
+    given = problem(1, sum(lengths), 40, 16, 3)
+    before = torch.get_num_threads()
+    ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+    try:
+        torch.set_num_threads(threads)
+        found = answers(*given, backend=backend, cu_seqlens=ends)
+    finally:
+        torch.set_num_threads(before)
+    wanted = alone_and_joined(lengths, given, backend="torch")
+    for (name, one), other in zip(found.items(), wanted.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@needs_native
+def test_a_packed_row_passes_torchs_operator_checks():
+    """But for those that compare what is kept: rows of its bound that no sequence needs hold anything."""
+    xz, forward, backward = problem(1, 35, 9, 3, 2, dtype=torch.float32)
+    tensors = [[t.requires_grad_() for t in own] for own in (forward, backward)]
+    torch.library.opcheck(
+        torch.ops.stretchysnake.bidirectional_scan,
+        (xz.requires_grad_(), *tensors, torch.tensor([0, 34, 35]), True),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "seams", "message"),
+    [
+        (2, [0, 35], r"xz \(batch 2\) must have batch 1 with cu_seqlens; put all sequences"),
+        (1, [0, 34], r"cu_seqlens \(0 .. 34\) must begin with 0 and end with the row's length, 35"),
+    ],
+)
+def test_wrong_seams_of_both_directions_are_named(batch, seams, message):
+    with pytest.raises(ValueError, match=message):
+        bidirectional_scan(*problem(batch, 35, 9, 3, 2), cu_seqlens=torch.tensor(seams))

@@ -31,6 +31,7 @@ SHRUNK = StudyRun(
     query_clips=10,
     finetune_steps=1,
     sgd_probe=True,
+    jobs=1,
 )
 
 

@@ -18,7 +18,7 @@ from stretchysnake.search.query import _ranked
 from stretchysnake.search.segments import joining
 from stretchysnake.search.segments.export import export_flat
 from stretchysnake.search.segments.merging import compact
-from stretchysnake.search.stores import folder_collection
+from stretchysnake.search.stores import collection
 from stretchysnake.whole_file import Damaged
 
 
@@ -34,7 +34,7 @@ def small_segments(monkeypatch):
 def neighbours(folder, query, k=5):
     """(path, start) of the k nearest videos, as search gives them."""
     rows, features = rows_of("/query", query)
-    place = folder_collection.FolderCollection(str(folder))
+    place = collection.FolderCollection(str(folder))
     return [
         (hit.row.file.path, hit.row.start)
         for hit in _ranked([place], features, rows, k, lambda _: (), False)
@@ -78,6 +78,8 @@ def test_an_index_that_grows_shrinks_and_changes_is_that_of_a_dictionary(small_s
         assert (manifest["count"], manifest["videos"]) == (len(index.rows), len(videos))
     assert most >= 3
     assert any(name.startswith("removed-") for name in os.listdir(tmp_path / "index"))
+    drawn = collection.FolderCollection(str(tmp_path / "index")).drawn(10**6)
+    assert {candidate.row.file.path for candidate in drawn} == set(videos)  # none that was removed
     for path in [*videos, "/videos/none.mp4", "/videos/", "/v"]:
         found = index.find(path)
         assert (found is not None) == (path in videos)
@@ -283,7 +285,6 @@ def test_blocks_are_read_whatever_their_size_and_memory_is_given_back(tmp_path, 
     segment = read_index(tmp_path / "index").segments[0]
     for count in (1, 7, 64, 10**6):
         blocks = [
-            torch.from_numpy(np.array(block))
-            for _, block in folder_collection.row_blocks(segment, count)
+            torch.from_numpy(np.array(block)) for _, block in collection.row_blocks(segment, count)
         ]
         assert torch.equal(torch.cat(blocks), torch.from_numpy(np.array(segment.features)))

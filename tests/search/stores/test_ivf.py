@@ -10,8 +10,8 @@ from stretchysnake.search.query import _ranked
 from stretchysnake.search.segments import joining
 from stretchysnake.search.segments.merging import compact
 from stretchysnake.search.stores import ivf
-from stretchysnake.search.stores.collection import open_collection
-from stretchysnake.search.stores.folder_collection import FolderCollection
+from stretchysnake.search.stores.collection import FolderCollection
+from stretchysnake.search.stores.opening import open_collection
 from stretchysnake.whole_file import Damaged
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.models.long_sequence import exact_features, window_features
 from stretchysnake.models.resample import resize_temporal_positions
+from stretchysnake.models.sequences.long_sequence import exact_features, window_features
 
 
 def tiny(depth=3, **changes):
@@ -124,7 +124,7 @@ def test_parts_that_do_not_add_up_are_refused():
 
 
 def test_a_folder_without_room_is_refused_before_the_work(tmp_path, monkeypatch):
-    from stretchysnake.models import long_sequence
+    from stretchysnake.models.sequences import long_sequence
 
     usage = long_sequence.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(long_sequence.shutil, "disk_usage", lambda _: usage._replace(free=10_000))

@@ -6,7 +6,7 @@ C width.
 from torch import Tensor
 
 from stretchysnake.models.transformers.layers.clip.tower import ClipTower
-from stretchysnake.models.weights.clip import (
+from stretchysnake.models.weights.official.clip import (
     depth_in,
     drop_last_norm,
     fit_head_norm,

@@ -13,7 +13,7 @@ from stretchysnake.models.transformers.layers.clip.tower import (
     resize_clip_kernel,
     resize_clip_positions,
 )
-from stretchysnake.models.weights.clip import depth_in, heads_of, needed
+from stretchysnake.models.weights.official.clip import depth_in, heads_of, needed
 
 CLIP = "clip.visual."
 """Before the names of CLIP's visual tower, where it comes from a file of its own."""

@@ -12,7 +12,7 @@ from stretchysnake.models.transformers.layers.fluxvit_blocks import (
     resize_pixel_weights,
     resize_positions,
 )
-from stretchysnake.models.weights.clip import depth_in, heads_of, needed
+from stretchysnake.models.weights.official.clip import depth_in, heads_of, needed
 
 
 def sizes_in(state: dict[str, Tensor]) -> dict:

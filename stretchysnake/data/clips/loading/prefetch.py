@@ -10,13 +10,31 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def made_ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item]:
-    """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn."""
+class Gone(Exception):
+    """Raised by who makes items when nobody takes them any more."""
+
+
+class Consumer:
+    """What who makes items may know of who takes them."""
+
+    def __init__(self):
+        self.waits, self.is_gone = threading.Event(), threading.Event()
+
+
+def made_ahead(
+    items: Callable[[], Iterable[Item]], count: int, *, consumer: Consumer | None = None
+) -> Iterator[Item]:
+    """Yield the items, `count` of them made ahead by a thread that ends with the consumer; errors arrive in turn.
+
+    `consumer` is told while it is at it.
+    """
+    consumer = consumer or Consumer()
     if count < 1:
+        consumer.waits.set()
         yield from items()
         return
     ready: queue.Queue = queue.Queue(maxsize=count)
-    stop = threading.Event()
+    stop = consumer.is_gone
 
     def put(entry) -> bool:
         while not stop.is_set():
@@ -32,6 +50,7 @@ def made_ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item
             for item in items():
                 if not put((item, None)):
                     return
+                del item  # it is the consumer's now, who may let go of it while the next is made
             put((None, None))
         except BaseException as error:  # handed over, raised in the consumer's thread
             put((None, error))
@@ -40,12 +59,19 @@ def made_ahead(items: Callable[[], Iterable[Item]], count: int) -> Iterator[Item
     thread.start()
     try:
         while True:
-            item, error = ready.get()
+            try:
+                item, error = ready.get_nowait()
+            except queue.Empty:
+                consumer.waits.set()
+                item, error = ready.get()
+                consumer.waits.clear()
             if error is not None:
                 raise error
             if item is None:
                 return
-            yield item
+            held = [item]
+            del item
+            yield held.pop()
     finally:
         stop.set()
         thread.join()

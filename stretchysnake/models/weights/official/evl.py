@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stretchysnake.models.resample import resize_table
 from stretchysnake.models.transformers.layers.clip.evl_decoder import offsets_of, resize_frames
-from stretchysnake.models.weights.clip import (
+from stretchysnake.models.weights.official.clip import (
     depth_in,
     drop_last_norm,
     fit_head_norm,

@@ -1,0 +1,1 @@
+"""Clips on their way to the model: one, a batch, batches ahead, their device. What joins these: loader.py."""

@@ -1,0 +1,154 @@
+"""One clip out of one file: what is asked for, what comes back, and the decoding between, in whatever process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips.augment import ClipDraws, DrawnBox, drawn_for, finished
+from stretchysnake.data.clips.augmentation import Augmentation
+from stretchysnake.data.clips.frame_choice import Sampling
+from stretchysnake.data.clips.seen_picture import fitted, read_size, seen_crops
+from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decoding.fit import fitted_size
+from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.processes.shared_memory import Slot, slot_array
+from stretchysnake.data.records import VideoRecord
+from stretchysnake.flexibility import Scale
+from stretchysnake.shown import reason_of
+
+
+class ClipRequest(NamedTuple):
+    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
+
+    index: int
+    scale: Scale
+    seed: int | None = None
+    unfinished: bool = False
+    """Whether the answer is an UnfinishedClip, whose augmentation behind crop and resize is only drawn."""
+    slot: Slot | None = None
+    """Of shared memory, where a process writes the frames; None: they come with its answer."""
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the frames at most: a picture that keeps its shape has no more pixels than S x S."""
+        return self.scale.num_frames * self.scale.size**2 * 3
+
+
+class UnfinishedClip(NamedTuple):
+    """A clip cropped and resized, and what else was drawn for it."""
+
+    frames: Tensor
+    """uint8 (T, S, S, 3), or (T, H, W, 3) where pictures keep their shape."""
+    draws: ClipDraws = ClipDraws()
+
+    @property
+    def finished(self) -> Tensor:
+        """The frames with all of it done."""
+        return finished(self.frames, self.draws)
+
+
+def chosen_frames(
+    total: int,
+    fps: float | None = None,
+    *,
+    scale: Scale,
+    augmentation: Augmentation,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> list[int]:
+    """The indices of a clip's frames, of `total`."""
+    drawn = generator if augmentation.jitter else None
+    return sampling.indices(total, scale.num_frames, generator=drawn, fps=fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDecoder:
+    """How clips are decoded from their files; small, so that it can be sent to a process."""
+
+    augmentation: Augmentation
+    sampling: Sampling
+    picture: str | None
+    decoder: str
+    fit: str = "square"
+
+    def clip(
+        self, record: VideoRecord, scale: Scale, *, generator: torch.Generator | None
+    ) -> UnfinishedClip:
+        """The clip of one draw, or without a generator the evaluation clip."""
+        options = {"augmentation": self.augmentation, "sampling": self.sampling}
+        indices = partial(chosen_frames, scale=scale, generator=generator, **options)
+        if generator is None:
+            seen = {"picture": self.picture or "whole", "decoder": self.decoder, "fit": self.fit}
+            return UnfinishedClip(seen_crops(record, indices, scale, **seen)[0])
+        drawn: list[DrawnBox] = []
+
+        def box(height: int, width: int):  # behind the indices, which need the length of the video
+            if not drawn:
+                drawn.append(DrawnBox(self.augmentation, generator, fit=self.fit))
+            return drawn[0](height, width)
+
+        crops, size = self.augmentation.crops, partial(fitted_size, scale=scale, fit=self.fit)
+        frames = read_frames(
+            record.path,
+            indices,
+            size=size if crops else read_size(scale, self.fit),
+            part=box if crops else None,
+            start_seconds=record.start,
+            end_seconds=record.end,
+            decoder=self.decoder,
+            with_fps=True,
+        )
+        box(*frames.shape[1:3])  # its numbers are drawn all the same
+        frames = torch.from_numpy(frames)
+        if not crops:
+            frames = fitted(frames, scale, self.fit)
+        return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
+
+    def views(self, record: VideoRecord, scale: Scale, *, num_views: int, num_crops: int) -> Tensor:
+        """uint8 frames (num_views * num_crops, T, H, W, 3) of one video, decoded once."""
+        count = scale.num_frames
+
+        def indices(total: int, fps: float) -> list[int]:
+            views = (
+                self.sampling.indices(total, count, view=v, num_views=num_views, fps=fps)
+                for v in range(num_views)
+            )
+            return [i for view in views for i in view]
+
+        seen = {"picture": self.picture or "centre", "decoder": self.decoder, "fit": self.fit}
+        crops = seen_crops(record, indices, scale, num_crops=num_crops, **seen)
+        crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
+        return crops.transpose(0, 1).flatten(0, 1)
+
+    def answer_views(self, task: VideoRecord | DecodeError, **options) -> UnfinishedClip:
+        """`views`, as a decoding process answers."""
+        if isinstance(task, DecodeError):
+            raise task
+        return UnfinishedClip(self.views(task, **options).numpy())
+
+    def answer(self, task: tuple[VideoRecord, ClipRequest] | DecodeError) -> UnfinishedClip:
+        """What a decoding process answers; of frames that it wrote into the slot of the request, the shape."""
+        if isinstance(task, DecodeError):
+            raise task
+        record, request = task
+        try:
+            clip = self.clip(record, request.scale, generator=request.generator)
+        except OSError as error:  # of its storage, where no other words were found for it
+            reason = f"cannot be read ({reason_of(error)}); check its storage."
+            raise DecodeError("unreadable", record.path, reason) from error
+        if not request.unfinished:
+            clip = UnfinishedClip(clip.finished)
+        if request.slot is None:
+            return clip._replace(frames=clip.frames.numpy())
+        shape = tuple(clip.frames.shape)
+        slot_array(request.slot, shape)[:] = clip.frames.numpy()
+        return clip._replace(frames=shape)

@@ -1,0 +1,48 @@
+"""Clips of several shapes, where pictures keep their own: whether a model takes them, and their features in order."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from stretchysnake.data.clips.loader import ClipsOfShape
+from stretchysnake.data.decoding.fit import fitted_size
+from stretchysnake.eval.features.placed_model import device_of
+from stretchysnake.flexibility import Scale
+from stretchysnake.models.accepted_scales import check_scales, refusal_of
+from stretchysnake.models.backbone import Backbone, BackboneConfig
+
+TRIED = ((9, 16), (16, 9), (3, 4), (4, 3), (100, 239), (1, 20), (20, 1))
+"""(height, width) of the pictures whose shapes a model is asked for: films, phones, television, strips."""
+
+
+def features_in_order(model: Backbone, parts: Sequence[ClipsOfShape], patch_size: int) -> Tensor:
+    """(n, C) fp32 on the CPU: the features of the clips of all parts, by their positions; a pass for each shape."""
+    device = device_of(model)
+    blocks = [
+        model.features(part.video.to(device), patch_size, grid="floor").float().cpu()
+        for part in parts
+    ]
+    if len(blocks) == 1:
+        return blocks[0]
+    order = torch.tensor([position for part in parts for position in part.positions]).argsort()
+    return torch.cat(blocks)[order]
+
+
+def check_fit(config: BackboneConfig, scales: Iterable[Scale], *, fit: str, way_out: str) -> None:
+    """`check_scales`; with fit keep ValueError also where the model cannot take pictures in their own shape.
+
+    Which shapes the videos have is not known before they are decoded: some are tried at every scale.
+    """
+    scales = list(scales)
+    check_scales(config, scales, way_out=way_out)
+    if fit != "keep":
+        return
+    for scale in scales:
+        for shown in TRIED:
+            size = fitted_size(*shown, scale=scale, fit=fit)
+            if refusal := refusal_of(config, scale, size):
+                raise ValueError(
+                    f"fit (keep) gives clips of {size[0]} x {size[1]} at S={scale.size} with patch {scale.patch_size}, "
+                    f"which {config.architecture} cannot take: {refusal}; use fit square or crop"
+                )

@@ -1,0 +1,1 @@
+"""Clips that make no batch: of different shapes in one row, and longer than memory."""

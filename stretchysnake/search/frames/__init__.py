@@ -1,0 +1,1 @@
+"""Frames out of videos to show, and frames of others to embed."""
