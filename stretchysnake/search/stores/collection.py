@@ -53,7 +53,8 @@ class FolderCollection:
         return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
     def drawn(self, count: int) -> list[Candidate]:
-        return [self._candidate(number) for number in drawn_numbers(self.num_rows, count)]
+        places = map(self.index.rows.place, drawn_numbers(self.num_rows, count))
+        return [self._candidate_at(*place) for place in places]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         """Stored rows, counted over all segments, those of removed videos included."""
@@ -88,6 +89,9 @@ class FolderCollection:
             if number < len(segment.features):
                 break
             number -= len(segment.features)
+        return self._candidate_at(segment, number)
+
+    def _candidate_at(self, segment: Segment, number: int) -> Candidate:
         row, features = segment.row(number), np.array(segment.features[number])
         # a system with large pages maps 2 MB around what is touched
         let_go(segment.features, 0, len(segment.features))

@@ -20,7 +20,11 @@ from stretchysnake.search.index import Index, read_index, write_manifest
 from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
 from stretchysnake.search.segments.segment import Segment
 from stretchysnake.search.stores.candidate import Candidate
-from stretchysnake.search.stores.collection import FolderCollection, non_finite, of_length_one
+from stretchysnake.search.stores.collection import (
+    FolderCollection,
+    non_finite,
+    of_length_one,
+)
 from stretchysnake.whole_file import Damaged, sha256_of, unfinished_file
 
 SMALLEST = 2**12
