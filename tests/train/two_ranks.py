@@ -50,13 +50,13 @@ def counting(clips) -> list:
     """The requests that a source of clips gets, as it gets them."""
     seen, whole = [], clips.draw
 
-    def draw(self, requests):
+    def draw(self, requests, **options):
         def noted():
             for request in requests:
                 seen.append(request.index)
                 yield request
 
-        return whole(self, noted())
+        return whole(self, noted(), **options)
 
     clips.draw = draw
     return seen
