@@ -26,6 +26,7 @@ import torch
 
 from stretchysnake import Scale, VideoMamba, VideoMambaConfig, keep_freed_memory
 from stretchysnake.data.clips.loader import Batch, MixedBatch
+from stretchysnake.flexibility import sets_around
 from stretchysnake.ranks import SINGLE
 from stretchysnake.results.rows import environment
 from stretchysnake.train import step as training_step
@@ -105,7 +106,8 @@ def features(name: str, rounds: int) -> dict:
 
 def run_of(name: str) -> TrainRun:
     config = VideoMambaConfig.named(name, num_classes=10)
-    return TrainRun(data="-", out="-", variant="vanilla", model=config, steps=10_000)
+    sets = sets_around(config.native)
+    return TrainRun(data="-", out="-", variant="vanilla", model=config, sets=sets, steps=10_000)
 
 
 def groups_of_steps(name: str, clips: int) -> list[Batch]:
