@@ -287,7 +287,7 @@ def test_rank_that_hangs_is_an_error_after_the_time_allowed(clip_folder, tmp_pat
 
 @pytest.mark.parametrize(
     "words",
-    [["evaluate", "--weights", "w", "--gallery", "g", "--queries", "q"], ["train", "--data", "d"]],
+    [["evaluate", "--weights", "w.pth", "--gallery", "g", "--queries", "q"], ["train", "--data", "d"]],
     ids=lambda words: words[0],
 )
 def test_limit_of_waiting_is_a_field_of_both_verbs(words, capsys):

@@ -30,14 +30,15 @@ def take_back(source: Path, out: Path, step: int) -> None:
 
 
 def at_step(rank: int, step: int, act) -> None:
-    whole = loop.take_step
+    """Before that step on that rank: its batch is what `act` makes of it, for all who see it."""
+    whole = loop.training_batches
 
-    def acting(state, model, batch, *arguments, **options):
-        if rank == RANK and batch.step == step:
-            batch = act(batch) or batch
-        return whole(state, model, batch, *arguments, **options)
+    def batches(*arguments, **options):
+        for batch in whole(*arguments, **options):
+            acted = act(batch) if rank == RANK and batch.step == step else None
+            yield acted or batch
 
-    loop.take_step = acting
+    loop.training_batches = batches
 
 
 def with_a_clip_of_nan(batch):
@@ -81,9 +82,9 @@ def main() -> None:
     statistics = keeping_statistics()
     wait = jobs[0]["run"]["rank_timeout"]
     with open_runtime(rank=RANK, world_size=WORLD_SIZE, longest_wait=wait) as runtime:
-        taken = loop.take_step
+        batches = loop.training_batches
         for job in jobs:
-            loop.take_step = taken
+            loop.training_batches = batches
             run = TrainRun.from_dict(job["run"])
             if "from" in job and runtime.is_first:
                 take_back(Path(job["from"]), Path(run.out), job["after"])
