@@ -62,7 +62,7 @@ def measured_training(data: str, out: str, began: float, stop: bool) -> dict:
         for number, batch in enumerate(of_loop(clips, **options), 1):
             if "first_batch_seconds" not in told:
                 told.update(cost_so_far(began))
-            told["drawn"][batch.step] = float(batch.video.double().sum())
+            told["drawn"][batch.step] = float(batch.video.to("cpu").double().sum())
             if stop and number == STOP_AFTER:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch

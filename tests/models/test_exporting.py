@@ -14,7 +14,10 @@ from stretchysnake import VideoMamba, VideoMambaConfig, cli, save_model
 from stretchysnake.models import exporting
 from stretchysnake.models.exporting import export_onnx, export_program
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The given buffer is not writable"),
+    pytest.mark.xdist_group("exporting"),
+]  # torch 2.11
 
 NATIVE = {"num_frames": 4, "size": 16, "patch_size": 8}
 
@@ -120,7 +123,11 @@ def test_a_program_that_differs_is_refused(model):
         RuntimeError, match=r"m\.pt2 was refused: its outputs differ .* by 1\.0e-03"
     ):
         exporting._checked(
-            "m.pt2", whole, lambda video: [t + 1e-3 for t in whole(video)], [(1, 3, 4, 16, 16)]
+            "m.pt2",
+            whole,
+            lambda video: [t + 1e-3 for t in whole(video)],
+            [(1, 3, 4, 16, 16)],
+            "cpu",
         )
 
 
@@ -142,7 +149,11 @@ def test_outputs_that_are_not_numbers_are_refused(model):
     whole = exporting._Outputs(model, 8)
     with pytest.raises(RuntimeError, match="was refused"):
         exporting._checked(
-            "m.pt2", whole, lambda v: [t * float("nan") for t in whole(v)], [(1, 3, 4, 16, 16)]
+            "m.pt2",
+            whole,
+            lambda v: [t * float("nan") for t in whole(v)],
+            [(1, 3, 4, 16, 16)],
+            "cpu",
         )
 
 

@@ -8,6 +8,8 @@ from stretchysnake import VARIANTS
 from stretchysnake.recipes.quickstart import QuickstartRun, quickstart
 from stretchysnake.results.rows import read_rows
 
+pytestmark = pytest.mark.xdist_group("quickstart")  # its fixtures are made once, by one process
+
 
 @pytest.fixture(scope="module")
 def shrunk(tmp_path_factory):

@@ -24,7 +24,10 @@ from stretchysnake.recipes.table2.table2 import Table2Run, plan, table2
 from stretchysnake.report.tables.paper import paper_numbers
 from stretchysnake.results.rows import read_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:weights:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:weights:UserWarning"),
+    pytest.mark.xdist_group("table2"),
+]
 MADE = made_systems()
 
 

@@ -44,6 +44,7 @@ class ShortTraining:
         """The run, its result and weights, its batches with rates, clips per pass, norms and rates of parameters."""
         run, seen = self.run(**changes), SimpleNamespace(batches=[], rates=[], passes=[], norms=[])
         take_step, compute_logits = step.take_step, step.compute_logits
+        compute_packed_logits = step.compute_packed_logits
 
         def watched(state, model, batch, run, *, lr, **rest):
             outcome = take_step(state, model, batch, run, lr=lr, **rest)
@@ -60,8 +61,13 @@ class ShortTraining:
             seen.logits = logits.detach()
             return logits
 
+        def counted_packed(model, videos, *rest):
+            seen.passes.append([len(video) for video in videos])
+            return compute_packed_logits(model, videos, *rest)
+
         with self.patch.context() as patch:
             patch.setattr(loop, "take_step", watched)
+            patch.setattr(step, "compute_packed_logits", counted_packed)
             patch.setattr(step, "compute_logits", counted)
             result = loop.train(run)
         weights = read_checkpoint(result.weights)[0]

@@ -25,6 +25,8 @@ from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 from stretchysnake.whole_file import Damaged
 
+pytestmark = pytest.mark.xdist_group("two_ranks")  # its fixtures are made once, by one process
+
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
 
@@ -287,7 +289,10 @@ def test_rank_that_hangs_is_an_error_after_the_time_allowed(clip_folder, tmp_pat
 
 @pytest.mark.parametrize(
     "words",
-    [["evaluate", "--weights", "w.pth", "--gallery", "g", "--queries", "q"], ["train", "--data", "d"]],
+    [
+        ["evaluate", "--weights", "w.pth", "--gallery", "g", "--queries", "q"],
+        ["train", "--data", "d"],
+    ],
     ids=lambda words: words[0],
 )
 def test_limit_of_waiting_is_a_field_of_both_verbs(words, capsys):

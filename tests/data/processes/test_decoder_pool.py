@@ -232,11 +232,13 @@ def test_the_first_frame_and_every_second_of_them_is_a_sign_of_life(monkeypatch)
     assert list(watched(range(3), 0.1)) == [0, 1, 2] and len(signs) == 6
 
 
-def test_whole_reads_and_checks_tell_that_they_are_alive(tmp_path, monkeypatch):
-    path, signs = write_numbered(tmp_path / "v.mp4", 90, fps=30), []
+@pytest.mark.parametrize(("name", "of_packets"), [("v.mp4", 1), ("v.mkv", 4)])
+def test_whole_reads_and_checks_tell_that_they_are_alive(name, of_packets, tmp_path, monkeypatch):
+    path, signs = write_numbered(tmp_path / name, 90, fps=30), []
     monkeypatch.setattr("stretchysnake.data.processes.watchdog._tell", lambda: signs.append(1))
     verify(path)
-    assert len(signs) == 8  # the first and three seconds of packets, and so of frames
+    # the first and three seconds of packets (an mp4 lists its own, and one is compared), and so of frames
+    assert len(signs) == of_packets + 4
     signs.clear()
     read_frames(path, [89])
     assert len(signs) >= 5

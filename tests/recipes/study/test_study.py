@@ -17,6 +17,8 @@ from stretchysnake.recipes.study.pages import command_of, notes, tell_anew
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
 
+pytestmark = pytest.mark.xdist_group("study")  # its fixtures are made once, by one process
+
 SHRUNK = StudyRun(
     variants=("vanilla", "flexivit", "static_tokens"),
     peers=("timesformer-nano",),
