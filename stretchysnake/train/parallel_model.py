@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
 
 import torch
 from torch import nn
@@ -17,7 +18,9 @@ def averaging(model: nn.Module, device: torch.device, runtime: Runtime) -> nn.Mo
         return model
     ids = [device.index] if device.type == "cuda" else None
     # running statistics are averaged after a step (batch_norm.py), not rank 0's spread before it
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    options = signature(DistributedDataParallel).parameters
+    spread = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=ids, **{spread: False})  # named so since 2.13
 
 
 def unsynchronised(model: nn.Module) -> AbstractContextManager:
