@@ -185,7 +185,8 @@ def one_job() -> int:
         now = time.monotonic()
         if isinstance(report, str) or now - last > 1:
             last = now
-            told.write(json.dumps(["progress", str(report)]) + "\n")
+            text = report if isinstance(report, str) else report.short
+            told.write(json.dumps(["progress", text]) + "\n")
 
     try:
         with _on_threads(threads):

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.flexibility import Scale
+from stretchysnake.train.watch.meter import StepReport
+
+REPORT = StepReport("run", 3, 9, 0.5, 1e-3, Scale(4, 16, 4), 8.0, 0.1, 2**20, seconds_left=120.0)
+
 
 def write_down(folder, name, *, progress=None):
     """Leave process and threads behind."""
+    progress(REPORT)
     progress(f"{name} begins")
     fields = {"pid": os.getpid(), "threads": torch.get_num_threads()}
     Path(folder, f"{name}.json").write_text(json.dumps(fields))

@@ -39,6 +39,7 @@ def test_each_job_has_a_process_and_its_threads_and_a_failing_one_leaves_the_oth
     assert [one["threads"] for one in found.values()] == [3, 3]
     assert any("seed 0: seed-0 begins" in line for line in said)
     log = (tmp_path / "logs" / "seed-1.log").read_text()
+    assert "step 3/9 loss 0.500, 2.0 min left" in log
     assert "seed-1 begins" in log
     assert "a library prints" in log
     text = str(error.value)

@@ -48,6 +48,12 @@ class StepReport(NamedTuple):
         )
 
     @property
+    def short(self) -> str:
+        """Where several runs share a line."""
+        left = f"{self.seconds_left / 60:.1f} min left"
+        return f"step {self.step}/{self.steps} loss {self.loss:.3f}, {left}"
+
+    @property
     def bad_words(self) -> str:
         """ "1.2 % bad clips, " where there are any."""
         return f"{self.bad_share:.1%} bad clips, " if self.bad_share else ""
