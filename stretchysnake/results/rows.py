@@ -89,6 +89,12 @@ class Row:
     """Threads of the process that measured it, on which last bits may depend; 0 in rows of earlier versions."""
     created: str = ""
     """ISO 8601 time."""
+    train_steps: int = 0
+    """Steps of the model's pre-training, with train_clips and train_tokens: what it was given, three ways. 0 where a
+    recipe does not say, as in rows of earlier versions."""
+    train_clips: int = 0
+    train_tokens: int = 0
+    """Patch tokens, from the scales that were drawn."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

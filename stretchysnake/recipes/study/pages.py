@@ -1,22 +1,29 @@
 """What a study leaves behind: tables, figures, one HTML page, and a summary that says what holds and what does not."""
 
+import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, suite_infos, training_info
+from stretchysnake.recipes.study.conditions import Training
 from stretchysnake.recipes.study.design import TRANSFERRED, StudyRun
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 
 
 def write_study(
-    run: StudyRun, suites: Suites, trained: list, rows: list, watch: Stopwatch
+    run: StudyRun, suites: Suites, planned: list[Training], watch: Stopwatch
 ) -> tuple[str, list[str]]:
-    """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
+    """Write report.html, summary.md, tables/ and pictures/ under run.out, of all that is finished; (path of the page,
+    summary lines)."""
     from stretchysnake.report.pages.context import ReportContext, write_context
     from stretchysnake.results.rows import environment
+    from stretchysnake.train.loop import train
 
     out = Path(run.out)
+    trained = [(one, train(one.run)) for one in planned if one.is_finished]  # and so only read
+    rows = rows_of(run, suites, [training for training, _ in trained])
+    left = len(planned) - len(trained)
     training = [training_info(t.run, result, model=t.shown) for t, result in trained]
     context = ReportContext(
         title="The paper's experiments on MotionDigits",
@@ -27,13 +34,44 @@ def write_study(
         versions=environment(),
         timings=watch.seconds,
         settings=asdict(run),
-        notes=notes(run),
+        notes=[
+            *notes(run),
+            *([f"{left} of {len(planned)} trainings are not done yet."] if left else []),
+        ],
         pictures=_pictures(run, suites, trained, out / "pictures"),
     )
     words = write_pages(out, rows, context)
     write_context(out / "context.json", context)
     watch.lap("write the report")
     return str(out / "report.html"), words
+
+
+def rows_of(run: StudyRun, suites: Suites, trained: list[Training]) -> list:
+    """The rows of these trainings and what was fine-tuned from them, in the order of the plan: of the cells that the
+    study has now, on the videos that it has now."""
+    from stretchysnake.recipes.study.measuring import transfers_of
+    from stretchysnake.results.rows import read_rows
+
+    cells = {*run.cells, *run.far_cells}
+    order: dict[str, int] = {}
+    for training in trained:
+        tuned = [
+            one for suite in suites.clips for _, one in transfers_of(run, suites, training, suite)
+        ]
+        for one, suffix in [
+            (training.run, ""),
+            *((one, f"-views{run.num_views}") for one in tuned),
+        ]:
+            told = Path(one.out) / "run.json"
+            if told.is_file():
+                order[json.loads(told.read_text())["digest"] + suffix] = len(order)
+    path = Path(run.out) / "rows.jsonl"
+    kept = [
+        row
+        for row in (read_rows(path) if path.is_file() else [])
+        if row.run_id in order and (row.num_frames, row.size) in cells and suites.hold(row)
+    ]
+    return sorted(kept, key=lambda row: order[row.run_id])
 
 
 def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md") -> list[str]:

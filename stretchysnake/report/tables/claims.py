@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stretchysnake.report.tables.beside_paper import BORROWED
 from stretchysnake.report.tables.cells import (
+    BORROWED,
     datasets_of,
     label,
     main_rows,

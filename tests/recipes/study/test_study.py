@@ -12,7 +12,8 @@ import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
 from stretchysnake.flexibility import eval_scale, scale_at, sets_around
 from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.study.cost import study_cost
-from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
+from stretchysnake.recipes.study.conditions import trainings
+from stretchysnake.recipes.study.design import StudyRun, quick_study
 from stretchysnake.recipes.study.pages import command_of, notes, tell_anew
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
@@ -25,10 +26,12 @@ SHRUNK = StudyRun(
     seeds=(0,),
     steps=1,
     batch_size=2,
+    scales_per_step=(2,),
     suites=("short",),
     frames=(4, 8),
     sizes=(16, 32),
     source_clips=40,
+    source_test_clips=40,
     gallery_clips=24,
     query_clips=10,
     finetune_steps=1,
