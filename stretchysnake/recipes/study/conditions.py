@@ -4,7 +4,8 @@ To add one: a Condition in `conditions`, and where its rows have a name of its o
 report/tables/cells.py, by which the page knows that it is no method of Table 1.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +77,8 @@ class Condition(NamedTuple):
 
 
 def conditions(study: StudyRun) -> list[Condition]:
-    """All of them, what matters most first (the order of PARTS)."""
+    """All of them, what matters most first (the order of PARTS); ValueError for a word of `only`, or a condition of
+    `rates`, that is none."""
     home = NANO.native.num_frames
     found = [Condition("main", method) for method in COMPARED]
     found += [Condition("variants", m) for m in study.variants if m not in COMPARED]
@@ -92,8 +94,21 @@ def conditions(study: StudyRun) -> list[Condition]:
     ]
     found += [Condition("peers", method, peer=peer) for peer in study.peers for method in COMPARED]
     found += [Condition("lengths", "vanilla", num_frames=t) for t in study.frames if t != home]
+    shown = [condition.shown for condition in found]
+    _check("only", study.only, [*PARTS, *shown])
+    _check("rates", study.rates, shown)
     order = list(PARTS)
     return sorted(found, key=lambda condition: order.index(condition.part))
+
+
+def _check(name: str, words: Iterable[str], known: list[str]) -> None:
+    for word in words:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(
+                f"{name} ({word}) is not in this study{hint}; it has: {', '.join(known)}"
+            )
 
 
 class Training(NamedTuple):

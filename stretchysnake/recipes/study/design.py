@@ -1,6 +1,5 @@
 """StudyRun: what `study motion-digits` trains and measures, as a value; conditions.py lists its trainings."""
 
-import difflib
 from dataclasses import dataclass, field
 
 from stretchysnake.eval.features.placement import check_device
@@ -131,7 +130,8 @@ class StudyRun:
                 raise ValueError(
                     f"scales_per_step ({k}) must each be at least 2: one scale a step is trained anyway"
                 )
-        self._check_names()
+        if bad := {name: rate for name, rate in self.rates.items() if not rate > 0}:
+            raise ValueError(f"rates ({bad}) must be positive")
         if self.finetune_steps < 0 or self.steps < 1 or self.num_views < 1:
             raise ValueError(
                 f"finetune_steps ({self.finetune_steps}) must be at least 0, steps ({self.steps}) and "
@@ -139,25 +139,6 @@ class StudyRun:
             )
         if self.sgd_probe and not self.finetune_steps:
             raise ValueError("sgd_probe takes finetune_steps steps; give more than 0")
-
-    def _check_names(self) -> None:
-        """ValueError for a word of `only`, or a condition of `rates`, that the study does not have."""
-        from stretchysnake.recipes.study.conditions import conditions
-
-        shown = [condition.shown for condition in conditions(self)]
-        for field_name, words, known in (
-            ("only", self.only, [*PARTS, *shown]),
-            ("rates", self.rates, shown),
-        ):
-            for word in words:
-                if word not in known:
-                    near = difflib.get_close_matches(word, known, n=1)
-                    hint = f" (did you mean {near[0]}?)" if near else ""
-                    raise ValueError(
-                        f"{field_name} ({word}) is not in this study{hint}; it has: {', '.join(known)}"
-                    )
-        if bad := {name: rate for name, rate in self.rates.items() if not rate > 0}:
-            raise ValueError(f"rates ({bad}) must be positive")
 
     def _check_peer(self, peer: str) -> None:
         found, native = config_named(peer, num_classes=0).native, NANO.native

@@ -83,14 +83,17 @@ def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md
     from stretchysnake.report.pages.export import write_tables
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.cells import main_rows
-    from stretchysnake.report.tables.claims import claims, claims_in_words
+    from stretchysnake.report.tables.claims import claims, claims_in_words, unsettled
     from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.tables.headlines import claim, headlines
+    from stretchysnake.report.tables.study.questions import question_claims
     from stretchysnake.results.rows import select
     from stretchysnake.whole_file import write_whole
 
     retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
-    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
+    of_paper, asked = claims(rows), question_claims(rows)
+    words = [claim(headlines(retrieval)), *claims_in_words(of_paper), *claims_in_words(asked)]
+    words.append(unsettled([*of_paper, *asked]))
     write_tables(folder / "tables", rows, context)
     first = PREFIX + context.settings["suites"][0]
     write_overview_png(folder / "overview.png", retrieval, dataset=first)
@@ -110,13 +113,38 @@ def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md
     return words
 
 
+def tell_rows(rows: list, out: str | Path, *, context: str | Path | None = None) -> list[str]:
+    """Write tables/, page and summary.md of a study's rows into a folder; the summary's first lines. What a context
+    tells beside rows (suites, losses, pictures) is there where one is given."""
+    from stretchysnake.report.pages.context import ReportContext
+    from stretchysnake.results.rows import environment
+
+    if context is not None:
+        return write_pages(Path(out), rows, _context_in(Path(context)))
+    suites = dict.fromkeys(row.dataset.removeprefix(PREFIX) for row in rows)
+    told = ReportContext(
+        title="The paper's experiments on MotionDigits",
+        seeds=sorted({row.seed for row in rows}),
+        versions=environment(),
+        settings={"suites": [suite for suite in suites if suite != "source"]},
+    )
+    return write_pages(Path(out), rows, told)
+
+
 def tell_anew(folder: Path) -> list[str]:
     """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
     to the folder; nothing is measured."""
-    from stretchysnake.report.pages.context import read_context
     from stretchysnake.results.rows import read_rows
 
-    context = read_context(folder / "context.json")
+    context = _context_in(folder / "context.json")
+    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
+
+
+def _context_in(path: Path):
+    """The context of a file, whose paths are relative to its folder."""
+    from stretchysnake.report.pages.context import read_context
+
+    context, folder = read_context(path), path.parent
     suites = [
         replace(
             suite,
@@ -126,8 +154,7 @@ def tell_anew(folder: Path) -> list[str]:
         for suite in context.suites
     ]
     pictures = [replace(picture, path=folder / picture.path) for picture in context.pictures]
-    context = replace(context, suites=suites, pictures=pictures)
-    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
+    return replace(context, suites=suites, pictures=pictures)
 
 
 def notes(run: StudyRun) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import Suites, make_suites
 from stretchysnake.recipes.side_by_side import side_by_side
-from stretchysnake.recipes.study.conditions import Training, trainings
+from stretchysnake.recipes.study.conditions import Training, conditions, trainings
 from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.recipes.study.pages import write_study
 from stretchysnake.recipes.study.stopwatch import Stopwatch
@@ -25,6 +25,7 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     from its checkpoint. Each model is measured as soon as it is trained, several side by side (`run.jobs`). The report
     is of all that is finished, in whichever sitting.
     """
+    conditions(run)  # a word that it does not have is told before a video is made
     watch = Stopwatch()
     suites = make_suites(run, watch, source_test=run.source_test_clips, progress=progress)
     planned = list(trainings(run, data=suites.source, cache=suites.cache))

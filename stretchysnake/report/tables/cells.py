@@ -179,6 +179,11 @@ def is_further(row: Row) -> bool:
     return bool(borrowed or asked)
 
 
+def further_models(rows: Sequence[Row]) -> set[str]:
+    """The models of the study's further questions."""
+    return {row.model for row in rows if _CONDITIONS.fullmatch(row.model)}
+
+
 def peer_of(model: str) -> str:
     """A model's own name where it stands before its method: "timesformer-nano" of "timesformer-nano vanilla"; or ""."""
     peer, _, method = model.rpartition(" ")

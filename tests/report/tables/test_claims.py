@@ -110,7 +110,9 @@ def test_a_claim_that_holds_alone_may_not_among_all():
     assert 0.01 < away[1].difference.p_value < 0.05 < away[1].p_together
     grid = claims_grid(certain + weak)
     assert "holds*" in grid.rows[0][3] and "holds*" not in grid.rows[0][2]
-    assert "not among all 12 comparisons at once" in grid.note
+    assert (
+        "not among all comparisons of its table at once (Holm, 5 %; here 12 of claims)" in grid.note
+    )
     assert "weak0*" in claims_in_words(found)[0]
     assert "– (one seed)" not in str(claims_table(found).rows)
 
