@@ -39,6 +39,14 @@ class Suites:
         return open_suites, (self.folder, self.lists, tuple(self.clips))
 
     @cached_property
+    def source_key(self) -> str:
+        """8 hex digits of the list of training videos: places inside the folder, classes and actors."""
+        from stretchysnake.data.records import read_records
+        from stretchysnake.data.records_key import records_key
+
+        return records_key(read_records(self.source), files=False)[:8]
+
+    @cached_property
     def source_clips(self) -> tuple:
         """The training videos and those held out of them, as a gallery and its queries."""
         return tuple(_open(csv, self.cache) for csv in self.lists["source"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import platform
 import re
 import subprocess
 import warnings
+import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -90,11 +92,12 @@ class Row:
     created: str = ""
     """ISO 8601 time."""
     train_steps: int = 0
-    """Steps of the model's pre-training, with train_clips and train_tokens: what it was given, three ways. 0 where a
-    recipe does not say, as in rows of earlier versions."""
+    """What pre-training gave the model: steps, clips, patch tokens of the scales drawn; 0 where a recipe does not say,
+    as in rows of earlier versions."""
     train_clips: int = 0
     train_tokens: int = 0
-    """Patch tokens, from the scales that were drawn."""
+    train_data: str = ""
+    """Hash of the list of videos it was trained on, their folder apart; "" likewise."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -163,14 +166,22 @@ def _close_last_line(file, path: Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads every row; a torn last line is skipped with a warning, other bad lines are errors."""
+    """Reads every row, of a file compressed by gzip where its name ends in .gz; a torn last line is skipped with a
+    warning, other bad lines are errors."""
     try:
-        text = Path(path).read_bytes().decode(errors="replace")
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise ValueError(
             f"rows ({path}) must be a file; `stretchysnake evaluate`, `quickstart` and `study` write one"
         ) from None
-    lines = text.split("\n")
+    if Path(path).suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"rows ({path}) must be compressed by gzip ({error}); copy the file again"
+            ) from None
+    lines = content.decode(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -32,7 +32,7 @@ def test_power_without_scatter_of_seeds_is_that_of_a_normal_test():
 
 
 def test_seeds_needed_is_the_first_number_that_reaches_the_power_asked_for():
-    options = {"scatter": 2.0, "query_error": 0.8}
+    options = {"scatter": 2.0, "query_error": 0.5}
     found = seeds_needed(3, **options)
     assert power(3, num_seeds=found, **options) >= 0.8 > power(3, num_seeds=found - 1, **options)
     assert seeds_needed(3, **options, alpha=0.05 / 18) > found

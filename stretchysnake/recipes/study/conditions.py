@@ -151,13 +151,11 @@ class Training(NamedTuple):
 
 
 def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
-    """Every pre-training: part after part, in each seed after seed."""
+    """Every pre-training: seed after seed, in each what matters most first."""
     listed = conditions(study)
-    for part in PARTS:
-        for seed in study.seeds:
-            for condition in listed:
-                if condition.part == part:
-                    yield _training(study, condition, seed, data=data, cache=cache)
+    for seed in study.seeds:
+        for condition in listed:
+            yield _training(study, condition, seed, data=data, cache=cache)
 
 
 def _training(

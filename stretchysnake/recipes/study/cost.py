@@ -13,6 +13,7 @@ from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.motion_digits import MODEL
 from stretchysnake.recipes.study.conditions import Training, trainings
 from stretchysnake.recipes.study.design import PARTS, TRANSFERRED, StudyRun
+from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
 from stretchysnake.recipes.study.measuring import Measurement, measurements, parts_of
 
 SECONDS_PER_CLIP = 0.017
@@ -47,8 +48,9 @@ def study_cost(run: StudyRun) -> list[str]:
         lambda tokens: RECORDED * tokens * 32 / 3,
     )
     listed = list(trainings(run, data="-", cache="-"))
-    wanted = [t for t in listed if any(run.wants(p, t.shown) for p in parts_of(run, t.condition))]
-    left = [training for training in wanted if not training.is_finished]
+    asked = [t for t in listed if any(run.wants(p, t.shown) for p in parts_of(run, t.condition))]
+    rows = rows_in(run)
+    wanted = [training for training in asked if not is_measured(run, training, rows)]
     cells = sum(_num_cells(run, training) for training in wanted)
     made = SECONDS_PER_CLIP * (
         run.source_clips + run.source_test_clips + 3 * (run.gallery_clips + run.query_clips)
@@ -56,7 +58,7 @@ def study_cost(run: StudyRun) -> list[str]:
     lines = [
         f"{len(wanted)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
         f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
-        f"finished: {len(wanted) - len(left)} of these trainings; of the whole study "
+        f"{len(asked) - len(wanted)} more are finished and measured; trained of the whole study: "
         f"{sum(t.is_finished for t in listed)} of {len(listed)}",
         "parts, for --only: " + ", ".join(PARTS),
         "",

@@ -55,7 +55,7 @@ class StudyRun:
     """Models beside nano VideoMamba (A.2), each trained as vanilla and static tokens and asked for retrieval; [] for
     none. A name of create_model whose native T and S are those of the study."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 600
+    steps: int = 2000
     batch_size: int = 32
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
     rates: dict[str, float] = field(default_factory=lambda: dict(RATES))
@@ -69,11 +69,11 @@ class StudyRun:
     far_frames: int = 28
     far_size: int = 112
     """T and S of the cells far outside the sets, decoded from the files; 3.5 times vanilla's own."""
-    source_clips: int = 2000
+    source_clips: int = 4000
     source_test_clips: int = 400
     """Held-out clips of the classes that are trained on, on which the head is tested; 0 leaves them out."""
-    gallery_clips: int = 300
-    query_clips: int = 300
+    gallery_clips: int = 480
+    query_clips: int = 600
     data_seed: int = 0
     device: str = "auto"
     """Where models are trained and measured: "cpu", "cuda" or e.g. "cuda:1"; "auto": a GPU if there is one."""

@@ -126,7 +126,7 @@ def measured(
     for wanted in measurements(run, training.condition):
         if run.wants(wanted.part, training.shown):
             tested = model_of(training, results[-1].weights, patch_resize=wanted.patch_resize)
-            _rows(run, suites, tested, wanted, budget_of(results), progress=progress)
+            _rows(run, suites, tested, wanted, told_of(suites, results), progress=progress)
 
 
 def transferred(
@@ -146,7 +146,7 @@ def transferred(
             tested = model_of(training, result.weights, suffix=f"-views{run.num_views}")
             protocols = (Protocol(kind=protocol, num_views=run.num_views),)
             what = Measurement("transfer", tuple(run.cross), protocols, suites=(suite,))
-            _rows(run, suites, tested, what, budget_of(results), progress=progress)
+            _rows(run, suites, tested, what, told_of(suites, results), progress=progress)
 
 
 def transfers_of(run: StudyRun, suites: Suites, training: Training, suite: str) -> list[tuple]:
@@ -169,9 +169,10 @@ def model_of(training: Training, weights: str, **options) -> ModelUnderTest:
     )
 
 
-def budget_of(results: list[TrainResult]) -> dict[str, int]:
+def told_of(suites: Suites, results: list[TrainResult]) -> dict[str, int | str]:
     """The fields of a Row that say what its pre-training saw: of a run from trained weights, with what made these."""
     return {
+        "train_data": suites.source_key,
         "train_steps": sum(len(result.losses) for result in results),
         "train_clips": sum(result.clips for result in results),
         "train_tokens": sum(result.tokens for result in results),
@@ -183,12 +184,12 @@ def _rows(
     suites: Suites,
     tested: ModelUnderTest,
     wanted: Measurement,
-    budget: dict[str, int],
+    told: dict[str, int | str],
     *,
     progress: Callable[[str], None] | None,
 ) -> None:
     def finish(row: Row) -> Row:
-        return replace(row, **budget)
+        return replace(row, **told)
 
     for suite in wanted.suites or suites.clips:
         resumed_sweep(

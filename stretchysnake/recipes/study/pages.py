@@ -1,6 +1,5 @@
 """What a study leaves behind: tables, figures, one HTML page, and a summary that says what holds and what does not."""
 
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,14 +15,16 @@ def write_study(
 ) -> tuple[str, list[str]]:
     """Write report.html, summary.md, tables/ and pictures/ under run.out, of all that is finished; (path of the page,
     summary lines)."""
+    from stretchysnake.recipes.study.kept_rows import rows_in, rows_of, settings_of
     from stretchysnake.report.pages.context import ReportContext, write_context
     from stretchysnake.results.rows import environment
     from stretchysnake.train.loop import train
 
     out = Path(run.out)
     trained = [(one, train(one.run)) for one in planned if one.is_finished]  # and so only read
-    rows = rows_of(run, suites, [training for training, _ in trained])
-    left = len(planned) - len(trained)
+    rows = rows_of(run, planned, rows_in(run), source=suites.source_key)
+    done = {(row.model, row.seed, row.run_id.split("-")[0]) for row in rows}
+    left = sum((t.row_model, t.seed, settings_of(t.run)) not in done for t in planned)
     training = [training_info(t.run, result, model=t.shown) for t, result in trained]
     context = ReportContext(
         title="The paper's experiments on MotionDigits",
@@ -44,34 +45,6 @@ def write_study(
     write_context(out / "context.json", context)
     watch.lap("write the report")
     return str(out / "report.html"), words
-
-
-def rows_of(run: StudyRun, suites: Suites, trained: list[Training]) -> list:
-    """The rows of these trainings and what was fine-tuned from them, in the order of the plan: of the cells that the
-    study has now, on the videos that it has now."""
-    from stretchysnake.recipes.study.measuring import transfers_of
-    from stretchysnake.results.rows import read_rows
-
-    cells = {*run.cells, *run.far_cells}
-    order: dict[str, int] = {}
-    for training in trained:
-        tuned = [
-            one for suite in suites.clips for _, one in transfers_of(run, suites, training, suite)
-        ]
-        for one, suffix in [
-            (training.run, ""),
-            *((one, f"-views{run.num_views}") for one in tuned),
-        ]:
-            told = Path(one.out) / "run.json"
-            if told.is_file():
-                order[json.loads(told.read_text())["digest"] + suffix] = len(order)
-    path = Path(run.out) / "rows.jsonl"
-    kept = [
-        row
-        for row in (read_rows(path) if path.is_file() else [])
-        if row.run_id in order and (row.num_frames, row.size) in cells and suites.hold(row)
-    ]
-    return sorted(kept, key=lambda row: order[row.run_id])
 
 
 def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md") -> list[str]:

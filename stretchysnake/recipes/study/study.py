@@ -22,18 +22,29 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     """Do what `run.only` names, or all of it; returns (path of the report, what holds as text lines).
 
     Resumable at any point: finished videos, trainings, features and rows are kept, an interrupted training goes on
-    from its checkpoint. Each model is measured as soon as it is trained, several side by side (`run.jobs`). The report
-    is of all that is finished, in whichever sitting.
+    from its checkpoint, and what has all its rows is not done again, whether its weights are still there or not. Each
+    model is measured as soon as it is trained, several side by side (`run.jobs`). The report is of all that is
+    finished, in whichever sitting.
     """
+    from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
+
     conditions(run)  # a word that it does not have is told before a video is made
     watch = Stopwatch()
     suites = make_suites(run, watch, source_test=run.source_test_clips, progress=progress)
     planned = list(trainings(run, data=suites.source, cache=suites.cache))
+    rows = rows_in(run)
+    left = [
+        number
+        for number, training in enumerate(planned)
+        if not is_measured(run, training, rows, source=suites.source_key)
+    ]
     side_by_side(
         {
-            f"{training.shown} seed {training.seed}": (finish_training, (run, suites, number))
-            for number, training in enumerate(planned)
-            if _wanted(run, training)
+            f"{planned[number].shown} seed {planned[number].seed}": (
+                finish_training,
+                (run, suites, number),
+            )
+            for number in left
         },
         jobs=run.jobs,
         threads=run.threads,
@@ -67,9 +78,3 @@ def trained(training: Training, *, progress: Callable[[str], None] | None = None
 
     runs = [run for run in (training.start, training.run) if run is not None]
     return [train(run, progress=progress) for run in runs]
-
-
-def _wanted(run: StudyRun, training: Training) -> bool:
-    from stretchysnake.recipes.study.measuring import parts_of
-
-    return any(run.wants(part, training.shown) for part in parts_of(run, training.condition))

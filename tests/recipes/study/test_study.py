@@ -26,6 +26,7 @@ SHRUNK = StudyRun(
     seeds=(0,),
     steps=1,
     batch_size=2,
+    scales_per_step=(),
     only=("main", "variants", "peers", "lengths", "transfer", "start", "source", "views"),
     suites=("short",),
     frames=(4, 8),
@@ -208,7 +209,7 @@ def test_dry_run_counts_trainings_and_cells():
     lines = study_cost(replace(SHRUNK, batch_size=1))
     # 26 of before (six trainings), 4 of what goes on from vanilla's weights, 12 of the source's classes, 2 with views
     assert lines[0] == "7 trainings of 1 steps, seeds 0; 44 cells of 34 clips"
-    assert lines[1] == "finished: 0 of these trainings; of the whole study 0 of 10"
+    assert lines[1] == "0 more are finished and measured; trained of the whole study: 0 of 9"
     assert any(line.startswith("  train timesformer-nano static_tokens ") for line in lines)
     assert "in all" in lines[-1]
     assert quick_study().seeds == (0,)
