@@ -151,11 +151,13 @@ class Training(NamedTuple):
 
 
 def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
-    """Every pre-training: seed after seed, in each what matters most first."""
+    """Every pre-training: part after part, in each seed after seed."""
     listed = conditions(study)
-    for seed in study.seeds:
-        for condition in listed:
-            yield _training(study, condition, seed, data=data, cache=cache)
+    for part in PARTS:
+        for seed in study.seeds:
+            for condition in listed:
+                if condition.part == part:
+                    yield _training(study, condition, seed, data=data, cache=cache)
 
 
 def _training(
@@ -176,8 +178,9 @@ def _training(
             optim=replace(study.optim, lr=rate),
             num_frames=condition.num_frames,
             model_name=model,
+            device=study.device,
         )
-        return replace(run, device=study.device)
+        return run
 
     if condition.started:
         half = max(1, study.steps // 2)
@@ -213,5 +216,6 @@ def transfers(
                 batch_size=study.batch_size,
                 seed=seed,
                 trainable=trainable,
+                device=study.device,
             )
-            yield protocol, replace(run, device=study.device)
+            yield protocol, run
