@@ -1,6 +1,7 @@
 """Every table and figure of the paper, made on MotionDigits: train, measure, fine-tune, ablate, conclude.
 
 Command   stretchysnake study motion-digits            3 seeds, about 4 hours on 2 cores (--dry-run estimates)
+          stretchysnake study motion-digits --only [main]  one part in this sitting
           stretchysnake study motion-digits --quick    every part in minutes, for CI
           --peers []                                   without the other models of A.2: an hour less
 Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tuning), Tables 2, A2 and A3; §4.2's

@@ -53,7 +53,18 @@ def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
             if gains
             else ""
         )
+        + _chosen(used)
         + _spent(rows, used),
+    )
+
+
+def _chosen(used: Sequence[Claim]) -> str:
+    """Which recipe was the best flexible one, behind a space."""
+    best = [f"{c.dataset} {label(c.model)}" for c in used if "the best flexible recipe" in c.name]
+    if not best:
+        return ""
+    return (
+        f" Best flexible recipe, by leave-one-out inside the gallery (no query): {', '.join(best)}."
     )
 
 
