@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from types import NoneType
 
+GZIP = b"\x1f\x8b"
 STATUSES = ("ok", "oom", "empty", "refused")
 
 _TYPES = {
@@ -153,6 +154,8 @@ def _wait_for_others(file) -> None:
 def _close_last_line(file, path: Path) -> None:
     file.seek(0)
     content = file.read()
+    if content[:2] == GZIP:
+        raise ValueError(f"rows ({path}) are compressed, and none is added; gunzip them first")
     start = content.rfind(b"\n") + 1
     if start == len(content):
         return
@@ -166,22 +169,18 @@ def _close_last_line(file, path: Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads every row, of a file compressed by gzip where its name ends in .gz; a torn last line is skipped with a
-    warning, other bad lines are errors."""
+    """Reads every row, of a gzip file too; a torn last line is skipped with a warning, other bad lines are errors."""
     try:
         content = Path(path).read_bytes()
+        content = gzip.decompress(content) if content[:2] == GZIP else content
+        text = content.decode(errors="replace")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"rows ({path}) are damaged, not gzip to the end: {error}") from None
     except FileNotFoundError:
         raise ValueError(
             f"rows ({path}) must be a file; `stretchysnake evaluate`, `quickstart` and `study` write one"
         ) from None
-    if Path(path).suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"rows ({path}) must be compressed by gzip ({error}); copy the file again"
-            ) from None
-    lines = content.decode(errors="replace").split("\n")
+    lines = text.split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

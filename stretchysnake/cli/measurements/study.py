@@ -14,7 +14,6 @@ EXAMPLES = (
     "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]\n"
     "  stretchysnake study motion-digits --only [main,variants] --seeds [0,1,2,3,4]\n"
     "  stretchysnake study power runs/study/rows.jsonl         # seeds and queries that would settle its claims\n"
-    "  stretchysnake study report runs/study/rows.jsonl --out runs/told          # tables and page from rows alone\n"
     "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2"
 )
 TABLE2_EXAMPLES = (
@@ -23,7 +22,8 @@ TABLE2_EXAMPLES = (
     "  stretchysnake study table2 --weights weights/ --data lists/ --systems [Hiera-B,AIM] --datasets [hmdb51]\n"
     "  stretchysnake study table2 --demo --out runs/demo                   # made weights and videos"
 )
-ACTIONS = ("motion-digits", "table2", "power", "report")
+POWER_EXAMPLES = "stretchysnake study power runs/study/rows.jsonl"
+ACTIONS = ("motion-digits", "table2", "power")
 FLAGS = ("--quick", "--dry-run", "--demo")
 
 
@@ -38,8 +38,8 @@ def run(argv: list[str]) -> int:
         what, *argv = argv
         if what == "table2":
             return _table2(argv, flags)
-        if what in ("power", "report"):
-            return _from_rows(what, argv, flags)
+        if what == "power":
+            return _power(argv, flags)
     elif not {"-h", "--help"} & set(argv):
         raise ValueError(f"study needs what to study first: stretchysnake study {ACTIONS[0]}")
     if flags["--demo"]:
@@ -64,36 +64,20 @@ def run(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsRun:
-    """A study's tables from its rows alone; nothing is measured."""
-
-    out: str = "runs/study-told"
-    """Folder for report.html, summary.md and tables/ (of `study report`)."""
-    context: str | None = None
-    """context.json of the study, for its suites, losses and pictures; null tells of the rows alone."""
+class PowerRun:
+    """How many seeds and queries would settle the claims of a study, from the scatter in its rows."""
 
 
-def _from_rows(what: str, argv: list[str], flags: dict[str, bool]) -> int:
-    given = [flag for flag, is_given in flags.items() if is_given]
-    if given:
-        raise ValueError(f"{' and '.join(given)} measure, and study {what} reads rows; leave out")
-    run, paths = parsed(f"study {what}", RowsRun, EXAMPLES, argv, paths=True)
+def _power(argv: list[str], flags: dict[str, bool]) -> int:
+    if given := [flag for flag, is_given in flags.items() if is_given]:
+        raise ValueError(
+            f"study power reads rows and measures nothing; leave out {' and '.join(given)}"
+        )
+    _, paths = parsed("study power", PowerRun, POWER_EXAMPLES, argv, paths=True)
+    from stretchysnake.report.tables.study.power_table import power_table
     from stretchysnake.results.rows import read_rows
 
-    rows = [row for path in paths for row in read_rows(path)]
-    if not rows:
-        raise ValueError(f"rows ({', '.join(paths)}) hold no measured number; run the study first")
-    if what == "power":
-        from stretchysnake.report.tables.study.power_table import power_table
-
-        print(power_table(rows).to_text())
-        return 0
-    from stretchysnake.recipes.study.pages import tell_rows
-
-    for line in tell_rows(rows, run.out, context=run.context):
-        print(line)
-    print(f"summary: {run.out}/summary.md")
-    print(f"report: {run.out}/report.html")
+    print(power_table([row for path in paths for row in read_rows(path)]).to_text())
     return 0
 
 

@@ -86,38 +86,13 @@ def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md
     return words
 
 
-def tell_rows(rows: list, out: str | Path, *, context: str | Path | None = None) -> list[str]:
-    """Write tables/, page and summary.md of a study's rows into a folder; the summary's first lines. What a context
-    tells beside rows (suites, losses, pictures) is there where one is given."""
-    from stretchysnake.report.pages.context import ReportContext
-    from stretchysnake.results.rows import environment
-
-    if context is not None:
-        return write_pages(Path(out), rows, _context_in(Path(context)))
-    suites = dict.fromkeys(row.dataset.removeprefix(PREFIX) for row in rows)
-    told = ReportContext(
-        title="The paper's experiments on MotionDigits",
-        seeds=sorted({row.seed for row in rows}),
-        versions=environment(),
-        settings={"suites": [suite for suite in suites if suite != "source"]},
-    )
-    return write_pages(Path(out), rows, told)
-
-
 def tell_anew(folder: Path) -> list[str]:
     """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
     to the folder; nothing is measured."""
+    from stretchysnake.report.pages.context import read_context
     from stretchysnake.results.rows import read_rows
 
-    context = _context_in(folder / "context.json")
-    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
-
-
-def _context_in(path: Path):
-    """The context of a file, whose paths are relative to its folder."""
-    from stretchysnake.report.pages.context import read_context
-
-    context, folder = read_context(path), path.parent
+    context = read_context(folder / "context.json")
     suites = [
         replace(
             suite,
@@ -127,7 +102,8 @@ def _context_in(path: Path):
         for suite in context.suites
     ]
     pictures = [replace(picture, path=folder / picture.path) for picture in context.pictures]
-    return replace(context, suites=suites, pictures=pictures)
+    context = replace(context, suites=suites, pictures=pictures)
+    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
 
 
 def notes(run: StudyRun) -> list[str]:

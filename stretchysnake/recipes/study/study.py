@@ -1,6 +1,6 @@
 """Every table and figure of the paper, made on MotionDigits: train, measure, fine-tune, ablate, conclude.
 
-Command   stretchysnake study motion-digits            3 seeds, about 4 hours on 2 cores (--dry-run estimates)
+Command   stretchysnake study motion-digits            3 seeds, hours on 2 cores (--dry-run estimates)
           stretchysnake study motion-digits --only [main]  one part in this sitting
           stretchysnake study motion-digits --quick    every part in minutes, for CI
           --peers []                                   without the other models of A.2: an hour less
