@@ -35,7 +35,11 @@ def add_rms_norm(
         raise ValueError(
             f"weight (shape {tuple(weight.shape)}) must have shape (C,) = ({x.shape[-1]},)"
         )
-    narrow = is_narrow_fit(x, residual, weight) and residual.dtype == torch.float32 and _narrow_follows(weight)
+    narrow = (
+        is_narrow_fit(x, residual, weight)
+        and residual.dtype == torch.float32
+        and _narrow_follows(weight)
+    )
     fits = (is_native_fit(x, residual, weight) or narrow) and x.shape == residual.shape
     chosen = choose_backend("add_rms_norm", x, backend, among=("auto", "torch", "cpu"))
     if backend == "cpu" and not fits:

@@ -32,8 +32,8 @@ def bidirectional_scan_cpu(
     """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
 
     A bf16 xz takes parameters of fp32 or bf16 and has no backward: u and y are bf16 too, [dt, B, C], the products
-    between them, state and sums fp32. With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding differs from the single
-    operations'.
+    between them, state and sums fp32. With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding
+    differs from the single operations'.
     """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
