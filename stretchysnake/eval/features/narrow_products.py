@@ -36,6 +36,15 @@ def forget(model: Backbone) -> None:
     _kept.pop(model, None)
 
 
+def narrow_bytes(model: Backbone) -> int:
+    """Bytes of the narrow weights that its precision keeps beside its own; 0 in fp32 and on a GPU."""
+    precision = getattr(model, "precision", "fp32")
+    if precision == "fp32" or not next(model.parameters()).is_cpu:
+        return 0
+    size = 1 if precision == "int8" else 2 if has_bf16_products() else 4
+    return size * sum(layer.weight.numel() for _, layer in _layers(model, precision))
+
+
 @contextmanager
 def narrow_products(model: Backbone, precision: str):
     """Within, products of the model's linear layers are in `precision`, "bf16" (inside autocast) or "int8"."""
@@ -77,13 +86,8 @@ class _Products(TorchFunctionMode):
 def _by_weight(model: Backbone, precision: str) -> dict[int, Callable]:
     """The product with each weight of the model's linear layers, by the weight's identity."""
     kept = _kept.setdefault(model, {})
-    head = getattr(model, "classifier", None)
     products = {}
-    for name, layer in model.named_modules():
-        if not isinstance(layer, nn.Linear) or (
-            precision == "int8" and not _pays(layer, name, head)
-        ):
-            continue
+    for name, layer in _layers(model, precision):
         weight = layer.weight
         state = (weight.data_ptr(), weight._version, weight.dtype)
         known, narrow = kept.get((precision, name), (None, None))
@@ -92,6 +96,16 @@ def _by_weight(model: Backbone, precision: str) -> dict[int, Callable]:
             kept[precision, name] = state, narrow
         products[id(weight)] = partial(_bf16 if precision == "bf16" else _int8, weight=narrow)
     return products
+
+
+def _layers(model: Backbone, precision: str) -> list[tuple[str, nn.Linear]]:
+    """The linear layers whose products are narrow, by name."""
+    head = getattr(model, "classifier", None)
+    return [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and (precision == "bf16" or _pays(layer, name, head))
+    ]
 
 
 def _pays(layer: nn.Linear, name: str, head: str | None) -> bool:
