@@ -270,7 +270,9 @@ def _measured(
 ) -> tuple[dict, dict]:
     """(T, S) -> ms at the 90th percentile, and -> bytes; kept beside the weights for this machine."""
     device, precision = device_of(model), precision_of(model)
-    how = [ROUNDS, REPEATS] + [precision] * (precision != "fp32")  # kept ones of before are fp32
+    how = [ROUNDS, REPEATS]
+    if precision != "fp32":  # kept ones of before are fp32
+        how += [precision, 2]  # 2: natively on a CPU
     key = json.dumps([sha256_of(weights), _machine(device), *how])
     path = weights.with_name(f"{weights.name}.cost.json")
     held = {} if remeasure else _read(path).get(key, {})

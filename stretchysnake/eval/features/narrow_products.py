@@ -89,7 +89,8 @@ def _by_weight(model: Backbone, precision: str) -> dict[int, Callable]:
     products = {}
     for name, layer in _layers(model, precision):
         weight = layer.weight
-        state = (weight.data_ptr(), weight._version, weight.dtype)
+        version = 0 if weight.is_inference() else weight._version  # those cannot be written to
+        state = (weight.data_ptr(), version, weight.dtype)
         known, narrow = kept.get((precision, name), (None, None))
         if known != state:
             narrow = bf16_weight(weight) if precision == "bf16" else int8_weight(weight)

@@ -33,7 +33,11 @@ def placed(model: Backbone, placement: Placement, *, runtime: Runtime = SINGLE) 
 
 
 def _why_no_int8(device: torch.device) -> str | None:
-    return why_no_int8() if device.type == "cpu" else "it is for a CPU; use bf16"
+    return (
+        why_no_int8()
+        if device.type == "cpu"
+        else "it is for a CPU; give --device cpu, or another precision"
+    )
 
 
 def precision_of(model: Backbone) -> str:

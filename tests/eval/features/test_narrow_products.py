@@ -135,7 +135,7 @@ def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
     monkeypatch.setattr(Runtime, "device", lambda self, wanted: torch.device("cuda:0"))
     with pytest.raises(
         ValueError,
-        match=r"precision \(int8\) is not to be had on cuda:0: it is for a CPU; use bf16",
+        match=r"precision \(int8\) is not to be had on cuda:0: it is for a CPU; give --device cpu",
     ):
         placed(nano(), Placement(precision="int8"))
     monkeypatch.undo()
