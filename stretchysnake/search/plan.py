@@ -116,8 +116,7 @@ def plan(
         estimates = estimated(accuracies)
         scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
         times, memory = _measured(model, scales, weights_file(weights), remeasure, notes, progress)
-        fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        fixed += narrow_bytes(model)
+        fixed = sum(t.nbytes for t in model.state_dict().values()) + narrow_bytes(model)
         cells += [
             PricedCell(
                 num_frames=t,
@@ -270,9 +269,8 @@ def _measured(
 ) -> tuple[dict, dict]:
     """(T, S) -> ms at the 90th percentile, and -> bytes; kept beside the weights for this machine."""
     device, precision = device_of(model), precision_of(model)
-    how = [ROUNDS, REPEATS]
-    if precision != "fp32":  # kept ones of before are fp32
-        how += [precision, 2]  # 2: natively on a CPU
+    # kept ones of before are fp32; 2: others natively on a CPU
+    how = [ROUNDS, REPEATS] + [precision, 2] * (precision != "fp32")
     key = json.dumps([sha256_of(weights), _machine(device), *how])
     path = weights.with_name(f"{weights.name}.cost.json")
     held = {} if remeasure else _read(path).get(key, {})

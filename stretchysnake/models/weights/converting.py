@@ -69,14 +69,12 @@ def convert(
         card["clip"] = {"file": Path(clip).name, "sha256": sha256_of(clip)}
     if class_list is not None and model.config.num_classes and "num_classes" not in changes:
         card["class_list"] = class_list
-    run = read_checkpoint(path)[1].get("run", {})
-    named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
+    named = {name: said for name, said in model.trained.items() if name == "classes"}
     state = model.state_dict() if dtype == "fp32" else in_bf16(model)
     if dtype == "bf16":
         count = sum(tensor.dtype == torch.bfloat16 for tensor in state.values())
         card["changes"].append(f"{count} of {len(state)} tensors rounded to bf16")
-    said = {"classes": run["classes"]} if named else {}
-    save_weights(out, state, model.config, card=card, **said)
+    save_weights(out, state, model.config, card=card, **named)
     written = read_checkpoint(out)[0]
     if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):
         out.unlink()
