@@ -71,20 +71,21 @@ def test_without_bf16_products_it_is_told_once_and_no_bf16_is_multiplied(monkeyp
     monkeypatch.setattr(narrow, "has_bf16_products", lambda: False)
     monkeypatch.setattr(narrow, "_told", set())
     model, video = nano(), torch.randn(1, 3, 4, 16, 16)
-    seen = []
-    plain = bf16.F.linear
+    seen, plain = [], narrow.bf16_linear
 
-    def watched(x, weight, bias=None):
-        seen.append((x.dtype, weight.dtype))
+    def watched(x, weight, bias):
+        seen.append(weight.dtype)
         return plain(x, weight, bias)
 
-    monkeypatch.setattr(bf16.F, "linear", watched)
+    monkeypatch.setattr(narrow, "bf16_linear", watched)
     with caplog.at_level(logging.WARNING):
         found = features(model, video, "bf16")
         features(model, video, "bf16")
     told = [r.message for r in caplog.records if "no products of bf16" in r.message]
     assert len(told) == 1 and "no faster than precision fp32" in told[0]
-    assert {(torch.float32, torch.float32)} == set(seen)
+    assert (
+        set(seen) == {torch.float32} and len(seen) >= 2 * 2 * 2
+    )  # as the weights are, so is the product
     wanted = features(model, video, "fp32")
     assert 1e-4 < (found - wanted).norm() / wanted.norm() < 3e-2
 
