@@ -57,8 +57,8 @@ class ClassifyRun:
     device: str = "auto"
     """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
     precision: str | None = None
-    """"fp32" or "bf16"; null means the model's own. Another one only for a fine-tuned head: k-NN and probe compare
-    features of one precision."""
+    """"fp32", "bf16" or, on a CPU, "int8"; null means the model's own. Another one only for a fine-tuned head: k-NN and
+    probe compare features of one precision."""
     batch_size: int | None = None
     """Clips in a forward pass; null: all of a video."""
     num_workers: int = 2

@@ -23,6 +23,7 @@ from stretchysnake.ops.native.problems import (
     seams,
 )
 from stretchysnake.ops.operation import operation
+from stretchysnake.ops.precision import state_dtype
 
 
 def bidirectional_scan_cpu(
@@ -30,8 +31,9 @@ def bidirectional_scan_cpu(
 ) -> Tensor:
     """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
 
-    With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding differs from the single
-    operations'.
+    A bf16 xz takes parameters of fp32 or bf16 and has no backward: u and y are bf16 too, [dt, B, C], the products
+    between them, state and sums fp32. With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding
+    differs from the single operations'.
     """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
@@ -52,9 +54,10 @@ def _both(
     """
     xz, ends = xz.contiguous(), seams(cu_seqlens)
     x, _ = xz.chunk(2, dim=-1)
-    directions = [_dense(forward), _dense(backward)]
+    dtype = state_dtype(xz)
+    directions = [_dense(forward, dtype), _dense(backward, dtype)]
     us, outputs = x.new_empty(2, *x.shape), directions[0].x_proj.shape[0]
-    projected = x.new_empty(2, *x.shape[:2], outputs)
+    projected = x.new_empty(2, *x.shape[:2], outputs, dtype=dtype)
     convolutions = [
         _conv(
             x,
@@ -98,7 +101,7 @@ def _new_states(us: Tensor, num_state: int, keep: bool, cu_seqlens: Tensor | Non
 def _(xz, forward, backward, cu_seqlens, keep):
     num_batch, length, width = xz.shape
     us = xz.new_empty(2, num_batch, length, width // 2)
-    projected = xz.new_empty(2, num_batch, length, forward[2].shape[0])
+    projected = xz.new_empty(2, num_batch, length, forward[2].shape[0], dtype=state_dtype(xz))
     states = _new_states(us, forward[5].shape[1], keep, cu_seqlens)
     return torch.empty_like(us[0]), us, projected, states
 
@@ -116,7 +119,7 @@ def _both_backward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of xz and of both directions' parameters."""
     xz, grad_y, ends = xz.contiguous(), grad_y.contiguous(), seams(cu_seqlens)
-    directions = [_dense(forward), _dense(backward)]
+    directions = [_dense(forward, xz.dtype), _dense(backward, xz.dtype)]
     grad_xz = torch.empty_like(xz)
     grad_x, grad_z = grad_xz.chunk(2, dim=-1)
     x, _ = xz.chunk(2, dim=-1)
@@ -177,8 +180,8 @@ def _(grad_y, xz, forward, backward, cu_seqlens, us, projected, states):
     return torch.empty_like(xz), *empty
 
 
-def _dense(direction: list[Tensor]) -> Direction:
-    return Direction(*(tensor.contiguous() for tensor in direction))
+def _dense(direction: list[Tensor], dtype: torch.dtype) -> Direction:
+    return Direction(*(tensor.to(dtype).contiguous() for tensor in direction))
 
 
 def _conv(x: Tensor, direction: Direction, reverse: int, **more: Tensor | int):
