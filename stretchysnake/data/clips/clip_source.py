@@ -27,8 +27,10 @@ from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
 from stretchysnake.data.clips.loading.decoded_clip import (
     ClipDecoder,
     ClipRequest,
+    RepeatedClip,
     UnfinishedClip,
     chosen_frames,
+    together,
 )
 from stretchysnake.data.clips.seen_picture import checked_picture
 from stretchysnake.data.clips.transforms import crop_resize, resize_frames
@@ -59,6 +61,9 @@ class DecodingLimits:
 
 
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)
+
+Answer = Tensor | UnfinishedClip | RepeatedClip | DecodeError
+"""To a ClipRequest: finished frames, of several clips (n, T, S, S, 3); or with draws left to do; or why it has none."""
 
 
 class CachedClips:
@@ -106,18 +111,17 @@ class CachedClips:
         frames = crop_resize(frames, box, size)
         return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
 
-    def draw(
-        self, requests: Iterable[ClipRequest], *, memory: None = None
-    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
+    def draw(self, requests: Iterable[ClipRequest], *, memory: None = None) -> Iterator[Answer]:
         """Yield the clip of each request, in order."""
         for request in requests:
             yield self.draw_one(request)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
+    def draw_one(self, request: ClipRequest) -> Answer:
         """The clip of one request, or why there is none."""
         if error := self.bad.quarantine.get(request.index):
             return error
-        clip = self._unfinished(request.index, request.scale, request.generator)
+        clips = (self._unfinished(request.index, request.scale, g) for g in request.generators)
+        clip = together(list(clips), request)
         return clip if request.unfinished else clip.finished
 
     shares_memory = False
@@ -213,7 +217,7 @@ class DecodedClips:
 
     def draw(
         self, requests: Iterable[ClipRequest | None], *, memory: ClipMemory | None = None
-    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
+    ) -> Iterator[Answer]:
         """Yield for each request, in order, its clip or why there is none; a few are decoded ahead, or as many as have
         a slot of `memory`. A request of None says that there is none yet (`DecoderPool.map`)."""
         given: deque[ClipRequest] = deque()
@@ -249,7 +253,7 @@ class DecodedClips:
             answer = self._waited(index, answer, look, self.records[index])
             yield self._noted(ClipRequest(index, scale), answer)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
+    def draw_one(self, request: ClipRequest) -> Answer:
         """The clip of one request between those of `draw`, from a process of its own, which has no slots."""
         answer_of, request = self._decoder.answer, request._replace(slot=None)
         if self.limits.num_workers and self._spare is None:
@@ -283,9 +287,9 @@ class DecodedClips:
     def _noted(
         self,
         request: ClipRequest,
-        answer: UnfinishedClip | DecodeError,
+        answer: UnfinishedClip | RepeatedClip | DecodeError,
         memory: ClipMemory | None = None,
-    ) -> Tensor | UnfinishedClip | DecodeError:
+    ) -> Answer:
         if isinstance(answer, DecodeError):
             self.bad.failed(request.index, answer)
         elif request.index in self.bad.quarantine:  # given up while this was decoded ahead

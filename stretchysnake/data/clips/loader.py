@@ -29,7 +29,7 @@ from stretchysnake.data.clips.loading.batch import (
     groups_of,
     with_videos,
 )
-from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip
+from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip, apart
 from stretchysnake.data.clips.loading.device_copies import copied, lock_pages, taken
 from stretchysnake.data.clips.loading.prefetch import Consumer, Gone, made_ahead
 from stretchysnake.data.clips.open_clips import open_clips
@@ -94,6 +94,7 @@ def training_batches(
     pixels: dict | None = None,
     scales_per_step: int = 1,
     scale_draw: str = "dealt",
+    num_sample: int = 1,
     device: torch.device | None = None,
     augment_on_device: bool | None = None,
 ) -> Iterator[Batch | MixedBatch]:
@@ -105,6 +106,8 @@ def training_batches(
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
     by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    `num_sample` clips side by side are draws of one video, decoded once; `batch_size` counts clips. A video that
+    cannot be decoded is replaced or left out with all of them.
     `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
 
     With a `device`, a batch's video is an UnfinishedVideo whose uint8 frames are there, one batch ahead; it is
@@ -123,7 +126,7 @@ def training_batches(
     memory = ClipMemory(prepare=lock_pages if on_gpu else None) if clips.shares_memory else None
     consumer = Consumer()
 
-    unit = 2 if augmentation.mixes else 1
+    unit = num_sample * (2 if augmentation.mixes else 1)
 
     def shares() -> Iterator[tuple[TrainingStep, list[range]]]:
         """Each step, and the places in it of this rank's clips of every group."""
@@ -138,6 +141,7 @@ def training_batches(
             shuffle=shuffle,
             scales_per_step=scales_per_step,
             scale_draw=scale_draw,
+            num_sample=num_sample,
             unit=unit,
         ):
             mine, first = [], 0
@@ -148,9 +152,11 @@ def training_batches(
             yield step, mine
 
     def request_of(step: TrainingStep, group: int, place: int) -> ClipRequest:
-        seed_of_clip = seed_of(seed, AUGMENTATION, step.step, place)
-        scale = step.groups[group][0]
-        return ClipRequest(step.indices[place], scale, seed_of_clip, unfinished=augment_on_device)
+        """The clips of a video, whose first has this place."""
+        draws = range(place, place + num_sample)
+        first, *more = (seed_of(seed, AUGMENTATION, step.step, draw) for draw in draws)
+        index, scale = step.indices[place], step.groups[group][0]
+        return ClipRequest(index, scale, first, tuple(more), unfinished=augment_on_device)
 
     joined = start_step
     """The step whose batch is being put together."""
@@ -159,7 +165,9 @@ def training_batches(
         """Those of this rank's clips; None while their memory is in use, unless it is by who waits for these."""
         for step, mine in ahead:
             asked = [
-                request_of(step, g, place) for g, places in enumerate(mine) for place in places
+                request_of(step, g, place)
+                for g, places in enumerate(mine)
+                for place in places[::num_sample]
             ]
             if memory is None:
                 yield from asked
@@ -201,15 +209,14 @@ def training_batches(
     ) -> tuple[list[int], list[UnfinishedClip]]:
         """The places of a group that could be filled, and their clips."""
         filled, frames = [], []
-        for place in places:
-            clip = next(drawn)
+        for place in places[::num_sample]:
+            clip, request = next(drawn), request_of(step, group, place)
             if isinstance(clip, DecodeError):
                 order = generator_of(seed, REPLACEMENT, step.step, place)
-                request = request_of(step, group, place)
                 clip = clips.bad.resolve(clips, request, clip, step=step.step, generator=order)
             if clip is not None:
-                filled.append(place)
-                frames.append(clip if augment_on_device else UnfinishedClip(clip))
+                filled += range(place, place + num_sample)
+                frames += apart(clip, request)
         return filled, frames
 
     def groups_of_shape(
@@ -235,7 +242,7 @@ def training_batches(
         whole = Batch(step.step, scale, video, labels, len(indices), places)
         if not augmentation.mixes or not places:
             return whole
-        partners = partners_of(places)
+        partners = partners_of(places, num_sample)
         mixture = (seed, MIXTURE, step.step, group) if group else (seed, MIXTURE, step.step)
         mixing = Mixing(partners, augmentation, mixture)
         video, share = replace(video, mixing=mixing), mixing.share(*video.shape[-2:])

@@ -88,7 +88,8 @@ def opened(path: str):
 
 
 def to_pixels(size: Size, stream, part: Part | None = None) -> Callable:
-    """Return a function from a decoded frame of this stream to upright uint8 RGB (H, W, 3) of the size asked for.
+    """Return a function from a decoded frame of this stream, and its index, to upright uint8 RGB (H, W, 3) of the size
+    asked for.
 
     Only the `part` of the picture shown is resized, and where it can be, only that becomes RGB; the function raises
     PictureChanges where a frame is shown in another size than those before, or than the header says.
@@ -105,7 +106,7 @@ def to_pixels(size: Size, stream, part: Part | None = None) -> Callable:
         )
         return rgb.to_ndarray()
 
-    def pixels_of(frame) -> np.ndarray:
+    def pixels_of(frame, _: int) -> np.ndarray:
         orientation = oriented(frame)
         shown = shown_size(frame.height, frame.width, orientation, aspect)
         if part is None:
