@@ -136,7 +136,8 @@ def embed(
         fit=fit,
     )
     answers = {}
-    parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+    parts = decoded(videos, settings, **limits, num_kept=batch_size)
     found = _embedded(model, settings, parts, num_videos=len(videos), batch_size=batch_size)
     for number, answer in enumerate(found, 1):
         answers[answer.video.path] = answer
@@ -185,9 +186,7 @@ def embed_into(
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
     ones stay. However often the work was interrupted, the index is the same: byte for byte on the CPU in fp32, and
     elsewhere, or with a batch_size of one's own, to rounding. placement and batch_size as in `embed`. Settings other
-    than the index's are refused.
-    ones stay. The index is the same, byte for byte, however often the work was interrupted.
-    Other settings than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
+    than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
     chosen by their paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
     """
     videos = videos_named(paths, absolute=True)
@@ -220,7 +219,8 @@ def embed_into(
             if not is_unchanged(video, old):
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
-        parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+        parts = decoded(todo, settings, **limits, num_kept=batch_size)
         found = _embedded(model, settings, parts, num_videos=len(todo), batch_size=batch_size)
         for number, answer in enumerate(found, 1):
             if isinstance(answer, Unreadable):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import tee
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from stretchysnake.data.clips.augment import by_shape, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
@@ -31,6 +29,12 @@ from stretchysnake.data.clips.loading.batch import (
 )
 from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip, apart
 from stretchysnake.data.clips.loading.device_copies import copied, lock_pages, taken
+from stretchysnake.data.clips.loading.evaluation import (
+    ClipsOfShape,
+    clips_of_shapes,
+    evaluation_batches,
+    shaped_batches,
+)
 from stretchysnake.data.clips.loading.prefetch import Consumer, Gone, made_ahead
 from stretchysnake.data.clips.open_clips import open_clips
 from stretchysnake.data.clips.seeds import (
@@ -46,16 +50,15 @@ from stretchysnake.data.clips.training_order import (
     share_of,
     training_steps,
 )
-from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes.shared_memory import ClipMemory, pages
-from stretchysnake.flexibility import Scale
 
 __all__ = [
     "Augmentation",
     "Batch",
     "CachedClips",
     "Clips",
+    "ClipsOfShape",
     "DecodedClips",
     "DecodingLimits",
     "FrameCache",
@@ -257,62 +260,3 @@ def training_batches(
     if on_gpu:
         return taken(made_ahead(lambda: copied(batches(), device), prefetch, consumer=consumer))
     return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
-
-
-class ClipsOfShape(NamedTuple):
-    """Clips of a batch that have one shape."""
-
-    positions: list[int]
-    """In the batch."""
-    video: Tensor
-    """float32 (n, 3, T, H, W), normalised."""
-
-
-def evaluation_batches(
-    clips: Clips, scale: Scale, batch_size: int, **options
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
-
-    Where pictures keep their shape, a batch comes as one (n, 3, T, H, W) for each shape. Options and what is absent: as
-    in `shaped_batches`.
-    """
-    for indices, parts in shaped_batches(clips, scale, batch_size, **options):
-        for part in parts:
-            yield [indices[position] for position in part.positions], part.video
-
-
-def shaped_batches(
-    clips: Clips,
-    scale: Scale,
-    batch_size: int,
-    *,
-    indices: Sequence[int] | None = None,
-    prefetch: int = 1,
-    pixels: dict | None = None,
-) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
-    """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
-
-    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
-    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
-    """
-
-    def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
-        batch_indices, batch_clips = [], []
-        requested = range(len(clips)) if indices is None else indices
-        with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
-            for place, (index, clip) in enumerate(zip(requested, drawn, strict=True), 1):
-                if not isinstance(clip, DecodeError):
-                    batch_indices.append(index)
-                    batch_clips.append(clip)
-                if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
-                    yield batch_indices, clips_of_shapes(batch_clips, pixels)
-                    batch_indices, batch_clips = [], []
-
-    return made_ahead(batches, prefetch)
-
-
-def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
-    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
-    parts = by_shape(frames)
-    videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
-    return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]

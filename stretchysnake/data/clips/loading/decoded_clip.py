@@ -34,6 +34,8 @@ class ClipRequest(NamedTuple):
     """Those of further clips of the same file, decoded with it: the answer is then a RepeatedClip."""
     unfinished: bool = False
     """Whether augmentation behind crop and resize is only drawn; else the answer is the finished frames."""
+    num_clips: int = 1
+    """Of views, so many clips of the file are asked for."""
     slot: Slot | None = None
     """Of shared memory, where a process writes the frames; None: they come with its answer."""
 
@@ -47,7 +49,8 @@ class ClipRequest(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Of the frames at most: a picture that keeps its shape has no more pixels than S x S."""
-        return (1 + len(self.more_seeds)) * self.scale.num_frames * self.scale.size**2 * 3
+        num_clips = self.num_clips + len(self.more_seeds)
+        return num_clips * self.scale.num_frames * self.scale.size**2 * 3
 
 
 class UnfinishedClip(NamedTuple):
@@ -78,6 +81,10 @@ class RepeatedClip(NamedTuple):
     def finished(self) -> Tensor:
         """The frames of all with all of it done."""
         return torch.stack([clip.finished for clip in self.clips])
+
+
+Answer = Tensor | UnfinishedClip | RepeatedClip | DecodeError
+"""To a ClipRequest: finished frames, of several clips (n, T, S, S, 3); or with draws left to do; or why it has none."""
 
 
 def together(
@@ -192,11 +199,14 @@ class ClipDecoder:
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
-    def answer_views(self, task: VideoRecord | DecodeError, **options) -> UnfinishedClip:
+    def answer_views(
+        self, task: tuple[VideoRecord, ClipRequest] | DecodeError, **counts: int
+    ) -> UnfinishedClip:
         """`views`, as a decoding process answers."""
         if isinstance(task, DecodeError):
             raise task
-        return UnfinishedClip(self.views(task, **options).numpy())
+        record, request = task
+        return _in_slot(UnfinishedClip(self.views(record, request.scale, **counts)), request)
 
     def answer(
         self, task: tuple[VideoRecord, ClipRequest] | DecodeError
@@ -215,8 +225,15 @@ class ClipDecoder:
             raise DecodeError("unreadable", record.path, reason) from error
         if not request.unfinished:
             clip = UnfinishedClip(clip.finished)  # of all clips
-        if request.slot is None:
-            return clip._replace(frames=clip.frames.numpy())
-        shape = tuple(clip.frames.shape)
-        slot_array(request.slot, shape)[:] = clip.frames.numpy()
-        return clip._replace(frames=shape)
+        return _in_slot(clip, request)
+
+
+def _in_slot(
+    clip: UnfinishedClip | RepeatedClip, request: ClipRequest
+) -> UnfinishedClip | RepeatedClip:
+    """As a process sends it: with the shape of its frames where they lie in a slot."""
+    if request.slot is None:
+        return clip._replace(frames=clip.frames.numpy())
+    shape = tuple(clip.frames.shape)
+    slot_array(request.slot, shape)[:] = clip.frames.numpy()
+    return clip._replace(frames=shape)
