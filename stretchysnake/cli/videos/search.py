@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
-    from stretchysnake.search.query import decoding_workers, search
+    from stretchysnake.search.query import search
 
     found = search(
         indexes,
@@ -80,7 +80,7 @@ def run(argv: list[str]) -> int:
     )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
-    workers = decoding_workers(indexes) if run.html else None
+    workers = 1 if run.html else None
     asked, hits = _shown(found, workers, run.timeout_seconds)
     print(*text_lines(hits), sep="\n")
     if found.spread is not None:
