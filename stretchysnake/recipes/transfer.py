@@ -92,6 +92,7 @@ def finetune_nano(
     batch_size: int = 32,
     seed: int = 0,
     trainable: str = "all",
+    device: str = "auto",
 ) -> TrainRun:
     """`finetune`, or with trainable "head" the SGD probe, shrunk to MotionDigits: fixed scale T = 8, 32 px.
 
@@ -123,4 +124,5 @@ def finetune_nano(
         precision="fp32",
         seed=seed,
         cache=cache,
+        device=device,
     )

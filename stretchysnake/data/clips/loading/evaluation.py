@@ -48,8 +48,12 @@ def shaped_batches(
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
     pixels: dict | None = None,
+    num_views: int = 1,
 ) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
     """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
+
+    With several views a batch holds those of each index one after the other, at most batch_size together (at least
+    one index's).
 
     There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
     stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
@@ -58,14 +62,19 @@ def shaped_batches(
     def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
         batch_indices, batch_clips = [], []
         requested = range(len(clips)) if indices is None else indices
-        requests = (ClipRequest(index, scale) for index in requested)
-        with closing(clips.draw(requests, num_kept=batch_size)) as drawn:
+        at_once = max(1, batch_size // num_views)
+        if num_views == 1:
+            requests = (ClipRequest(index, scale) for index in requested)
+            source = clips.draw(requests, num_kept=at_once)
+        else:
+            source = clips.draw_views(requested, scale, num_views=num_views, num_kept=at_once)
+        with closing(source) as drawn:
             for place, (index, clip) in enumerate(zip(requested, drawn, strict=True), 1):
                 if not isinstance(clip, DecodeError):
                     batch_indices.append(index)
-                    batch_clips.append(clip)
+                    batch_clips += [clip] if num_views == 1 else list(torch.as_tensor(clip))
                 del clip  # its memory is needed for those ahead
-                if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
+                if batch_clips and (len(batch_indices) == at_once or place == len(requested)):
                     parts = clips_of_shapes(batch_clips, pixels)
                     batch_clips.clear()
                     yield batch_indices, parts
