@@ -20,8 +20,8 @@ from torch import Tensor
 
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
-from stretchysnake.data.clips.cached_clips import CachedClips
 from stretchysnake.data.clips.frame_choice import Sampling
+from stretchysnake.data.clips.loading.cached_clips import CachedClips
 from stretchysnake.data.clips.loading.decoded_clip import (
     Answer,
     ClipDecoder,
