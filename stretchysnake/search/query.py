@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
-from stretchysnake.data.processes.nursery import nursery
+from stretchysnake.data.processes.nursery import LANCEDB, nursery
 from stretchysnake.eval.features.passes import features_of
 from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
@@ -63,7 +63,7 @@ class SearchResult:
     """How pairs of different videos of the indexes score, which tells what a hit's score means; None for one video."""
 
 
-@nursery(holds_threads=("lance", "lancedb"))
+@nursery(holds_threads=LANCEDB)
 def search(
     indexes: str | Sequence[str],
     query: str | os.PathLike,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.nursery import LANCEDB, nursery
 
 EXAMPLES = (
     "stretchysnake search index/ query.mp4 -k 5\n"
@@ -51,6 +52,7 @@ class SearchRun:
     """Of a folder of indexes, those of this S; null: that of the first which fits."""
 
 
+@nursery(holds_threads=LANCEDB)
 def run(argv: list[str]) -> int:
     short = {"-k": "--k", "-o": "--html"}
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)

@@ -118,6 +118,9 @@ class Nursery:
             self._end()
 
 
+LANCEDB = ("lance", "lancedb")
+"""Modules that start threads, which no fork has: what may come behind them opens `nursery(holds_threads=LANCEDB)`."""
+
 _nursery: Nursery | None = None
 _owner = 0
 """The process that opened it: one forked from that has none of its own."""
