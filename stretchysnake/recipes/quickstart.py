@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stretchysnake.eval.features.placement import check_device
 from stretchysnake.recipes.motion_digits import (
     PREFIX,
     Suites,
@@ -51,6 +52,7 @@ class QuickstartRun:
     """Threads of each, on which the last bits of a training depend."""
 
     def __post_init__(self):
+        check_device(self.device)
         check_jobs(self.jobs, self.threads)
 
 

@@ -45,3 +45,9 @@ def test_second_call_repeats_nothing(shrunk):
     before = Path(run.out, "rows.jsonl").read_text()
     assert quickstart(run)[1] == first[1]
     assert Path(run.out, "rows.jsonl").read_text() == before
+
+
+def test_a_device_of_no_name_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match=r"device \('gpu'\) must be one of: auto, cpu, cuda"):
+        QuickstartRun(out=str(tmp_path / "q"), device="gpu")
+    assert not (tmp_path / "q").exists()
