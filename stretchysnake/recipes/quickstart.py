@@ -4,7 +4,7 @@ Command: `stretchysnake quickstart` (or `make quickstart`). Needs 2 CPU cores; t
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import (
@@ -58,7 +58,7 @@ def train_run(
     quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str
 ) -> TrainRun:
     """The training run of one method and seed; methods differ in `variant` alone."""
-    run = nano_run(
+    return nano_run(
         method,
         seed,
         out=Path(quickstart.out) / f"{method}-seed{seed}-{quickstart.steps}",
@@ -67,8 +67,8 @@ def train_run(
         steps=quickstart.steps,
         batch_size=quickstart.batch_size,
         optim=quickstart.optim,
+        device=quickstart.device,
     )
-    return replace(run, device=quickstart.device)
 
 
 def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = None):

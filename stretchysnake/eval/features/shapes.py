@@ -10,7 +10,7 @@ from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.accepted_scales import check_scales, refusal_of
 from stretchysnake.models.backbone import Backbone, BackboneConfig
-from stretchysnake.models.sequences.packed import features_packed
+from stretchysnake.models.sequences.packed import features_packed, in_order
 
 TRIED = ((9, 16), (16, 9), (3, 4), (4, 3), (100, 239), (1, 20), (20, 1))
 """(height, width) of the pictures whose shapes a model is asked for: films, phones, television, strips."""
@@ -25,14 +25,9 @@ def features_in_order(model: Backbone, parts: Sequence[ClipsOfShape], patch_size
     device = device_of(model)
     if len(parts) == 1:
         return model.features(parts[0].video.to(device), patch_size, grid="floor").float().cpu()
-    placed = {
-        position: clip
-        for part in parts
-        for position, clip in zip(part.positions, part.video.to(device), strict=True)
-    }
-    clips = [placed[position] for position in sorted(placed)]
-    patches = [patch_size] * len(clips)
-    return features_packed(model, clips, patches, grid="floor").float().cpu()
+    clips = [clip for part in parts for clip in part.video.to(device)]
+    features = features_packed(model, clips, [patch_size] * len(clips), grid="floor")
+    return in_order(features, [part.positions for part in parts]).float().cpu()
 
 
 def check_fit(config: BackboneConfig, scales: Iterable[Scale], *, fit: str, way_out: str) -> None:

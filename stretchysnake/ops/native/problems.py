@@ -44,20 +44,9 @@ class ConvProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
-        *(
-            "sequences",
-            "cu_seqlens",
-            "x",
-            "weight",
-            "bias",
-            "y",
-            "outputs",
-            "projection",
-            "projected",
-            "grad_y",
-            "grad_x",
-        ),
-        *("grad_weight", "grad_bias", "grad_projection"),
+        *("sequences", "cu_seqlens", "x", "weight", "bias", "y", "outputs", "projection"),
+        *("projected", "grad_y", "grad_x", "grad_weight", "grad_bias"),
+        "grad_projection",
     )
 
 
