@@ -1,6 +1,7 @@
 """`stretchysnake study`: the paper's experiments on the built-in videos, and its Table 2 on the public ones."""
 
 import time
+from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
@@ -11,6 +12,8 @@ EXAMPLES = (
     "  stretchysnake study motion-digits --dry-run\n"
     "  stretchysnake study motion-digits --quick --out runs/quick\n"
     "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]\n"
+    "  stretchysnake study motion-digits --only [main,variants] --seeds [0,1,2,3,4]\n"
+    "  stretchysnake study power runs/study/rows.jsonl         # seeds and queries that would settle its claims\n"
     "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2"
 )
 TABLE2_EXAMPLES = (
@@ -19,7 +22,8 @@ TABLE2_EXAMPLES = (
     "  stretchysnake study table2 --weights weights/ --data lists/ --systems [Hiera-B,AIM] --datasets [hmdb51]\n"
     "  stretchysnake study table2 --demo --out runs/demo                   # made weights and videos"
 )
-ACTIONS = ("motion-digits", "table2")
+POWER_EXAMPLES = "stretchysnake study power runs/study/rows.jsonl"
+ACTIONS = ("motion-digits", "table2", "power")
 FLAGS = ("--quick", "--dry-run", "--demo")
 
 
@@ -34,6 +38,8 @@ def run(argv: list[str]) -> int:
         what, *argv = argv
         if what == "table2":
             return _table2(argv, flags)
+        if what == "power":
+            return _power(argv, flags)
     elif not {"-h", "--help"} & set(argv):
         raise ValueError(f"study needs what to study first: stretchysnake study {ACTIONS[0]}")
     if flags["--demo"]:
@@ -54,6 +60,24 @@ def run(argv: list[str]) -> int:
         print(line)
     print(f"summary: {run.out}/summary.md")
     print(f"report: {report}   ({(time.perf_counter() - started) / 60:.1f} min)")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerRun:
+    """How many seeds and queries would settle the claims of a study, from the scatter in its rows."""
+
+
+def _power(argv: list[str], flags: dict[str, bool]) -> int:
+    if given := [flag for flag, is_given in flags.items() if is_given]:
+        raise ValueError(
+            f"study power reads rows and measures nothing; leave out {' and '.join(given)}"
+        )
+    _, paths = parsed("study power", PowerRun, POWER_EXAMPLES, argv, paths=True)
+    from stretchysnake.report.tables.study.power_table import power_table
+    from stretchysnake.results.rows import read_rows
+
+    print(power_table([row for path in paths for row in read_rows(path)]).to_text())
     return 0
 
 
