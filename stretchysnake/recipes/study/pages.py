@@ -124,12 +124,15 @@ def notes(run: StudyRun) -> list[str]:
         )
     else:
         lines.append("Fine-tuning was left out (finetune_steps 0), so its part of Fig. 4 is empty.")
-    if run.peers:
+    if run.rates:
+        told = ", ".join(f"{name} {rate:g}" for name, rate in run.rates.items())
+        lines.append(f"Learning rates other than {run.optim.lr:g}: {told}.")
+    if run.peers and not run.rates:
         lines.append(
             f"The peers are trained by the study's own recipe, learning rate {run.optim.lr:g} included, which was not "
             "tuned for them; they are asked for retrieval alone, as in the paper's A.2."
         )
-    else:
+    if not run.peers:
         lines.append(
             "No model was trained beside it (peers []), so A.2 and claim (iv) are left out."
         )
