@@ -127,12 +127,18 @@ def notes(run: StudyRun) -> list[str]:
     if run.rates:
         told = ", ".join(f"{name} {rate:g}" for name, rate in run.rates.items())
         lines.append(f"Learning rates other than {run.optim.lr:g}: {told}.")
-    if run.peers and not run.rates:
-        lines.append(
-            f"The peers are trained by the study's own recipe, learning rate {run.optim.lr:g} included, which was not "
-            "tuned for them; they are asked for retrieval alone, as in the paper's A.2."
+    if run.peers:
+        rated = any(name.split(" ")[0] in run.peers for name in run.rates)
+        own = (
+            "but for the learning rates told"
+            if rated
+            else f"learning rate {run.optim.lr:g} included, which was not tuned for them"
         )
-    if not run.peers:
+        lines.append(
+            f"The peers are trained by the study's own recipe, {own}; they are asked for retrieval alone, as in the "
+            "paper's A.2."
+        )
+    else:
         lines.append(
             "No model was trained beside it (peers []), so A.2 and claim (iv) are left out."
         )
