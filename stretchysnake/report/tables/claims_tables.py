@@ -169,7 +169,8 @@ def claims_table(
         head=("claim", "paper", "data set", "verdict", "among all", "difference", "95 % interval", "p",
               "p among all", "model", "against", "cells", "seeds", "queries"),
         rows=tuple(lines),
-        note=f"{remark} ".lstrip() + "Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
+        note=f"{remark} ".lstrip()
+        + "Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
         "not hold: below; not settled: it holds zero. Intervals: Student's t over seeds and the normal over queries, "
         "half-widths added in quadrature; over queries alone (one seed) they are blind to the luck of a training. "
         f"Among all: Holm's correction at 5 % over all lines of one table ({_in_tables(measured)}). "

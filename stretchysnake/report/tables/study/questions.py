@@ -44,7 +44,7 @@ REMARKS = {
     "(c)": "Vanilla is tested with the patches of static tokens, its kernels resized so; away from the scale where "
     "nothing is resized.",
     "(d)": "Half of the steps as vanilla, the other half as static tokens from those weights.",
-    "(e)": "In training token count held and patch sizes seen: static tokens. Count held, one patch: temporal. Neither: "
+    "(e)": "In training token count held, patch sizes seen: static tokens. Count held, one patch: temporal. Neither: "
     "static patch, whose count is static tokens' on average with equal tokens. Patch sizes seen, count not held: "
     "FlexiViT, flex-all.",
 }
