@@ -124,10 +124,19 @@ def notes(run: StudyRun) -> list[str]:
         )
     else:
         lines.append("Fine-tuning was left out (finetune_steps 0), so its part of Fig. 4 is empty.")
+    if run.rates:
+        told = ", ".join(f"{name} {rate:g}" for name, rate in run.rates.items())
+        lines.append(f"Learning rates other than {run.optim.lr:g}: {told}.")
     if run.peers:
+        rated = any(name.split(" ")[0] in run.peers for name in run.rates)
+        own = (
+            "but for the learning rates told"
+            if rated
+            else f"learning rate {run.optim.lr:g} included, which was not tuned for them"
+        )
         lines.append(
-            f"The peers are trained by the study's own recipe, learning rate {run.optim.lr:g} included, which was not "
-            "tuned for them; they are asked for retrieval alone, as in the paper's A.2."
+            f"The peers are trained by the study's own recipe, {own}; they are asked for retrieval alone, as in the "
+            "paper's A.2."
         )
     else:
         lines.append(

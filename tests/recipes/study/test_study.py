@@ -1,6 +1,7 @@
 """The study, shrunk: every part from generated videos to the summary, interrupted and resumed."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
-from stretchysnake.flexibility import eval_scale, scale_at, sets_around
+import stretchysnake.train.loop as loop
+from stretchysnake.flexibility import Scale, eval_scale, scale_at, sets_around
 from stretchysnake.models.architectures import build_model
+from stretchysnake.recipes.motion_digits import make_suites
 from stretchysnake.recipes.study.conditions import trainings
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study
 from stretchysnake.recipes.study.pages import command_of, notes, tell_anew
+from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
 
@@ -131,6 +135,34 @@ def test_second_call_repeats_nothing(shrunk):
     assert Path(run.out, "rows.jsonl").read_text() == before
 
 
+@pytest.mark.slow
+def test_rows_alone_are_not_trained_for_again_and_are_reported(shrunk, tmp_path, monkeypatch):
+    """The next sitting, of a fresh checkout: nothing but the rows and videos that are made again."""
+    run, (_, lines) = shrunk
+    (tmp_path / "rows.jsonl").write_bytes(Path(run.out, "rows.jsonl").read_bytes())
+    again = replace(run, out=str(tmp_path), data=f"{run.out}/motion-digits")
+    monkeypatch.setattr(loop, "train", lambda *args, **options: pytest.fail("trained again"))
+    assert study(again)[1] == lines
+    assert (tmp_path / "rows.jsonl").read_bytes() == Path(run.out, "rows.jsonl").read_bytes()
+    more = replace(again, only=(*run.only, "far"))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        study(more)
+
+
+def test_suites_are_opened_again_by_the_process_that_they_are_sent_to(shrunk):
+    run, _ = shrunk
+    there = make_suites(run, Stopwatch(), source_test=run.source_test_clips)
+    here = pickle.loads(pickle.dumps(there))
+    assert here.source_key == there.source_key and len(here.source_key) == 8
+    for suite in ("short", "source"):
+        for sent, opened in zip(there.open(suite), here.open(suite), strict=True):
+            assert sent.records == opened.records and len(opened.records) >= 10
+            assert torch.equal(sent.clip(3, Scale(4, 16, 4)), opened.clip(3, Scale(4, 16, 4)))
+    far = Scale(28, 112, 28)  # beyond what the frame cache holds
+    gallery, _ = here.open("short", from_files=True)
+    assert gallery.clip(0, far).shape == (28, 112, 112, 3)
+
+
 def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path):
     run, _ = shrunk
     copy = tmp_path / "published"
@@ -162,6 +194,9 @@ def test_command_names_what_differs():
 def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
     assert any("learning rate 0.004 included, which was not tuned" in n for n in notes(StudyRun()))
     assert any("claim (iv) are left out" in note for note in notes(StudyRun(peers=())))
+    rated = notes(StudyRun(rates={"mvit-nano vanilla": 1e-3}))
+    assert any("other than 0.004: mvit-nano vanilla 0.001." in note for note in rated)
+    assert not any("not tuned" in note for note in rated)
 
 
 def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
