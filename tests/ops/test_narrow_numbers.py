@@ -236,7 +236,7 @@ def test_schemas_and_shapes_hold_for_bf16():
         "test_faketensor",
     )  # the rest is of gradients, and imports torch's compiler
     xz, *directions = both_directions(5, 9, 3, 2)
-    tensors = [[t.float() for t in own] for own in directions]
+    tensors = [t.float() for own in directions for t in own]
     torch.library.opcheck(
         torch.ops.stretchysnake.bidirectional_scan,
         (xz.bfloat16(), *tensors, None, False),

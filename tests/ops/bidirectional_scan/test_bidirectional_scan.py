@@ -230,10 +230,10 @@ def test_packed_sequences_are_scanned_as_if_alone(backend, threads):
 def test_a_packed_row_passes_torchs_operator_checks():
     """But for those that compare what is kept: rows of its bound that no sequence needs hold anything."""
     xz, forward, backward = problem(1, 35, 9, 3, 2, dtype=torch.float32)
-    tensors = [[t.requires_grad_() for t in own] for own in (forward, backward)]
+    tensors = [t.requires_grad_() for t in (xz, *forward, *backward)]
     torch.library.opcheck(
         torch.ops.stretchysnake.bidirectional_scan,
-        (xz.requires_grad_(), *tensors, torch.tensor([0, 34, 35]), True),
+        (*tensors, torch.tensor([0, 34, 35]), True),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
