@@ -54,7 +54,8 @@ def make_suites(run, watch, *, progress: Callable[[str], None] | None = None) ->
     )
     lists = generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
     watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
+    source = run.source_clips > 0  # none where nothing is trained
+    suites = open_suites(data, lists, run.suites, source=source, progress=progress)
     watch.lap("decode them once")
     return suites
 
@@ -64,6 +65,7 @@ def open_suites(
     lists: Mapping[str, tuple[Path, Path]],
     names: Sequence[str],
     *,
+    source: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Suites:
     """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
@@ -74,7 +76,8 @@ def open_suites(
         return open_clips(read_records(csv), cache=_cache(folder), progress=progress)
 
     opened = {name: tuple(clips(csv) for csv in lists[name]) for name in names}
-    clips(lists["source"][0])
+    if source:
+        clips(lists["source"][0])
     return Suites(folder=folder, lists=lists, clips=opened)
 
 
