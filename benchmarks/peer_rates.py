@@ -49,16 +49,15 @@ def measure(model_name: str, rate: float, args, suites) -> dict:
     seconds = time.process_time() - begun
     native = run.sets.native
     tested = model_under_test(result.weights, name=model_name)
-    rows = sweep(
-        tested, PREFIX + "short", *suites.clips["short"], [(native.num_frames, native.size)]
-    )
+    cell = [(native.num_frames, native.size)]
+    (row,) = sweep(tested, PREFIX + "short", *suites.clips["short"], cell)
     return {
         "model": model_name,
         "lr": rate,
         "seed": args.seed,
         "steps": args.steps,
         "last_loss": round(mean(loss for _, loss in list(result.losses)[-LAST:]), 4),
-        "short_native_top1": rows[0].value,
+        "short_native_top1": row.value,
         "processor_seconds": round(seconds),
     }
 
@@ -81,16 +80,18 @@ def main() -> None:
     suites = make_suites(
         QuickstartRun(out=args.out, data=args.data, suites=("short",)), Stopwatch()
     )
-    path, found = Path(args.json), []
-    for model_name in args.models.split(","):
-        for rate in map(float, args.rates.split(",")):
-            found.append(measure(model_name, rate, args, suites))
-            print(json.dumps(found[-1]), flush=True)
-    keys = ("model", "lr", "seed", "steps")
+    path, keys = Path(args.json), ("model", "lr", "seed", "steps")
     before = json.loads(path.read_text())["trainings"] if path.exists() else []
-    measured = {tuple(one[key] for key in keys): one for one in [*before, *found]}
-    told = {"environment": environment(), "threads": args.threads}
-    path.write_text(json.dumps(told | {"trainings": list(measured.values())}, indent=1) + "\n")
+    measured = {tuple(one[key] for key in keys): one for one in before}
+    for rate in map(float, args.rates.split(",")):  # a stop leaves every model at the same rates
+        for model_name in args.models.split(","):
+            one = measure(model_name, rate, args, suites)
+            measured[tuple(one[key] for key in keys)] = one
+            print(json.dumps(one), flush=True)
+            told = {"environment": environment(), "threads": args.threads}
+            path.write_text(
+                json.dumps(told | {"trainings": list(measured.values())}, indent=1) + "\n"
+            )
 
 
 if __name__ == "__main__":

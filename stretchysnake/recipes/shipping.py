@@ -18,7 +18,10 @@ from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE, probe_fe
 from stretchysnake.whole_file import sha256_of, write_whole
 
 LICENCE = "Apache-2.0"
-DATA_LICENCE = "its videos are drawn from the UCI digits (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits), CC BY 4.0"
+DATA_LICENCE = (
+    "its videos are drawn from the UCI digits (Alpaydin and Kaynak, Optical Recognition of "
+    "Handwritten Digits), CC BY 4.0"
+)
 
 
 def ship(name: str, training: Path, *, into: Path = FOLDER) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import math
 import os
@@ -10,12 +11,14 @@ import platform
 import re
 import subprocess
 import warnings
+import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
 
+GZIP = b"\x1f\x8b"
 STATUSES = ("ok", "oom", "empty", "refused")
 
 _TYPES = {
@@ -144,6 +147,8 @@ def _wait_for_others(file) -> None:
 def _close_last_line(file, path: Path) -> None:
     file.seek(0)
     content = file.read()
+    if content[:2] == GZIP:
+        raise ValueError(f"rows ({path}) are compressed, and none is added; gunzip them first")
     start = content.rfind(b"\n") + 1
     if start == len(content):
         return
@@ -157,9 +162,13 @@ def _close_last_line(file, path: Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads every row; a torn last line is skipped with a warning, other bad lines are errors."""
+    """Reads every row, of a gzip file too; a torn last line is skipped with a warning, other bad lines are errors."""
     try:
-        text = Path(path).read_bytes().decode(errors="replace")
+        content = Path(path).read_bytes()
+        content = gzip.decompress(content) if content[:2] == GZIP else content
+        text = content.decode(errors="replace")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"rows ({path}) are damaged, not gzip to the end: {error}") from None
     except FileNotFoundError:
         raise ValueError(
             f"rows ({path}) must be a file; `stretchysnake evaluate`, `quickstart` and `study` write one"

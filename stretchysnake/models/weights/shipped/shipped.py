@@ -2,8 +2,8 @@
 
     path = shipped("stretchysnake-nano").file
 
-Each is a folder of `save_pretrained` beside this file, whose card and header say what it was trained on. table.json says
-what they must be: the SHA-256 of the file, and the features of two made clips. Folders and table are written by
+Each is a folder of `save_pretrained` beside this file, whose card and header say what it was trained on. table.json
+says what they must be: the SHA-256 of the file, and the features of two made clips. Folders and table are written by
 `python -m stretchysnake.recipes.shipping NAME=FOLDER_OF_A_TRAINING ...`, and nothing else depends on their bytes.
 
 Shapes: B clips, T frames, S pixels, P the patch size, C features.
