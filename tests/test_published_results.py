@@ -121,10 +121,11 @@ def test_an_absolute_path_would_be_noticed(tmp_path, text):
 
 def words_of(path):
     """The text of a published file; of rows without the packed bits in ``correct``: base64 has slashes of its own."""
-    if path.suffix == ".gz":
-        text = gzip.decompress(path.read_bytes()).decode()
-    else:
-        text = path.read_text(encoding="utf-8")
+    text = (
+        gzip.decompress(path.read_bytes()).decode()
+        if path.suffix == ".gz"
+        else path.read_text(encoding="utf-8")
+    )
     return re.sub(r'"correct": "[^"]*"', "", text) if ".jsonl" in path.name else text
 
 

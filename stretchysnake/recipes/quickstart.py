@@ -209,7 +209,7 @@ def report_context(run: QuickstartRun, suites: Suites, trained: dict, env: dict,
         elsewhere = [
             "Nothing was trained here. The weights measured:",
             *(f"{model.name}, {model.said}" for model in trained.values()),
-            *_of_other_videos(trained),
+            *of_other_videos(trained),
         ]
     else:
         training = [training_info(wanted, result) for wanted, result in trained.values()]
@@ -225,7 +225,7 @@ def report_context(run: QuickstartRun, suites: Suites, trained: dict, env: dict,
     )
 
 
-def _of_other_videos(trained: dict[tuple, Shipped]) -> list[str]:
+def of_other_videos(trained: dict[tuple, Shipped]) -> list[str]:
     """A sentence where weights were trained on another version of MotionDigits than is made here."""
     from stretchysnake.data.motion_digits import VERSION
 

@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
         quickstart,
     )
 
-    words = _without_flag(argv)
+    words = without_flag(argv)
     defaults = None if words == argv else pretrained_quickstart()
     run, _ = parsed("quickstart", QuickstartRun, EXAMPLES, words, defaults=defaults)
     progress, started = Progress(), time.perf_counter()
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _without_flag(argv: list[str]) -> list[str]:
+def without_flag(argv: list[str]) -> list[str]:
     """The words without `--pretrained`, alone or with `true`; other defaults then hold."""
     if FLAG not in argv:
         return [word for word in argv if word != f"{FLAG}=true"]
