@@ -60,10 +60,8 @@ class Runtime:
             raise RuntimeError(
                 f"device ({wanted}) is not there: this torch sees no GPU; check `stretchysnake doctor`, or use cpu"
             )
-        device, count = (
-            torch.device("cuda" if wanted == "auto" else wanted),
-            torch.cuda.device_count(),
-        )
+        device = torch.device("cuda" if wanted == "auto" else wanted)
+        count = torch.cuda.device_count()
         if device.index is not None and self.world_size > 1:
             raise ValueError(
                 f"device ({wanted}) is one GPU, and {self.world_size} ranks need one each; use cuda"

@@ -175,12 +175,12 @@ class VideoMamba(nn.Module):
         groups = clip_groups(clips, patch_sizes, stored=self.config.patch_size)
         draws = checked_draws(drop_draws, len(clips))
         tubelet, rows, lengths = self.config.tubelet_size, [], []
-        for video, patch, places in groups:
-            with naming(groups[len(rows)]):
-                shape = token_grid(video, patch, grid, tubelet=tubelet)
-            x = self._embed(video, patch, shape)
+        for group in groups:
+            with naming(group):
+                shape = token_grid(group.video, group.patch_size, grid, tubelet=tubelet)
+            x = self._embed(group.video, group.patch_size, shape)
             rows.append(x.flatten(0, 1))  # (B · (1 + thw), C)
-            lengths += [x.shape[1]] * len(places)
+            lengths += [x.shape[1]] * len(group.places)
         row = torch.cat(rows)  # (L, C)
         ends = torch.tensor([0, *accumulate(lengths)], device=row.device)
         if draws is None and self.training and self.config.drop_path:
@@ -193,7 +193,7 @@ class VideoMamba(nn.Module):
         x, residual = self._blocks(row, by_token, ends)
         first = ends[:-1]  # the [CLS] tokens
         x = drop_path(x[first], self.config.drop_path, training=self.training, draws=last)
-        return in_order(self.norm_f(residual[first] + x), groups)
+        return in_order(self.norm_f(residual[first] + x), [group.places for group in groups])
 
     def embed_part(
         self,

@@ -97,6 +97,7 @@ def nano_run(
     optim: OptimConfig,
     num_frames: int | None = None,
     model_name: str = MODEL,
+    device: str = "auto",
 ) -> TrainRun:
     """The training of one method and seed; methods differ in `variant` alone. `num_frames` is vanilla's other T."""
     model = config_named(model_name, num_classes=0)
@@ -115,6 +116,7 @@ def nano_run(
         batch_size=batch_size,
         seed=seed,
         cache=cache,
+        device=device,
     )
 
 

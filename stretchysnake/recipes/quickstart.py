@@ -94,7 +94,7 @@ def train_run(
     quickstart: QuickstartRun, method: str, seed: int, *, data: str, cache: str
 ) -> TrainRun:
     """The training run of one method and seed; methods differ in `variant` alone."""
-    run = nano_run(
+    return nano_run(
         method,
         seed,
         out=Path(quickstart.out) / f"{method}-seed{seed}-{quickstart.steps}",
@@ -103,8 +103,8 @@ def train_run(
         steps=quickstart.steps,
         batch_size=quickstart.batch_size,
         optim=quickstart.optim,
+        device=quickstart.device,
     )
-    return replace(run, device=quickstart.device)
 
 
 def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = None):

@@ -207,7 +207,6 @@ def _read_pickle(source):
 
 def _stop_at_end_of(source: int) -> None:
     """Ask this process to stop, as a person would, when the one that started it is gone."""
-    os.read(
-        source, 1
-    )  # by its number: a file object's lock, held here, would stop Python from ending
+    # by its number: a file object's lock, held here, would stop Python from ending
+    os.read(source, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -91,6 +91,7 @@ def finetune_nano(
     batch_size: int = 32,
     seed: int = 0,
     trainable: str = "all",
+    device: str = "auto",
 ) -> TrainRun:
     """`finetune`, or with trainable "head" the SGD probe, shrunk to MotionDigits: fixed scale T = 8, 32 px.
 
@@ -122,4 +123,5 @@ def finetune_nano(
         precision="fp32",
         seed=seed,
         cache=cache,
+        device=device,
     )

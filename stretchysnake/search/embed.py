@@ -185,10 +185,8 @@ def embed_into(
     changed is. Videos of the index that were under one of the folders given and are gone are removed; other
     ones stay. However often the work was interrupted, the index is the same: byte for byte on the CPU in fp32, and
     elsewhere, or with a batch_size of one's own, to rounding. placement and batch_size as in `embed`. Settings other
-    than the index's are refused.
-    ones stay. The index is the same, byte for byte, however often the work was interrupted.
-    Other settings than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded,
-    chosen by their paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
+    than the index's are refused. Of a shard (k, n) only the k-th of n parts of the videos is embedded, chosen by their
+    paths; the index may then be empty. `segments.merging.merge` makes one index of all parts.
     """
     videos = videos_named(paths, absolute=True)
     model, settings = open_weights(

@@ -233,7 +233,7 @@ class Journal:
         num_rows = num_new + sum(counts[place] for place in joined)
         if num_rows:
             sources = [videos_of(segments[place], removed[place]) for place in joined]
-            videos = in_order([*sources, self._fresh_videos()], same=_never)
+            videos = in_order([*sources, self._fresh_videos()])
             size = {"num_rows": num_rows, "width": self.settings.width}
             entries.append(write_segment(self.place, self.folder, videos, **size))
         return entries
@@ -262,10 +262,6 @@ def _lists_of(approximate: dict, entries: list[dict]) -> dict:
         for one in ("files", "sha256", "lists")
     }
     return {**approximate, **parts}
-
-
-def _never(videos: list[WrittenVideo]) -> WrittenVideo:
-    raise AssertionError(f"{videos[0][0][0].file.path} stands in two segments")
 
 
 def _entry(line: bytes) -> dict | None:

@@ -141,7 +141,7 @@ def test_wide_videos_show_the_whole_frame_and_stand_apart_from_squares(benchmark
     assert "aspect" not in json.loads((benchmark_root / "settings.json").read_text())
     for folder, other in ((root, "1:1"), (benchmark_root, "9:16")):
         with pytest.raises(
-            ValueError, match=r"other settings \(seed 0, version 1, aspect (16:9|1:1)\)"
+            ValueError, match=r"other settings \(seed 0, version 2, aspect (16:9|1:1)\)"
         ):
             generate(folder, sizes=few, aspect=other)
 
@@ -197,7 +197,7 @@ def test_an_unknown_suite_is_named():
         info("tall")
 
 
-@pytest.mark.parametrize("act", [*motion_digits.SOURCE_ACTS, *motion_digits.SHORT_ACTS])
+@pytest.mark.parametrize("act", [*motion_digits.FINE_DIRECTIONS, *motion_digits.SHORT_ACTS])
 def test_actors_stay_visible(act):
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -223,3 +223,37 @@ def test_moves_in_turn_follow_their_order():
 def test_manifest_comes_last_and_states_the_settings(benchmark_root):
     manifest = json.loads((benchmark_root / "manifest.json").read_text())
     assert manifest["seed"] == 0 and manifest["sizes"]["gallery"] == 6
+
+
+def straight_speed(planes):
+    """How far the brightest part of a clip moves from its first frame to its last, (right, down) in shares of SIZE."""
+    places = []
+    for luma in (planes[0, :SIZE].astype(float), planes[-1, :SIZE].astype(float)):
+        ink = luma > np.percentile(luma, 85)
+        places.append([np.average(np.arange(SIZE), weights=ink.sum(axis)) for axis in (0, 1)])
+    return (np.array(places[1]) - places[0]) / SIZE
+
+
+def test_the_source_shows_what_its_labels_say():
+    """Seen in the pixels: the slow moves go less far than the fast ones, in their direction; orders end where they say."""
+    names = info("source")["classes"]
+    travelled = {"slow": [], "fast": []}
+    ways = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}
+    for label in range(0, 200, 7):
+        _, act = names[label].split(" ", 1)
+        moved = straight_speed(motion_digits.render_clip("source", "train", label))
+        if ", " in act:
+            wanted = np.sum([ways[one] for one in act.split(", ")], 0)
+            if wanted.any():  # there and back ends where it began
+                assert np.dot(moved, wanted) > 0.1
+        else:
+            direction, speed = act.split()
+            travelled[speed].append(np.dot(moved, ways[direction]))
+    assert max(travelled["slow"]) < 0.22 < min(travelled["fast"])
+
+
+def test_a_source_of_an_earlier_version_is_told(benchmark_root, tmp_path):
+    old = json.loads((benchmark_root / "settings.json").read_text()) | {"version": 1}
+    (tmp_path / "settings.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"version 1, .*delete it or choose another folder"):
+        generate(tmp_path, sizes=SIZES)

@@ -52,12 +52,25 @@ def augmented(
     Where the picture keeps its shape, `kept` is the (height, width) of the clip instead, and crop_ratio is of the
     shape of a crop to that of the frames.
     """
+    return finished(*cropped(frames, scale, augmentation, generator, kept=kept))
+
+
+def cropped(
+    frames: Tensor,
+    scale: Scale,
+    augmentation: Augmentation,
+    generator: torch.Generator | None,
+    *,
+    kept: tuple[int, int] | None,
+) -> tuple[Tensor, ClipDraws]:
+    """The clip of `augmented`, cropped and resized, and what is still to be done to it."""
+    size = kept or scale.size
     if generator is None:
-        return resize_frames(frames, kept or scale.size)
+        return resize_frames(frames, size), ClipDraws()
     fit = "square" if kept is None else "keep"
     box = DrawnBox(augmentation, generator, fit=fit)(*frames.shape[1:3])
-    frames = crop_resize(frames, box, kept or scale.size)
-    return finished(frames, drawn_for(frames, augmentation, generator))
+    frames = crop_resize(frames, box, size)
+    return frames, drawn_for(frames, augmentation, generator)
 
 
 class DrawnBox:

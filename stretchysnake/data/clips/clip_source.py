@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import DrawnBox, drawn_for
+from stretchysnake.data.clips.augment import cropped
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
 from stretchysnake.data.clips.frame_cache import FrameCache
@@ -31,7 +31,7 @@ from stretchysnake.data.clips.loading.decoded_clip import (
     chosen_frames,
 )
 from stretchysnake.data.clips.seen_picture import checked_picture
-from stretchysnake.data.clips.transforms import crop_resize, resize_frames
+from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import checked_decoder
@@ -98,13 +98,8 @@ class CachedClips:
         stored, kept = self._stored(index, scale)
         options = {"augmentation": self.augmentation, "sampling": Sampling()}
         chosen = chosen_frames(len(stored), scale=scale, generator=generator, **options)
-        frames, size = torch.from_numpy(stored[chosen]), kept or scale.size
-        if generator is None:
-            return UnfinishedClip(resize_frames(frames, size))
-        fit = "square" if kept is None else "keep"
-        box = DrawnBox(self.augmentation, generator, fit=fit)(*frames.shape[1:3])
-        frames = crop_resize(frames, box, size)
-        return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
+        frames = torch.from_numpy(stored[chosen])
+        return UnfinishedClip(*cropped(frames, scale, self.augmentation, generator, kept=kept))
 
     def draw(
         self, requests: Iterable[ClipRequest], *, memory: None = None

@@ -37,9 +37,8 @@ def listed_packets(path: str, container: str, stream) -> list[ListedPacket] | No
     if times is None or len(times[0]) != len(entries):
         return None
     delays, durations = (column.tolist() for column in times)
-    earliest = min(
-        0, *delays
-    )  # FFmpeg decodes all of the track earlier by the largest negative one
+    # FFmpeg decodes all of the track earlier by the largest negative one
+    earliest = min(0, *delays)
     packets, places = [], []
     for entry, delay, duration in zip(entries, delays, durations, strict=True):
         if entry.is_discard or entry.size <= 0 or duration <= 0:

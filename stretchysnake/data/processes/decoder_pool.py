@@ -26,9 +26,7 @@ from stretchysnake.data.processes.shared_memory import ClipMemory
 TIMEOUT_SECONDS = 60.0
 MEMORY_GIB = 4.0
 _FILES_PER_WORKER = 500  # then another process takes over: some mixes of damaged files were seen to leave memory behind
-_MOMENT = (
-    0.02  # seconds until memory in use is asked for again; at 5 ms the asking took 6 % of a core
-)
+_MOMENT = 0.02  # seconds until memory in use is asked for again; at 5 ms that took 6 % of a core
 _END = object()
 _START_SECONDS = 120.0  # on a starved machine a fork alone was seen to take over 30 s
 

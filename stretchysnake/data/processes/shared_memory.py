@@ -50,9 +50,8 @@ class SharedMemory:
         weakref.finalize(self, os.close, self._file)
         os.ftruncate(self._file, self.num_bytes)
         self.map = mmap.mmap(self._file, self.num_bytes)
-        self._gaps = [
-            (0, self.num_bytes)
-        ]  # (first, behind the last), ascending, none touches another
+        # (first, behind the last), ascending, none touches another
+        self._gaps = [(0, self.num_bytes)]
         self._freed: deque[Slot] = deque()  # the garbage collector may come while a slot is taken
 
     def take(self, num_bytes: int) -> Slot | None:
@@ -118,9 +117,8 @@ class ClipMemory:
         self._of[slot.memory].free(slot)
 
     def array(self, slot: Slot, shape: tuple[int, ...]) -> np.ndarray:
-        for number in [
-            n for n in self._of if n < slot.memory
-        ]:  # slots are shown in the order taken
+        # slots are shown in the order taken
+        for number in [n for n in self._of if n < slot.memory]:
             del self._of[number]
         return self._of[slot.memory].array(slot, shape)
 

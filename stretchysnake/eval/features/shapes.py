@@ -11,6 +11,7 @@ from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.accepted_scales import check_scales, refusal_of
 from stretchysnake.models.backbone import Backbone, BackboneConfig
+from stretchysnake.models.sequences.packed import in_order
 
 TRIED = ((9, 16), (16, 9), (3, 4), (4, 3), (100, 239), (1, 20), (20, 1))
 """(height, width) of the pictures whose shapes a model is asked for: films, phones, television, strips."""
@@ -23,10 +24,7 @@ def features_in_order(model: Backbone, parts: Sequence[ClipsOfShape], patch_size
         model.features(part.video.to(device), patch_size, grid="floor").float().cpu()
         for part in parts
     ]
-    if len(blocks) == 1:
-        return blocks[0]
-    order = torch.tensor([position for part in parts for position in part.positions]).argsort()
-    return torch.cat(blocks)[order]
+    return in_order(torch.cat(blocks), [part.positions for part in parts])
 
 
 def check_fit(config: BackboneConfig, scales: Iterable[Scale], *, fit: str, way_out: str) -> None:

@@ -8,7 +8,6 @@ from stretchysnake.eval.features.placed_model import placed
 from stretchysnake.eval.features.placement import ON_CPU, Placement
 from stretchysnake.flexibility import ScaleSets, Variant, sets_around, variant_named
 from stretchysnake.models.backbone import Backbone
-from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.models.weights.from_file import model_of
 from stretchysnake.models.weights.published.named import weights_file
 from stretchysnake.ranks import SINGLE, Runtime
@@ -24,9 +23,8 @@ def read_subject(
     `placement` says; with "auto" or "cuda" each rank has a GPU of its own.
     """
     runtime.device(placement.device)  # absent: said before a large file is read
-    path = weights_file(weights)
-    metadata = read_checkpoint(path)[1].get("run", {})
-    model, notes = model_of(path)
+    model, notes = model_of(weights_file(weights))
+    metadata = dict(model.trained)
     model = placed(model, placement, runtime=runtime)
     for note in notes:
         warnings.warn(f"weights ({weights}): {note}", stacklevel=2)

@@ -18,6 +18,7 @@ from stretchysnake.eval.features.placed_model import device_of, inference
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.backbone import Backbone, pixels_of
+from stretchysnake.models.sequences.packed import in_order
 from stretchysnake.ranks import SINGLE, Runtime
 
 
@@ -76,8 +77,7 @@ def classify(
             video = normalise(views, **pixels_of(model.config)).to(device)
             logits = model(video, scale.patch_size, grid="floor").float().cpu()
             found.append(logits.softmax(1).unflatten(0, (len(part), -1)).mean(1))
-        order = torch.tensor([i for part in parts for i in part]).argsort()
-        scores.append(torch.cat(found)[order])
+        scores.append(in_order(torch.cat(found), parts))
         waiting.clear()
         if progress:
             progress(f"classified at T={scale.num_frames} S={scale.size}: {len(indices)} videos")

@@ -55,7 +55,7 @@ def features_packed(
         drawn = None if draws is None else torch.stack([draws[place] for place in group.places])
         with naming(group):
             parts.append(model.features(group.video, group.patch_size, grid=grid, drop_draws=drawn))
-    return in_order(torch.cat(parts), groups)
+    return in_order(torch.cat(parts), [group.places for group in groups])
 
 
 def forward_packed(
@@ -124,10 +124,13 @@ def checked_draws(draws: Sequence[Tensor] | None, num_clips: int) -> Sequence[Te
     return draws
 
 
-def in_order(rows: Tensor, groups: Sequence[ClipGroup]) -> Tensor:
-    """Rows (n, C) of the clips group by group, put back into the order in which the clips were asked."""
-    places = torch.tensor([place for group in groups for place in group.places])
-    return rows[places.argsort().to(rows.device)]
+def in_order(rows: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+    """Rows (n, C) of clips group by group, put back into the order in which the clips were asked.
+
+    `places`: for each group where its clips stand in it.
+    """
+    order = torch.tensor([place for group in places for place in group]).argsort()
+    return rows[order.to(rows.device)]
 
 
 @contextmanager

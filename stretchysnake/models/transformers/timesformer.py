@@ -168,9 +168,8 @@ class TimeSformer(nn.Module):
         patches = patches + positions[:, 1:].unsqueeze(1) + frames.unsqueeze(2)
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         each = shape[0] + shape[1] * shape[2] + 1
-        if (
-            drop_draws is not None and shape[1] != shape[2]
-        ):  # drawn for a square of as many places or more
+        # drawn for a square of as many places or more
+        if drop_draws is not None and shape[1] != shape[2]:
             drop_draws = drop_draws[:, : each * len(self.blocks)]
         drawn = draws_by_block(drop_draws, len(patches), len(self.blocks), each)
         for block, draws in zip(self.blocks, drawn, strict=True):

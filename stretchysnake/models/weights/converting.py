@@ -64,9 +64,8 @@ def convert(
         card["clip"] = {"file": Path(clip).name, "sha256": sha256_of(clip)}
     if class_list is not None and model.config.num_classes and "num_classes" not in changes:
         card["class_list"] = class_list
-    run = read_checkpoint(path)[1].get("run", {})
-    named = isinstance(run, dict) and "classes" in run and "num_classes" not in changes
-    save_model(out, model, card=card, **({"classes": run["classes"]} if named else {}))
+    named = {name: said for name, said in model.trained.items() if name == "classes"}
+    save_model(out, model, card=card, **named)
     written = read_checkpoint(out)[0]
     state = model.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[k], state[k]) for k in state):

@@ -42,20 +42,8 @@ class ConvProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
-        *(
-            "sequences",
-            "cu_seqlens",
-            "x",
-            "weight",
-            "bias",
-            "y",
-            "outputs",
-            "projection",
-            "projected",
-            "grad_y",
-            "grad_x",
-        ),
-        *("grad_weight", "grad_bias"),
+        *("sequences", "cu_seqlens", "x", "weight", "bias", "y", "outputs", "projection"),
+        *("projected", "grad_y", "grad_x", "grad_weight", "grad_bias"),
     )
 
 

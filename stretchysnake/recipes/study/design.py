@@ -1,7 +1,7 @@
 """StudyRun: what `study motion-digits` trains and measures, as a value, and the list of its trainings and cells."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,8 +191,9 @@ def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
                 optim=study.optim,
                 num_frames=num_frames,
                 model_name=peer or MODEL,
+                device=study.device,
             )
-            yield Training(method, seed, num_frames, replace(run, device=study.device), peer)
+            yield Training(method, seed, num_frames, run, peer)
 
 
 def transfers(
@@ -215,5 +216,6 @@ def transfers(
                     batch_size=study.batch_size,
                     seed=seed,
                     trainable=trainable,
+                    device=study.device,
                 ),
             )

@@ -8,7 +8,6 @@ Paper     Table 1 and Fig. 3 (six methods over T and S), Fig. 4 (probe, fine-tun
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, make_suites, open_suites
@@ -122,7 +121,7 @@ def _transferred(
             data=gallery,
             cache=suites.cache,
         ):
-            result = train(replace(wanted, device=run.device), progress=progress)
+            result = train(wanted, progress=progress)
             tested = _model(training, result.weights, suffix=f"-views{run.num_views}")
             protocols = [Protocol(kind=protocol, num_views=run.num_views)]
             rows += _rows(

@@ -40,8 +40,15 @@ def joined_with(segments: Sequence[Segment], counts: Sequence[int], num_new: int
     return sorted(places)
 
 
+def never_twice(videos: list[WrittenVideo]) -> WrittenVideo:
+    """`same` of `in_order` for the segments of one index, which hold a path once."""
+    raise AssertionError(f"{videos[0][0][0].file.path} stands in two segments")
+
+
 def in_order(
-    sources: Sequence[Iterator[WrittenVideo]], *, same: Callable[[list[WrittenVideo]], WrittenVideo]
+    sources: Sequence[Iterator[WrittenVideo]],
+    *,
+    same: Callable[[list[WrittenVideo]], WrittenVideo] = never_twice,
 ) -> Iterator[WrittenVideo]:
     """The videos of sources that are each sorted by path, sorted by path; `same` chooses among several of one path."""
     ordered = heapq.merge(*sources, key=lambda video: video[0][0].file.path)

@@ -10,7 +10,7 @@ import numpy as np
 from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.search.index import Index, IndexSettings, is_index, read_index, write_manifest
 from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
-from stretchysnake.search.segments.joining import in_order, videos_of
+from stretchysnake.search.segments.joining import in_order, never_twice, videos_of
 from stretchysnake.search.segments.writing import WrittenVideo, write_segment
 
 
@@ -52,7 +52,7 @@ def compact(folder: str | os.PathLike) -> Index:
         index = read_index(folder)
         if is_compact(index):
             return index
-        videos = _all_videos([index], same=_never)
+        videos = _all_videos([index])
         settings, weights, rows = index.settings, index.weights, len(index.rows)
         _write(place, folder, settings, weights, videos, rows, index.failures, before=[index])
     return read_index(folder)
@@ -154,7 +154,7 @@ def _equal(there: Index, chosen: _Chosen, num_rows: int) -> bool:
     """Whether an index holds the chosen videos and no other ones."""
     if len(there.rows) != num_rows:
         return False
-    mine = _all_videos([there], same=_never)
+    mine = _all_videos([there])
     return all(
         rows == wanted and np.array_equal(features, values)
         for (rows, features), (wanted, values) in zip(mine, chosen.videos(), strict=False)
@@ -162,7 +162,9 @@ def _equal(there: Index, chosen: _Chosen, num_rows: int) -> bool:
 
 
 def _all_videos(
-    indexes: Sequence[Index], *, same: Callable[[list[WrittenVideo]], WrittenVideo]
+    indexes: Sequence[Index],
+    *,
+    same: Callable[[list[WrittenVideo]], WrittenVideo] = never_twice,
 ) -> Iterator[WrittenVideo]:
     sources = [videos_of(segment) for index in indexes for segment in index.segments]
     return in_order(sources, same=same)
@@ -185,7 +187,3 @@ def _write(
         entries = [write_segment(place, folder, videos, **size)]
     write_manifest(place / MANIFEST, settings, weights, entries, failures, before=before)
     commit(folder)
-
-
-def _never(videos: list[WrittenVideo]) -> WrittenVideo:
-    raise AssertionError(f"{videos[0][0][0].file.path} stands in two segments")

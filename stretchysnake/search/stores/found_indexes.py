@@ -34,7 +34,8 @@ def matching_indexes(
     notes: list[str] = []
     first: Index | None = None
     sha256 = None
-    folders = [path for path in paths if indexes_in(path) != [path]]
+    inside = {path: indexes_in(path) for path in paths}
+    folders = [path for path in paths if inside[path] != [path]]
     for name, value in (("num_frames", num_frames), ("size", size)):
         if value is not None and not folders:
             raise ValueError(
@@ -51,7 +52,7 @@ def matching_indexes(
                 first = read_index(path)
             continue
         fitting, passed = [], []
-        for name in indexes_in(path):
+        for name in inside[path]:
             index = read_index(name)
             why = _unlike(index, first, sha256, num_frames, size)
             if why:

@@ -19,7 +19,6 @@ from stretchysnake.eval.features.feature_table import MANIFEST
 from stretchysnake.search.index import Index, read_index, write_manifest
 from stretchysnake.search.segments.commit import commit, refuse_unfinished, written_index
 from stretchysnake.search.segments.segment import Segment
-from stretchysnake.search.stores.candidate import Candidate
 from stretchysnake.search.stores.collection import (
     FolderCollection,
     non_finite,
@@ -120,9 +119,6 @@ class ApproximateCollection(FolderCollection):
             f"index ({self.name}) is searched approximately: {self.recall:.1%} of the {_NEIGHBOURS} nearest were found "
             f"for {self.sample} of its rows when its lists were built{exact}"
         )
-
-    def nearest(self, query: np.ndarray, count: int) -> list[list[Candidate]]:
-        return [[self._candidate(i) for i in numbers] for numbers in self._numbers(query, count)]
 
     def _numbers(self, query: np.ndarray, count: int) -> list[list[int]]:
         vectors, first = of_length_one(query), 0

@@ -2,37 +2,19 @@
 
 import gc
 import os
-import signal
 import time
 
 import av
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
+from misbehaving import behave
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames, verify
 from stretchysnake.data.processes.decoder_pool import DecoderPool, stream_decoding
 from stretchysnake.data.processes.watchdog import alive, watched
-
-
-def behave(what):
-    match what:
-        case "crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "exit":
-            os._exit(3)
-        case "hang":
-            time.sleep(600)
-        case "balloon":
-            return np.ones(2 * 2**30, np.uint8).sum()
-        case "bad":
-            raise DecodeError("truncated", "bad", "cut off")
-        case "mistake":
-            raise ValueError("size (0) must be at least 1")
-    return what
-
 
 TRAPS = {
     "crash": "corrupt",

@@ -7,30 +7,11 @@ import sys
 import time
 
 import pytest
+from misbehaving import behave
 
-from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes import decoder_pool
 from stretchysnake.data.processes.decoder_pool import DecoderPool
 from stretchysnake.data.processes.nursery import nursery, open_nursery
-
-
-def behave(what):
-    match what:
-        case "crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "exit":
-            os._exit(3)
-        case "hang":
-            time.sleep(600)
-        case "bad":
-            raise DecodeError("truncated", "bad", "cut off")
-        case "mistake":
-            raise ValueError("size (0) must be at least 1")
-        case "parent":
-            return os.getppid()
-        case "memory":
-            return len(bytearray(2 * 2**30))
-    return what
 
 
 @pytest.fixture
@@ -49,7 +30,7 @@ def test_all_that_is_contained_without_it_is_contained_with_it(opened, monkeypat
         raise AssertionError("a process was forked from this one")
 
     monkeypatch.setattr("multiprocessing.context.ForkProcess.start", no_fork)
-    words = ["a", "crash", "b", "exit", "bad", "memory", "hang", "c", "parent"]
+    words = ["a", "crash", "b", "exit", "bad", "balloon", "hang", "c", "parent"]
     answers = answers_of(words, num_workers=2)
     assert [answers[n] for n in (0, 2, 7)] == ["a", "b", "c"]
     assert "crashed the decoder (SIGSEGV)" in str(answers[1])
