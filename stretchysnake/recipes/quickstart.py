@@ -174,7 +174,7 @@ def train_and_measure(
 def _trained_and_measured(run: QuickstartRun, suites: Suites, method: str, seed: int, progress):
     """((the run, its result), rows of every suite and cell); what is finished already is only read.
 
-    Of weights that came with the package (them, rows): each row's note says whose they are.
+    Of weights that came with the package (them, rows): each row's note and run_id say whose they are.
     """
     from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
@@ -183,12 +183,13 @@ def _trained_and_measured(run: QuickstartRun, suites: Suites, method: str, seed:
 
     if run.pretrained:
         made = shipped_by_variant()[method]
-        weights, note = made.file, f"{made.name}, {made.said}"
+        weights, suffix, note = made.file, "-shipped", f"{made.name}, {made.said}"
     else:
         wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
         result = train(wanted, progress=progress)
-        made, weights, note = (wanted, result), result.weights, ""
-    tested, rows = model_under_test(weights, placement=Placement(device=run.device)), []
+        made, weights, suffix, note = (wanted, result), result.weights, "", ""
+    placement, rows = Placement(device=run.device), []
+    tested = model_under_test(weights, suffix=suffix, placement=placement)
     for suite, clips in suites.clips.items():
         rows += resumed_sweep(
             Path(run.out) / "rows.jsonl",
@@ -242,7 +243,7 @@ def of_other_videos(trained: dict[tuple, Shipped]) -> list[str]:
     if not others:
         return []
     return [
-        f"The videos here are MotionDigits, version {VERSION}: {' and '.join(others)} never saw their kind."
+        f"The videos here are MotionDigits, version {VERSION}: {' and '.join(others)} never saw their kind"
     ]
 
 

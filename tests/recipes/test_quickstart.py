@@ -76,6 +76,7 @@ def test_the_weights_that_came_with_the_package_are_measured_and_never_told_as_t
     ]  # fmt: skip
     for row in rows:
         own = shipped_by_variant()[row.model]
+        assert row.run_id == f"{own.trained['digest']}-shipped"
         assert row.note == f"{own.name}, {own.said}" and row.seed == own.trained["seed"]
         assert f"trained for {own.trained['steps']:,} steps, seed {row.seed}" in row.note
     page = Path(report).read_text(encoding="utf-8")
