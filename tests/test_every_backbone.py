@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def run_of(clip_folder, folder):
 @pytest.fixture(scope="module")
 def weights_of(run_of):
     """architecture -> weights file of its training, made when first asked for."""
-    return lambda name: str(train(run_of(name, name)).weights)
+    return cache(lambda name: str(train(run_of(name, name)).weights))
 
 
 def test_every_architecture_has_a_small_config():

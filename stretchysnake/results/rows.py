@@ -92,6 +92,13 @@ class Row:
     """Threads of the process that measured it, on which last bits may depend; 0 in rows of earlier versions."""
     created: str = ""
     """ISO 8601 time."""
+    train_steps: int = 0
+    """What pre-training gave the model: steps, clips, patch tokens of the scales drawn; 0 where a recipe does not say,
+    as in rows of earlier versions."""
+    train_clips: int = 0
+    train_tokens: int = 0
+    train_data: str = ""
+    """Hash of the list of videos it was trained on, their folder apart; "" likewise."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

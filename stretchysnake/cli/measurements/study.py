@@ -12,6 +12,8 @@ EXAMPLES = (
     "  stretchysnake study motion-digits --dry-run\n"
     "  stretchysnake study motion-digits --quick --out runs/quick\n"
     "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]\n"
+    "  stretchysnake study motion-digits --only [main,variants] --seeds [0,1,2,3,4]\n"
+    "  stretchysnake study power runs/study/rows.jsonl         # seeds and queries that would settle its claims\n"
     "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2\n"
     "  stretchysnake study report runs/study/rows.jsonl --out redrawn\n"
     "  stretchysnake study publish runs/study docs/results/motion-digits"
@@ -26,7 +28,8 @@ PUBLISHED_EXAMPLES = (
     "stretchysnake study report docs/results/motion-digits/rows.jsonl.gz --out redrawn\n"
     "  stretchysnake study publish runs/study docs/results/motion-digits"
 )
-ACTIONS = ("motion-digits", "table2", "report", "publish")
+POWER_EXAMPLES = "stretchysnake study power runs/study/rows.jsonl"
+ACTIONS = ("motion-digits", "table2", "power", "report", "publish")
 FLAGS = ("--quick", "--dry-run", "--demo")
 
 
@@ -43,6 +46,8 @@ def run(argv: list[str]) -> int:
             return _published(what, [*argv, *(flag for flag, given in flags.items() if given)])
         if what == "table2":
             return _table2(argv, flags)
+        if what == "power":
+            return _power(argv, flags)
     elif not {"-h", "--help"} & set(argv):
         raise ValueError(f"study needs what to study first: stretchysnake study {ACTIONS[0]}")
     if flags["--demo"]:
@@ -88,6 +93,24 @@ def _published(what: str, argv: list[str]) -> int:
         raise ValueError(f"study {what} ({' '.join(given)}) must name {rule}")
     lines = redraw(given[0], run.out) if what == "report" else publish(*given)
     print(*lines, f"report: {run.out if what == 'report' else given[1]}/report.html", sep="\n")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerRun:
+    """How many seeds and queries would settle the claims of a study, from the scatter in its rows."""
+
+
+def _power(argv: list[str], flags: dict[str, bool]) -> int:
+    if given := [flag for flag, is_given in flags.items() if is_given]:
+        raise ValueError(
+            f"study power reads rows and measures nothing; leave out {' and '.join(given)}"
+        )
+    _, paths = parsed("study power", PowerRun, POWER_EXAMPLES, argv, paths=True)
+    from stretchysnake.report.tables.study.power_table import power_table
+    from stretchysnake.results.rows import read_rows
+
+    print(power_table([row for path in paths for row in read_rows(path)]).to_text())
     return 0
 
 

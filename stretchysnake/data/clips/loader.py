@@ -282,8 +282,12 @@ def shaped_batches(
     indices: Sequence[int] | None = None,
     prefetch: int = 1,
     pixels: dict | None = None,
+    num_views: int = 1,
 ) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
     """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
+
+    With several views a batch holds those of each index one after the other, at most batch_size together (at least
+    one index's).
 
     There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
     stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
@@ -292,12 +296,17 @@ def shaped_batches(
     def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
         batch_indices, batch_clips = [], []
         requested = range(len(clips)) if indices is None else indices
-        with closing(clips.draw(ClipRequest(index, scale) for index in requested)) as drawn:
+        at_once = max(1, batch_size // num_views)
+        if num_views == 1:
+            source = clips.draw(ClipRequest(index, scale) for index in requested)
+        else:
+            source = clips.draw_views(requested, scale, num_views=num_views)
+        with closing(source) as drawn:
             for place, (index, clip) in enumerate(zip(requested, drawn, strict=True), 1):
                 if not isinstance(clip, DecodeError):
                     batch_indices.append(index)
-                    batch_clips.append(clip)
-                if batch_clips and (len(batch_clips) == batch_size or place == len(requested)):
+                    batch_clips += [clip] if num_views == 1 else list(torch.as_tensor(clip))
+                if batch_clips and (len(batch_indices) == at_once or place == len(requested)):
                     yield batch_indices, clips_of_shapes(batch_clips, pixels)
                     batch_indices, batch_clips = [], []
 

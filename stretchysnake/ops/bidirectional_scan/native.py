@@ -124,8 +124,8 @@ def _both_backward(
     grads = [
         Direction(*(torch.empty_like(tensor) for tensor in direction)) for direction in directions
     ]
-    grad_us, grad_deltas = torch.empty_like(us), torch.empty_like(us)
-    grad_B, grad_C = (us.new_empty(*us.shape[:3], num_state) for _ in "BC")
+    grad_us, grad_projected = torch.empty_like(us), torch.empty_like(projected)
+    grad_dt, grad_B, grad_C = grad_projected.split((rank, num_state, num_state), dim=-1)
     scans = [
         _scan(
             xz,
@@ -137,40 +137,37 @@ def _both_backward(
             checkpoints=states[i],
             grad_y=grad_y,
             grad_u=grad_us[i],
-            grad_delta=grad_deltas[i],
             grad_A=grads[i].A_log,
             grad_B=grad_B[i],
             grad_C=grad_C[i],
+            grad_dt=grad_dt[i],
             grad_D=grads[i].D,
             grad_z=grad_z,
             grad_delta_bias=grads[i].dt_bias,
+            grad_dt_weight=grads[i].dt_proj,
         )
         for i, direction in enumerate(directions)
     ]
     run("scan_backward", scans)
-    grad_delta, dt = grad_deltas.flatten(1, 2), projected[..., :rank].flatten(1, 2)
-    grad_dt = torch.bmm(grad_delta, _stacked(directions, "dt_proj")).unflatten(1, x.shape[:2])
-    grad_projected = torch.cat([grad_dt, grad_B, grad_C], dim=-1).flatten(1, 2)
-    grad_dt_proj = torch.bmm(grad_delta.mT, dt)
-    grad_x_proj = torch.bmm(grad_projected.mT, us.flatten(1, 2))
-    grad_us.flatten(1, 2).baddbmm_(grad_projected, _stacked(directions, "x_proj"))
+    # grad_us is what reaches u by the scan; what reaches it by its projection is added where it is read
     convolutions = [
         _conv(
             x,
             direction,
             i,
             cu_seqlens=ends,
+            projection=direction.x_proj,
+            projected=grad_projected[i],
+            outputs=grad_projected.shape[-1],
             grad_y=grad_us[i],
             grad_x=grad_x,
             grad_weight=grads[i].conv_weight,
             grad_bias=grads[i].conv_bias,
+            grad_projection=grads[i].x_proj,
         )
         for i, direction in enumerate(directions)
     ]
     run("conv_backward", convolutions)
-    for i, grad in enumerate(grads):
-        grad.dt_proj.copy_(grad_dt_proj[i])
-        grad.x_proj.copy_(grad_x_proj[i])
     return grad_xz, list(grads[0]), list(grads[1])
 
 
@@ -178,11 +175,6 @@ def _both_backward(
 def _(grad_y, xz, forward, backward, cu_seqlens, us, projected, states):
     empty = [[torch.empty_like(tensor) for tensor in shapes] for shapes in (forward, backward)]
     return torch.empty_like(xz), *empty
-
-
-def _stacked(directions: list[Direction], name: str) -> Tensor:
-    """The weight of both directions (2, ...): one batched product in place of two."""
-    return torch.stack([getattr(direction, name) for direction in directions])
 
 
 def _dense(direction: list[Tensor]) -> Direction:

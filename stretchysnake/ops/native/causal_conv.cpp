@@ -99,12 +99,40 @@ void forward(const ConvProblem& p, int64_t first, int64_t end, void* workspace) 
     }
 }
 
+// Adds to `group` rows of one block what their gradients of the projection, rows of P, leave there.
+template <typename T, int group>
+inline void add_projected(const T* const* grads, const T* weight, int64_t D, int64_t P, int count,
+                          Vec<T>* into) {
+    Vec<T> sum[group];
+    for (int i = 0; i < group; ++i) sum[i] = into[i];
+    for (int64_t output = 0; output < P; ++output) {
+        const Vec<T> row = load<T>(weight + output * D, count);
+#pragma GCC unroll 8
+        for (int i = 0; i < group; ++i) sum[i] += grads[i][output] * row;
+    }
+    for (int i = 0; i < group; ++i) into[i] = sum[i];
+}
+
+// Adds the gradient of `group` rows of the projection, of one block and some tokens.
+template <typename T, int group>
+inline void add_projection_gradient(const T* const* grads, const Vec<T>* y, int tokens,
+                                    int64_t output, Vec<T>* sums) {
+    Vec<T> sum[group];
+    for (int i = 0; i < group; ++i) sum[i] = sums[output + i];
+    for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 8
+        for (int i = 0; i < group; ++i) sum[i] += grads[t][output + i] * y[t];
+    for (int i = 0; i < group; ++i) sums[output + i] = sum[i];
+}
+
+constexpr int kProjectedTogether = 8;  // sums in registers
+
 template <typename T, int known_width>
 void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) {
     using V = Vec<T>;
     const int64_t W = known_width ? known_width : p.width, L = p.length;
-    const int64_t owned = segment.end - segment.first;
-    const Reader<T> x(p, p.x), grad_y(p, p.grad_y), grad_x(p, p.grad_x);
+    const int64_t owned = segment.end - segment.first, P = p.projection ? p.outputs : 0;
+    const Reader<T> x(p, p.x), grad_y(p, p.grad_y), grad_x(p, p.grad_x), projected(p, p.projected);
     V* all_taps = static_cast<V*>(workspace);  // owned * W
     V* all_recent = all_taps + owned * W;      // gradients before SiLU of the last W tokens
     for (int64_t k = 0; k < owned; ++k) {
@@ -120,14 +148,31 @@ void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) 
             const V* taps = all_taps + b * W;
             V* recent = all_recent + b * W;  // recent[k] of token t - k
             const V bias = p.bias ? load<T>(static_cast<const T*>(p.bias) + channel, count) : V{};
-            V* sum = static_cast<V*>(sums) + block * (W + 1);
+            V* sum = static_cast<V*>(sums) + block * (W + 1 + P);
             const int64_t end = first + kPiece < L + W - 1 ? first + kPiece : L + W - 1;
+            const int tokens = static_cast<int>((end < L ? end : L) - first);  // none behind the last
+            V into_y[kPiece], y[kPiece];
+            const T* grads[kPiece];
+            for (int t = 0; t < tokens; ++t) {
+                into_y[t] = load<T>(grad_y.row(first + t) + channel, count);
+                grads[t] = projected.row(first + t);
+            }
+            if (P) {
+                const T* weight = static_cast<const T*>(p.projection) + channel;
+                int t = 0;
+                for (; t + kProjectedTogether <= tokens; t += kProjectedTogether)
+                    add_projected<T, kProjectedTogether>(grads + t, weight, p.channels, P, count,
+                                                         into_y + t);
+                for (; t < tokens; ++t)
+                    add_projected<T, 1>(grads + t, weight, p.channels, P, count, into_y + t);
+            }
             for (int64_t t = first; t < end; ++t) {
                 V g = {};
                 if (t < L) {
                     const V pre = convolve<T, known_width>(x, taps, bias, W, t, channel, count);
                     const V s = sigmoid<T>(pre);
-                    g = load<T>(grad_y.row(t) + channel, count) * s * (T(1) + pre * (T(1) - s));
+                    g = into_y[t - first] * s * (T(1) + pre * (T(1) - s));
+                    y[t - first] = pre * s;
                     for (int64_t k = t < W - 1 ? W - 1 - t : 0; k < W; ++k)
                         sum[k] += g * load<T>(x.row(t - W + 1 + k) + channel, count);
                     sum[W] += g;
@@ -142,6 +187,13 @@ void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) 
                 T* to = grad_x.row(t - W + 1) + channel;
                 store<T>(to, p.adds ? load<T>(to, count) + into_x : into_x, count);
             }
+            V* into_projection = sum + W + 1;
+            int64_t output = 0;
+            for (; output + kProjectedTogether <= P; output += kProjectedTogether)
+                add_projection_gradient<T, kProjectedTogether>(grads, y, tokens, output,
+                                                               into_projection);
+            for (; output < P; ++output)
+                add_projection_gradient<T, 1>(grads, y, tokens, output, into_projection);
         }
 }
 

@@ -90,10 +90,27 @@ template <typename T> void run_scan_backward(const ScanProblem* problems, int co
     for (const auto& each : gradients) each->collect();
 }
 
+// The parts' sums of a projection's gradient, behind those of the convolution, to (outputs, D).
+template <typename T>
+void sum_projection(const Scratch& sums, size_t of_part, size_t of_problem, int parts,
+                    int64_t lanes, const ConvProblem& p, T* out) {
+    for (int64_t output = 0; output < p.outputs; ++output)
+        for (int64_t d = 0; d < p.channels; ++d) {
+            const int64_t row = d / lanes * (p.width + 1 + p.outputs) + p.width + 1 + output;
+            T total = 0;
+            for (int part = 0; part < parts; ++part)
+                total += reinterpret_cast<const T*>(
+                    sums.at(part * of_part + of_problem))[row * lanes + d % lanes];
+            out[output * p.channels + d] = total;
+        }
+}
+
 template <typename T> void run_conv_backward(const ConvProblem* problems, int count) {
     const ConvProblem& p = problems[0];
-    const int64_t lanes = lanes_of(p.is_double), rows = p.width + 1;
-    const Division division = divided(p, 3.0 * count * p.batch * p.length * p.channels, 1);
+    const int64_t lanes = lanes_of(p.is_double), outputs = p.projection ? p.outputs : 0;
+    const int64_t rows = p.width + 1 + outputs;
+    const double updates = 3.0 * count * p.batch * p.length * p.channels;
+    const Division division = divided(p, updates * (outputs ? 4 : 1), 1);
     const size_t sums_bytes = aligned(division.blocks * rows * lanes * sizeof(T));
     const size_t work_bytes = aligned(kernels->conv_workspace(p) * sizeof(T));
     const Scratch sums(count * division.parts * sums_bytes, true);
@@ -114,6 +131,9 @@ template <typename T> void run_conv_backward(const ConvProblem* problems, int co
         };
         sum(p.width, 0, problems[i].grad_weight);
         sum(1, p.width, problems[i].grad_bias);
+        if (outputs)
+            sum_projection(sums, sums_bytes, of_problem, division.parts, lanes, p,
+                           static_cast<T*>(problems[i].grad_projection));
     }
 }
 
@@ -188,7 +208,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 6; }
+int stretchysnake_abi_version() { return 7; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 

@@ -19,7 +19,7 @@ struct Rows {
 // Arguments of the scan, mirrored field by field in problems.py. Absent tensors are null.
 // "token" order is reading order: the caller's order, or its mirror where reverse is set.
 // delta may be given by its factors instead: dt (L, rank) and dt_weight (D, rank), delta = dt dt_weight^T;
-// its rows are then absent. A may be given as log(-A).
+// its rows are then absent, and its gradient goes on to them. A may be given as log(-A).
 struct ScanProblem {
     int64_t batch, length, channels, state, rank, delta_softplus, A_is_log, reverse;
     // Adds to y (before the gate) and to grad_z what an earlier problem of the same call left there.
@@ -32,12 +32,12 @@ struct ScanProblem {
     Rows u, delta, B, C, z, dt;
     void *A, *D, *delta_bias, *initial_state, *dt_weight;
     void *y, *final_state, *checkpoints;
-    // Backward only: gradients in, then gradients out; sequences but grad_z are dense.
+    // Backward only: gradients in, then gradients out; grad_u and grad_delta are dense.
     Rows grad_y;
     void* grad_final_state;
-    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D;
-    Rows grad_z;
-    void *grad_delta_bias, *grad_initial_state;
+    void *grad_u, *grad_delta, *grad_A, *grad_D;
+    Rows grad_B, grad_C, grad_dt, grad_z;
+    void *grad_delta_bias, *grad_dt_weight, *grad_initial_state;
 };
 
 // Arguments of the convolution, mirrored in problems.py.
@@ -49,13 +49,13 @@ struct ConvProblem {
     const int64_t* cu_seqlens;
     Rows x;
     void *weight, *bias, *y;
-    // Forward only, where projection is not null: projected (L, outputs) = y projection^T, row by row
-    // while they are in the cache; projection (outputs, D).
+    // Where projection is not null: projected (L, outputs) = y projection^T, row by row while they are
+    // in the cache; projection (outputs, D). In the backward projected is its gradient, which reaches y.
     int64_t outputs;
     void* projection;
     Rows projected;
     Rows grad_y, grad_x;
-    void *grad_weight, *grad_bias;
+    void *grad_weight, *grad_bias, *grad_projection;
 };
 
 // Arguments of the residual sum with RMS norm, mirrored in problems.py; all tensors are dense.
@@ -78,8 +78,8 @@ struct Range {
 
 // Per-thread sums of the backward over the segments of one thread; zeroed by the caller.
 struct ScanSums {
-    void *A, *D, *delta_bias;  // blocks * N * V, blocks * V, blocks * V
-    void *B, *C;               // L * N each, of the sequence of the current segment
+    void *A, *D, *delta_bias, *dt_weight;  // blocks * N * V, blocks * V, blocks * V, blocks * rank * V
+    Rows B, C, dt;                         // of the sequence of the current segment
 };
 
 // The scan and the convolution take problems of one sequence.
@@ -91,7 +91,7 @@ struct KernelTable {
     void (*scan_backward)(const ScanProblem&, Range, const ScanSums&, void* workspace);
     int64_t (*conv_workspace)(const ConvProblem&);
     void (*conv_forward)(const ConvProblem&, Range, void* workspace);
-    // sums: per block (K + 1) vectors, the weight's gradient then the bias's
+    // sums: per block (K + 1 + outputs) vectors, the gradients of weight, bias and projection
     void (*conv_backward)(const ConvProblem&, Range, void* sums, void* workspace);
     void (*norm_forward)(const NormProblem&, Range);
     void (*norm_backward)(const NormProblem&, Range, void* grad_weight);

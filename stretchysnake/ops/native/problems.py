@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stretchysnake.ops.native import library as native_library
 
-_ROWS = {"u", "delta", "B", "C", "z", "dt", "grad_y", "grad_z", "x", "grad_x", "projected"}
+_ROWS = {"u", "delta", "B", "C", "z", "dt", "x", "projected"}
+_ROWS |= {"grad_y", "grad_z", "grad_B", "grad_C", "grad_dt", "grad_x"}
 
 
 def _fields(*names: str) -> list[tuple[str, type]]:
@@ -32,8 +33,9 @@ class ScanProblem(ctypes.Structure):
         *("adds", "is_double", "num_threads", "sequences", "cu_seqlens"),
         *("u", "delta", "B", "C", "z", "dt"),
         *("A", "D", "delta_bias", "initial_state", "dt_weight", "y", "final_state", "checkpoints"),
-        *("grad_y", "grad_final_state", "grad_u", "grad_delta", "grad_A", "grad_B", "grad_C"),
-        *("grad_D", "grad_z", "grad_delta_bias", "grad_initial_state"),
+        *("grad_y", "grad_final_state", "grad_u", "grad_delta", "grad_A", "grad_D"),
+        *("grad_B", "grad_C", "grad_dt", "grad_z"),
+        *("grad_delta_bias", "grad_dt_weight", "grad_initial_state"),
     )
 
 
@@ -44,6 +46,7 @@ class ConvProblem(ctypes.Structure):
         *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
         *("sequences", "cu_seqlens", "x", "weight", "bias", "y", "outputs", "projection"),
         *("projected", "grad_y", "grad_x", "grad_weight", "grad_bias"),
+        "grad_projection",
     )
 
 

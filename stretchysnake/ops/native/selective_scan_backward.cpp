@@ -5,15 +5,16 @@
 //   dC_t += h_t dy_t              dB_t += g_t step_t u_t        d(step_t u_t) += g_t B_t
 //   d(step_t A) = g_t h_{t-1} exp(step_t A)                     g_{t-1} = g_t exp(step_t A)
 // A chunk's states are computed again from its checkpoint before it is read backwards, kTogether
-// of them at a time, so that what they leave stays in the first cache.
+// of them at a time, so that what they leave stays in the first cache. Where delta is given by its
+// factors, its gradient goes on to them at once and is never stored.
 #include "selective_scan.h"
 
 namespace KERNEL_NAMESPACE {
 namespace {
 
-// One chunk of one block; `grad_B` and `grad_C` (K * N) are not yet summed over lanes.
+// One chunk of one block; `grad_B`, `grad_C` (K * N) and `grad_dt` (K * rank) are not yet summed over lanes.
 template <typename T> struct Chunk {
-    Vec<T> *grad_B, *grad_C;
+    Vec<T> *grad_B, *grad_C, *grad_dt;
     Sequence<T> B, C;
     int64_t first, N;
     int tokens;
@@ -97,34 +98,66 @@ inline void pass(Chunk<T>& c, const Vec<T>* rate, const Vec<T>* before, Vec<T>* 
     }
 }
 
+// The gradient of delta on to `group` columns of dt and of its weight; sum_weight is that of the block.
+template <typename T, int group>
+inline void into_factors(const Vec<T>* grad_delta, const Sequence<T>& dt, int64_t first, int tokens,
+                         int64_t rank, int64_t r, const Vec<T>* weight, Vec<T>* grad_dt,
+                         Vec<T>* sum_weight) {
+    Vec<T> factor[group], sum[group];
+    for (int i = 0; i < group; ++i) factor[i] = weight[r + i], sum[i] = sum_weight[r + i];
+    for (int t = 0; t < tokens; ++t) {
+        const T* dt_row = dt.row(first + t) + r;
+        Vec<T>* grad_row = grad_dt + t * rank + r;
+        const Vec<T> grad = grad_delta[t];
+#pragma GCC unroll 4
+        for (int i = 0; i < group; ++i) {
+            grad_row[i] += grad * factor[i];
+            sum[i] += grad * dt_row[i];
+        }
+    }
+    for (int i = 0; i < group; ++i) sum_weight[r + i] = sum[i];
+}
+
+// Sums over the lanes of `width` vectors a token, to the rows of the sequence.
+template <typename T>
+inline void sum_rows(const Vec<T>* vectors, int64_t width, int64_t first, int tokens,
+                     const Sequence<T>& to) {
+    for (int t = 0; t < tokens; ++t) {
+        T* row = writable(to, first + t);
+        for (int64_t n = 0; n < width; ++n) row[n] = sum_lanes<T>(vectors[t * width + n]);
+    }
+}
+
 template <typename T>
 void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
-    const int64_t N = p.state, L = p.length;
+    const int64_t N = p.state, L = p.length, rank = p.dt.data ? p.rank : 0;
     const int64_t owned = segment.end - segment.first;
     const InputRows<T> rows(p);
     const auto z = sequence<T>(p, p.z), grad_y = sequence<T>(p, p.grad_y);
     const auto grad_u = dense<T>(p, p.grad_u, p.channels);
     const auto grad_delta = dense<T>(p, p.grad_delta, p.channels);
     const auto grad_z = sequence<T>(p, p.grad_z);
-    const auto grad_B = dense<T>(p, sums.B, N), grad_C = dense<T>(p, sums.C, N);
+    const auto grad_B = sequence<T>(p, sums.B), grad_C = sequence<T>(p, sums.C);
+    const auto grad_dt = sequence<T>(p, sums.dt);
     const T* D = static_cast<const T*>(p.D);
     V *sum_A = static_cast<V*>(sums.A), *sum_D = static_cast<V*>(sums.D);
-    V* sum_bias = static_cast<V*>(sums.delta_bias);
+    V *sum_bias = static_cast<V*>(sums.delta_bias), *sum_weight = static_cast<V*>(sums.dt_weight);
 
     Chunk<T> c;
     c.grad_B = static_cast<V*>(workspace);
     c.grad_C = c.grad_B + K * N;
+    c.grad_dt = c.grad_C + K * N;
     c.B = sequence<T>(p, p.B);
     c.C = sequence<T>(p, p.C);
     c.N = N;
     const Owned<T> own = take_blocks<T>(
-        p, segment, static_cast<const T*>(p.grad_final_state), c.grad_C + K * N);
+        p, segment, static_cast<const T*>(p.grad_final_state), c.grad_dt + K * rank);
     for (int64_t chunk = (L + K - 1) / K - 1; chunk >= 0; --chunk) {
         const int64_t first = c.first = chunk * K;
         const int tokens = c.tokens = static_cast<int>(L - first < K ? L - first : K);
-        memset(static_cast<void*>(c.grad_B), 0, 2 * K * N * sizeof(V));
+        memset(static_cast<void*>(c.grad_B), 0, K * (2 * N + rank) * sizeof(V));
         for (int64_t k = 0; k < owned; ++k) {
             const int64_t block = segment.first + k, channel = block * lanes;
             const int count = block_lanes<T>(p, block);
@@ -161,20 +194,28 @@ void backward(const ScanProblem& p, Range segment, const ScanSums& sums, void* w
             for (int t = 0; t < tokens; ++t) {
                 V grad_raw = c.grad_step[t] * T(kLn2) + c.grad_input[t] * c.in.u[t];
                 if (p.delta_softplus) grad_raw *= sigmoid<T>(c.in.raw[t]);
-                store<T>(writable(grad_delta, first + t) + channel, grad_raw, count);
+                if (p.grad_delta) store<T>(writable(grad_delta, first + t) + channel, grad_raw, count);
                 store<T>(writable(grad_u, first + t) + channel,
                          skip * c.grad_y[t] + c.grad_input[t] * c.in.step[t], count);
                 grad_skip += c.grad_y[t] * c.in.u[t];
                 grad_bias += grad_raw;
+                c.grad_step[t] = grad_raw;
             }
             sum_D[block] += grad_skip;
             sum_bias[block] += grad_bias;
+            const V* weight = own.dt_weight + k * rank;
+            V* into_weight = sum_weight + block * rank;
+            int64_t r = 0;
+            for (; r + 4 <= rank; r += 4)
+                into_factors<T, 4>(c.grad_step, rows.dt, first, tokens, rank, r, weight, c.grad_dt,
+                                   into_weight);
+            for (; r < rank; ++r)
+                into_factors<T, 1>(c.grad_step, rows.dt, first, tokens, rank, r, weight, c.grad_dt,
+                                   into_weight);
         }
-        for (int t = 0; t < tokens; ++t)
-            for (int64_t n = 0; n < N; ++n) {
-                writable(grad_B, first + t)[n] = sum_lanes<T>(c.grad_B[t * N + n]);
-                writable(grad_C, first + t)[n] = sum_lanes<T>(c.grad_C[t * N + n]);
-            }
+        sum_rows<T>(c.grad_B, N, first, tokens, grad_B);
+        sum_rows<T>(c.grad_C, N, first, tokens, grad_C);
+        if (rank) sum_rows<T>(c.grad_dt, rank, first, tokens, grad_dt);
     }
     if (p.grad_initial_state)
         for (int64_t k = 0; k < owned; ++k) {

@@ -102,8 +102,8 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
 int64_t scan_workspace(const ScanProblem& p, bool backward) {
     const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
     const int64_t kept = p.is_double ? owned_elements<double>(p) : owned_elements<float>(p);
-    // the gradients of B and C of a chunk come first, then what take_blocks lays out
-    return (backward ? 2 * K * p.state * lanes : 0) + kept;
+    // the gradients of B, C and dt of a chunk come first, then what take_blocks lays out
+    return (backward ? K * (2 * p.state + p.rank) * lanes : 0) + kept;
 }
 
 void scan_forward(const ScanProblem& p, Range segment, void* workspace) {

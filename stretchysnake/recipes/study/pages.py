@@ -4,18 +4,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, suite_infos, training_info
+from stretchysnake.recipes.study.conditions import Training
 from stretchysnake.recipes.study.design import TRANSFERRED, StudyRun
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 
 
 def write_study(
-    run: StudyRun, suites: Suites, trained: list, rows: list, watch: Stopwatch
+    run: StudyRun, suites: Suites, planned: list[Training], watch: Stopwatch
 ) -> tuple[str, list[str]]:
-    """Write report.html, summary.md, tables/ and pictures/ under run.out; (path of the page, summary lines)."""
+    """Write report.html, summary.md, tables/ and pictures/ under run.out, of all that is finished; (path of the page,
+    summary lines)."""
+    from stretchysnake.recipes.study.kept_rows import rows_in, rows_of, settings_of
     from stretchysnake.report.pages.context import ReportContext, write_context
     from stretchysnake.results.rows import environment
+    from stretchysnake.train.loop import train
 
     out = Path(run.out)
+    trained = [(one, train(one.run)) for one in planned if one.is_finished]  # and so only read
+    rows = rows_of(run, planned, rows_in(run), source=suites.source_key)
+    done = {(row.model, row.seed, row.run_id.split("-")[0]) for row in rows}
+    left = sum((t.row_model, t.seed, settings_of(t.run)) not in done for t in planned)
     training = [training_info(t.run, result, model=t.shown) for t, result in trained]
     context = ReportContext(
         title="The paper's experiments on MotionDigits",
@@ -26,7 +34,10 @@ def write_study(
         versions=environment(),
         timings=watch.seconds,
         settings=asdict(run),
-        notes=notes(run),
+        notes=[
+            *notes(run),
+            *([f"{left} of {len(planned)} trainings are not done yet."] if left else []),
+        ],
         pictures=_pictures(run, suites, trained, out / "pictures"),
     )
     words = write_pages(out, rows, context)
@@ -52,14 +63,17 @@ def write_pages(
     from stretchysnake.report.pages.export import write_tables
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.cells import main_rows
-    from stretchysnake.report.tables.claims import claims, claims_in_words
+    from stretchysnake.report.tables.claims import claims, claims_in_words, unsettled
     from stretchysnake.report.tables.claims_tables import claims_grid, tables_of_claims
     from stretchysnake.report.tables.headlines import claim, headlines
+    from stretchysnake.report.tables.study.questions import question_claims
     from stretchysnake.results.rows import select
     from stretchysnake.whole_file import write_whole
 
     retrieval = select(main_rows(rows), protocol="retrieval", metric="top1")
-    words = [claim(headlines(retrieval)), *claims_in_words(claims(rows))]
+    of_paper, asked = claims(rows), question_claims(rows)
+    words = [claim(headlines(retrieval)), *claims_in_words(of_paper), *claims_in_words(asked)]
+    words.append(unsettled([*of_paper, *asked]))
     if tables:
         write_tables(folder / "tables", rows, context)
     first = PREFIX + context.settings["suites"][0]

@@ -49,6 +49,8 @@ class TrainingInfo:
     parameters: int
     scales: str
     """The scales seen in training, in words."""
+    tokens: int = 0
+    """Patch tokens seen; 0 in a context of an earlier version: not noted."""
 
 
 @dataclass(frozen=True, kw_only=True)

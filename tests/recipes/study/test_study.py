@@ -13,8 +13,9 @@ from stretchysnake import cli
 from stretchysnake.flexibility import eval_scale, scale_at, sets_around
 from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.study import publishing
+from stretchysnake.recipes.study.conditions import trainings
 from stretchysnake.recipes.study.cost import study_cost
-from stretchysnake.recipes.study.design import StudyRun, quick_study, trainings
+from stretchysnake.recipes.study.design import StudyRun, quick_study
 from stretchysnake.recipes.study.pages import command_of, notes
 from stretchysnake.recipes.study.publishing import publish, redraw
 from stretchysnake.recipes.study.study import study
@@ -28,10 +29,13 @@ SHRUNK = StudyRun(
     seeds=(0,),
     steps=1,
     batch_size=2,
+    scales_per_step=(),
+    only=("main", "variants", "peers", "lengths", "transfer", "start", "source", "views"),
     suites=("short",),
     frames=(4, 8),
     sizes=(16, 32),
     source_clips=40,
+    source_test_clips=40,
     gallery_clips=24,
     query_clips=10,
     finetune_steps=1,
@@ -69,12 +73,24 @@ def test_every_protocol_is_measured_once(shrunk):
         name: len(select(rows, protocol=name, metric="top1")) for name in {r.protocol for r in rows}
     }
     assert counts == {
-        "retrieval": 3 * 4 + 2 + 2 * 4,  # and vanilla trained at T = 4, in its two cells; the peer
+        # and vanilla trained at T = 4, in its two cells; the peer; what went on from vanilla's weights
+        "retrieval": 3 * 4 + 2 + 2 * 4 + 4,
         "retrieval-group-safe": 3 * 4,
         "probe": 3 * 4,
         "retrieval-static_tokens-patches": 4,
         "finetune": 2 * 3,
         "probe-sgd": 2 * 3,
+        "head": 3 * 4,
+        "retrieval-4-views": 2,  # at 16 px, 16 tokens a frame for 4
+    }
+    started = select(rows, model="static_tokens from vanilla")
+    assert {r.train_steps for r in started} == {2}  # one and one
+    for row in rows:
+        assert row.commit and row.train_steps in (1, 2)
+        assert row.train_clips == row.train_steps * run.batch_size
+    # two clips of 8 frames of 4 x 4 patches
+    assert {r.train_tokens for r in rows if r.model == "vanilla" and r.num_frames == 8} == {
+        2 * 8 * 16
     }
     assert {r.model for r in select(rows, protocol="finetune")} == {"vanilla", "static_tokens"}
     assert {
@@ -195,7 +211,7 @@ def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
 
 def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
     found = list(trainings(StudyRun(), data="-", cache="-"))
-    assert len(found) == 3 * (6 + 2 + 3 * 2)
+    assert len(found) == 3 * (6 + 2 + 3 * 2 + 1 + 1 + 2)  # with groups, start and reasons
     own = [t for t in found if not t.peer]
     vanillas = [t for t in own if t.method == "vanilla" and t.seed == 0]
     assert sorted(t.run.sets.native.num_frames for t in vanillas) == [4, 8, 16]
@@ -206,8 +222,8 @@ def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
 def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
     found = list(trainings(StudyRun(seeds=(0,)), data="-", cache="-"))
     before = list(trainings(StudyRun(seeds=(0,), peers=()), data="-", cache="-"))
-    assert [t.run for t in found[:8]] == [t.run for t in before]
-    peers = found[8:]
+    assert [t.run for t in found if not t.peer] == [t.run for t in before]
+    peers = [t for t in found if t.peer]
     assert [t.shown for t in peers[:2]] == [
         "timesformer-nano vanilla",
         "timesformer-nano static_tokens",
@@ -236,7 +252,9 @@ def test_every_cell_and_every_scale_of_training_is_one_that_the_peer_takes(peer)
 
 def test_dry_run_counts_trainings_and_cells():
     lines = study_cost(replace(SHRUNK, batch_size=1))
-    assert lines[0] == "6 trainings of 1 steps, seeds 0; 26 cells of 34 clips"
+    # 26 of before (six trainings), 4 of what goes on from vanilla's weights, 12 of the source's classes, 2 with views
+    assert lines[0] == "7 trainings of 1 steps, seeds 0; 44 cells of 34 clips"
+    assert lines[1] == "0 more are finished and measured; trained of the whole study: 0 of 9"
     assert any(line.startswith("  train timesformer-nano static_tokens ") for line in lines)
     assert "in all" in lines[-1]
     assert quick_study().seeds == (0,)
