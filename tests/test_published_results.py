@@ -38,7 +38,8 @@ def test_every_method_seed_suite_and_cell_was_measured(rows, context):
     suites = [f"motion-digits/{suite}" for suite in run.suites]
     wanted = product(run.variants, run.seeds, suites, run.frames, run.sizes)
     assert {place for place in wanted if place not in measured} == set()
-    assert all(row.num_queries == row.num_expected == run.query_clips for row in measured_on(rows))
+    queries = context.settings["query_clips"]  # the study's own, whatever a study of today asks
+    assert all(row.num_queries == row.num_expected == queries >= 300 for row in measured_on(rows))
 
 
 def measured_on(rows):
