@@ -3,11 +3,14 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from stretchysnake.models.architectures import ARCHITECTURES
+
+pytestmark = pytest.mark.xdist_group("architecture")  # each file is parsed once, by one process
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stretchysnake"
@@ -119,15 +122,17 @@ def part(path: Path) -> str:
     return inside(path).split("/")[0].removesuffix(".py")
 
 
-def syntax(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))))
 
 
+@cache
 def imported_names(path: Path) -> list[tuple[int, str]]:
     """(line, dotted name) of every import, also inside functions; relative ones made absolute."""
     names = []
     package = ["stretchysnake", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(syntax(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -220,7 +225,7 @@ def test_only_models_know_an_architecture(path):
         )
     asked = [
         node.lineno
-        for node in ast.walk(syntax(path))
+        for node in nodes(path)
         if isinstance(node, ast.Compare)
         and any(isinstance(side, ast.Attribute) and side.attr == "architecture" for side in ast.walk(node))
         and {side.value for side in ast.walk(node) if isinstance(side, ast.Constant)} & {*ARCHITECTURES}
@@ -257,7 +262,7 @@ def test_only_the_command_line_reads_the_environment(path):
         return
     reads = [
         node.lineno
-        for node in ast.walk(syntax(path))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
     ]
     reads += [line for line, name in imported_names(path) if name in {"os.environ", "os.getenv"}]

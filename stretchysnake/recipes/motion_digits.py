@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from stretchysnake.flexibility import sets_around
@@ -16,7 +17,10 @@ MODEL = "videomamba-nano"
 
 @dataclass(frozen=True, kw_only=True)
 class Suites:
-    """The videos of a run: their lists, and (gallery, queries) of each suite decoded once."""
+    """The videos of a run: their lists, and (gallery, queries) of each suite decoded once.
+
+    Pickled it is the place where they lie, and opened again by the process that reads it.
+    """
 
     folder: Path
     lists: Mapping[str, tuple[Path, Path]]
@@ -31,12 +35,36 @@ class Suites:
         """List of the training videos."""
         return str(self.lists["source"][0])
 
+    def __reduce__(self):
+        return open_suites, (self.folder, self.lists, tuple(self.clips))
+
+    @cached_property
+    def source_key(self) -> str:
+        """8 hex digits of the list of training videos: places inside the folder, classes and actors."""
+        from stretchysnake.data.records import read_records
+        from stretchysnake.data.records_key import records_key
+
+        return records_key(read_records(self.source), files=False)[:8]
+
+    @cached_property
+    def source_clips(self) -> tuple:
+        """The training videos and those held out of them, as a gallery and its queries."""
+        return tuple(_open(csv, self.cache) for csv in self.lists["source"])
+
+    def open(self, suite: str, *, from_files: bool = False) -> tuple:
+        """(gallery, queries) of a suite, or of "source"; from the files where the frame cache holds too little."""
+        if from_files:
+            return tuple(_from_files(csv) for csv in self.lists[suite])
+        if suite not in self.clips:
+            return self.source_clips
+        return self.clips[suite]
+
     def hold(self, row) -> bool:
         """Whether the row was measured on these videos, not on more or fewer of an earlier run."""
         suite = row.dataset.removeprefix(PREFIX)
-        if suite not in self.clips:
+        if suite not in (*self.clips, "source"):
             return False
-        gallery, queries = self.clips[suite]
+        gallery, queries = self.open(suite)
         expected = len(queries.records) + len(queries.failures)
         # leave-one-out inside the gallery asks the gallery's own videos
         if row.metric == "gallery_top1":
@@ -44,17 +72,25 @@ class Suites:
         return (row.num_gallery, row.num_expected) == (len(gallery.records), expected)
 
 
-def make_suites(run, watch, *, progress: Callable[[str], None] | None = None) -> Suites:
-    """The videos of a quickstart or study, made and decoded once; its Stopwatch `watch` notes how long each took."""
+def make_suites(
+    run, watch, *, source_test: int = 0, progress: Callable[[str], None] | None = None
+) -> Suites:
+    """The videos of a quickstart or study, made and decoded once; its Stopwatch `watch` notes how long each took.
+
+    `source_test` are the clips held out of the classes that are trained on."""
     from stretchysnake.data.motion_digits import MotionDigitsSizes, generate
 
     data = Path(run.data) if run.data else Path(run.out) / "motion-digits"
     sizes = MotionDigitsSizes(
-        source=run.source_clips, source_test=0, gallery=run.gallery_clips, query=run.query_clips
+        source=run.source_clips,
+        source_test=source_test,
+        gallery=run.gallery_clips,
+        query=run.query_clips,
     )
     lists = generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
     watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
+    source = run.source_clips > 0  # none where nothing is trained
+    suites = open_suites(data, lists, run.suites, source=source, progress=progress)
     watch.lap("decode them once")
     return suites
 
@@ -64,18 +100,31 @@ def open_suites(
     lists: Mapping[str, tuple[Path, Path]],
     names: Sequence[str],
     *,
+    source: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Suites:
     """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
+    told = {"progress": progress}
+    opened = {
+        name: tuple(_open(csv, _cache(folder), **told) for csv in lists[name]) for name in names
+    }
+    if source:
+        _open(lists["source"][0], _cache(folder), **told)
+    return Suites(folder=folder, lists=lists, clips=opened)
+
+
+def _from_files(csv: Path):
+    """In this process: the recipe made these files itself, and processes of a decoder are for those of others."""
+    from stretchysnake.data.clips.loader import DecodingLimits
+
+    return _open(csv, None, picture="whole", limits=DecodingLimits(num_workers=0))
+
+
+def _open(csv: Path, cache: str | None, **options):
     from stretchysnake.data.clips.loader import open_clips
     from stretchysnake.data.records import read_records
 
-    def clips(csv):
-        return open_clips(read_records(csv), cache=_cache(folder), progress=progress)
-
-    opened = {name: tuple(clips(csv) for csv in lists[name]) for name in names}
-    clips(lists["source"][0])
-    return Suites(folder=folder, lists=lists, clips=opened)
+    return open_clips(read_records(csv), cache=cache, **options)
 
 
 def _cache(folder: Path) -> str:
@@ -156,6 +205,7 @@ def training_info(run: TrainRun, result, *, model: str | None = None):
         steps=run.steps,
         seconds=result.seconds,
         clips=result.clips,
+        tokens=result.tokens,
         final_loss=result.final_loss,
         loss_curve=result.losses[:: max(1, len(result.losses) // 300)],
         parameters=sum(tensor.numel() for tensor in state.values()),

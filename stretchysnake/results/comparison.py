@@ -34,6 +34,8 @@ class Difference:
     """(num_frames, size) of the cells averaged over."""
     num_cells_left_out: int
     """Cells that one of the models, or one of the seeds, has no value for."""
+    query_error: float | None = None
+    """Standard error of `mean` over queries (`query_error`)."""
 
 
 def pack_correct(flags: Iterable[bool]) -> str:
@@ -212,6 +214,7 @@ def _compared(
         per_seed=per_seed,
         cells=tuple(shared),
         num_cells_left_out=len(offered) - len(shared),
+        query_error=error,
     )
 
 

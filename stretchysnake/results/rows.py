@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import math
 import os
@@ -10,12 +11,14 @@ import platform
 import re
 import subprocess
 import warnings
+import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
 
+GZIP = b"\x1f\x8b"
 STATUSES = ("ok", "oom", "empty", "refused")
 
 _TYPES = {
@@ -89,6 +92,13 @@ class Row:
     """Threads of the process that measured it, on which last bits may depend; 0 in rows of earlier versions."""
     created: str = ""
     """ISO 8601 time."""
+    train_steps: int = 0
+    """What pre-training gave the model: steps, clips, patch tokens of the scales drawn; 0 where a recipe does not say,
+    as in rows of earlier versions."""
+    train_clips: int = 0
+    train_tokens: int = 0
+    train_data: str = ""
+    """Hash of the list of videos it was trained on, their folder apart; "" likewise."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -144,6 +154,8 @@ def _wait_for_others(file) -> None:
 def _close_last_line(file, path: Path) -> None:
     file.seek(0)
     content = file.read()
+    if content[:2] == GZIP:
+        raise ValueError(f"rows ({path}) are compressed, and none is added; gunzip them first")
     start = content.rfind(b"\n") + 1
     if start == len(content):
         return
@@ -157,9 +169,13 @@ def _close_last_line(file, path: Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads every row; a torn last line is skipped with a warning, other bad lines are errors."""
+    """Reads every row, of a gzip file too; a torn last line is skipped with a warning, other bad lines are errors."""
     try:
-        text = Path(path).read_bytes().decode(errors="replace")
+        content = Path(path).read_bytes()
+        content = gzip.decompress(content) if content[:2] == GZIP else content
+        text = content.decode(errors="replace")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"rows ({path}) are damaged, not gzip to the end: {error}") from None
     except FileNotFoundError:
         raise ValueError(
             f"rows ({path}) must be a file; `stretchysnake evaluate`, `quickstart` and `study` write one"

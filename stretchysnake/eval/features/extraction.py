@@ -76,6 +76,7 @@ def extract(
     scale: Scale,
     *,
     batch_size: int = 32,
+    num_views: int = 1,
     progress: Callable[[str], None] | None = None,
     weights: str | None = None,
     runtime: Runtime = SINGLE,
@@ -84,19 +85,25 @@ def extract(
 
     clips is a source from data/clips/loader.py. Videos that cannot be read are absent from the set and counted
     in num_expected, never replaced. `weights` is the model_hash where the caller knows it. With several
-    ranks each computes its share, and all hold the whole set, equal to that of one process.
+    ranks each computes its share, and all hold the whole set, equal to that of one process. Of several views of a
+    video, each of other frames, the features are averaged; the source must show the whole picture (`picture`).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+    if num_views > 1 and clips.picture != "whole":
+        raise ValueError(
+            f'num_views ({num_views}) of features needs clips that show the "whole" picture, not {clips.picture}; open '
+            'them with picture="whole" or from a frame cache'
+        )
     model.eval()
     places, features, trouble = [], [torch.empty(0, model.config.feature_dim)], None
     mine = own_share(len(clips), batch_size, runtime)
     try:
         with inference(model):
-            for indices, parts in shaped_batches(
-                clips, scale, batch_size, indices=mine, pixels=pixels_of(model.config)
-            ):
-                features.append(features_in_order(model, parts, scale.patch_size))
+            options = {"indices": mine, "pixels": pixels_of(model.config), "num_views": num_views}
+            for indices, parts in shaped_batches(clips, scale, batch_size, **options):
+                found = features_in_order(model, parts, scale.patch_size)
+                features.append(found.unflatten(0, (len(indices), -1)).mean(1))
                 places.extend(int(i) for i in indices)
                 if progress:
                     progress(

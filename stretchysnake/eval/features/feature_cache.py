@@ -105,6 +105,7 @@ def cached_features(
     progress: Callable[[str], None] | None = None,
     notes: list[str] | None = None,
     weights: str | None = None,
+    num_views: int = 1,
     runtime: Runtime = SINGLE,
 ) -> FeatureSet:
     """`extract`, or what it gave before: kept in folder under (weights, clips, scale, views, precision).
@@ -118,13 +119,15 @@ def cached_features(
         "batch_size": batch_size,
         "progress": progress,
         "weights": weights,
+        "num_views": num_views,
         "runtime": runtime,
     }
     if folder is None:
         return extract(model, clips, scale, **options)
     features = None
     if runtime.is_first:
-        key = features_key(weights, clips, scale, precision=precision_of(model))
+        views = {"num_views": num_views, "precision": precision_of(model)}
+        key = features_key(weights, clips, scale, **views)
         path = Path(folder) / f"{key}.safetensors"
         if _manifest(path).exists():
             try:
@@ -139,7 +142,9 @@ def cached_features(
     return features
 
 
-def features_key(weights: str, clips, scale: Scale, *, precision: str = "fp32") -> str:
+def features_key(
+    weights: str, clips, scale: Scale, *, precision: str = "fp32", num_views: int = 1
+) -> str:
     """32 hex digits for (weights, clips, scale, views, precision, and what the views see of the videos).
 
     Clips are named by `records_key`, with whole paths, which a stored FeatureSet holds. Those of a frame cache have
@@ -149,7 +154,7 @@ def features_key(weights: str, clips, scale: Scale, *, precision: str = "fp32") 
     described = {
         "version": VERSION,
         "weights": weights,
-        "views": VIEWS,
+        "views": VIEWS if num_views == 1 else f"{num_views} views",
         "picture": clips.picture or "whole",
         "sampling": clips.sampling.name,
         "scale": asdict(scale),

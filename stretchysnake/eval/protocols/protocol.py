@@ -1,7 +1,8 @@
 """What is measured in one cell, as values of every query: retrieval or probe on features, or a trained head's answers.
 
 To add a protocol on features: one name in KINDS and one branch of `measure`; it sees two FeatureSets, never a model.
-The protocols of HEADS test the classifier that the weights hold (classify.py): only how it was trained differs.
+The protocols of HEADS test the classifier that the weights hold (classify.py): only how it was trained differs ("head":
+with the backbone, from the start).
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from stretchysnake.eval.protocols.self_matches import refusal
 from stretchysnake.results.comparison import pack_correct
 from stretchysnake.results.intervals import bootstrap_interval, wilson_interval
 
-HEADS = ("finetune", "probe-sgd")
+HEADS = ("finetune", "probe-sgd", "head")
 KINDS = ("retrieval", "probe", *HEADS)
 
 
@@ -36,7 +37,7 @@ class Protocol:
     allow_self: bool = False
     """Queries may be videos of the gallery, which retrieval then leaves out of their own ranking; else refused."""
     num_views: int = 1
-    """Clips of each video whose class probabilities are averaged; of HEADS."""
+    """Clips of each video: of HEADS the class probabilities are averaged, of retrieval the features."""
     num_crops: int = 1
     """1 (middle) or 3 squares of each picture; of HEADS."""
     picture: str | None = None
@@ -45,6 +46,8 @@ class Protocol:
     """The name of the rule that chose the frames."""
     fit: str = "square"
     """"keep" where pictures keep their shape; a crop is the picture "centre"."""
+    apart: str = ""
+    """A word that the rows' protocol ends in, where a recipe keeps numbers apart from others of the same settings."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -53,7 +56,8 @@ class Protocol:
             raise ValueError(
                 f"num_views ({self.num_views}) must be at least 1, num_crops ({self.num_crops}) 1 or 3"
             )
-        if (self.num_views, self.num_crops) != (1, 1) and self.kind not in HEADS:
+        crops, views = self.num_crops > 1, self.num_views > 1 and self.kind != "retrieval"
+        if (crops or views) and self.kind not in HEADS:
             raise ValueError(
                 f"num_views and num_crops belong to {' and '.join(HEADS)}; {self.kind} takes one view"
             )
@@ -83,6 +87,9 @@ class Protocol:
         settings += [self.picture] if self.picture not in (None, usual) and not kept else []
         settings += [self.fit] if kept else []
         settings += [self.sampling] if self.sampling != "uniform" else []
+        if self.num_views > 1 and self.kind not in HEADS:  # of HEADS the note tells them
+            settings.append(f"{self.num_views}-views")
+        settings += [self.apart] if self.apart else []
         return "-".join([self.kind, *settings])
 
     def shown_picture(self, clips) -> str:

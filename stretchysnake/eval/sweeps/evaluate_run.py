@@ -28,7 +28,8 @@ class EvaluateRun:
     """Name written into the rows; null means the name of the queries' file or folder."""
     protocols: list[str] = field(default_factory=lambda: ["retrieval"])
     """"retrieval" and "probe" (a linear probe trained on the gallery), on features computed once for both; "finetune"
-    and "probe-sgd" test the classifier that the weights hold (trained by finetune_* and linear_probe_* recipes)."""
+    and "probe-sgd" test the classifier that the weights hold (trained by finetune_* and linear_probe_* recipes), "head"
+    one that was trained with its backbone from the start."""
     metrics: list[str] = field(default_factory=lambda: ["top1"])
     """Of retrieval: top1, recall@K, knn@K, map, gallery_top1 (leave-one-out inside the gallery)."""
     similarity: str = "cosine"

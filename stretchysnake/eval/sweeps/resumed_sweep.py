@@ -34,7 +34,7 @@ def resumed_sweep(
     """
     cells, runtime = list(dict.fromkeys(cells)), options.get("runtime", SINGLE)
     protocol_at = {
-        (protocol_name(protocol, patch_from), metric, *cell): protocol
+        (protocol_name(protocol, patch_from, tested.patch_resize), metric, *cell): protocol
         for cell in cells
         for protocol in protocols
         for metric in protocol.metrics

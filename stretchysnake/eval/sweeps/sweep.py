@@ -96,6 +96,7 @@ def sweep(
         needed = estimate_memory(config, scale, batch_size=batch, joined=joined)
         notes: list[str] = []
         options = {"batch_size": batch, "progress": progress, "runtime": runtime}
+        features: dict[int, tuple] = {}  # (of the queries, of the gallery) by number of views
         gallery_features = query_features = None
         try:
             if needed > limit:
@@ -103,10 +104,11 @@ def sweep(
                 raise _DoesNotFit(f"needs {needed / 2**30:.2f} GiB, {limit / 2**30:.2f} free{on}")
             if any(protocol.kind not in HEADS for protocol in protocols):
                 options |= {"weights": tested.weights, "folder": feature_cache, "notes": notes}
-                query_features, gallery_features = (
-                    cached_features(tested.model, clips, scale, **options)
-                    for clips in (queries, gallery)
-                )
+                for views in sorted({p.num_views for p in protocols if p.kind not in HEADS}):
+                    features[views] = tuple(
+                        cached_features(tested.model, clips, scale, num_views=views, **options)
+                        for clips in (queries, gallery)
+                    )
             wanted, told = head_wanted(tested, gallery, queries, protocols)
             answers = {
                 protocol: classify(
@@ -151,16 +153,14 @@ def sweep(
                 views = "; ".join(filter(None, [views, told]))
                 measured = [("top1", answers[protocol].right, views)]
             else:
+                query_features, gallery_features = features[protocol.num_views]
                 measured = protocol.measure(gallery_features, query_features)
             for metric, values, note in measured:
-                scored = (
-                    gallery_features
-                    if metric == "gallery_top1"
-                    else answers.get(protocol, query_features)
-                )
+                scored = gallery_features if metric == "gallery_top1" else query_features
+                scored = answers.get(protocol, scored)
                 yield Row(
                     **fields,
-                    **_seen(protocol, patch_from, queries),
+                    **_seen(tested, protocol, patch_from, queries),
                     metric=metric,
                     weights=tested.row_weights(protocol),
                     **measured_fields(values, scored),
@@ -184,15 +184,19 @@ def head_wanted(
     return head_labels(tested.classes, outputs, records, queries.records)
 
 
-def protocol_name(protocol: Protocol, patch_from: str | None) -> str:
-    """The row's protocol; borrowed patches (paper Table A2) are another one."""
-    return protocol.name + (f"-{patch_from}-patches" if patch_from else "")
+def protocol_name(
+    protocol: Protocol, patch_from: str | None, patch_resize: str | None = None
+) -> str:
+    """The row's protocol; borrowed patches (paper Table A2) are another one, and so are kernels resized by another
+    `patch_resize` than in training."""
+    borrowed = f"-{patch_from}-patches" if patch_from else ""
+    return protocol.name + borrowed + (f"-{patch_resize}" if patch_resize else "")
 
 
-def _seen(protocol: Protocol, patch_from: str | None, clips) -> dict:
+def _seen(tested: ModelUnderTest, protocol: Protocol, patch_from: str | None, clips) -> dict:
     """The fields of a Row that say by which protocol, and what it sees of the videos."""
     return {
-        "protocol": protocol_name(protocol, patch_from),
+        "protocol": protocol_name(protocol, patch_from, tested.patch_resize),
         "picture": protocol.shown_picture(clips),
         "sampling": clips.sampling.name,
         "fit": protocol.shown_fit(clips),
@@ -229,7 +233,7 @@ def _rows_without_value(
     """A row for each protocol and metric of a cell that has no number."""
     for protocol in protocols:
         for metric in protocol.metrics:
-            place = {**_seen(protocol, patch_from, queries), "metric": metric}
+            place = {**_seen(tested, protocol, patch_from, queries), "metric": metric}
             yield Row(**fields, **place, weights=tested.row_weights(protocol), **absent)
 
 

@@ -1,25 +1,20 @@
 """`study --dry-run`: how many trainings and cells, and how long, from steps and cells timed on this machine."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from stretchysnake.flexibility import NANO, Scale, eval_scale, scale_at
+from stretchysnake.flexibility import NANO, Scale, eval_scale
 from stretchysnake.models.architectures import create_model
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.motion_digits import MODEL
-from stretchysnake.recipes.study.design import (
-    ABLATED,
-    STATIC_PATCHES,
-    TRANSFERRED,
-    StudyRun,
-    Training,
-    trainings,
-)
+from stretchysnake.recipes.study.conditions import Training, trainings
+from stretchysnake.recipes.study.design import PARTS, TRANSFERRED, StudyRun
+from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
+from stretchysnake.recipes.study.measuring import Measurement, measurements, parts_of
 
 SECONDS_PER_CLIP = 0.017
 """Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
@@ -44,61 +39,99 @@ class BatchCost(NamedTuple):
 
 
 def study_cost(run: StudyRun) -> list[str]:
-    """The lines to print: trainings, cells, and minutes by stage, as timed now and as recorded on two idle cores."""
-    here = {name: _timed(name, run.batch_size) for name in (MODEL, *run.peers)}
-    idle = {name: _recorded(here[name], here[MODEL], run.batch_size) for name in run.peers}
+    """The lines to print: trainings and cells of this sitting, and minutes by condition, as timed now and as recorded
+    on two idle cores; what is finished costs nothing more."""
+    listed = list(trainings(run, data="-", cache="-"))
+    asked = [t for t in listed if any(run.wants(p, t.shown) for p in parts_of(run, t.condition))]
+    rows = rows_in(run)
+    wanted = [training for training in asked if not is_measured(run, training, rows)]
+    peers = dict.fromkeys(t.peer for t in wanted if t.peer)  # what is not asked for is not timed
+    here = {name: _timed(name, run.batch_size) for name in (MODEL, *peers)}
+    idle = {name: _recorded(here[name], here[MODEL], run.batch_size) for name in peers}
     idle[MODEL] = BatchCost(
         lambda tokens: RECORDED * tokens * run.batch_size / LOADING,
         lambda tokens: RECORDED * tokens * 32 / 3,
     )
-    timed, recorded = _stages(run, here), _stages(run, idle)
-    planned = list(trainings(run, data="-", cache="-"))
-    cells = sum(len(_tested(run, training)) for training in planned) * len(run.suites)
+    cells = sum(_num_cells(run, training) for training in wanted)
+    made = SECONDS_PER_CLIP * (
+        run.source_clips + run.source_test_clips + 3 * (run.gallery_clips + run.query_clips)
+    )
     lines = [
-        f"{len(planned)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
+        f"{len(wanted)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
         f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
+        f"{len(asked) - len(wanted)} more are finished and measured; trained of the whole study: "
+        f"{sum(t.is_finished for t in listed)} of {len(listed)}",
+        "parts, for --only: " + ", ".join(PARTS),
         "",
-        "  minutes                               here, now   two idle cores",
+        "  minutes                                        here, now   two idle cores",
     ]
-    for stage in timed:
-        lines.append(f"  {stage:<37} {timed[stage] / 60:9.1f} {recorded[stage] / 60:16.1f}")
-    total = [sum(stages.values()) / 60 for stages in (timed, recorded)]
-    lines.append(f"  {'in all':<37} {total[0]:9.1f} {total[1]:16.1f}")
+    stages = {"make the videos": [made, made]}
+    for training in wanted:
+        for name, costs in (("train", _training), ("measure", _measuring)):
+            if name == "train" and training.is_finished:
+                continue
+            stage = stages.setdefault(f"{name} {training.shown}", [0.0, 0.0])
+            for place, model in enumerate((here, idle)):
+                stage[place] += costs(run, training, model[training.peer or MODEL])
+    stages["in all"] = [sum(pair[place] for pair in stages.values()) for place in (0, 1)]
+    for stage, (now, recorded) in stages.items():
+        lines.append(f"  {stage:<46} {now / 60:9.1f} {recorded / 60:16.1f}")
     return lines
 
 
-def _stages(run: StudyRun, costs: dict[str, BatchCost]) -> dict[str, float]:
-    """Seconds of each stage, by the cost of each model."""
-    suites, clips = len(run.suites), run.gallery_clips + run.query_clips
-    seconds = {"make the videos": SECONDS_PER_CLIP * (run.source_clips + 3 * clips)}
-    measure = transfer = 0.0
-    for training in trainings(run, data="-", cache="-"):
-        variant = training.run.bound_variant
-        step, forward = costs[training.peer or MODEL]
-        drawn = Counter(scale_at(variant, seed=training.seed, step=s) for s in range(run.steps))
-        cost = LOADING * sum(count * step(scale.num_tokens) for scale, count in drawn.items())
-        name = f"train {training.shown}"
-        seconds[name] = seconds.get(name, 0.0) + cost
-        for scale in _tested(run, training):
-            cost = clips / 32 * forward(scale.num_tokens) + SECONDS_PER_CELL
-            measure += suites * cost
-        if run.finetune_steps and training.is_main and training.method in TRANSFERRED:
-            times = suites * (2 if run.sgd_probe else 1)
-            transfer += times * LOADING * run.finetune_steps * step(NANO.native.num_tokens)
-            for t, s in run.cross:
-                tokens = eval_scale(variant, num_frames=t, size=s).num_tokens
-                transfer += times * run.num_views * run.query_clips / 32 * forward(tokens)
-    return seconds | {"measure": measure, "fine-tune and test": transfer}
+def _training(run: StudyRun, training: Training, cost: BatchCost) -> float:
+    """Seconds of a training, of what it starts from too."""
+    seconds = 0.0
+    for one in filter(None, (training.start, training.run)):
+        for step in range(one.steps):
+            scales = one.scales_of(step)
+            seconds += sum(cost.step(scale.num_tokens) for scale in scales) / len(scales)
+    return LOADING * seconds
 
 
-def _tested(run: StudyRun, training: Training) -> list[Scale]:
-    """The scales of one suite that the training's model is measured at, Table A2's twice."""
-    variant = training.run.bound_variant
-    rules = [None, STATIC_PATCHES] if training.method in ABLATED else [None]
+def _measuring(run: StudyRun, training: Training, cost: BatchCost) -> float:
+    """Seconds of all that is measured of a training in this sitting, and of its fine-tuning."""
+    clips, seconds = run.gallery_clips + run.query_clips, 0.0
+    for wanted in _wanted(run, training):
+        suites = len(wanted.suites or run.suites)
+        seen = run.source_test_clips if wanted.part == "source" else clips
+        views = max(protocol.num_views for protocol in wanted.protocols)
+        for scale in _scales(training, wanted):
+            each = views * seen / 32 * cost.features(scale.num_tokens) + SECONDS_PER_CELL
+            seconds += suites * (each + (SECONDS_PER_CLIP * seen if wanted.from_files else 0.0))
+    tuned = (
+        training.is_main
+        and training.method in TRANSFERRED
+        and run.wants("transfer", training.shown)
+    )
+    if run.finetune_steps and tuned:
+        times = len(run.suites) * (2 if run.sgd_probe else 1)
+        seconds += times * LOADING * run.finetune_steps * cost.step(NANO.native.num_tokens)
+        for t, s in run.cross:
+            tokens = eval_scale(training.run.bound_variant, num_frames=t, size=s).num_tokens
+            seconds += times * run.num_views * run.query_clips / 32 * cost.features(tokens)
+    return seconds
+
+
+def _wanted(run: StudyRun, training: Training) -> list[Measurement]:
     return [
-        eval_scale(variant, num_frames=t, size=s, patch_from=rule)
-        for rule in rules
-        for t, s in run.cells_of(training)
+        wanted
+        for wanted in measurements(run, training.condition)
+        if run.wants(wanted.part, training.shown)
+    ]
+
+
+def _num_cells(run: StudyRun, training: Training) -> int:
+    return sum(
+        len(wanted.cells) * len(wanted.suites or run.suites) for wanted in _wanted(run, training)
+    )
+
+
+def _scales(training: Training, wanted: Measurement) -> list[Scale]:
+    """The scales of one suite that a measurement is made at."""
+    return [
+        eval_scale(training.run.bound_variant, num_frames=t, size=s, patch_from=wanted.patch_from)
+        for t, s in wanted.cells
     ]
 
 

@@ -1,17 +1,12 @@
-"""StudyRun: what `study motion-digits` trains and measures, as a value, and the list of its trainings and cells."""
+"""StudyRun: what `study motion-digits` trains and measures, as a value; conditions.py lists its trainings."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
 
 from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, VARIANTS, variant_named
 from stretchysnake.models.architectures import config_named
-from stretchysnake.recipes.motion_digits import MODEL, nano_run
 from stretchysnake.recipes.side_by_side import check_jobs
-from stretchysnake.recipes.transfer import finetune_nano
-from stretchysnake.train.run import OptimConfig, TrainRun
+from stretchysnake.train.run import OptimConfig
 
 STATIC_PATCHES = "static_tokens"
 """Whose patches Table A2's ablation borrows."""
@@ -20,7 +15,29 @@ ABLATED = ("flexivit", "flex_all")
 TRANSFERRED = ("vanilla", "static_tokens")
 """Methods of Fig. 4."""
 COMPARED = ("vanilla", "static_tokens")
-"""Methods that the peers of A.2 are trained with."""
+"""Methods that every claim compares, and that the peers of A.2 are trained with."""
+EQUAL_TOKENS = (16, 24, 32, 48)
+"""S of a static patch that sees 16.25 tokens a frame on average, as static tokens does 16; NANO's sizes give 19.5."""
+
+PARTS = {
+    "main": "vanilla and static tokens: Table 1, claims (i) and (ii)",
+    "variants": "the other flexible variants: Fig. 3, Table A2",
+    "groups": "static tokens with several scales a step",
+    "start": "(d) static tokens from weights trained at the native scale",
+    "reasons": "(e) why static tokens wins: tokens held, patches seen",
+    "peers": "other models: A.2, claim (iv)",
+    "lengths": "vanilla trained at the other T: Table A3",
+    "far": "(a) scales far outside the sets",
+    "views": "(b) vanilla with views at equal GFLOPs",
+    "kernels": "(c) vanilla with kernels resized at load time",
+    "source": "(f) held-out clips of the source classes",
+    "transfer": "fine-tuning: Fig. 4",
+}
+"""Parts of the study, what matters most first; from `far` on nothing but the models of `main` is needed."""
+
+RATES = {}
+"""Learning rates of conditions (as `study --dry-run` names them) for which another than `optim.lr` was measured to be
+better, each with the numbers it rests on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +45,9 @@ class StudyRun:
     """Every table and figure of the paper, on MotionDigits: what is trained, and what is measured."""
 
     out: str = "runs/study"
+    only: tuple[str, ...] = ()
+    """Parts or conditions, as --dry-run names them, to be done in this sitting; [] for all. What was finished before is
+    kept, and reported with it."""
     data: str | None = None
     """Folder of the MotionDigits videos; null puts them under `out`."""
     variants: tuple[str, ...] = tuple(VARIANTS)
@@ -35,16 +55,25 @@ class StudyRun:
     """Models beside nano VideoMamba (A.2), each trained as vanilla and static tokens and asked for retrieval; [] for
     none. A name of create_model whose native T and S are those of the study."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 600
+    steps: int = 2000
     batch_size: int = 32
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
+    rates: dict[str, float] = field(default_factory=lambda: dict(RATES))
+    """Learning rates of conditions, as --dry-run names them, where they are not optim.lr."""
+    scales_per_step: tuple[int, ...] = (4,)
+    """With how many scales a step static tokens is also trained; [] for one alone."""
     suites: tuple[str, ...] = ("short", "fine", "long")
     frames: tuple[int, ...] = (4, 8, 16)
     """T of the grid; vanilla is also trained at each of them (Table A3)."""
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64)
-    source_clips: int = 2000
-    gallery_clips: int = 300
-    query_clips: int = 300
+    far_frames: int = 28
+    far_size: int = 112
+    """T and S of the cells far outside the sets, decoded from the files; 3.5 times vanilla's own."""
+    source_clips: int = 4000
+    source_test_clips: int = 400
+    """Held-out clips of the classes that are trained on, on which the head is tested; 0 leaves them out."""
+    gallery_clips: int = 480
+    query_clips: int = 600
     data_seed: int = 0
     device: str = "auto"
     """Where models are trained and measured: "cpu", "cuda" or e.g. "cuda:1"; "auto": a GPU if there is one."""
@@ -86,11 +115,23 @@ class StudyRun:
                 f"frames and sizes must hold vanilla's own scale ({native.num_frames} and {native.size}): "
                 "claims are made at it and away from it"
             )
-        for size in self.sizes:
+        for name, size in (*(("sizes", s) for s in self.sizes), ("far_size", self.far_size)):
             if size % native.patch_size:
                 raise ValueError(
-                    f"sizes ({size}) must be multiples of the native patch ({native.patch_size})"
+                    f"{name} ({size}) must be multiples of the native patch ({native.patch_size})"
                 )
+        if self.far_frames < 1 or self.source_test_clips < 0:
+            raise ValueError(
+                f"far_frames ({self.far_frames}) must be at least 1, source_test_clips "
+                f"({self.source_test_clips}) at least 0"
+            )
+        for k in self.scales_per_step:
+            if k < 2:
+                raise ValueError(
+                    f"scales_per_step ({k}) must each be at least 2: one scale a step is trained anyway"
+                )
+        if bad := {name: rate for name, rate in self.rates.items() if not rate > 0}:
+            raise ValueError(f"rates ({bad}) must be positive")
         if self.finetune_steps < 0 or self.steps < 1 or self.num_views < 1:
             raise ValueError(
                 f"finetune_steps ({self.finetune_steps}) must be at least 0, steps ({self.steps}) and "
@@ -112,11 +153,19 @@ class StudyRun:
         """(T, S) of the grid."""
         return [(t, s) for t in self.frames for s in self.sizes]
 
-    def cells_of(self, training: "Training") -> list[tuple[int, int]]:
-        """(T, S) that its model is measured at: a vanilla of another T at that T alone."""
-        if training.peer or training.is_main:
-            return self.cells
-        return [(training.num_frames, size) for size in self.sizes]
+    @property
+    def far_cells(self) -> list[tuple[int, int]]:
+        """(T, S) far outside the sets: in time, in space, and in both."""
+        native = NANO.native
+        return [
+            (self.far_frames, native.size),
+            (native.num_frames, self.far_size),
+            (self.far_frames, self.far_size),
+        ]
+
+    def wants(self, part: str, condition: str) -> bool:
+        """Whether this sitting does that part of the condition."""
+        return not self.only or part in self.only or condition in self.only
 
     @property
     def cross(self) -> list[tuple[int, int]]:
@@ -130,92 +179,12 @@ def quick_study() -> StudyRun:
     return StudyRun(
         out="runs/study-quick",
         seeds=(0,),
-        steps=40,
+        steps=20,
         frames=(4, 8),
-        sizes=(16, 32, 48),
+        sizes=(16, 32),
         source_clips=320,
+        source_test_clips=40,
         gallery_clips=96,
         query_clips=48,
         finetune_steps=10,
     )
-
-
-class Training(NamedTuple):
-    """One pre-training of the study."""
-
-    method: str
-    seed: int
-    num_frames: int
-    """Native T: vanilla's own training length."""
-    run: TrainRun
-    peer: str = ""
-    """The model's name where it is not the study's own."""
-
-    @property
-    def is_main(self) -> bool:
-        """Whether it is no peer, and no vanilla of another T."""
-        return not self.peer and self.num_frames == NANO.native.num_frames
-
-    @property
-    def row_model(self) -> str:
-        """What its rows call it."""
-        return f"{self.peer} {self.method}" if self.peer else self.method
-
-    @property
-    def shown(self) -> str:
-        """Its name on the page, which tells a vanilla of another T."""
-        own = self.num_frames == NANO.native.num_frames
-        return self.row_model if own else f"{self.row_model} T={self.num_frames}"
-
-
-def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
-    """Every pre-training: each method, vanilla at the other T of the grid, then the peers; seed after seed."""
-    home = NANO.native.num_frames
-    lengths = [t for t in study.frames if t != home]
-    for seed in study.seeds:
-        for peer, method, num_frames in [
-            *(("", m, home) for m in study.variants),
-            *(("", "vanilla", t) for t in lengths),
-            *((peer, m, home) for peer in study.peers for m in COMPARED),
-        ]:
-            name = method if num_frames == home else f"{method}-T{num_frames}"
-            name = f"{peer}-{name}" if peer else name
-            run = nano_run(
-                method,
-                seed,
-                out=Path(study.out) / f"{name}-seed{seed}-{study.steps}",
-                data=data,
-                cache=cache,
-                steps=study.steps,
-                batch_size=study.batch_size,
-                optim=study.optim,
-                num_frames=num_frames,
-                model_name=peer or MODEL,
-                device=study.device,
-            )
-            yield Training(method, seed, num_frames, run, peer)
-
-
-def transfers(
-    study: StudyRun, suite: str, method: str, seed: int, *, weights: str, data: str, cache: str
-) -> Iterator[tuple[str, TrainRun]]:
-    """(protocol, training) of fine-tuning, and of the SGD probe where asked for, on a suite's gallery."""
-    if not study.finetune_steps or method not in TRANSFERRED:
-        return
-    for protocol, trainable in (("finetune", "all"), ("probe-sgd", "head")):
-        if trainable == "all" or study.sgd_probe:
-            out = f"{protocol}-{suite}-{method}-seed{seed}-{study.steps}-{study.finetune_steps}"
-            yield (
-                protocol,
-                finetune_nano(
-                    weights=weights,
-                    data=data,
-                    out=str(Path(study.out) / out),
-                    cache=cache,
-                    steps=study.finetune_steps,
-                    batch_size=study.batch_size,
-                    seed=seed,
-                    trainable=trainable,
-                    device=study.device,
-                ),
-            )

@@ -49,6 +49,8 @@ class TrainingInfo:
     parameters: int
     scales: str
     """The scales seen in training, in words."""
+    tokens: int = 0
+    """Patch tokens seen; 0 in a context of an earlier version: not noted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class ReportContext:
     summary: str = ""
     suites: Sequence[SuiteInfo] = ()
     training: Sequence[TrainingInfo] = ()
+    trained_elsewhere: Sequence[str] = ()
+    """Of weights that no training of this run made: whose they are, a sentence each."""
     commands: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     """The run's resolved settings, by name."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from stretchysnake.report.tables.cells import (
+    BORROWED,
     CellMean,
     cells_of,
     datasets_of,
@@ -21,8 +22,6 @@ from stretchysnake.results.rows import Row, select
 
 NATIVE_FRAMES = 16
 """T that the paper's vanilla model is trained at, but for Table A3."""
-BORROWED = "retrieval-static_tokens-patches"
-"""Protocol of rows measured with the patches of static tokens (Table A2)."""
 MODELS = {
     "1": ("vanilla", "static_tokens"),
     "A2": ("flexivit", "flex_all", "static_tokens"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,27 @@ from stretchysnake.results.intervals import mean_interval, wilson_interval
 from stretchysnake.results.rows import Row, latest, native_cells, select
 
 MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
+STARTED_MODEL = "static_tokens from vanilla"
+"""What the study's rows call a model that went on from vanilla's weights."""
+PI_MODEL = "static_tokens pi kernels"
+"""... one whose kernels were resized by `pi` in training."""
+EQUAL_TOKENS_MODEL = "static_patch equal tokens"
+"""... a static patch with as many tokens a frame on average as static tokens."""
+_CONDITIONS = re.compile(rf"static_tokens k=\d+|{STARTED_MODEL}|{PI_MODEL}|{EQUAL_TOKENS_MODEL}")
+"""Models of the study's further questions, which stand in tables of their own (tables/study/)."""
+FAR = "retrieval-far"
+HEAD = "head"
+BORROWED = "retrieval-static_tokens-patches"
+"""Protocol of rows measured with the patches of static tokens (Table A2)."""
+NATIVE_PATCHES = "retrieval-vanilla-patches"
+"""... of static tokens, measured with the native patch."""
+_ASKED = re.compile(rf"{FAR}|retrieval-\d+-views|{NATIVE_PATCHES}|{BORROWED}-(area|pi)|{HEAD}")
+"""Protocols of the study's further questions."""
+
+
+def groups_model(scales_per_step: int) -> str:
+    """What the study's rows call static tokens trained with so many scales a step."""
+    return f"static_tokens k={scales_per_step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +147,16 @@ def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
 
 
 def main_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows without those of the peers (paper A.2), where there are others, and of a vanilla trained at another T
-    than the main one (Table A3).
+    """The rows without those of the peers (paper A.2), where there are others, of a vanilla trained at another T than
+    the main one (Table A3), and of the study's further questions, where there are the two models they are about.
 
     Several vanilla models may share the rows, told apart by run_id; the main one is trained at the T that
     the other models' native scale has, or else at the T that most rows speak of.
     """
     if any(row.model in MODEL_ORDER for row in rows):
         rows = [row for row in rows if not peer_of(row.model)]
+    if is_study(rows):
+        rows = [row for row in rows if not is_further(row)]
     home = vanilla_trained_at(rows)
     if len(set(home.values())) < 2:
         return list(rows)
@@ -140,6 +164,24 @@ def main_rows(rows: Sequence[Row]) -> list[Row]:
     counts = others or [home[row.run_id] for row in rows if row.run_id in home]
     main = max(sorted(set(counts)), key=counts.count)
     return [row for row in rows if row.model != "vanilla" or home.get(row.run_id, main) == main]
+
+
+def is_study(rows: Sequence[Row]) -> bool:
+    """Whether the rows hold retrieval of both models that the study compares."""
+    both = {row.model for row in rows if row.protocol == "retrieval"}
+    return {"vanilla", "static_tokens"} <= both
+
+
+def is_further(row: Row) -> bool:
+    """Whether a row answers one of the study's further questions, and stands in no table of the paper."""
+    borrowed = row.protocol == BORROWED and row.model not in ("flexivit", "flex_all")
+    asked = _ASKED.fullmatch(row.protocol) or _CONDITIONS.fullmatch(row.model)
+    return bool(borrowed or asked)
+
+
+def further_models(rows: Sequence[Row]) -> set[str]:
+    """The models of the study's further questions."""
+    return {row.model for row in rows if _CONDITIONS.fullmatch(row.model)}
 
 
 def peer_of(model: str) -> str:

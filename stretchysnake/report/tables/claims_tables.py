@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from stretchysnake.report.tables.cells import (
@@ -13,8 +14,10 @@ from stretchysnake.report.tables.cells import (
     percent,
     points,
 )
-from stretchysnake.report.tables.claims import Claim, claims
+from stretchysnake.report.tables.claims import Claim, claims, unsettled
 from stretchysnake.report.tables.plain_table import PlainTable
+from stretchysnake.report.tables.study.budget import budget_in_words, budget_table
+from stretchysnake.report.tables.study.questions import QUESTIONS, REMARKS, question_claims
 from stretchysnake.results.comparison import query_error, scatter_of
 from stretchysnake.results.intervals import mean_interval
 from stretchysnake.results.rows import Row, latest, select
@@ -41,15 +44,42 @@ def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
             for name, source in sources.items()
         ),
         note=f"Brackets: 95 % interval over {_over(used)}. Holds: it lies above zero; does not hold: below; not "
-        f"settled: it holds zero. A star: so alone, not among all {len(used)} comparisons at once (Holm, 5 %). "
+        f"settled: it holds zero. A star: so alone, not among all comparisons of its table at once (Holm, 5 %; here "
+        f"{_in_tables(used)}). {unsettled(all_claims)} "
         f"Seeds {', '.join(map(str, seeds)) or '–'}; at least {fewest} of "
         f"{max((claim.num_expected for claim in used), default=0)} queries each."
         + (
             " (iv): the gain of static tokens over vanilla here, less that on the other model."
             if gains
             else ""
-        ),
+        )
+        + _chosen(used)
+        + _spent(rows, used),
     )
+
+
+def _chosen(used: Sequence[Claim]) -> str:
+    """Which recipe was the best flexible one, behind a space."""
+    best = [f"{c.dataset} {label(c.model)}" for c in used if "the best flexible recipe" in c.name]
+    if not best:
+        return ""
+    return (
+        f" Best flexible recipe, by leave-one-out inside the gallery (no query): {', '.join(best)}."
+    )
+
+
+def _in_tables(used: Sequence[Claim]) -> str:
+    """How many comparisons each table holds."""
+    counts = Counter(claim.table for claim in used)
+    return ", ".join(f"{number} of {table}" for table, number in counts.items())
+
+
+def _spent(rows: Sequence[Row], used: Sequence[Claim]) -> str:
+    """What the compared models were given, behind a space."""
+    models = [name for claim in used for name in (claim.model, claim.baseline)]
+    models += [f"{c.peer} {name}" for c in used if c.peer for name in (c.model, c.baseline)]
+    words = budget_in_words(rows, models)
+    return f" {words}" if words else ""
 
 
 def _both(rows: Sequence[Row]) -> bool:
@@ -71,18 +101,43 @@ def _over(used: Sequence[Claim]) -> str:
 
 
 def tables_of_claims(rows: Sequence[Row]) -> list[PlainTable]:
-    """What the grid's numbers rest on, and where there are more than two methods, their order on each data set."""
+    """What the grid's numbers rest on; where there are more than two methods, their order on each data set; then the
+    study's further questions, and what each model was given in training."""
     main = main_rows(rows)
     if not _both(main):
         return []
     retrieval = select(main, protocol="retrieval", metric="top1")
     orders = [order_table(main, dataset=dataset) for dataset in datasets_of(retrieval)]
-    return [claims_table(claims(rows)), *(o for o in orders if len(o.rows) > 2)]
+    asked, budget = question_claims(rows), budget_table(rows)
+    return [
+        claims_table(claims(rows), rows),
+        *(o for o in orders if len(o.rows) > 2),
+        *(
+            claims_table(
+                [claim for claim in asked if claim.table == question],
+                rows,
+                name=f"question-{question.strip('()')}",
+                title=f"{question} {title}: differences of top1, in points",
+                remark=REMARKS.get(question, ""),
+            )
+            for question, title in QUESTIONS.items()
+            if any(claim.table == question for claim in asked)
+        ),
+        *([] if budget is None else [budget]),
+    ]
 
 
-def claims_table(all_claims: Sequence[Claim]) -> PlainTable:
-    """One line for each claim and data set; what was not measured says why."""
-    lines = []
+def claims_table(
+    all_claims: Sequence[Claim],
+    rows: Sequence[Row] = (),
+    *,
+    name: str = "claims",
+    title: str = "The paper's claims at this size: differences of top1, in points",
+    remark: str = "",
+) -> PlainTable:
+    """One line for each claim and data set; what was not measured says why. Of `rows` the note tells what the models
+    were given in training."""
+    lines, measured = [], [claim for claim in all_claims if claim.difference is not None]
     for claim in all_claims:
         d = claim.difference
         head = (claim.name, claim.source, claim.dataset)
@@ -109,15 +164,18 @@ def claims_table(all_claims: Sequence[Claim]) -> PlainTable:
             )
         )
     return PlainTable(
-        name="claims",
-        title="The paper's claims at this size: differences of top1, in points",
+        name=name,
+        title=title,
         head=("claim", "paper", "data set", "verdict", "among all", "difference", "95 % interval", "p",
               "p among all", "model", "against", "cells", "seeds", "queries"),
         rows=tuple(lines),
-        note="Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
+        note=f"{remark} ".lstrip()
+        + "Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
         "not hold: below; not settled: it holds zero. Intervals: Student's t over seeds and the normal over queries, "
         "half-widths added in quadrature; over queries alone (one seed) they are blind to the luck of a training. "
-        "Among all: Holm's correction over every line of this table, at 5 %.",
+        f"Among all: Holm's correction at 5 % over all lines of one table ({_in_tables(measured)}). "
+        + unsettled(all_claims)
+        + _spent(rows, measured),
     )  # fmt: skip
 
 
@@ -165,5 +223,5 @@ def order_table(rows: Sequence[Row], *, dataset: str, protocol: str = "retrieval
         head=("method", "top1", "95 % interval", "seeds", "cells", "queries"),
         rows=tuple(lines),
         note="The paper's order: static tokens first, vanilla last. Neighbours whose intervals overlap are not told "
-        "apart.",
+        "apart." + (f" {words}" if (words := budget_in_words(rows, models)) else ""),
     )

@@ -9,6 +9,7 @@ from stretchysnake.report.tables.cells import label, main_rows, peer_of, points
 from stretchysnake.report.tables.claims import Claim, claims
 from stretchysnake.report.tables.paper import GAINS_OF_TRANSFORMERS, paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
+from stretchysnake.report.tables.study.budget import budget_in_words
 from stretchysnake.results.comparison import Difference, mean_difference
 from stretchysnake.results.rows import Row
 
@@ -27,8 +28,9 @@ def gains_table(rows: Sequence[Row]) -> PlainTable | None:
         rows=tuple(_line(rows, claim) for claim in of_gains),
         note="The SSM is the model whose rows are named by method alone. Means over the cells that all four have, in "
         "each seed, then over seeds; brackets: 95 % interval over seeds and queries (one seed: queries), paired. "
-        "Verdicts and p are those of claim (iv), among all claims by Holm. The paper prints no numbers for A.2; its "
-        f"SSM gains {points(_gain_in_paper())} points, the mean of Table 1's cells.",
+        "Verdicts and p are those of claim (iv), among all its lines by Holm. The paper prints no numbers for A.2; its "
+        f"SSM gains {points(_gain_in_paper())} points, the mean of Table 1's cells. "
+        + budget_in_words(rows, sorted({row.model for row in rows})),
     )  # fmt: skip
 
 

@@ -71,7 +71,11 @@ def test_gallery_metrics_count_the_gallery():
         ({"metrics": ("top5",)}, r"metric \('top5'\) must be one of"),
         ({"kind": "probe", "metrics": ("map",)}, r"metrics \(map\) of probe must be top1 alone"),
         ({"kind": "probe", "group_safe": True}, "belong to retrieval; probe has neither"),
-        ({"num_views": 2}, "belong to finetune and probe-sgd; retrieval takes one view"),
+        (
+            {"kind": "probe", "num_views": 2},
+            "belong to finetune and probe-sgd and head; probe takes one view",
+        ),
+        ({"num_crops": 3}, "belong to finetune and probe-sgd and head; retrieval takes one view"),
         ({"kind": "finetune", "num_crops": 2}, r"num_crops \(2\) 1 or 3"),
         ({"similarity": "dot"}, r"similarity \('dot'\) must be one of: cosine, l2"),
     ],

@@ -1,0 +1,1 @@
+"""Tables that the study alone fills: its further questions, budgets, the power to settle a claim."""

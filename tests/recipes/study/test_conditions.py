@@ -1,0 +1,139 @@
+"""What the study trains and measures, as data: parts, conditions, budgets, and rows of an earlier sitting."""
+
+from dataclasses import replace
+
+import pytest
+
+from stretchysnake.eval.sweeps.cost import count_flops
+from stretchysnake.flexibility import NANO, Scale
+from stretchysnake.models.architectures import config_named
+from stretchysnake.recipes.study.conditions import conditions, trainings
+from stretchysnake.recipes.study.design import PARTS, RATES, StudyRun
+from stretchysnake.recipes.study.kept_rows import is_measured, places_of, rows_of
+from stretchysnake.recipes.study.measuring import equal_views, measurements, parts_of
+from stretchysnake.results.rows import Row
+
+ONE = StudyRun(seeds=(0, 1), only=("main",), finetune_steps=0)
+
+
+def plan(study):
+    return list(trainings(study, data="-", cache="-"))
+
+
+def test_every_part_has_a_condition_or_a_measurement_and_is_done_seed_after_seed():
+    study = StudyRun(seeds=(3, 1))
+    parts = {part for c in conditions(study) for part in parts_of(study, c)}
+    assert parts == set(PARTS)
+    listed = [(t.condition.part, t.seed) for t in plan(study)]
+    assert listed == sorted(
+        listed, key=lambda one: (list(PARTS).index(one[0]), study.seeds.index(one[1]))
+    )
+    assert [t.shown for t in plan(study)[:3]] == ["vanilla", "static_tokens", "vanilla"]
+    assert all(rate > 0 for rate in RATES.values())
+
+
+def test_conditions_differ_from_the_main_runs_in_what_they_say():
+    study = StudyRun(seeds=(0,), steps=100, rates={"mvit-nano vanilla": 1e-3})
+    by_name = {training.shown: training for training in plan(study)}
+    static = by_name["static_tokens"].run
+    assert replace(by_name["static_tokens k=4"].run, scales_per_step=1, out=static.out) == static
+    pi = by_name["static_tokens pi kernels"].run
+    assert pi.model.patch_resize == "pi" and static.model.patch_resize == "bicubic"
+    started = by_name["static_tokens from vanilla"]
+    assert (started.start.steps, started.run.steps) == (50, 50)
+    assert started.start.variant == "vanilla" and started.run.weights.startswith(started.start.out)
+    equal = by_name["static_patch equal tokens"].run
+    tokens = [
+        (size // 8) ** 2 for size in equal.sets.sizes
+    ]  # a frame's, each size as often as another
+    assert sum(tokens) / len(tokens) == pytest.approx(16, rel=0.02)
+    assert by_name["mvit-nano vanilla"].run.optim.lr == 1e-3
+    assert by_name["mvit-nano static_tokens"].run.optim.lr == study.optim.lr
+
+
+def test_a_sitting_does_what_it_names_and_a_wrong_name_is_told():
+    far = StudyRun(only=("far",), seeds=(0,))
+    wanted = [
+        c.shown for c in conditions(far) if any(far.wants(p, c.shown) for p in parts_of(far, c))
+    ]
+    assert wanted == ["vanilla", "static_tokens"]
+    assert (
+        len(list(places_of(far, plan(far)[0], only_wanted=True))) == 3 * 3
+    )  # three cells, three suites
+    with pytest.raises(
+        ValueError, match=r"only \(mian\) is not in this study \(did you mean main\?\)"
+    ):
+        conditions(StudyRun(only=("mian",)))
+    with pytest.raises(
+        ValueError, match=r"rates \(vanila\) is not in this study \(did you mean vanilla"
+    ):
+        conditions(StudyRun(rates={"vanila": 1.0}))
+    with pytest.raises(
+        ValueError, match=r"far_size \(110\) must be multiples of the native patch \(8\)"
+    ):
+        StudyRun(far_size=110)
+
+
+def test_views_make_vanilla_cost_what_static_tokens_costs():
+    config = config_named("videomamba-nano", num_classes=0)
+    found = {cell: views for views, cells in equal_views(StudyRun()).items() for cell in cells}
+    assert (
+        found[NANO.native.num_frames, NANO.native.size] == 2
+    )  # at T = 16 static tokens costs twice
+    for (t, s), views in found.items():
+        spent = views * count_flops(config, Scale(t, s, 8))
+        frames = 2 * t if (t, s) == (8, 32) else t
+        assert spent == pytest.approx(count_flops(config, Scale(frames, 32, 8)), rel=0.3)
+
+
+def row(place, seed=0, **changes):
+    fields = {
+        "run_id": f"{place.settings}-times", "protocol": place.protocol, "dataset": place.dataset,
+        "model": place.model, "seed": seed, "num_frames": place.num_frames, "size": place.size,
+        "patch_size": 8, "metric": place.metric, "value": 0.5, "num_queries": 600, "num_expected": 600,
+        "num_gallery": 480, "gflops": 1.0, "milliseconds": 1.0, "trained": False, "native": False,
+        "train_data": "videos", "weights": "a",
+    }  # fmt: skip
+    if place.metric == "gallery_top1":
+        fields["num_expected"] = 480
+    return Row(**(fields | changes))
+
+
+def test_rows_alone_keep_a_training_from_being_done_again():
+    first, second = [t for t in plan(ONE) if t.shown == "vanilla"]
+    rows = [row(place) for place in places_of(ONE, first, only_wanted=True)]
+    assert (
+        len(rows) == 3 * 15 * 6
+    )  # suites, cells; retrieval by three metrics, group-safe by two, probe
+    assert is_measured(ONE, first, rows, source="videos")
+    assert not is_measured(ONE, second, rows, source="videos")  # of another seed
+    assert not is_measured(ONE, first, rows[:-1], source="videos")
+    assert not is_measured(ONE, first, rows, source="other videos")
+    assert not is_measured(
+        replace(ONE, steps=3), first._replace(run=replace(first.run, steps=3)), rows
+    )
+    assert not is_measured(replace(ONE, query_clips=300), first, rows)
+    assert not is_measured(replace(ONE, only=("main", "far")), first, rows)
+    oom = [replace(rows[0], value=None, status="oom"), *rows[1:]]
+    assert not is_measured(ONE, first, oom, source="videos")
+
+
+def test_rows_of_two_trainings_of_the_same_settings_are_not_mixed():
+    first = plan(ONE)[0]
+    places = list(places_of(ONE, first, only_wanted=True))
+    before = [row(place) for place in places]
+    again = [row(place, run_id=f"{place.settings}-later", weights="b") for place in places[:5]]
+    strange = [row(places[0], model="mine", run_id="other")]
+    found = rows_of(ONE, [first], [*again, *before, *strange], source="videos")
+    assert sorted(map(str, found)) == sorted(map(str, before))
+    same = [replace(one, weights="a") for one in again]  # the same bits, trained on another machine
+    assert len(rows_of(ONE, [first], [*before, *same], source="videos")) == len(before) + 5
+
+
+def test_each_measurement_has_rows_of_a_name_of_its_own():
+    study = StudyRun(seeds=(0,))
+    for training in plan(study):
+        places = list(places_of(study, training, only_wanted=False))
+        assert len(set(places)) == len(places), training.shown
+    vanilla = conditions(study)[0]
+    assert [m.part for m in measurements(study, vanilla)].count("kernels") == 3
