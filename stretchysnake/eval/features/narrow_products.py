@@ -110,8 +110,12 @@ def _layers(model: Backbone, precision: str) -> list[tuple[str, nn.Linear]]:
 
 
 def _pays(layer: nn.Linear, name: str, head: str | None) -> bool:
-    """Whether int8 takes less time than fp32, rounding the inputs included; a head's answers stay fp32."""
-    return layer.in_features >= 64 and 4 * layer.out_features >= layer.in_features and name != head
+    """Whether int8 takes less time than fp32, rounding the inputs included; a head's answers stay fp32.
+
+    A mixer's x_proj and dt_proj do not, whatever its size: they are fp32 with and without the native kernels.
+    """
+    inputs, outputs = layer.in_features, layer.out_features
+    return min(inputs, outputs) >= 64 and 4 * outputs >= inputs and name != head
 
 
 def _bf16(x: Tensor, *, weight: Tensor, bias: Tensor | None) -> Tensor:
