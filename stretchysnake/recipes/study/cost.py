@@ -41,16 +41,17 @@ class BatchCost(NamedTuple):
 def study_cost(run: StudyRun) -> list[str]:
     """The lines to print: trainings and cells of this sitting, and minutes by condition, as timed now and as recorded
     on two idle cores; what is finished costs nothing more."""
-    here = {name: _timed(name, run.batch_size) for name in (MODEL, *run.peers)}
-    idle = {name: _recorded(here[name], here[MODEL], run.batch_size) for name in run.peers}
-    idle[MODEL] = BatchCost(
-        lambda tokens: RECORDED * tokens * run.batch_size / LOADING,
-        lambda tokens: RECORDED * tokens * 32 / 3,
-    )
     listed = list(trainings(run, data="-", cache="-"))
     asked = [t for t in listed if any(run.wants(p, t.shown) for p in parts_of(run, t.condition))]
     rows = rows_in(run)
     wanted = [training for training in asked if not is_measured(run, training, rows)]
+    peers = dict.fromkeys(t.peer for t in wanted if t.peer)  # what is not asked for is not timed
+    here = {name: _timed(name, run.batch_size) for name in (MODEL, *peers)}
+    idle = {name: _recorded(here[name], here[MODEL], run.batch_size) for name in peers}
+    idle[MODEL] = BatchCost(
+        lambda tokens: RECORDED * tokens * run.batch_size / LOADING,
+        lambda tokens: RECORDED * tokens * 32 / 3,
+    )
     cells = sum(_num_cells(run, training) for training in wanted)
     made = SECONDS_PER_CLIP * (
         run.source_clips + run.source_test_clips + 3 * (run.gallery_clips + run.query_clips)

@@ -17,7 +17,7 @@ from stretchysnake.report.tables.cells import (
 from stretchysnake.report.tables.claims import Claim, claims, unsettled
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.report.tables.study.budget import budget_in_words, budget_table
-from stretchysnake.report.tables.study.questions import QUESTIONS, question_claims
+from stretchysnake.report.tables.study.questions import QUESTIONS, REMARKS, question_claims
 from stretchysnake.results.comparison import query_error, scatter_of
 from stretchysnake.results.intervals import mean_interval
 from stretchysnake.results.rows import Row, latest, select
@@ -118,6 +118,7 @@ def tables_of_claims(rows: Sequence[Row]) -> list[PlainTable]:
                 rows,
                 name=f"question-{question.strip('()')}",
                 title=f"{question} {title}: differences of top1, in points",
+                remark=REMARKS.get(question, ""),
             )
             for question, title in QUESTIONS.items()
             if any(claim.table == question for claim in asked)
@@ -132,6 +133,7 @@ def claims_table(
     *,
     name: str = "claims",
     title: str = "The paper's claims at this size: differences of top1, in points",
+    remark: str = "",
 ) -> PlainTable:
     """One line for each claim and data set; what was not measured says why. Of `rows` the note tells what the models
     were given in training."""
@@ -167,7 +169,8 @@ def claims_table(
         head=("claim", "paper", "data set", "verdict", "among all", "difference", "95 % interval", "p",
               "p among all", "model", "against", "cells", "seeds", "queries"),
         rows=tuple(lines),
-        note="Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
+        note=f"{remark} ".lstrip()
+        + "Each difference is the mean over cells, averaged over seeds. Holds: the interval lies above zero; does "
         "not hold: below; not settled: it holds zero. Intervals: Student's t over seeds and the normal over queries, "
         "half-widths added in quadrature; over queries alone (one seed) they are blind to the luck of a training. "
         f"Among all: Holm's correction at 5 % over all lines of one table ({_in_tables(measured)}). "

@@ -36,6 +36,19 @@ QUESTIONS = {
     "(k)": "Several scales a step",
 }
 """What each table of questions is about, by the beginning of its claims' names."""
+REMARKS = {
+    "(a)": "Decoded from the files, as the frame cache holds too few frames and pixels.",
+    "(b)": "Vanilla's features are averaged over so many views, each of other frames from the files, that their GFLOPs "
+    "together are nearest to static tokens' in the cell: in the same cell where vanilla is the cheaper one there, or "
+    "all at vanilla's own scale.",
+    "(c)": "Vanilla is tested with the patches of static tokens, its kernels resized so; away from the scale where "
+    "nothing is resized.",
+    "(d)": "Half of the steps as vanilla, the other half as static tokens from those weights.",
+    "(e)": "In training token count held, patch sizes seen: static tokens. Count held, one patch: temporal. Neither: "
+    "static patch, whose count is static tokens' on average with equal tokens. Patch sizes seen, count not held: "
+    "FlexiViT, flex-all.",
+}
+"""What a reader of each table has to know, beside its lines."""
 _NATIVE = "static_tokens with native patches"
 _TOLERANCE = 0.3
 """Of equal GFLOPs: views are whole, so they are equal within this share of static tokens'."""
