@@ -94,23 +94,12 @@ def failed_if_skipped(report, config):
     return report
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    for item in items:
-        group_by_fixtures(item)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-
-
-def group_by_fixtures(item):
-    """Let one process run all tests that share a module's fixture, which each process would make anew otherwise."""
-    fixtures = item._fixtureinfo.name2fixturedefs.values()
-    grouped = item.get_closest_marker("xdist_group")
-    if not grouped and any(used[-1].scope == "module" for used in fixtures):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
