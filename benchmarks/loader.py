@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import av
@@ -136,10 +137,33 @@ def worker_row(name: str, path: str, scale: Scale, rounds: int) -> dict:
     return row
 
 
+def repeated_row(name: str, path: str, scale: Scale, rounds: int) -> dict:
+    """Clips a second of a worker's core where a step takes 1, 2 or 4 draws of one decoding (`num_sample`)."""
+    record = VideoRecord(path, 0)
+    decoder = DecodedClips([record], augmentation=PLAIN)._decoder
+
+    def clips(number: int):
+        generators = [torch.Generator().manual_seed(seed) for seed in range(number)]
+        return decoder.drawn(record, scale, generators)
+
+    for seed, clip in enumerate(clips(4)):  # the gate, and the warm-up
+        alone = decoder.clip(record, scale, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(clip.frames, alone.frames)
+    times = in_turns({number: partial(clips, number) for number in (1, 2, 4)}, rounds)
+    row = {"stage": "repeated", "video": name, "frames": scale.num_frames, "size": scale.size}
+    for number, found in times.items():
+        row[f"num_sample_{number}_ms_a_clip"] = statistics.median(found) / number
+        row[f"num_sample_{number}_clips_a_second"] = 1e3 * number / statistics.median(found)
+    for number in (2, 4):
+        row[f"speed_of_{number}"] = number / ratio(times, number, 1)
+    return row
+
+
 class FreeDecoder(ClipDecoder):
     """Decodes nothing: the same clip every time, so that what the parent does is all there is."""
 
     def clip(self, record, scale, *, generator):
+        """Of `training_batches` with num_sample 1."""
         shape = (scale.num_frames, scale.size, scale.size, 3)
         if shape not in _FREE:
             _FREE[shape] = torch.full(shape, 7, dtype=torch.uint8)
@@ -273,6 +297,7 @@ def main() -> None:
                 write(path, width, height, crf)
             for scale in SCALES[::-1]:
                 measured(worker_row(name, str(path), scale, options.rounds))
+                measured(repeated_row(name, str(path), scale, options.rounds))
     for scale in SCALES:
         measured(demand_row(scale))
     for scale in SCALES[:-1]:

@@ -1,6 +1,8 @@
 """Features of your own videos, at three scales of one model.
 
-python examples/features.py weights.safetensors clip.mp4 another.webm
+python examples/features.py stretchysnake-nano clip.mp4 another.webm
+
+The weights are nano ones that came with the package; a file, or another name (`stretchysnake weights`), does as well.
 """
 
 import sys

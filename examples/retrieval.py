@@ -1,6 +1,8 @@
 """An index of a folder of videos, and the nearest ones to each of them.
 
-python examples/retrieval.py weights.safetensors videos/ index/
+python examples/retrieval.py stretchysnake-nano videos/ index/
+
+The weights are nano ones that came with the package; a file, or another name (`stretchysnake weights`), does as well.
 """
 
 import sys

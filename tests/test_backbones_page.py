@@ -2,11 +2,11 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 SIZES = runpy.run_path(str(ROOT / "benchmarks" / "backbone_sizes.py"))
@@ -37,18 +37,25 @@ def test_gmacs_on_the_page_are_those_counted(name):
     assert float(ROWS[name][3]) == pytest.approx(SIZES["gmacs_of"](name), abs=0.005)
 
 
-def test_the_benchmark_of_all_backbones_runs_and_can_be_drawn(tmp_path):
+def run_script(monkeypatch, name, *words):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    runpy.run_path(str(ROOT / "benchmarks" / name), run_name="__main__")
+
+
+def test_the_benchmark_of_all_backbones_runs_and_can_be_drawn(tmp_path, monkeypatch, capsys):
     out, drawn = tmp_path / "found.json", tmp_path / "drawn.svg"
-    script = ROOT / "benchmarks" / "backbones.py"
-    command = [sys.executable, script, "--quick", "--repeats", "1", "--threads", "1", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before = torch.get_num_threads()
+    try:
+        words = ("--quick", "--repeats", "1", "--threads", "1", "--out", out)
+        run_script(monkeypatch, "backbones.py", *words)
+    finally:
+        torch.set_num_threads(before)
     found = json.loads(out.read_text())
     assert {cell["model"] for cell in found["cells"]} == set(found["models"])
     for cell in found["cells"]:
         assert len(cell["processor"]) == 1 and cell["processor"][0] > 0
         assert cell["measured_mib"] <= cell["counted_mib"] / 0.94 + 0.1
     assert max(gate["error_against_fp64"] for gate in found["models"].values()) < 1e-4
-    assert done.stdout.count("-nano") >= len(found["cells"])
-    command = [sys.executable, ROOT / "benchmarks" / "backbones_picture.py", out, drawn]
-    subprocess.run(command, check=True)
+    assert capsys.readouterr().out.count("-nano") >= len(found["cells"])
+    run_script(monkeypatch, "backbones_picture.py", out, drawn)
     assert "videomamba-nano" in drawn.read_text()

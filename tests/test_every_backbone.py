@@ -219,7 +219,7 @@ def on_two_ranks(run_of, folder):
         [sys.executable, *command, str(PROGRAM), str(folder / "jobs.json")],
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1800,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -234,7 +234,7 @@ def on_two_ranks(run_of, folder):
 
 def whole_run(run_of, name, out):
     """Two steps in fp64 without dropout, whose masks are each rank's own; drop path follows the clips and stays."""
-    run = run_of(name, out, precision="fp64")
+    run = run_of(name, out, precision="fp64", checkpoint_every=2)
     rates = {field: 0.0 for field in ("dropout", "head_dropout") if hasattr(run.model, field)}
     return replace(run, model=replace(run.model, **rates))
 

@@ -61,11 +61,11 @@ def test_one_rank_goes_first_on_every_disk_that_is_filled(tmp_path, monkeypatch,
     def from_first(runtime, text):
         if runtime.is_first:
             told["text"] = text
-        barrier.wait(10)
+        barrier.wait(120)
         return told["text"]
 
     monkeypatch.setattr(Runtime, "from_first", from_first)
-    monkeypatch.setattr(Runtime, "meet", lambda runtime: barrier.wait(10))
+    monkeypatch.setattr(Runtime, "meet", lambda runtime: barrier.wait(120))
 
     def work(rank):
         runtime = Runtime(rank=rank, world_size=4, local_rank=rank % 2)

@@ -20,7 +20,7 @@ def test_every_command_and_every_program_of_the_tutorial_runs(tmp_path, monkeypa
         assert long in text
         text = text.replace(long, short)
     blocks = re.findall(r"^```(python|bash)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for language, body in blocks:
         if language == "python":
             exec(compile(body, "tutorial.md", "exec"), {"__name__": "tutorial"})
@@ -29,7 +29,13 @@ def test_every_command_and_every_program_of_the_tutorial_runs(tmp_path, monkeypa
             program, *words = shlex.split(line)
             assert program == "stretchysnake"
             assert cli.main(words) == 0, f"{line}\n{capsys.readouterr().err}"
-    for made in ("report.html", "found.html", "index/manifest.json", "runs/directions/report.html"):
+    for made in (
+        "report.html",
+        "first.html",
+        "found.html",
+        "index/manifest.json",
+        "runs/directions/report.html",
+    ):
         assert (tmp_path / made).is_file()
     assert "(20, 64)" in capsys.readouterr().out
 

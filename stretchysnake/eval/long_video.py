@@ -154,6 +154,7 @@ def embed_long(
     weights: str | os.PathLike,
     size: int | None = None,
     placement: Placement = AUTO,
+    num_workers: int = 1,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> LongEmbeddings:
@@ -167,10 +168,9 @@ def embed_long(
             if progress:
                 progress(f"video {number}/{len(videos)}: {text}")
 
+        limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
         try:
-            result = features_of_long_video(
-                model, scale, path, reading, timeout_seconds=timeout_seconds, progress=say
-            )
+            result = features_of_long_video(model, scale, path, reading, **limits, progress=say)
         except DecodeError as error:
             failures.append((str(path), str(error)))
             continue

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops.backend import choose_backend, is_native_fit
+from stretchysnake.ops.backend import choose_backend, is_narrow_fit, is_native_fit
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.native.problems import norm_problem, run
 from stretchysnake.ops.operation import operation
+from stretchysnake.ops.precision import state_dtype
 
 
 def add_rms_norm(
@@ -26,13 +27,20 @@ def add_rms_norm(
 
     x and residual (B, L, C), weight (C,). s has the wider of their dtypes; y is computed in at least
     fp32 and returned in the dtype of weight. The native kernel takes three tensors of fp32 or of fp64
-    on the CPU; "auto" leaves everything else to torch, "cpu" refuses it (ValueError).
+    on the CPU, and without gradients a bf16 x with an fp32 residual, which is what a bf16 model and CPU autocast
+    hand it: y is then bf16, as the product that follows would make it. "auto" leaves everything else to torch,
+    "cpu" refuses it (ValueError).
     """
     if weight.shape != x.shape[-1:]:
         raise ValueError(
             f"weight (shape {tuple(weight.shape)}) must have shape (C,) = ({x.shape[-1]},)"
         )
-    fits = is_native_fit(x, residual, weight) and x.shape == residual.shape
+    narrow = (
+        is_narrow_fit(x, residual, weight)
+        and residual.dtype == torch.float32
+        and _narrow_follows(weight)
+    )
+    fits = (is_native_fit(x, residual, weight) or narrow) and x.shape == residual.shape
     chosen = choose_backend("add_rms_norm", x, backend, among=("auto", "torch", "cpu"))
     if backend == "cpu" and not fits:
         raise ValueError(
@@ -40,10 +48,17 @@ def add_rms_norm(
             "or all fp64, on the CPU for backend='cpu'; use backend='torch'."
         )
     if chosen in ("cpu", "meta") and fits:
-        y, total, _ = _native(x, residual, weight, eps)
+        y, total, _ = _native(x, residual, weight.float() if narrow else weight, eps)
         return y, total
     total = residual + x
     return rms_norm(total, weight, eps), total
+
+
+def _narrow_follows(weight: Tensor) -> bool:
+    """Whether what takes y takes it as bf16: the weights are, or autocast makes it so."""
+    if weight.dtype == torch.bfloat16:
+        return True
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
@@ -65,7 +80,12 @@ def _native(
 
 
 def _new_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape[:-1])
+    wide = state_dtype(x)
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(x.shape, dtype=wide),
+        x.new_empty(x.shape[:-1], dtype=wide),
+    )
 
 
 @torch.library.register_fake("stretchysnake::add_rms_norm")

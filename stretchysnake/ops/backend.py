@@ -58,6 +58,21 @@ def choose_backend(
     return choice
 
 
+def is_narrow_fit(x: Tensor, *parameters: Tensor) -> bool:
+    """Whether native forwards take x as it is: bf16 on the CPU, parameters of fp32 or bf16, and no gradient wanted.
+
+    They have no backward for it: with gradients, bf16 takes torch's operations.
+    """
+    given = (x, *parameters)
+    return (
+        x.dtype == torch.bfloat16
+        and all(t.dtype in (torch.bfloat16, torch.float32) for t in parameters)
+        and all(t.is_cpu or t.is_meta for t in given)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
+        and not is_exporting()
+    )
+
+
 def is_native_fit(*tensors: Tensor) -> bool:
     """Whether the native operations that convert nothing take these tensors: all fp32, or all fp64, on the CPU."""
     first = tensors[0]

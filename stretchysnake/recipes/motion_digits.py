@@ -89,7 +89,8 @@ def make_suites(
     )
     lists = generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
     watch.lap("make the videos")
-    suites = open_suites(data, lists, run.suites, progress=progress)
+    source = run.source_clips > 0  # none where nothing is trained
+    suites = open_suites(data, lists, run.suites, source=source, progress=progress)
     watch.lap("decode them once")
     return suites
 
@@ -99,6 +100,7 @@ def open_suites(
     lists: Mapping[str, tuple[Path, Path]],
     names: Sequence[str],
     *,
+    source: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Suites:
     """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
@@ -106,7 +108,8 @@ def open_suites(
     opened = {
         name: tuple(_open(csv, _cache(folder), **told) for csv in lists[name]) for name in names
     }
-    _open(lists["source"][0], _cache(folder), **told)
+    if source:
+        _open(lists["source"][0], _cache(folder), **told)
     return Suites(folder=folder, lists=lists, clips=opened)
 
 

@@ -1,12 +1,15 @@
 """The main job, end to end: make the videos, train two models with one budget, measure, show.
 
 Command: `stretchysnake quickstart` (or `make quickstart`). Needs 2 CPU cores; times are in README.md.
+`stretchysnake quickstart --pretrained` measures the weights that came with the package instead, in a minute or two.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+from stretchysnake.eval.features.placement import check_device
+from stretchysnake.models.weights.shipped.shipped import Shipped, all_shipped
 from stretchysnake.recipes.motion_digits import (
     PREFIX,
     Suites,
@@ -21,6 +24,8 @@ from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.train.run import OptimConfig, TrainRun
 
 METHODS = ("vanilla", "static_tokens")
+OF_A_TRAINING = ("seeds", "steps", "batch_size", "optim")
+"""Fields that mean nothing where nothing is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,41 @@ class QuickstartRun:
     threads: int = 1
     """Threads of each, on which the last bits of a training depend."""
 
+    pretrained: bool = False
+    """Train nothing: measure the nano weights that came with the package (`stretchysnake weights`)."""
+
     def __post_init__(self):
+        check_device(self.device)
         check_jobs(self.jobs, self.threads)
+        if self.pretrained:
+            self._check_pretrained()
+
+    def _check_pretrained(self):
+        for known in fields(self):
+            value = getattr(self, known.name)
+            if known.name in OF_A_TRAINING and value != _default(known):
+                raise ValueError(
+                    f"{known.name} ({value}) belongs to a training, and with pretrained nothing is trained; leave one "
+                    "of the two out"
+                )
+        for method in self.methods:
+            if method not in shipped_by_variant():
+                raise ValueError(
+                    f"methods ({method}) must be of those whose weights came with the package: "
+                    f"{', '.join(shipped_by_variant())}; leave pretrained out to train others"
+                )
+
+
+def pretrained_quickstart() -> QuickstartRun:
+    """The quickstart without trainings: all cells of all suites, no training videos, and of the others as many as take
+    about 170 s of processor time: every class of every suite has five or more in the gallery."""
+    return QuickstartRun(
+        out="runs/quickstart-pretrained",
+        source_clips=0,
+        gallery_clips=120,
+        query_clips=72,
+        pretrained=True,
+    )
 
 
 def train_run(
@@ -82,7 +120,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     out, watch = Path(run.out), Stopwatch()
     suites = make_suites(run, watch, progress=progress)
-    wanted = [(method, seed) for method in run.methods for seed in run.seeds]
+    wanted = _wanted(run)
     side_by_side(
         {
             f"{m} seed {s}": (train_and_measure, (run, suites.folder, suites.lists, m, s))
@@ -93,7 +131,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
         logs=out / "logs",
         progress=progress,
     )
-    watch.lap("train and measure")
+    watch.lap("measure" if run.pretrained else "train and measure")
     trained, rows, env = {}, [], environment()
     for method, seed in wanted:
         trained[method, seed], found = _trained_and_measured(run, suites, method, seed, progress)
@@ -105,7 +143,19 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     write_overview_png(out / "overview.png", rows, dataset=first.dataset, chance=first.chance)
     watch.lap("write the report")
     headline = [f"{tile.value}  {tile.label} ({tile.detail})" for tile in tiles(headlines(rows))]
-    return str(report), headline
+    return str(report), [*headline, *context.trained_elsewhere]
+
+
+def _wanted(run: QuickstartRun) -> list[tuple[str, int]]:
+    """(method, seed) of each model; weights that came with the package have the seed that they were trained with."""
+    if run.pretrained:
+        return [(method, shipped_by_variant()[method].trained["seed"]) for method in run.methods]
+    return [(method, seed) for method in run.methods for seed in run.seeds]
+
+
+def shipped_by_variant() -> dict[str, Shipped]:
+    """The weights that came with the package, by the variant that they were trained with."""
+    return {model.trained["variant"]: model for model in all_shipped().values()}
 
 
 def train_and_measure(
@@ -118,20 +168,30 @@ def train_and_measure(
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """One training and its sweep, by a process that opens the videos itself; all that is made is kept on disk."""
-    suites = open_suites(folder, lists, run.suites, progress=progress)
+    source = not run.pretrained
+    suites = open_suites(folder, lists, run.suites, source=source, progress=progress)
     _trained_and_measured(run, suites, method, seed, progress)
 
 
 def _trained_and_measured(run: QuickstartRun, suites: Suites, method: str, seed: int, progress):
-    """((the run, its result), rows of every suite and cell); what is finished already is only read."""
+    """((the run, its result), rows of every suite and cell); what is finished already is only read.
+
+    Of weights that came with the package (them, rows): each row's note and run_id say whose they are.
+    """
     from stretchysnake.eval.features.placement import Placement
     from stretchysnake.eval.sweeps.model_under_test import model_under_test
     from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
     from stretchysnake.train.loop import train
 
-    wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
-    result = train(wanted, progress=progress)
-    tested, rows = model_under_test(result.weights, placement=Placement(device=run.device)), []
+    if run.pretrained:
+        made = shipped_by_variant()[method]
+        weights, suffix, note = made.file, "-shipped", f"{made.name}, {made.said}"
+    else:
+        wanted = train_run(run, method, seed, data=suites.source, cache=suites.cache)
+        result = train(wanted, progress=progress)
+        made, weights, suffix, note = (wanted, result), result.weights, "", ""
+    placement, rows = Placement(device=run.device), []
+    tested = model_under_test(weights, suffix=suffix, placement=placement)
     for suite, clips in suites.clips.items():
         rows += resumed_sweep(
             Path(run.out) / "rows.jsonl",
@@ -140,21 +200,55 @@ def _trained_and_measured(run: QuickstartRun, suites: Suites, method: str, seed:
             lambda clips=clips: clips,
             [(t, s) for t in run.frames for s in run.sizes],
             belongs=suites.hold,
+            finish=lambda row: replace(row, note="; ".join(filter(None, [row.note, note]))),
             progress=progress,
         )
-    return (wanted, result), rows
+    return made, rows
 
 
 def report_context(run: QuickstartRun, suites: Suites, trained: dict, env: dict, timings: dict):
     """What the page tells beside the numbers."""
     from stretchysnake.report.pages.context import ReportContext
 
+    settings, seeds = asdict(run), run.seeds
+    command, training, elsewhere = "stretchysnake quickstart", [], []
+    if run.pretrained:
+        command += " --pretrained"
+        settings = {name: v for name, v in settings.items() if name not in OF_A_TRAINING}
+        seeds = sorted({model.trained["seed"] for model in trained.values()})
+        elsewhere = [
+            "Nothing was trained here. The weights measured:",
+            *(f"{model.name}, {model.said}" for model in trained.values()),
+            *of_other_videos(trained),
+        ]
+    else:
+        training = [training_info(wanted, result) for wanted, result in trained.values()]
     return ReportContext(
         suites=suite_infos(suites, out=Path(run.out)),
-        training=[training_info(wanted, result) for wanted, result in trained.values()],
-        commands=["make quickstart", f"stretchysnake quickstart --out {run.out}"],
-        seeds=run.seeds,
+        training=training,
+        trained_elsewhere=elsewhere,
+        commands=[*([] if run.pretrained else ["make quickstart"]), f"{command} --out {run.out}"],
+        seeds=seeds,
         versions=env,
         timings=timings,
-        settings=asdict(run),
+        settings=settings,
     )
+
+
+def of_other_videos(trained: dict[tuple, Shipped]) -> list[str]:
+    """A sentence where weights were trained on another version of MotionDigits than is made here."""
+    from stretchysnake.data.motion_digits import VERSION
+
+    others = [
+        m.name for m in trained.values() if f"version {VERSION}," not in m.trained["trained_on"]
+    ]
+    if not others:
+        return []
+    return [
+        f"The videos here are MotionDigits, version {VERSION}: {' and '.join(others)} never saw their kind"
+    ]
+
+
+def _default(known) -> object:
+    """The default of a dataclass field."""
+    return known.default if known.default is not MISSING else known.default_factory()

@@ -22,7 +22,8 @@ from dataclasses import replace
 
 from stretchysnake.flexibility import NANO, PAPER
 from stretchysnake.models.architectures import config_named
-from stretchysnake.train.run import OptimConfig, TrainRun, lr_for
+from stretchysnake.train.optim_config import OptimConfig, lr_for
+from stretchysnake.train.run import TrainRun
 
 DATASETS = {
     "ucf101": (101, 9_537),

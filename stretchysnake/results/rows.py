@@ -81,7 +81,7 @@ class Row:
     sampling: str = ""
     """Which frames: `uniform`, `videomamba`, `strided-4`; "" in rows of earlier versions, which are uniform."""
     precision: str = "fp32"
-    """In which the model computed: `fp32`, which rows of earlier versions are of, or `bf16`."""
+    """In which the model computed: `fp32`, which rows of earlier versions are of, `bf16` or `int8`."""
     fit: str = ""
     """How it was fitted into the clip: `square` (squashed), `keep` (in its own shape) or `crop` (the middle square); ""
     in rows of earlier versions: `square`, or `crop` where `picture` is `centre`."""

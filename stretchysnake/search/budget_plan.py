@@ -15,7 +15,7 @@ from stretchysnake.search.plan import Plan, plan
 def plan_for(
     run, *, placement: Placement = AUTO, progress: Callable[[str], None] | None = None
 ) -> Plan:
-    """The plan of a PlanRun for the device and precision of `placement`.
+    """The plan of a PlanRun for the device and precision of `placement`, or for each of the run's precisions.
 
     Cells without rows are measured with its gallery and queries first.
     """
@@ -31,7 +31,7 @@ def plan_for(
     else:
         _, variant, _ = read_subject(run.weights, ON_CPU)  # of its scales alone
         frames, sizes = trained_cells(variant)
-        rows = evaluate(
+        asked = [
             EvaluateRun(
                 weights=run.weights,
                 gallery=run.gallery,
@@ -41,12 +41,13 @@ def plan_for(
                 sizes=run.sizes or sizes,
                 metrics=["top1"] if run.objective == "accuracy" else [run.objective],
                 device=placement.device,
-                precision=placement.precision,
+                precision=precision,
                 num_workers=run.num_workers,
                 batch_size=run.batch_size,
-            ),
-            progress=progress,
-        )
+            )
+            for precision in run.precisions or [placement.precision]
+        ]
+        rows = [row for one in asked for row in evaluate(one, progress=progress)]
     return plan(
         run.weights,
         budget,
@@ -55,6 +56,7 @@ def plan_for(
         dataset=run.dataset,
         remeasure=run.remeasure,
         placement=placement,
+        precisions=run.precisions,
         progress=progress,
     )
 

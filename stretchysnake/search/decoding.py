@@ -6,6 +6,7 @@ to the last. Windows come in parts as they are ready, so that a long video is ne
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from stretchysnake.data.decode_error import DecodeError, check_file
 from stretchysnake.data.decoding.frame_windows import windows_in_one_pass
 from stretchysnake.data.decoding.video import packet_index, read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, stream_decoding
+from stretchysnake.data.processes.shared_memory import KeptClips, Slot, slot_array
 from stretchysnake.data.processes.watchdog import alive
 from stretchysnake.data.records_key import file_stamp
 from stretchysnake.flexibility import Scale
@@ -47,8 +49,9 @@ class Decoded(NamedTuple):
     video: Video
     file: VideoFile
     rows: list[IndexRow]
-    frames: np.ndarray | None
-    """(rows, T, S, S, 3) uint8; (rows, T, H, W, 3) where pictures keep their shape."""
+    frames: np.ndarray | tuple[int, ...] | None
+    """(rows, T, S, S, 3) uint8; (rows, T, H, W, 3) where pictures keep their shape; between processes their shape where
+    they lie in the slot."""
     last: bool
     """Whether these are the last rows of the video."""
 
@@ -71,26 +74,51 @@ def decoded(
     *,
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    num_kept: int | None = None,
 ) -> Iterator[Decoded | Unreadable]:
     """The parts of every video as they are ready: of one video in order, of several mixed.
 
-    A file that cannot be read, or that kills the decoder, is `Unreadable`, perhaps after parts of it.
+    A file that cannot be read, or that kills the decoder, is `Unreadable`, perhaps after parts of it. Whole videos come
+    in memory shared with the processes, `num_kept` of them at once (None: `rows_at_once`; others through a pipe, as
+    windows do, of which a video has no known number).
     """
-    videos = list(videos)
+    videos, memory, lent = list(videos), None, {}
+    scale = settings.scale
+    num_bytes = 3 * scale.num_frames * scale.size**2
+    if num_workers and settings.window_seconds is None and sys.platform != "win32":
+        memory = KeptClips(num_kept=num_kept or rows_at_once(scale), num_workers=num_workers)
+
+    def tasks() -> Iterator[tuple[str, tuple[Video, Slot | None]] | None]:
+        for number, video in enumerate(videos):
+            slot = None
+            if memory is not None:
+                while (slot := memory.take(num_bytes)) is None and memory.is_worth_waiting(lent):
+                    yield None
+                lent[number] = slot
+            yield video.path, (video, slot)
+
     answers = stream_decoding(
         partial(_read, settings=settings),
-        [(video.path, video) for video in videos],
+        tasks(),
         num_workers=num_workers,
         timeout_seconds=timeout_seconds,
+        memory=memory,
     )
     for number, answer in answers:
+        slot = lent.pop(number, None)  # a whole video has one part
+        in_slot = isinstance(answer, Decoded) and isinstance(answer.frames, tuple)
+        if slot is not None and not in_slot:
+            memory.free(slot)
         if isinstance(answer, DecodeError):
             yield Unreadable(videos[number], answer)
+        elif in_slot:
+            yield answer._replace(frames=memory.array(slot, answer.frames))
         else:
             yield answer
 
 
-def _read(video: Video, *, settings: IndexSettings) -> Iterator[Decoded]:
+def _read(task: tuple[Video, Slot | None], *, settings: IndexSettings) -> Iterator[Decoded]:
+    video, slot = task
     file = _hashed(video)
     if file.sha256 == video.known_sha256:
         yield Decoded(video, file, [], None, True)
@@ -98,6 +126,9 @@ def _read(video: Video, *, settings: IndexSettings) -> Iterator[Decoded]:
     read = _whole if settings.window_seconds is None else _windows
     for rows, frames, last in read(file, settings):
         _refuse_changed(file)
+        if slot is not None:
+            slot_array(slot, frames.shape)[:] = frames
+            frames = frames.shape
         yield Decoded(video, file, rows, frames, last)
 
 

@@ -136,7 +136,8 @@ def embed(
         fit=fit,
     )
     answers = {}
-    parts = decoded(videos, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+    limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+    parts = decoded(videos, settings, **limits, num_kept=batch_size)
     found = _embedded(model, settings, parts, num_videos=len(videos), batch_size=batch_size)
     for number, answer in enumerate(found, 1):
         answers[answer.video.path] = answer
@@ -218,7 +219,8 @@ def embed_into(
             if not is_unchanged(video, old):
                 todo.append(replace(video, known_sha256=old.sha256))
         num_new = 0
-        parts = decoded(todo, settings, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
+        parts = decoded(todo, settings, **limits, num_kept=batch_size)
         found = _embedded(model, settings, parts, num_videos=len(todo), batch_size=batch_size)
         for number, answer in enumerate(found, 1):
             if isinstance(answer, Unreadable):

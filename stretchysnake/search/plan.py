@@ -1,4 +1,5 @@
-"""Which (T, S) to use for a budget: cost and accuracy of every cell, the Pareto front, and the best cell that fits.
+"""Which (T, S), and which precision, to use for a budget: cost and accuracy of every cell, the Pareto front, and the
+best cell that fits.
 
 Accuracy comes from the rows of a sweep. FLOPs are counted; times and memory are measured on this machine, once: they
 are kept in a file beside the weights. A time is the 90th percentile of the slowest of several rounds that take turns
@@ -9,12 +10,13 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.narrow_products import narrow_bytes
 from stretchysnake.eval.features.placed_model import device_name, device_of, precision_of
 from stretchysnake.eval.features.placement import AUTO, Placement
 from stretchysnake.eval.features.subject import read_subject
@@ -44,7 +46,7 @@ takes part in further rounds until that many seconds were spent on it."""
 
 @dataclass(frozen=True, kw_only=True)
 class PricedCell:
-    """What one clip at (T, S) costs, and what it gives."""
+    """What one clip at (T, S) in a precision costs, and what it gives."""
 
     num_frames: int
     size: int
@@ -58,13 +60,15 @@ class PricedCell:
     estimate: float
     """What cells are compared by: the accuracy with less of the queries' luck (accuracy_estimate.py)."""
     num_queries: int
+    precision: str = "fp32"
 
     def cost(self, kind: str) -> float:
         """What counts against a budget: a time with its margin, the others as they are."""
         return getattr(self, kind) * (TIME_MARGIN if kind == "milliseconds" else 1.0)
 
     def __str__(self) -> str:
-        return f"T={self.num_frames} S={self.size}"
+        narrow = "" if self.precision == "fp32" else f" {self.precision}"
+        return f"T={self.num_frames} S={self.size}{narrow}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ def plan(
     dataset: str | None = None,
     remeasure: bool = False,
     placement: Placement = AUTO,
+    precisions: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The cell of the largest estimated objective whose cost fits the budget; ties go to the cheaper one.
@@ -97,31 +102,37 @@ def plan(
     rows are those of `evaluate` or the quickstart with these weights' variant; objective is "accuracy" (top1) or
     another metric among them. remeasure forgets the times kept from before, e.g. of a busy day. Times and
     memory are those of the device and precision of `placement`, on a GPU the memory of its allocator; rows of another
-    precision are left out. ValueError when no cell fits, or the rows leave open which data set is meant.
+    precision are left out. With `precisions` each of them is priced so, by rows of its own, and the choice is among all
+    cells. ValueError when no cell fits, or the rows leave open which data set is meant.
     """
-    model, variant, metadata = read_subject(weights, placement)
     metric = "top1" if objective == "accuracy" else objective
     notes: list[str] = []
-    rows = _of_these_weights(_of_precision(rows, placement), model, variant.name, notes)
-    dataset, accuracies = _accuracies(rows, metric, dataset, metadata.get("seed"), notes)
-    estimates = estimated(accuracies)
-    scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
-    times, memory = _measured(model, scales, weights_file(weights), remeasure, notes, progress)
-    fixed = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    cells = [
-        PricedCell(
-            num_frames=t,
-            size=s,
-            gflops=count_flops(model.config, scale) / 1e9,
-            milliseconds=times[t, s],
-            mebibytes=(fixed + memory[t, s]) / 2**20,
-            accuracy=accuracies[t, s][0],
-            estimate=estimates[t, s],
-            num_queries=accuracies[t, s][1],
-        )
-        for (t, s), scale in scales.items()
-        if (t, s) in times
-    ]
+    cells: list[PricedCell] = []
+    for precision in precisions or [placement.precision]:
+        here = replace(placement, precision=precision)
+        model, variant, metadata = read_subject(weights, here)
+        own = _of_these_weights(_of_precision(rows, here), model, variant.name, notes)
+        dataset, accuracies = _accuracies(own, metric, dataset, metadata.get("seed"), notes)
+        estimates = estimated(accuracies)
+        scales = {(t, s): eval_scale(variant, num_frames=t, size=s) for t, s in sorted(accuracies)}
+        times, memory = _measured(model, scales, weights_file(weights), remeasure, notes, progress)
+        fixed = sum(t.nbytes for t in model.state_dict().values()) + narrow_bytes(model)
+        cells += [
+            PricedCell(
+                num_frames=t,
+                size=s,
+                gflops=count_flops(model.config, scale) / 1e9,
+                milliseconds=times[t, s],
+                mebibytes=(fixed + memory[t, s]) / 2**20,
+                accuracy=accuracies[t, s][0],
+                estimate=estimates[t, s],
+                num_queries=accuracies[t, s][1],
+                precision=precision,
+            )
+            for (t, s), scale in scales.items()
+            if (t, s) in times
+        ]
+    notes = list(dict.fromkeys(notes))
     cells.sort(key=lambda cell: (cell.cost(budget.kind), -cell.estimate))
     choice, reason = choose(cells, budget)
     return Plan(
@@ -258,7 +269,8 @@ def _measured(
 ) -> tuple[dict, dict]:
     """(T, S) -> ms at the 90th percentile, and -> bytes; kept beside the weights for this machine."""
     device, precision = device_of(model), precision_of(model)
-    how = [ROUNDS, REPEATS] + [precision] * (precision != "fp32")  # kept ones of before are fp32
+    # kept ones of before are fp32; 2: others natively on a CPU
+    how = [ROUNDS, REPEATS] + [precision, 2] * (precision != "fp32")
     key = json.dumps([sha256_of(weights), _machine(device), *how])
     path = weights.with_name(f"{weights.name}.cost.json")
     held = {} if remeasure else _read(path).get(key, {})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.nursery import LANCEDB, nursery
 from stretchysnake.eval.features.passes import features_of
 from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
@@ -62,6 +63,7 @@ class SearchResult:
     """How pairs of different videos of the indexes score, which tells what a hit's score means; None for one video."""
 
 
+@nursery(holds_threads=LANCEDB)
 def search(
     indexes: str | Sequence[str],
     query: str | os.PathLike,
@@ -112,7 +114,7 @@ def search(
         first.settings,
         os.fspath(query),
         batch_size or rows_at_once(first.settings.scale),
-        num_workers=decoding_workers(names),
+        num_workers=1,
         timeout_seconds=timeout_seconds,
     )
     group = group or group_of(file.path)
@@ -144,11 +146,6 @@ def _notes(collections: Sequence[Collection]) -> Iterator[str]:
                 f"index ({collection.name}) is an earlier version's ({said}), so equal videos score less than 1; "
                 f"to renew it, embed the videos again into a new folder: {renewal(collection.name)}"
             )
-
-
-def decoding_workers(indexes: Sequence[str]) -> int:
-    """1; 0 beside LanceDB, whose threads a forked process does not have: a query is then decoded in this process."""
-    return 0 if any(name.startswith("lancedb:") for name in indexes) else 1
 
 
 def _model(

@@ -77,8 +77,8 @@ def run_cost(run: TrainRun, *, num_clips: int, runtime: Runtime = SINGLE) -> Run
     steps_drawn = set()
     for step in range(min(steps, DRAWS)):
         step_scales = run.scales_of(step)
-        sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
-        groups = list(zip(step_scales, group_sizes(step_scales, **sizes), strict=True))
+        sizes = group_sizes(step_scales, **run.clips_of_a_step)
+        groups = list(zip(step_scales, sizes, strict=True))
         drawn.update(groups)
         steps_drawn.add(tuple(groups))
     with torch.device("meta"):

@@ -132,6 +132,7 @@ def train(
     options = {
         "variant": run.bound_variant,
         "batch_size": run.batch_size,
+        "num_sample": run.num_sample,
         "seed": run.seed,
         "steps": steps,
         "token_budget": run.token_budget,
@@ -143,8 +144,7 @@ def train(
     pixels = pixels_of(model.config)
 
     def files_of(step: int) -> list[str]:
-        unit = 2 if run.augmentation.mixes else 1
-        drawn = next(training_steps(len(clips), start_step=step, unit=unit, **options))
+        drawn = next(training_steps(len(clips), start_step=step, unit=run.unit, **options))
         return [str(clips.records[index].path) for index in drawn.indices]
 
     with stop_signals() as request:

@@ -15,51 +15,10 @@ from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import check_device
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
+from stretchysnake.train.optim_config import OptimConfig
 
 if TYPE_CHECKING:  # it needs torch, and --help does not
     from stretchysnake.models.backbone import BackboneConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with linear warm-up and cosine decay to zero; paper §4.1: AdamW, 1e-3, 0.05, 5 warm-up epochs."""
-
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup: float = 0.1
-    """Fraction of the steps over which the learning rate rises from 0."""
-    clip_norm: float = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
-    layer_decay: float = 1.0
-    """Learning rate of each block as a share of the next one's, head at 1 (BEiT, A.3; VideoMamba fine-tunes at 0.8)."""
-
-    def __post_init__(self):
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(
-                f"layer_decay ({self.layer_decay}) must be more than 0 and at most 1 (1 turns it off)"
-            )
-        if self.lr <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
-            raise ValueError(
-                f"lr ({self.lr}) must be positive, weight_decay ({self.weight_decay}) and "
-                f"clip_norm ({self.clip_norm}) at least 0"
-            )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"warmup ({self.warmup}) must be at least 0 and less than 1 (a fraction)"
-            )
-
-
-def lr_for(num_clips: int, *, per_256: float) -> float:
-    """The learning rate of steps of num_clips clips, where `per_256` is that for 256 (VideoMamba's own rule).
-
-    Its script multiplies the rate by the clips of a step over all GPUs, each video counted as often as it is drawn
-    into the step (`num_sample`), and divides by 256 (video_sm/run_class_finetuning.py).
-
-    >>> lr_for(128, per_256=1e-3)
-    0.0005
-    """
-    return per_256 * num_clips / 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +66,7 @@ NO_EFFECT_ON_WEIGHTS = (
 ADDED_LATER = (
     "epochs", "weights", "trainable", "tokens_per_pass", "accumulate", "activation_checkpointing",
     "ema_decay", "non_finite", "on_error", "augmentation", "shuffle", "compile",
-    "scales_per_step", "scale_draw",
-    "decoder",
-    "fit",
+    "scales_per_step", "scale_draw", "decoder", "fit", "num_sample",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
 
@@ -136,7 +93,9 @@ class TrainRun:
     epochs: float | None = None
     """Passes over the data; replaces `steps` where it is given."""
     batch_size: int = 32
-    """Clips of one step, over all ranks."""
+    """Clips of one step, over all ranks, repeated draws counted."""
+    num_sample: int = 1
+    """Clips of each video of a step, each a draw of its own, out of one decoding (repeated augmentation)."""
     scales_per_step: int = 1
     """Groups of one scale each that the clips of a step are cut into; 1 is the paper's."""
     scale_draw: str = "dealt"
@@ -208,6 +167,7 @@ class TrainRun:
         counts = (
             "steps",
             "batch_size",
+            "num_sample",
             "accumulate",
             "cache_frames",
             "cache_size",
@@ -262,7 +222,14 @@ class TrainRun:
             )
 
     def _check_groups(self) -> None:
-        groups = self.scales_per_step
+        groups, unit = self.scales_per_step, self.unit
+        if self.token_budget is None and self.batch_size % self.num_sample:
+            below = self.batch_size // self.num_sample * self.num_sample
+            near = ", ".join(str(n) for n in (below, below + self.num_sample) if n)
+            raise ValueError(
+                f"batch_size ({self.batch_size}) counts clips and must be a multiple of num_sample "
+                f"({self.num_sample}), the clips of a video; nearest: {near}"
+            )
         try:
             self.scales_of(0)
         except ValueError as error:
@@ -271,13 +238,27 @@ class TrainRun:
                 .replace("groups (", "scales_per_step (")
                 .replace("draw (", "scale_draw (")
             ) from None
-        unit = 2 if self.augmentation.mixes else 1
         if self.token_budget is None and groups > 1 and groups * unit > self.batch_size:
-            pairs = " pairs, since clips are mixed two and two" if unit == 2 else ""
+            pairs = " pairs, since clips are mixed two and two" if self.augmentation.mixes else ""
+            if self.num_sample > 1:
+                pairs = f" in units of {unit}: num_sample ({self.num_sample}) clips of a video" + (
+                    ", videos mixed two and two" if self.augmentation.mixes else ""
+                )
             raise ValueError(
                 f"scales_per_step ({groups}) must not exceed batch_size ({self.batch_size}){pairs}; "
                 f"use at most {self.batch_size // unit}"
             )
+
+    @property
+    def unit(self) -> int:
+        """Clips of a step that stay together, in a group of one scale and on one rank."""
+        return self.num_sample * (2 if self.augmentation.mixes else 1)
+
+    @property
+    def clips_of_a_step(self) -> dict:
+        """How many, as training_order.py takes it."""
+        names = ("batch_size", "token_budget", "num_sample")
+        return {name: getattr(self, name) for name in names} | {"unit": self.unit}
 
     def scales_of(self, step: int) -> tuple[Scale, ...]:
         """The scales of a step's groups."""

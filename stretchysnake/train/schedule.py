@@ -8,16 +8,18 @@ from stretchysnake.train.run import TrainRun
 
 
 def total_steps(run: TrainRun, num_clips: int) -> int:
-    """run.steps, or as many as run.epochs passes over the listed clips take at the batch sizes the run will draw."""
+    """run.steps, or as many as run.epochs passes over the listed videos take at the batch sizes the run will draw.
+
+    A video drawn `num_sample` times into a step is passed once.
+    """
     if run.epochs is None:
         return run.steps
-    wanted = math.ceil(run.epochs * num_clips)
+    wanted = math.ceil(run.epochs * num_clips) * run.num_sample  # in clips
     if run.token_budget is None:
         return math.ceil(wanted / run.batch_size)
     step = seen = 0
     while seen < wanted:
-        sizes = {"batch_size": run.batch_size, "token_budget": run.token_budget}
-        seen += sum(group_sizes(run.scales_of(step), **sizes))
+        seen += sum(group_sizes(run.scales_of(step), **run.clips_of_a_step))
         step += 1
     return step
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stretchysnake.data.clips.bad_clips import counts_of
 from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, share_of
 from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
 from stretchysnake.flexibility import Scale
@@ -66,7 +67,7 @@ def largest_share(batch: Batch, run: TrainRun, runtime: Runtime) -> int:
 
 def most_clips(clips: int, run: TrainRun, runtime: Runtime) -> int:
     """Clips of the largest of the shares of so many `clips`."""
-    unit, world_size = 2 if run.augmentation.mixes else 1, runtime.world_size
+    unit, world_size = run.unit, runtime.world_size
     return max(
         len(share_of(clips, rank=rank, world_size=world_size, unit=unit))
         for rank in range(world_size)
@@ -288,8 +289,7 @@ def take_step(
                 local[0] += loss.item() * weight
         else:
             put_back(statistics, seen)
-    replaced = sum(draw.replaced_by is not None for draw in batch.bad)
-    local[1:4] = torch.tensor([clips, replaced, len(batch.bad) - replaced])
+    local[1:4] = torch.tensor([clips, *counts_of(batch.bad)])
     local[4:7] = torch.tensor([bool(batch.news), *ask()])
     local[7] = sum(group.num_tokens for group in groups)
     total = runtime.sum(local).tolist()

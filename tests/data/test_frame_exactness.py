@@ -286,7 +286,7 @@ def test_frames_whose_times_turn_out_to_go_back_are_counted(tmp_path):
     assert index.ordinal  # an index that had not noticed:
     believing = replace(index, ordinal=False)
     found = decoded_in_order(
-        str(path), believing, range(60), lambda f: f.to_ndarray(format="rgb24")
+        str(path), believing, range(60), lambda f, _: f.to_ndarray(format="rgb24")
     )
     places, frames = zip(*found, strict=True)
     assert list(places) == list(shown) == read_numbers(np.stack(frames))

@@ -235,7 +235,7 @@ def straight_speed(planes):
 
 
 def test_the_source_shows_what_its_labels_say():
-    """Seen in the pixels: the slow moves go less far than the fast ones, in their direction; orders end where they say."""
+    """Seen in the pixels: slow moves go less far than fast ones, in their direction; orders end where they say."""
     names = info("source")["classes"]
     travelled = {"slow": [], "fast": []}
     ways = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}

@@ -102,6 +102,31 @@ def test_settings_without_meaning_are_refused(settings, text):
         LongReading(**settings)
 
 
+def test_the_command_says_where_a_long_video_is_decoded(lecture, weights, tmp_path, monkeypatch):
+    asked = []
+
+    def noted(*arguments, num_workers, **limits):
+        asked.append(num_workers)
+        return whole(*arguments, num_workers=0, **limits)
+
+    whole = long_video.frame_windows
+    monkeypatch.setattr(long_video, "frame_windows", noted)
+    given = [
+        "long",
+        str(lecture),
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path),
+        "--frames",
+        "4",
+    ]
+    for more in ([], ["--num_workers", "0"]):
+        assert cli.main([*given, *more]) == 0
+    assert asked == [1, 0]
+    assert cli.main([*given, "--num_workers", "3"]) == 2
+
+
 def test_a_bad_video_is_named(weights, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(DecodeError, match=r"bad\.mp4"):

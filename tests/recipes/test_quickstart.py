@@ -1,12 +1,23 @@
 """The quickstart, shrunk: all six methods from generated videos to the report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stretchysnake import VARIANTS
-from stretchysnake.recipes.quickstart import QuickstartRun, quickstart
+from stretchysnake.cli.measurements.quickstart import without_flag
+from stretchysnake.eval.sweeps.evaluate import evaluate
+from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.recipes.quickstart import (
+    QuickstartRun,
+    of_other_videos,
+    pretrained_quickstart,
+    quickstart,
+    shipped_by_variant,
+)
 from stretchysnake.results.rows import read_rows
+from stretchysnake.train.run import OptimConfig
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # its fixtures are made once, by one process
 
@@ -45,3 +56,80 @@ def test_second_call_repeats_nothing(shrunk):
     before = Path(run.out, "rows.jsonl").read_text()
     assert quickstart(run)[1] == first[1]
     assert Path(run.out, "rows.jsonl").read_text() == before
+
+
+def test_a_device_of_no_name_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match=r"device \('gpu'\) must be one of: auto, cpu, cuda"):
+        QuickstartRun(out=str(tmp_path / "q"), device="gpu")
+    assert not (tmp_path / "q").exists()
+
+
+def test_the_weights_that_came_with_the_package_are_measured_and_never_told_as_trained_here(
+    shrunk, tmp_path, monkeypatch
+):
+    def train(*_, **__):
+        raise AssertionError("nothing is trained")
+
+    monkeypatch.setattr("stretchysnake.train.loop.train", train)
+    videos = Path(shrunk[0].out) / "motion-digits"
+    few = {"frames": (8,), "sizes": (16, 32), "suites": ("short",), "jobs": 1}
+    as_there = {"data": str(videos), "source_clips": 40, "gallery_clips": 24, "query_clips": 24}
+    run = replace(pretrained_quickstart(), out=str(tmp_path / "out"), **few, **as_there)
+    report, lines = quickstart(run)
+    rows = read_rows(tmp_path / "out" / "rows.jsonl")
+    assert [(row.model, row.size) for row in rows] == [
+        ("vanilla", 16), ("vanilla", 32), ("static_tokens", 16), ("static_tokens", 32),
+    ]  # fmt: skip
+    for row in rows:
+        own = shipped_by_variant()[row.model]
+        assert row.run_id == f"{own.trained['digest']}-shipped"
+        assert row.note == f"{own.name}, {own.said}" and row.seed == own.trained["seed"]
+        assert f"trained for {own.trained['steps']:,} steps, seed {row.seed}" in row.note
+    page = Path(report).read_text(encoding="utf-8")
+    assert page.count("Nothing was trained here.") == 2 and "final loss" not in page
+    assert not [name for name in ("steps", "batch_size", "optim") if f" {name} = " in page]
+    assert "stretchysnake quickstart --pretrained --out" in page and "make quickstart" not in page
+    assert any(line.startswith("stretchysnake-nano, came with the package") for line in lines)
+    lists = {"gallery": str(videos / "short-train.csv"), "queries": str(videos / "short-test.csv")}
+    alone = EvaluateRun(
+        weights="stretchysnake-nano", out=str(tmp_path / "alone.jsonl"), frames=[8], sizes=[16, 32], **lists
+    )  # fmt: skip
+    assert [row.value for row in evaluate(alone)] == [row.value for row in rows[2:]]
+    before = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    assert quickstart(run)[1] == lines
+    assert (tmp_path / "out" / "rows.jsonl").read_bytes() == before
+
+
+def test_weights_of_another_version_of_the_videos_are_said(shrunk, monkeypatch):
+    trained = {("vanilla", 0): shipped_by_variant()["vanilla"]}
+    monkeypatch.setattr("stretchysnake.data.motion_digits.VERSION", 10**6)
+    (said,) = of_other_videos(trained)
+    assert "version 1000000: videomamba-nano never saw their kind" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"steps": 5}, r"steps \(5\) belongs to a training, and with pretrained nothing is trained"),
+        ({"seeds": (0, 1)}, r"seeds \(\(0, 1\)\) belongs to a training"),
+        ({"optim": OptimConfig(lr=1.0)}, r"optim \(.*\) belongs to a training"),
+        ({"methods": ("vanilla", "flexivit")}, r"methods \(flexivit\) must be of those whose weights"),
+    ],
+)  # fmt: skip
+def test_what_pretrained_cannot_do_is_refused(changed, text):
+    with pytest.raises(ValueError, match=text):
+        replace(pretrained_quickstart(), **changed)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["--pretrained", "--out", "x"], ["--out", "x"]),
+        (["--out", "x", "--pretrained", "true"], ["--out", "x"]),
+        (["--pretrained=true"], []),
+        (["--pretrained", "false", "--steps", "3"], ["--pretrained", "false", "--steps", "3"]),
+        (["--steps", "3"], ["--steps", "3"]),
+    ],
+)
+def test_the_flag_stands_alone_or_has_a_value(words, left):
+    assert without_flag(words) == left

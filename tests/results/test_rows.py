@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 from dataclasses import asdict
@@ -44,6 +45,21 @@ def test_rows_come_back_as_written(tmp_path):
     append_rows(tmp_path / "new" / "rows.jsonl", rows[:1])
     append_rows(tmp_path / "new" / "rows.jsonl", rows[1:])
     assert read_rows(tmp_path / "new" / "rows.jsonl") == rows
+
+
+def test_compressed_rows_are_read_under_any_name_and_none_is_added(tmp_path):
+    plain, packed = tmp_path / "rows.jsonl", tmp_path / "copy"
+    append_rows(plain, [row(seed=seed) for seed in range(50)])
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_rows(packed) == read_rows(plain)
+    before = packed.read_bytes()
+    with pytest.raises(ValueError, match=r"copy\) are compressed, and none is added; gunzip them"):
+        append_rows(packed, [row()])
+    assert packed.read_bytes() == before
+    for damaged in (before[:-20], before[:20] + bytes(30) + before[50:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"copy\) are damaged, not gzip to the end"):
+            read_rows(packed)
 
 
 def test_torn_last_line_is_skipped_with_a_warning(tmp_path):

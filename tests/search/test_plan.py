@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stretchysnake import cli
+from stretchysnake.cli.measurements.plan import PlanRun
 from stretchysnake.eval.features.extraction import model_hash
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
@@ -226,3 +228,26 @@ def test_the_verbs(weights, clip_folder, query_folder, tmp_path, capsys, monkeyp
         assert cli.main(words) == 2
         assert text in capsys.readouterr().err
     assert not os.path.exists("plan-rows.jsonl")
+
+
+def test_a_precision_is_one_more_choice(weights, monkeypatch):
+    """int8 is made twice as cheap and a point worse: within a budget that its cell alone fits, it is chosen."""
+    monkeypatch.setattr(
+        planning,
+        "_measured",
+        lambda model, scales, *_: (
+            {place: (1 + (model.precision == "fp32")) * place[0] * place[1] for place in scales},
+            dict.fromkeys(scales, 2**20),
+        ),
+    )
+    rows = [*ROWS, *(replace(one, precision="int8", value=one.value - 0.01) for one in ROWS)]
+    asked = {"placement": Placement(device="cpu"), "precisions": ["fp32", "int8"]}
+    wide = plan(weights, Budget("milliseconds", 1e9), rows, **asked)
+    assert len(wide.cells) == 10 and str(wide.choice) == "T=8 S=32"
+    tight = plan(weights, Budget("milliseconds", 8 * 32 * 1.3), rows, **asked)
+    assert str(tight.choice) == "T=8 S=32 int8" and tight.choice.precision == "int8"
+    assert "the next better one, T=8 S=32 with 70.0 %" in tight.reason
+    with pytest.raises(ValueError, match="no cell measured in precision int8, only in: fp32"):
+        plan(weights, Budget("milliseconds", 1e9), ROWS, **asked)
+    with pytest.raises(ValueError, match="must be different ones, at least one"):
+        PlanRun(weights="w", budget="1 ms", precisions=["fp32", "fp32"])

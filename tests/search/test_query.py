@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import inverting_torchcodec
@@ -11,7 +12,9 @@ import torch
 
 from stretchysnake import cli, load_model, save_model
 from stretchysnake.data.decoding.video import read_frames, write_video
+from stretchysnake.data.processes.nursery import open_nursery
 from stretchysnake.eval.protocols.nearest import scores
+from stretchysnake.search.decoding import decoded
 from stretchysnake.search.embed import embed_into
 from stretchysnake.search.index import read_index
 from stretchysnake.search.query import search
@@ -43,6 +46,25 @@ def test_the_ranking_is_that_of_fp64_cosines(indexed):
         order = exact.argsort(descending=True, stable=True).tolist()
         assert [hit.row.file.path for hit in found.hits] == [index.rows[i].file.path for i in order]
         assert [hit.score for hit in found.hits] == pytest.approx(exact[order].tolist(), abs=1e-12)
+
+
+def test_beside_threads_that_a_fork_breaks_a_query_is_decoded_in_a_process_all_the_same(
+    indexed, monkeypatch
+):
+    """LanceDB's, by the names of its modules; the nursery is then a Python of its own."""
+    folder = indexed[1]
+    path = read_index(folder).rows[5].file.path
+    wanted, workers, whole = search(folder, path, k=12), [], decoded
+
+    def noted(*arguments, num_workers, **limits):
+        workers.append((num_workers, open_nursery()._fresh))
+        return whole(*arguments, num_workers=num_workers, **limits)
+
+    monkeypatch.setattr("stretchysnake.search.query.decoded", noted)
+    monkeypatch.setitem(sys.modules, "lance", sys)
+    found = search(folder, path, k=12)
+    assert workers == [(1, True)] and found.hits == wanted.hits
+    assert open_nursery() is None
 
 
 def test_the_query_itself_and_its_group_are_marked_or_left_out(trained, indexed, tmp_path):

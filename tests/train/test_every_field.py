@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from shaped_clips import write_shaped
-from short_training import OPTIM, TINY, ShortTraining, with_optim
+from short_training import OPTIM, TINY, ShortTraining, with_augmentation, with_optim
 
 from stretchysnake import VideoMamba, ranks, read_records, save_model
 from stretchysnake.cli.models import train as verb
@@ -257,6 +257,20 @@ def batch_size(case):
     assert case.train(batch_size=5).result.clips == 10
 
 
+def num_sample(case):
+    done = case.train(batch_size=4, num_sample=2, epochs=1.0)
+    assert len(done.batches) == 6 and done.result.clips == 24  # each of twelve videos once, twice
+    alone = case.train(batch_size=4, epochs=1.0)
+    assert len(alone.batches) == 3 and alone.result.clips == 12
+    labels = [batch.labels.tolist() for batch in done.batches]
+    assert [pair for four in labels for pair in (four[0], four[2])] == [
+        label for batch in alone.batches for label in batch.labels.tolist()
+    ]
+    jittered = {"sets": replace(NANO, frames=(4,)), **with_augmentation(jitter=True)}
+    done = case.train(variant="temporal", batch_size=4, num_sample=2, **jittered)
+    assert all(not torch.equal(*batch.video[:2]) for batch in done.batches)
+
+
 def scales_per_step(case):
     done = case.train(variant="static_tokens", scales_per_step=2, batch_size=4, steps=1)
     assert [len(group.labels) for group in done.batches[0].groups] == [2, 2]
@@ -281,7 +295,8 @@ def by_name(*effects, **others):
 
 EFFECTS = {
     "TrainRun": by_name(
-        *(data, out, variant, sets, model, weights, trainable, steps, epochs, batch_size),
+        *(data, out, variant, sets, model, weights, trainable, steps, epochs),
+        *(batch_size, num_sample),
         *(
             scales_per_step,
             scale_draw,

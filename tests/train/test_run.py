@@ -26,7 +26,7 @@ def test_digest_tells_apart_what_decides_the_weights():
         "rank_timeout": 3.0, "tensorboard": True, "timeout_seconds": 3.0, "max_bad_share": 0.5,
         "held_out": "other", "held_out_every": 7, "decoder": "torchcodec",
         "scales_per_step": 2, "scale_draw": "independent", "verify_cache": True,
-        "check_first": True, "fit": "crop",
+        "check_first": True, "fit": "crop", "num_sample": 2,
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(RUN)}
     same = {

@@ -196,6 +196,20 @@ def test_a_training_of_several_scales_goes_on_exactly(clip_folder, tmp_path, mon
             {"scales_per_step": 2, "variant": "vanilla"},
             r"scales_per_step \(2\) must not exceed the 1 scales that vanilla draws from",
         ),
+        (
+            {"num_sample": 4, "batch_size": 6},
+            r"batch_size \(6\) counts clips and must be a multiple of num_sample \(4\), the clips of a video; "
+            "nearest: 4, 8",
+        ),
+        (
+            {"num_sample": 3, "batch_size": 2},
+            r"num_sample \(3\), the clips of a video; nearest: 3$",
+        ),
+        ({"num_sample": 0}, r"num_sample \(0\) must be at least 1"),
+        (
+            {"scales_per_step": 4, "batch_size": 6, "num_sample": 2},
+            r"batch_size \(6\) in units of 2: num_sample \(2\) clips of a video; use at most 3",
+        ),
         ({"scales_per_step": 0}, r"scales_per_step \(0\) must be at least 1"),
         (
             {"scales_per_step": 2, "scale_draw": "dice"},

@@ -72,8 +72,10 @@ def doctor() -> tuple[bool, list[str]]:
         there = importlib.util.find_spec(module) is not None
         command = f"pip install 'stretchysnake[{extra}]'" if extra else f"pip install {module}"
         lines.append(f"{module}: {'yes' if there else 'no, ' + command}")
-    good, line = decoding()
-    return sound and good, [*lines, line]
+    for good, line in [decoding(), *shipped_weights()]:
+        sound = sound and good
+        lines.append(line)
+    return sound, lines
 
 
 def decoding() -> tuple[bool, str]:
@@ -91,6 +93,29 @@ def decoding() -> tuple[bool, str]:
     if max(abs(a - b) for a, b in zip(found, SHOWN, strict=True)) <= 3:
         return True, f"{began}{found} for {SHOWN}, good"
     return False, f"{began}{found} for {SHOWN}, WRONG colours: pip install --upgrade av"
+
+
+def shipped_weights() -> list[tuple[bool, str]]:
+    """Of each model that comes with the package: whether it loads and gives the features stored; the line that says."""
+    from stretchysnake.models.weights.shipped.shipped import LIMIT as FEATURES_LIMIT
+    from stretchysnake.models.weights.shipped.shipped import all_shipped, feature_error
+
+    told = []
+    for model in all_shipped().values():
+        began = f"weights {model.name}, features of two made clips against those stored: "
+        try:
+            trained, error = model.trained, feature_error(model)
+        except (OSError, ValueError, KeyError) as problem:
+            told.append((False, f"{began}WRONG, {problem}; install the package again"))
+            continue
+        good = error <= FEATURES_LIMIT
+        verdict = (
+            "good" if good else f"WRONG (above {FEATURES_LIMIT:.0e}): report it with this text"
+        )
+        told.append(
+            (good, f"{began}largest difference {error:.1e}, {verdict} ({trained['trained_on']})")
+        )
+    return told
 
 
 def worst_error(backend: str) -> tuple[str, float]:

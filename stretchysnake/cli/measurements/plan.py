@@ -1,11 +1,11 @@
-"""`stretchysnake plan`: the most accurate scale within a budget."""
+"""`stretchysnake plan`: the most accurate scale, and precision, within a budget."""
 
 import sys
 from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
-from stretchysnake.eval.features.placement import Placement
+from stretchysnake.eval.features.placement import Placement, check_precision
 
 EXAMPLES = (
     'stretchysnake plan --weights W --rows rows.jsonl --budget "20 GFLOPs"\n'
@@ -32,6 +32,8 @@ class PlanRun:
     """T values to measure; null means those the variant was trained on."""
     sizes: list[int] | None = None
     """S values to measure; null means those the variant was trained on."""
+    precisions: list[str] | None = None
+    """Precisions to choose among, e.g. [fp32,int8], each by rows of its own; null means that of --precision alone."""
     objective: str = "accuracy"
     """"accuracy" (top1), or another metric of the rows, e.g. gallery_top1 or map."""
     dataset: str | None = None
@@ -44,6 +46,14 @@ class PlanRun:
     """Processes that decode where accuracy is measured; 0 decodes in this one."""
     out: str | None = None
     """-o: write the plan as JSON."""
+
+    def __post_init__(self):
+        for precision in self.precisions or []:
+            check_precision(precision)
+        if self.precisions is not None and len({*self.precisions}) != max(1, len(self.precisions)):
+            raise ValueError(
+                f"precisions ({self.precisions}) must be different ones, at least one; leave it out for --precision's"
+            )
 
 
 def run(argv: list[str]) -> int:
@@ -72,7 +82,11 @@ def run(argv: list[str]) -> int:
     head = ("cell", "GFLOPs", "ms (p90)", "MiB", made.objective, "Pareto", "")
     print(PlainTable(title=f"{made.dataset}, one clip", head=head, rows=rows).to_text())
     print(made.reason)
-    print(f"use it: --frames {made.choice.num_frames} --size {made.choice.size}")
+    narrow = made.choice.precision != "fp32" or run.precisions
+    print(
+        f"use it: --frames {made.choice.num_frames} --size {made.choice.size}"
+        + (f" --precision {made.choice.precision}" if narrow else "")
+    )
     for note in made.notes:
         print(note, file=sys.stderr)
     if run.out:

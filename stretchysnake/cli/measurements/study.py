@@ -14,7 +14,9 @@ EXAMPLES = (
     "  stretchysnake study motion-digits --seeds [0] --steps 3000 --variants [vanilla,static_tokens]\n"
     "  stretchysnake study motion-digits --only [main,variants] --seeds [0,1,2,3,4]\n"
     "  stretchysnake study power runs/study/rows.jsonl         # seeds and queries that would settle its claims\n"
-    "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2"
+    "  stretchysnake study table2 --weights weights/ --data lists/ --out runs/table2\n"
+    "  stretchysnake study report runs/study/rows.jsonl --out redrawn\n"
+    "  stretchysnake study publish runs/study docs/results/motion-digits"
 )
 TABLE2_EXAMPLES = (
     "stretchysnake study table2                                          # what to put where\n"
@@ -22,8 +24,12 @@ TABLE2_EXAMPLES = (
     "  stretchysnake study table2 --weights weights/ --data lists/ --systems [Hiera-B,AIM] --datasets [hmdb51]\n"
     "  stretchysnake study table2 --demo --out runs/demo                   # made weights and videos"
 )
+PUBLISHED_EXAMPLES = (
+    "stretchysnake study report docs/results/motion-digits/rows.jsonl.gz --out redrawn\n"
+    "  stretchysnake study publish runs/study docs/results/motion-digits"
+)
 POWER_EXAMPLES = "stretchysnake study power runs/study/rows.jsonl"
-ACTIONS = ("motion-digits", "table2", "power")
+ACTIONS = ("motion-digits", "table2", "power", "report", "publish")
 FLAGS = ("--quick", "--dry-run", "--demo")
 
 
@@ -36,6 +42,8 @@ def run(argv: list[str]) -> int:
         if argv[0] not in ACTIONS:
             raise ValueError(f"study ({argv[0]}) must be one of: {', '.join(ACTIONS)}")
         what, *argv = argv
+        if what in ("report", "publish"):
+            return _published(what, [*argv, *(flag for flag, given in flags.items() if given)])
         if what == "table2":
             return _table2(argv, flags)
         if what == "power":
@@ -60,6 +68,31 @@ def run(argv: list[str]) -> int:
         print(line)
     print(f"summary: {run.out}/summary.md")
     print(f"report: {report}   ({(time.perf_counter() - started) / 60:.1f} min)")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedrawRun:
+    """Every table and figure of a study, its page and summary, from its rows (.jsonl or .jsonl.gz), or its folder."""
+
+    out: str = "runs/redrawn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishStudyRun:
+    """A finished study (FOLDER) into a new folder (FOLDER), slim: page, pictures it shows, summary, rows compressed."""
+
+
+def _published(what: str, argv: list[str]) -> int:
+    from stretchysnake.recipes.study.publishing import publish, redraw
+
+    run_class = RedrawRun if what == "report" else PublishStudyRun
+    run, given = parsed(f"study {what}", run_class, PUBLISHED_EXAMPLES, argv, paths=True)
+    if len(given) != (1 if what == "report" else 2):
+        rule = "ROWS, one file or folder" if what == "report" else "two folders: STUDY INTO"
+        raise ValueError(f"study {what} ({' '.join(given)}) must name {rule}")
+    lines = redraw(given[0], run.out) if what == "report" else publish(*given)
+    print(*lines, f"report: {run.out if what == 'report' else given[1]}/report.html", sep="\n")
     return 0
 
 

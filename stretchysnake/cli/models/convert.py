@@ -29,6 +29,9 @@ class ConvertRun:
     """Frames to store E_temp for; null means those of the file."""
     size: int | None = None
     """Pixels per side to store E_pos for; null means that of the file."""
+    dtype: str = "fp32"
+    """"bf16" halves the file: what is multiplied is rounded to bf16, biases, norms, positions and the scan's own
+    parameters stay. Loaded, the weights are fp32 with the values of the file."""
 
 
 def run(argv: list[str]) -> int:
@@ -48,6 +51,7 @@ def run(argv: list[str]) -> int:
         licence=run.licence,
         part=run.part,
         clip=run.clip,
+        dtype=run.dtype,
         **{name: value for name, value in changes.items() if value is not None},
     )
     for name in ("source", "licence", "file", "sha256"):

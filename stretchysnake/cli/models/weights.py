@@ -1,4 +1,4 @@
-"""`stretchysnake weights`: which published weights there are, fetched and checked."""
+"""`stretchysnake weights`: which weights there are by name, the package's own and published ones, fetched, checked."""
 
 from dataclasses import dataclass
 
@@ -42,9 +42,17 @@ def _list() -> int:
     from stretchysnake.models.weights.published.cache import records, weights_folder
     from stretchysnake.models.weights.published.named import is_here, said
     from stretchysnake.models.weights.published.table import published
+    from stretchysnake.models.weights.shipped.shipped import all_shipped
 
     folder = weights_folder()
     print(f"{'name':<36} {'MB':>5}  {'licence':<12}  {'T x S':>8}  {'here':<4}  trained on")
+    for own in all_shipped().values():
+        native, megabytes = own.native, f"{own.file.stat().st_size / 1e6:.1f}"
+        scale, run = f"{native.num_frames} x {native.size}", own.trained
+        told = f"{run['trained_on']}, {run['steps']:,} steps ({run['variant']})"
+        print(
+            f"{own.name:<36} {megabytes:>5}  {run['licence']:<12}  {scale:>8}  {'yes':<4}  {told}"
+        )
     for row in published().values():
         here, size = "yes" if is_here(row.name) else "", row.megabytes or "?"
         scale = f"{row.num_frames} x {row.size}"
@@ -75,10 +83,18 @@ def _get(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from stretchysnake.models.weights.published.cache import records, weights_folder
+    from stretchysnake.models.weights.shipped.shipped import all_shipped
     from stretchysnake.whole_file import sha256_of
 
     parsed("weights check", CheckRun, EXAMPLES, argv)
     folder, bad = weights_folder(), 0
+    for own in all_shipped().values():
+        good = own.file.is_file() and sha256_of(own.file) == own.sha256
+        bad += not good
+        verdict = (
+            "as it came" if good else "CHANGED: not what came with the package; install it again"
+        )
+        print(shown(f"{own.name}: {verdict}"))
     kept = records(folder)
     for record in kept:
         path = record.file(folder)
@@ -92,5 +108,7 @@ def _check(argv: list[str]) -> int:
         else:
             verdict = "as it was kept"
         print(shown(f"{record.name}: {verdict}"))
-    print(f"{len(kept)} weights in {shown(folder)}, {bad} changed")
+    print(
+        f"{len(all_shipped())} of the package, {len(kept)} weights in {shown(folder)}, {bad} changed"
+    )
     return 1 if bad else 0

@@ -57,8 +57,8 @@ class ClassifyRun:
     device: str = "auto"
     """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
     precision: str | None = None
-    """"fp32" or "bf16"; null means the model's own. Another one only for a fine-tuned head: k-NN and probe compare
-    features of one precision."""
+    """"fp32", "bf16" or, on a CPU, "int8"; null means the model's own. Another one only for a fine-tuned head: k-NN and
+    probe compare features of one precision."""
     batch_size: int | None = None
     """Clips in a forward pass; null: all of a video."""
     num_workers: int = 2
@@ -167,7 +167,6 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
         precision_for,
     )
     from stretchysnake.flexibility import eval_scale
-    from stretchysnake.models.accepted_scales import check_scales
 
     if run.rows is not None and run.budget is None:
         raise ValueError(
@@ -207,11 +206,13 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
     if frames is None and size is None:
         return classifier
     from stretchysnake.eval.features.placement import ON_CPU
+    from stretchysnake.eval.features.shapes import check_fit
     from stretchysnake.eval.features.subject import read_subject
 
     variant = read_subject(f"{run.model}/{WEIGHTS}", ON_CPU)[1]
     scale = eval_scale(variant, num_frames=frames or own.num_frames, size=size or own.size)
-    check_scales(classifier.model.config, [scale], way_out="choose other --frames or --size")
+    way_out = "choose other --frames or --size"
+    check_fit(classifier.model.config, [scale], fit=classifier.fit, way_out=way_out)
     return replace(classifier, scale=scale)
 
 

@@ -39,8 +39,18 @@ class LongRun:
     """With form window: the windows' means of so many stretches behind one another, which keeps their order."""
     scratch: str | None = None
     """With form exact: folder for the temporary file; null means the system's."""
+    num_workers: int = 1
+    """1: a process decodes, of one video after another, since each is read in one pass; 0 decodes in this process,
+    without limits of time and memory. How much the model takes at once is `window`."""
     timeout_seconds: float = TIMEOUT_SECONDS
     """Time that each second of a video may take to decode; a file that takes longer is left out."""
+
+    def __post_init__(self):
+        if self.num_workers not in (0, 1):
+            raise ValueError(
+                f"num_workers ({self.num_workers}) must be 0 or 1: a long video is read in one pass, by one process; "
+                "for more at once, give parts of the videos to several calls"
+            )
 
 
 def run(argv: list[str]) -> int:
@@ -64,6 +74,7 @@ def run(argv: list[str]) -> int:
         weights=run.weights,
         size=run.size,
         placement=placement,
+        num_workers=run.num_workers,
         timeout_seconds=run.timeout_seconds,
         progress=progress,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
+from stretchysnake.data.processes.nursery import LANCEDB, nursery
 
 EXAMPLES = (
     "stretchysnake search index/ query.mp4 -k 5\n"
@@ -51,6 +52,7 @@ class SearchRun:
     """Of a folder of indexes, those of this S; null: that of the first which fits."""
 
 
+@nursery(holds_threads=LANCEDB)
 def run(argv: list[str]) -> int:
     short = {"-k": "--k", "-o": "--html"}
     run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
@@ -60,7 +62,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
-    from stretchysnake.search.query import decoding_workers, search
+    from stretchysnake.search.query import search
 
     found = search(
         indexes,
@@ -80,7 +82,7 @@ def run(argv: list[str]) -> int:
     )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
-    workers = decoding_workers(indexes) if run.html else None
+    workers = 1 if run.html else None
     asked, hits = _shown(found, workers, run.timeout_seconds)
     print(*text_lines(hits), sep="\n")
     if found.spread is not None:

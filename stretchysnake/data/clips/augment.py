@@ -131,14 +131,20 @@ def by_shape(clips: Sequence[Tensor]) -> list[list[int]]:
     return list(positions.values())
 
 
-def partners_of(places: list[int]) -> list[int]:
+def partners_of(places: list[int], num_sample: int = 1) -> list[int]:
     """For each clip, by its place in the whole batch, the position in `places` of the clip it is mixed with.
 
-    Clips 2i and 2i + 1 are mixed with each other; one whose partner is missing, or of another shape, with itself. Pairs
+    Clips 2i and 2i + 1 are mixed with each other; one whose partner is missing, or of another shape, with itself. Of
+    `num_sample` clips a video, the k-th of video 2i with the k-th of video 2i + 1, never two of one video. Pairs
     do not depend on how a batch is cut into ranks, as long as no cut parts a pair.
     """
     position = {place: number for number, place in enumerate(places)}
-    return [position.get(place ^ 1, number) for number, place in enumerate(places)]
+
+    def partner(place: int) -> int:
+        video, draw = divmod(place, num_sample)
+        return (video ^ 1) * num_sample + draw
+
+    return [position.get(partner(place), number) for number, place in enumerate(places)]
 
 
 def mixed(

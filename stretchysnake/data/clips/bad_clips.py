@@ -48,7 +48,7 @@ def pauses_for(error: DecodeError) -> tuple[float, ...]:
 
 
 class BadDraw(NamedTuple):
-    """A clip that a training step asked for and could not get."""
+    """A clip that a training step asked for and could not get, or all clips it asked for of one video."""
 
     step: int
     path: str
@@ -56,6 +56,15 @@ class BadDraw(NamedTuple):
     reason: str
     replaced_by: str | None
     """Path of the video of the same class that took its place; None when the batch got smaller."""
+    num_clips: int = 1
+
+
+def counts_of(draws: Iterable[BadDraw]) -> tuple[int, int]:
+    """How many clips were replaced, and how many left out."""
+    counts = [0, 0]
+    for draw in draws:
+        counts[draw.replaced_by is None] += draw.num_clips
+    return tuple(counts)
 
 
 class BadFile(NamedTuple):
@@ -178,7 +187,8 @@ class BadClips:
                 "Try stretchysnake data check on the list."
             )
         path = None if index is None else clips.records[index].path
-        self.events.append(BadDraw(step, error.path, error.kind, error.reason, path))
+        num_clips = len(request.generators)
+        self.events.append(BadDraw(step, error.path, error.kind, error.reason, path, num_clips))
         return clip
 
     def _replacement(self, clips, request, generator) -> tuple[int | None, Tensor | None]:
@@ -205,11 +215,11 @@ class BadClips:
     @property
     def summary(self) -> dict:
         """Counts and list, as JSON takes them."""
-        replaced = sum(event.replaced_by is not None for event in self.events)
+        replaced, left_out = counts_of(self.events)
         return {
             "on_error": self.on_error,
             "replaced": replaced,
-            "skipped": len(self.events) - replaced,
+            "skipped": left_out,
             "files": sorted({str(error) for error in self.quarantine.values()}),
         }
 

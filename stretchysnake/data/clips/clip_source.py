@@ -11,29 +11,26 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stretchysnake.data.clips.augment import cropped
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.bad_clips import BadClips
-from stretchysnake.data.clips.frame_cache import FrameCache
-from stretchysnake.data.clips.frame_choice import Sampling, uniform_view_indices
+from stretchysnake.data.clips.frame_choice import Sampling
+from stretchysnake.data.clips.loading.cached_clips import CachedClips
 from stretchysnake.data.clips.loading.decoded_clip import (
+    Answer,
     ClipDecoder,
     ClipRequest,
+    RepeatedClip,
     UnfinishedClip,
-    chosen_frames,
 )
 from stretchysnake.data.clips.seen_picture import checked_picture
-from stretchysnake.data.clips.transforms import resize_frames
 from stretchysnake.data.decode_error import DecodeError
-from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import checked_decoder
 from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
@@ -41,7 +38,7 @@ from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
     map_decoding,
 )
-from stretchysnake.data.processes.shared_memory import ClipMemory
+from stretchysnake.data.processes.shared_memory import ClipMemory, KeptClips
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
 
@@ -59,99 +56,6 @@ class DecodingLimits:
 
 
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)
-
-
-class CachedClips:
-    """Clips of a `FrameCache`; T frames are chosen among the cached ones, S pixels resized from the cached size."""
-
-    def __init__(
-        self,
-        cache: FrameCache,
-        *,
-        augmentation: Augmentation | None = None,
-        bad: BadClips | None = None,
-        keep_places: bool = False,
-    ):
-        """With `keep_places` the records are all listed ones, and drawing a hole of the cache gives its error."""
-        self.cache, self.bad = cache, bad or BadClips()
-        self.sampling, self.decoder, self.fit = Sampling(), "pyav", cache.fit
-        self.picture = checked_picture(None, fit=cache.fit) or "whole"
-        self.augmentation = augmentation or Augmentation()
-        self._rows = range(len(cache.listed)) if keep_places else cache.rows
-        self.records: list[VideoRecord] = [cache.listed[row] for row in self._rows]
-        self.failures = [] if keep_places else cache.failures
-        for row, error in cache.holes.items() if keep_places else ():
-            self.bad.failed(row, error, for_good=True)
-        self.labels = torch.tensor([record.label for record in self.records])
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def clip(self, index: int, scale: Scale, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return uint8 frames (T, S, S, 3), with fit keep (T, H, W, 3); ValueError for more frames or pixels than the
-        cache holds."""
-        return self._unfinished(index, scale, generator).finished
-
-    def _unfinished(
-        self, index: int, scale: Scale, generator: torch.Generator | None
-    ) -> UnfinishedClip:
-        stored, kept = self._stored(index, scale)
-        options = {"augmentation": self.augmentation, "sampling": Sampling()}
-        chosen = chosen_frames(len(stored), scale=scale, generator=generator, **options)
-        frames = torch.from_numpy(stored[chosen])
-        return UnfinishedClip(*cropped(frames, scale, self.augmentation, generator, kept=kept))
-
-    def draw(
-        self, requests: Iterable[ClipRequest], *, memory: None = None
-    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
-        """Yield the clip of each request, in order."""
-        for request in requests:
-            yield self.draw_one(request)
-
-    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
-        """The clip of one request, or why there is none."""
-        if error := self.bad.quarantine.get(request.index):
-            return error
-        clip = self._unfinished(request.index, request.scale, request.generator)
-        return clip if request.unfinished else clip.finished
-
-    shares_memory = False
-    """Whether processes of `draw` write into slots."""
-
-    def draw_views(
-        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
-    ) -> Iterator[Tensor | DecodeError]:
-        """Yield uint8 frames (num_views, T, S, S, 3) of each video, views of the cached frames as they are cached."""
-        if num_crops != 1:
-            raise ValueError(
-                f"num_crops ({num_crops}) needs the picture's own shape, and the frame cache holds one clip of each; "
-                "use 1, or leave the cache out"
-            )
-        for index in indices:
-            (stored, kept), counts = self._stored(index, scale), {"num_views": num_views}
-            views = [
-                uniform_view_indices(len(stored), scale.num_frames, view=view, **counts)
-                for view in range(num_views)
-            ]
-            yield resize_frames(torch.from_numpy(stored[views]), kept or scale.size)
-
-    def _stored(self, index: int, scale: Scale) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """The frames that the cache holds of a clip, and (H, W) of the clip where it keeps its shape."""
-        row = self._rows[index]
-        stored, shown = self.cache.frames_of(row), self.cache.shown.get(row)
-        for name, requested, held in (
-            ("num_frames", scale.num_frames, len(stored)),
-            ("size", scale.size, self.cache.size),
-        ):
-            if requested > held:
-                raise ValueError(
-                    f"{name} ({requested}) must not exceed what the frame cache holds ({held}); set "
-                    f"cache_{name.removeprefix('num_')} to {requested}, or decode without a cache"
-                )
-        return stored, None if shown is None else fitted_size(*shown, scale=scale, fit=self.fit)
-
-    def close(self) -> None:
-        """Nothing to end: no process works for a cache."""
 
 
 class DecodedClips:
@@ -207,11 +111,29 @@ class DecodedClips:
         return self.limits.num_workers > 0 and sys.platform != "win32"
 
     def draw(
-        self, requests: Iterable[ClipRequest | None], *, memory: ClipMemory | None = None
-    ) -> Iterator[Tensor | UnfinishedClip | DecodeError]:
+        self,
+        requests: Iterable[ClipRequest | None],
+        *,
+        memory: ClipMemory | None = None,
+        num_kept: int = 1,
+    ) -> Iterator[Answer]:
         """Yield for each request, in order, its clip or why there is none; a few are decoded ahead, or as many as have
-        a slot of `memory`. A request of None says that there is none yet (`DecoderPool.map`)."""
+        a slot of `memory`. A request of None says that there is none yet (`DecoderPool.map`). Without a memory of the
+        caller's, who keeps `num_kept` clips at once, there is one all the same where processes decode."""
+        return self._drawn(self._decoder.answer, requests, memory=memory, num_kept=num_kept)
+
+    def _drawn(
+        self,
+        answer_of: Callable,
+        requests: Iterable[ClipRequest | None],
+        *,
+        memory: ClipMemory | None = None,
+        num_kept: int,
+    ) -> Iterator[Answer]:
         given: deque[ClipRequest] = deque()
+        if memory is None and self.shares_memory:
+            memory = KeptClips(num_kept=num_kept, num_workers=self.limits.num_workers)
+            requests = _with_slots(requests, memory, given)
 
         def tasks():
             for request in requests:
@@ -223,7 +145,7 @@ class DecodedClips:
                 error = self.bad.quarantine.get(request.index)  # a bad file is not tried again
                 yield record.path, error or (record, request)
 
-        options, answer_of = {**asdict(self.limits), "memory": memory}, self._decoder.answer
+        options = {**asdict(self.limits), "memory": memory}
         for answer in map_decoding(answer_of, tasks(), **options):
             request = given.popleft()
             alone = self.records[request.index], request._replace(slot=None)
@@ -231,20 +153,22 @@ class DecodedClips:
             yield self._noted(request, answer, memory)
 
     def draw_views(
-        self, indices: Iterable[int], scale: Scale, *, num_views: int, num_crops: int = 1
+        self,
+        indices: Iterable[int],
+        scale: Scale,
+        *,
+        num_views: int,
+        num_crops: int = 1,
+        num_kept: int = 1,
     ) -> Iterator[Tensor | DecodeError]:
-        """Yield the `views` of each video, in order, or why there are none; decoded under `limits`."""
-        indices = list(indices)
-        options = {"scale": scale, "num_views": num_views, "num_crops": num_crops}
-        look = partial(self._decoder.answer_views, **options)
-        records = ((i, self.records[i]) for i in indices)
-        tasks = ((record.path, self.bad.quarantine.get(i) or record) for i, record in records)
-        answers = map_decoding(look, tasks, **asdict(self.limits))
-        for index, answer in zip(indices, answers, strict=True):
-            answer = self._waited(index, answer, look, self.records[index])
-            yield self._noted(ClipRequest(index, scale), answer)
+        """Yield the `views` of each video, in order, or why there are none; decoded under `limits`. `num_kept` as in
+        `draw`."""
+        answer_of = partial(self._decoder.answer_views, num_views=num_views, num_crops=num_crops)
+        num_clips = num_views * num_crops
+        requests = (ClipRequest(index, scale, num_clips=num_clips) for index in indices)
+        yield from self._drawn(answer_of, requests, num_kept=num_kept)
 
-    def draw_one(self, request: ClipRequest) -> Tensor | UnfinishedClip | DecodeError:
+    def draw_one(self, request: ClipRequest) -> Answer:
         """The clip of one request between those of `draw`, from a process of its own, which has no slots."""
         answer_of, request = self._decoder.answer, request._replace(slot=None)
         if self.limits.num_workers and self._spare is None:
@@ -278,9 +202,9 @@ class DecodedClips:
     def _noted(
         self,
         request: ClipRequest,
-        answer: UnfinishedClip | DecodeError,
+        answer: UnfinishedClip | RepeatedClip | DecodeError,
         memory: ClipMemory | None = None,
-    ) -> Tensor | UnfinishedClip | DecodeError:
+    ) -> Answer:
         if isinstance(answer, DecodeError):
             self.bad.failed(request.index, answer)
         elif request.index in self.bad.quarantine:  # given up while this was decoded ahead
@@ -296,6 +220,15 @@ class DecodedClips:
             frames = memory.array(request.slot, frames)
         frames = torch.from_numpy(frames)
         return answer._replace(frames=frames) if request.unfinished else frames
+
+
+def _with_slots(
+    requests: Iterable[ClipRequest], memory: KeptClips, in_work: Sized
+) -> Iterator[ClipRequest | None]:
+    for request in requests:
+        while (slot := memory.take(request.num_bytes)) is None and memory.is_worth_waiting(in_work):
+            yield None
+        yield request._replace(slot=slot)
 
 
 Clips = CachedClips | DecodedClips

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import tee
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from stretchysnake.data.clips.augment import by_shape, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
@@ -29,8 +27,14 @@ from stretchysnake.data.clips.loading.batch import (
     groups_of,
     with_videos,
 )
-from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip
+from stretchysnake.data.clips.loading.decoded_clip import UnfinishedClip, apart
 from stretchysnake.data.clips.loading.device_copies import copied, lock_pages, taken
+from stretchysnake.data.clips.loading.evaluation import (
+    ClipsOfShape,
+    clips_of_shapes,
+    evaluation_batches,
+    shaped_batches,
+)
 from stretchysnake.data.clips.loading.prefetch import Consumer, Gone, made_ahead
 from stretchysnake.data.clips.open_clips import open_clips
 from stretchysnake.data.clips.seeds import (
@@ -46,16 +50,15 @@ from stretchysnake.data.clips.training_order import (
     share_of,
     training_steps,
 )
-from stretchysnake.data.clips.transforms import normalise
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.processes.shared_memory import ClipMemory, pages
-from stretchysnake.flexibility import Scale
 
 __all__ = [
     "Augmentation",
     "Batch",
     "CachedClips",
     "Clips",
+    "ClipsOfShape",
     "DecodedClips",
     "DecodingLimits",
     "FrameCache",
@@ -94,6 +97,7 @@ def training_batches(
     pixels: dict | None = None,
     scales_per_step: int = 1,
     scale_draw: str = "dealt",
+    num_sample: int = 1,
     device: torch.device | None = None,
     augment_on_device: bool | None = None,
 ) -> Iterator[Batch | MixedBatch]:
@@ -105,6 +109,8 @@ def training_batches(
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
     Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
     by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    `num_sample` clips side by side are draws of one video, decoded once; `batch_size` counts clips. A video that
+    cannot be decoded is replaced or left out with all of them.
     `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
 
     With a `device`, a batch's video is an UnfinishedVideo whose uint8 frames are there, one batch ahead; it is
@@ -123,7 +129,7 @@ def training_batches(
     memory = ClipMemory(prepare=lock_pages if on_gpu else None) if clips.shares_memory else None
     consumer = Consumer()
 
-    unit = 2 if augmentation.mixes else 1
+    unit = num_sample * (2 if augmentation.mixes else 1)
 
     def shares() -> Iterator[tuple[TrainingStep, list[range]]]:
         """Each step, and the places in it of this rank's clips of every group."""
@@ -138,6 +144,7 @@ def training_batches(
             shuffle=shuffle,
             scales_per_step=scales_per_step,
             scale_draw=scale_draw,
+            num_sample=num_sample,
             unit=unit,
         ):
             mine, first = [], 0
@@ -148,9 +155,11 @@ def training_batches(
             yield step, mine
 
     def request_of(step: TrainingStep, group: int, place: int) -> ClipRequest:
-        seed_of_clip = seed_of(seed, AUGMENTATION, step.step, place)
-        scale = step.groups[group][0]
-        return ClipRequest(step.indices[place], scale, seed_of_clip, unfinished=augment_on_device)
+        """The clips of a video, whose first has this place."""
+        draws = range(place, place + num_sample)
+        first, *more = (seed_of(seed, AUGMENTATION, step.step, draw) for draw in draws)
+        index, scale = step.indices[place], step.groups[group][0]
+        return ClipRequest(index, scale, first, tuple(more), unfinished=augment_on_device)
 
     joined = start_step
     """The step whose batch is being put together."""
@@ -159,7 +168,9 @@ def training_batches(
         """Those of this rank's clips; None while their memory is in use, unless it is by who waits for these."""
         for step, mine in ahead:
             asked = [
-                request_of(step, g, place) for g, places in enumerate(mine) for place in places
+                request_of(step, g, place)
+                for g, places in enumerate(mine)
+                for place in places[::num_sample]
             ]
             if memory is None:
                 yield from asked
@@ -201,15 +212,14 @@ def training_batches(
     ) -> tuple[list[int], list[UnfinishedClip]]:
         """The places of a group that could be filled, and their clips."""
         filled, frames = [], []
-        for place in places:
-            clip = next(drawn)
+        for place in places[::num_sample]:
+            clip, request = next(drawn), request_of(step, group, place)
             if isinstance(clip, DecodeError):
                 order = generator_of(seed, REPLACEMENT, step.step, place)
-                request = request_of(step, group, place)
                 clip = clips.bad.resolve(clips, request, clip, step=step.step, generator=order)
             if clip is not None:
-                filled.append(place)
-                frames.append(clip if augment_on_device else UnfinishedClip(clip))
+                filled += range(place, place + num_sample)
+                frames += apart(clip, request)
         return filled, frames
 
     def groups_of_shape(
@@ -235,7 +245,7 @@ def training_batches(
         whole = Batch(step.step, scale, video, labels, len(indices), places)
         if not augmentation.mixes or not places:
             return whole
-        partners = partners_of(places)
+        partners = partners_of(places, num_sample)
         mixture = (seed, MIXTURE, step.step, group) if group else (seed, MIXTURE, step.step)
         mixing = Mixing(partners, augmentation, mixture)
         video, share = replace(video, mixing=mixing), mixing.share(*video.shape[-2:])
@@ -250,71 +260,3 @@ def training_batches(
     if on_gpu:
         return taken(made_ahead(lambda: copied(batches(), device), prefetch, consumer=consumer))
     return made_ahead(done if device is None else batches, prefetch, consumer=consumer)
-
-
-class ClipsOfShape(NamedTuple):
-    """Clips of a batch that have one shape."""
-
-    positions: list[int]
-    """In the batch."""
-    video: Tensor
-    """float32 (n, 3, T, H, W), normalised."""
-
-
-def evaluation_batches(
-    clips: Clips, scale: Scale, batch_size: int, **options
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, video float32 (B, 3, T, S, S)) over all clips, or those asked for, without any randomness.
-
-    Where pictures keep their shape, a batch comes as one (n, 3, T, H, W) for each shape. Options and what is absent: as
-    in `shaped_batches`.
-    """
-    for indices, parts in shaped_batches(clips, scale, batch_size, **options):
-        for part in parts:
-            yield [indices[position] for position in part.positions], part.video
-
-
-def shaped_batches(
-    clips: Clips,
-    scale: Scale,
-    batch_size: int,
-    *,
-    indices: Sequence[int] | None = None,
-    prefetch: int = 1,
-    pixels: dict | None = None,
-    num_views: int = 1,
-) -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
-    """Yield (indices, their clips by shape) over all clips, or those asked for, without any randomness.
-
-    With several views a batch holds those of each index one after the other, at most batch_size together (at least
-    one index's).
-
-    There is one shape, but where pictures keep theirs. A clip that cannot be decoded is absent, its index too, and
-    stays in `clips.bad.quarantine`; nothing replaces it. `pixels` as in `training_batches`.
-    """
-
-    def batches() -> Iterator[tuple[list[int], list[ClipsOfShape]]]:
-        batch_indices, batch_clips = [], []
-        requested = range(len(clips)) if indices is None else indices
-        at_once = max(1, batch_size // num_views)
-        if num_views == 1:
-            source = clips.draw(ClipRequest(index, scale) for index in requested)
-        else:
-            source = clips.draw_views(requested, scale, num_views=num_views)
-        with closing(source) as drawn:
-            for place, (index, clip) in enumerate(zip(requested, drawn, strict=True), 1):
-                if not isinstance(clip, DecodeError):
-                    batch_indices.append(index)
-                    batch_clips += [clip] if num_views == 1 else list(torch.as_tensor(clip))
-                if batch_clips and (len(batch_indices) == at_once or place == len(requested)):
-                    yield batch_indices, clips_of_shapes(batch_clips, pixels)
-                    batch_indices, batch_clips = [], []
-
-    return made_ahead(batches, prefetch)
-
-
-def clips_of_shapes(frames: Sequence[Tensor], pixels: dict | None = None) -> list[ClipsOfShape]:
-    """Clips (T, H, W, 3) uint8 of any shapes, stacked and normalised by shape, in the order of the first of each."""
-    parts = by_shape(frames)
-    videos = (normalise(torch.stack([frames[i] for i in part]), **(pixels or {})) for part in parts)
-    return [ClipsOfShape(part, video) for part, video in zip(parts, videos, strict=True)]

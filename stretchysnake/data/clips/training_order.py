@@ -12,22 +12,37 @@ from stretchysnake.data.clips.seeds import ORDER, generator_of
 from stretchysnake.flexibility import Scale, scales_at
 
 
-def batch_size_at(scale: Scale, *, batch_size: int, token_budget: int | None = None) -> int:
-    """Return the clips per batch: `batch_size`, or as many as `token_budget` patch tokens hold (at least one)."""
+def batch_size_at(
+    scale: Scale, *, batch_size: int, token_budget: int | None = None, num_sample: int = 1
+) -> int:
+    """Return the clips per batch: `batch_size`, or as many as `token_budget` patch tokens hold (at least one video's,
+    of which there are `num_sample`, and no part of one)."""
     if token_budget is None:
         return batch_size
-    return max(1, token_budget // (scale.num_frames * (scale.size // scale.patch_size) ** 2))
+    return _whole_videos(token_budget // scale.num_tokens, num_sample)
+
+
+def _whole_videos(num_clips: int, num_sample: int) -> int:
+    """Clips of as many whole videos as make at most `num_clips`, or of one."""
+    return max(1, num_clips // num_sample) * num_sample
 
 
 def group_sizes(
-    scales: Sequence[Scale], *, batch_size: int, token_budget: int | None = None, unit: int = 1
+    scales: Sequence[Scale],
+    *,
+    batch_size: int,
+    token_budget: int | None = None,
+    unit: int = 1,
+    num_sample: int = 1,
 ) -> list[int]:
-    """Clips of each group of a step: as equal as `unit` allows, together `batch_size` or what `token_budget` holds."""
+    """Clips of each group of a step: as equal as `unit` allows, together `batch_size` or what `token_budget` holds of
+    whole videos, `num_sample` clips each."""
     if len(scales) == 1:
-        return [batch_size_at(scales[0], batch_size=batch_size, token_budget=token_budget)]
+        sizes = {"batch_size": batch_size, "token_budget": token_budget}
+        return [batch_size_at(scales[0], **sizes, num_sample=num_sample)]
     if token_budget is not None:
-        tokens = sum(scale.num_frames * (scale.size // scale.patch_size) ** 2 for scale in scales)
-        return [max(1, token_budget // tokens)] * len(scales)
+        tokens = sum(scale.num_tokens for scale in scales)
+        return [_whole_videos(token_budget // tokens, num_sample)] * len(scales)
     shares = range(len(scales))
     return [len(share_of(batch_size, rank=g, world_size=len(scales), unit=unit)) for g in shares]
 
@@ -70,12 +85,14 @@ def training_steps(
     shuffle: bool = True,
     scales_per_step: int = 1,
     scale_draw: str = "dealt",
+    num_sample: int = 1,
     unit: int = 1,
 ) -> Iterator[TrainingStep]:
     """Yield steps `start_step` to `steps - 1`; every epoch is a permutation, a batch may reach into the next one.
 
     Without `shuffle` every epoch goes through the clips in their order. The clips of a step are cut into
-    `scales_per_step` groups of a scale each (flexibility.scales_at), in whole `unit`s.
+    `scales_per_step` groups of a scale each (flexibility.scales_at), in whole `unit`s. `num_sample` clips side by side
+    are of one video, and count once in an epoch; `batch_size` and `unit` are clips, multiples of it.
     A pure function of its arguments: with `start_step=k` it yields exactly what a run from 0 yields from step k on.
     ValueError when `start_step` is not one of the steps (or just past them: nothing is left to do).
     """
@@ -95,18 +112,28 @@ def training_steps(
             order[epoch] = torch.randperm(num_clips, generator=generator_of(seed, ORDER, epoch))
         return int(order[epoch][place])
 
-    position = first = 0
+    if batch_size % num_sample and token_budget is None:
+        raise ValueError(
+            f"batch_size ({batch_size}) must be a multiple of num_sample ({num_sample}), the clips of a video."
+        )
+    position = first = 0  # in clips
     if token_budget is None:  # every step takes as many clips, so those before need no look
         position, first = start_step * batch_size, start_step
     for step in range(first, steps):
         scales = scales_at(variant, seed=seed, step=step, groups=scales_per_step, draw=scale_draw)
-        sizes = group_sizes(scales, batch_size=batch_size, token_budget=token_budget, unit=unit)
+        sizes = group_sizes(
+            scales,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            unit=unit,
+            num_sample=num_sample,
+        )
         if step >= start_step:
             places = accumulate(sizes, initial=position)
             yield TrainingStep(
                 step,
                 [
-                    (scale, [sample(first + i) for i in range(size)])
+                    (scale, [sample((first + i) // num_sample) for i in range(size)])
                     for scale, size, first in zip(scales, sizes, places, strict=False)
                 ],
             )

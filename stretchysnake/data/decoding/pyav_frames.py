@@ -1,6 +1,7 @@
 """The frames of an opened file, decoded with PyAV: by seeking to time stamps, or in order from the first.
 
-Both are generators of (frame index, pixels), in presentation order, so that a long video need not be held.
+Both are generators of (frame index, pixels), in presentation order, so that a long video need not be held; pixels are
+what `pixels_of(frame, index)` makes of a decoded frame.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def frames_by_stamp(
                 raise SeekMissed
             if position != target:
                 raise SeekMissed
-            yield i, pixels_of(frame)
+            yield i, pixels_of(frame, i)
     except av.FFmpegError as error:
         raise SeekMissed from error
 
@@ -110,7 +111,7 @@ def frames_in_order(
             in_doubt = _MOST_REORDERED if i > last + 1 else in_doubt - 1
             last = max(last, i)
             if i in remaining:
-                held.append((i, pixels_of(frame)))
+                held.append((i, pixels_of(frame, i)))
                 remaining.discard(i)
             if in_doubt <= 0:
                 yield from held

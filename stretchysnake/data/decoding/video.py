@@ -19,27 +19,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 import numpy as np
 
 from stretchysnake.data.containers.packet_index import PacketIndex, joined_notes
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
+from stretchysnake.data.decoding.frame_lists import checked_decoder, frames_of_lists
 from stretchysnake.data.decoding.picture import (
     Part,
-    PictureChanges,
     Size,
-    orientation_of,
     orientation_reader,
     pixel_aspect,
-    resized,
     shown_size,
-    size_asked,
 )
 from stretchysnake.data.decoding.pyav_frames import SeekMissed, frames_by_stamp
-from stretchysnake.data.decoding.torchcodec_frames import torchcodec_decoder, torchcodec_frames
-from stretchysnake.data.decoding.video_track import expected_sizes, opened, to_pixels, track_note
+from stretchysnake.data.decoding.video_track import opened, to_pixels, track_note
 from stretchysnake.data.decoding.video_writing import (
     jpeg_bytes,
     mp4_bytes,
@@ -57,6 +53,7 @@ __all__ = [
     "packet_index",
     "png_bytes",
     "probe",
+    "read_draws",
     "read_frames",
     "read_frames_at",
     "stream_frames",
@@ -64,8 +61,6 @@ __all__ = [
     "write_image",
     "write_video",
 ]
-
-DECODERS = ("pyav", "torchcodec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +76,6 @@ class VideoInfo:
     note: str = ""
     """What is odd about the file although all that it names can be read: frames left out because a recording was
     stopped, which of several tracks is read, a picture that changes its size; "" where nothing is."""
-
-
-def checked_decoder(decoder: str, *, cache: object = None) -> str:
-    """The same; ValueError for an unknown one, or where a frame cache forbids it; RuntimeError where it is missing."""
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder ({decoder!r}) must be one of: {', '.join(DECODERS)}.")
-    if decoder == "torchcodec":
-        if cache is not None:
-            raise ValueError(
-                f"decoder (torchcodec) reads the files, and cache ({cache}) holds frames that pyav decoded; leave the "
-                "cache out, or use decoder pyav."
-            )
-        torchcodec_decoder()
-    return decoder
 
 
 def packet_index(path: str | os.PathLike) -> PacketIndex:
@@ -137,7 +118,7 @@ def verify(path: str | os.PathLike) -> VideoInfo:
         aspect, note = pixel_aspect(stream), track_note(container, stream)
         oriented = orientation_reader()
 
-        def size_of(frame) -> tuple[int, int]:
+        def size_of(frame, _: int) -> tuple[int, int]:
             return shown_size(frame.height, frame.width, oriented(frame), aspect)
 
         everything = range(len(index.stamps))
@@ -171,19 +152,35 @@ def read_frames(
     every frame: it costs less than to cut frames that were read whole, and gives the same pixels. `decoder` is "pyav"
     or "torchcodec": the same frames, whose pixels may differ by the rounding of the colour conversion.
     """
+    options = {"start_seconds": start_seconds, "end_seconds": end_seconds, "with_fps": with_fps}
+    (frames,) = read_draws(path, [(indices, part)], size=size, decoder=decoder, **options)
+    return frames
+
+
+def read_draws(
+    path: str | os.PathLike,
+    draws: Sequence[tuple[Sequence[int] | Callable[..., Sequence[int]], Part | None]],
+    *,
+    size: Size = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    decoder: str = "pyav",
+    with_fps: bool = False,
+) -> list[np.ndarray]:
+    """Return for each (indices, part) what `read_frames` gives, bit for bit; the file is decoded once for all."""
     path = os.fspath(path)
 
-    def choose(index: PacketIndex) -> list[int]:
+    def choose(index: PacketIndex) -> list[list[int]]:
         first, last = index.window(path, start_seconds, end_seconds)
         given = (last - first, index.fps) if with_fps else (last - first,)
-        chosen = list(indices(*given) if callable(indices) else indices)
-        if outside := [i for i in chosen if not 0 <= i < last - first]:
+        chosen = [list(indices(*given) if callable(indices) else indices) for indices, _ in draws]
+        if outside := [i for i in chain(*chosen) if not 0 <= i < last - first]:
             raise ValueError(
                 f"index {outside[0]} is outside {path}, which has frames 0 to {last - first - 1}."
             )
-        return [first + i for i in chosen]
+        return [[first + i for i in one] for one in chosen]
 
-    return _read(path, choose, size, decoder, part)
+    return frames_of_lists(path, choose, size, decoder, [part for _, part in draws])
 
 
 def read_frames_at(
@@ -200,70 +197,17 @@ def read_frames_at(
     """
     path = os.fspath(path)
 
-    def choose(index: PacketIndex) -> list[int]:
+    def choose(index: PacketIndex) -> list[list[int]]:
         duration = index.duration
         times = seconds(duration) if callable(seconds) else seconds
         if outside := [time for time in times if not 0 <= time < duration]:
             raise ValueError(
                 f"seconds ({outside[0]:g}) is outside {path}, which lasts {duration:.3f} s; 0 is its first frame."
             )
-        return [index.shown_at(time) for time in times]
+        return [[index.shown_at(time) for time in times]]
 
-    return _read(path, choose, size, decoder)
-
-
-def _read(
-    path: str, choose: Callable, size: Size, decoder: str, part: Part | None = None
-) -> np.ndarray:
-    checked_decoder(decoder)
-    with opened(path) as (container, stream):
-        index = file_index(path, container, stream)
-        chosen = choose(index)
-        if not chosen:
-            return np.empty((0, 0, 0, 3), np.uint8)
-        wanted = sorted(set(chosen))
-        if part is not None and decoder == "pyav":
-            pixels_of = to_pixels(size, stream, part)
-            with suppress(PictureChanges):
-                frames = _decoded(path, container, stream, index, wanted, pixels_of)
-                return np.stack([frames[i] for i in chosen])
-        given = size if part is None else None
-        pixels_of, expected = to_pixels(given, stream), expected_sizes(given, stream)
-        if decoder == "torchcodec":
-            number, aspect = stream.index, pixel_aspect(stream)
-        else:
-            frames = _decoded(path, container, stream, index, wanted, pixels_of)
-    if decoder == "torchcodec":
-        orientation = _first(path, index, orientation_of)
-        options = {"stream_index": number, "orientation": orientation, "aspect": aspect}
-        frames = torchcodec_frames(path, index, wanted, given, **options)
-    sizes = {frame.shape[:2] for frame in frames.values()}
-    if len(sizes) > 1 or not sizes <= expected:  # the picture changes size; the first one's stays
-        first = frames[0] if 0 in frames else _first(path, index, pixels_of)
-        frames = {i: resized(frame, first.shape[:2]) for i, frame in frames.items()}
-    if part is not None:
-        frames = {i: _part_resized(frame, part, size) for i, frame in frames.items()}
-    return np.stack([frames[i] for i in chosen])
-
-
-def _decoded(path: str, container, stream, index: PacketIndex, wanted: list[int], pixels_of):
-    """Frame index -> pixels of the wanted frames of an opened file."""
-    if index.ordinal:  # no usable time stamps: go through in order
-        return dict(decoded_in_order(path, index, wanted, pixels_of))
-    with suppress(SeekMissed):
-        return dict(frames_by_stamp(container, stream, index, wanted, pixels_of))
-    return dict(decoded_in_order(path, index, wanted, pixels_of))
-
-
-def _part_resized(pixels: np.ndarray, part: Part, size: Size) -> np.ndarray:
-    shown = pixels.shape[:2]
-    top, left, height, width = part(*shown)
-    return resized(pixels[top : top + height, left : left + width], size_asked(size, shown))
-
-
-def _first(path: str, index: PacketIndex, what_of: Callable):
-    """`what_of` the first frame."""
-    return dict(decoded_in_order(path, index, [0], what_of))[0]
+    (frames,) = frames_of_lists(path, choose, size, decoder, [None])
+    return frames
 
 
 def stream_frames(

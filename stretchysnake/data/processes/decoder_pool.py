@@ -94,13 +94,16 @@ class DecoderPool:
                         raise answer.error
                     yield answer
 
-    def stream(self, tasks: Iterable[tuple[str, Any]]) -> Iterator[tuple[int, Any]]:
-        """Yield (number of the task, a part of its answer) as they come; `function` returns an iterator of parts.
+    def stream(
+        self, tasks: Iterable[tuple[str, Any] | None], *, memory: ClipMemory | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the task, a part of its answer) as they come; `function` returns an iterator of parts. Tasks
+        of None and `memory` as in `map`.
 
         The parts of a task are in order, those of different tasks are not. A DecodeError is the last part of its task.
         A process waits with the next part until this one is taken, so that memory is that of a few parts.
         """
-        with closing(self._answers(tasks, lambda given: True)) as answers:
+        with closing(self._answers(tasks, lambda given: True, memory)) as answers:
             for number, answer in answers:
                 if isinstance(answer, Raised):
                     raise answer.error
@@ -243,11 +246,12 @@ def map_decoding(
 
 def stream_decoding(
     function: Callable[[Any], Iterator],
-    tasks: Iterable[tuple[str, Any]],
+    tasks: Iterable[tuple[str, Any] | None],
     *,
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
     memory_gib: float = MEMORY_GIB,
+    memory: ClipMemory | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the task, part or DecodeError) as `DecoderPool.stream` does; 0 workers: in this process."""
     if num_workers == 0:
@@ -261,4 +265,4 @@ def stream_decoding(
     with DecoderPool(
         function, num_workers=num_workers, timeout_seconds=timeout_seconds, memory_gib=memory_gib
     ) as pool:
-        yield from pool.stream(tasks)
+        yield from pool.stream(tasks, memory=memory)

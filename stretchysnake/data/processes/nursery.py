@@ -7,7 +7,8 @@ A fork stops every thread of the process it is made from, 25 ms for each GiB it 
 InfiniBand are in use. Within the block none is made from here: what a process is to do goes to the nursery as a pickle,
 its end of the connection as a file descriptor. What cannot be pickled (a closure) is forked from here as without it.
 Covered: the death of this process, of any kind, ends the nursery and all it forked, hanging or not; a nursery that was
-killed is replaced. Not covered: systems without fork.
+killed is replaced; threads of others that do not live through a fork (LanceDB's), beside which it is a Python of its
+own. Not covered: systems without fork.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import gc
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -62,13 +65,18 @@ class ForkedProcess:
 class Nursery:
     """The process and the line to it; `start` may be called from any thread."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
+    def __init__(self, *, fresh: bool = False):
+        """`fresh`: a Python of its own (a second or two), where this process has threads that a fork would break."""
+        self._lock, self._fresh = threading.Lock(), fresh
         self._open()
 
     def _open(self) -> None:
         self._line, theirs = Pipe()
-        self.pid = _forked(lambda: _keep(theirs), closing=[self._line])
+        self._python = _python(theirs) if self._fresh else None
+        if self._python is not None:
+            self.pid = self._python.pid
+        else:
+            self.pid = _forked(lambda: _keep(theirs), closing=[self._line])
         theirs.close()
 
     def start(
@@ -98,6 +106,9 @@ class Nursery:
 
     def _end(self) -> None:
         self._line.close()
+        if self._python is not None:
+            self._python.wait()
+            return
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
@@ -106,6 +117,9 @@ class Nursery:
         with self._lock:
             self._end()
 
+
+LANCEDB = ("lance", "lancedb")
+"""Modules that start threads, which no fork has: what may come behind them opens `nursery(holds_threads=LANCEDB)`."""
 
 _nursery: Nursery | None = None
 _owner = 0
@@ -118,13 +132,16 @@ def open_nursery() -> Nursery | None:
 
 
 @contextmanager
-def nursery() -> Iterator[None]:
-    """Within, decoders are forked by a process forked here; within another such block it is that one's."""
+def nursery(*, holds_threads: Sequence[str] = ()) -> Iterator[None]:
+    """Within, decoders are forked by a process forked here; within another such block it is that one's.
+
+    Where one of the modules `holds_threads` is imported already, that process is a Python of its own.
+    """
     global _nursery, _owner
     if open_nursery() is not None or not hasattr(os, "fork"):
         yield
         return
-    opened = Nursery()
+    opened = Nursery(fresh=any(name in sys.modules for name in holds_threads))
     _nursery, _owner = opened, os.getpid()
     try:
         yield
@@ -149,6 +166,20 @@ def _forked(run: Callable[[], None], *, closing: list[Connection] = ()) -> int:
         if collects:
             gc.enable()
     return pid
+
+
+def _python(line: Connection) -> subprocess.Popen:
+    """A Python that keeps the nursery at this end of a line, and has nothing else of this process's."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from {__name__} import _keep_alone; _keep_alone({line.fileno()})"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], pass_fds=[line.fileno()])
+
+
+def _keep_alone(descriptor: int) -> NoReturn:
+    os.set_inheritable(descriptor, False)
+    _run(lambda: _keep(Connection(descriptor)))
 
 
 def _run(run: Callable[[], None]) -> NoReturn:

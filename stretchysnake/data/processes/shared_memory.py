@@ -12,7 +12,7 @@ import os
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -121,6 +121,23 @@ class ClipMemory:
         for number in [n for n in self._of if n < slot.memory]:
             del self._of[number]
         return self._of[slot.memory].array(slot, shape)
+
+
+class KeptClips(ClipMemory):
+    """Memory for answers that are asked for ahead and then kept a while: `num_kept` of them, and four in work for each
+    of `num_workers`. Who keeps more is served none the less, through a pipe."""
+
+    def __init__(self, *, num_kept: int, num_workers: int):
+        super().__init__()
+        self._count, self._num_workers = num_kept + 4 * num_workers, num_workers
+
+    def take(self, num_bytes: int) -> Slot | None:
+        self.hold(self._count * pages(num_bytes))
+        return super().take(num_bytes)
+
+    def is_worth_waiting(self, in_work: Sized) -> bool:
+        """Whether tasks in work keep all processes busy, so that the next may wait for a slot."""
+        return len(in_work) >= self._num_workers
 
 
 _received: dict[int, int] = {}

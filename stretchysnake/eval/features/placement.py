@@ -6,7 +6,7 @@ Imports no torch, so that `--help` stays quick; placed_model.py carries it out.
 import re
 from dataclasses import dataclass
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +16,8 @@ class Placement:
     device: str = "auto"
     """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
     precision: str = "fp32"
-    """"fp32", or "bf16": products in bfloat16, sums and the scan's state in fp32. Features of different precisions
-    are never compared with one another."""
+    """"fp32"; "bf16": products in bfloat16, sums and the scan's state in fp32; or, on a CPU, "int8": linear layers of
+    8-bit numbers. Features of different precisions are never compared with one another."""
 
     def __post_init__(self):
         check_device(self.device)

@@ -23,11 +23,11 @@ from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.eval.features.head_names import BESIDE, head_names
 from stretchysnake.eval.features.placed_model import device_of
 from stretchysnake.eval.features.placement import ON_CPU, Placement
+from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.eval.features.subject import fit_of, read_subject
 from stretchysnake.eval.protocols.nearest import nearest
 from stretchysnake.eval.protocols.probe import LinearProbe
 from stretchysnake.flexibility import Scale, eval_scale
-from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.loading import load_model
 from stretchysnake.whole_file import sha256_of, unfinished_file
@@ -101,7 +101,8 @@ def classifier_of_weights(
     scale = eval_scale(
         variant, num_frames=num_frames or native.num_frames, size=size or native.size
     )
-    check_scales(model.config, [scale], way_out="choose other --frames or --size")
+    fit = fit_of(metadata)
+    check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     found = head_names(weights, model, metadata, classes=classes)
     if found is None:
         names = [f"class {number}" for number in range(outputs)]
@@ -118,7 +119,7 @@ def classifier_of_weights(
         scale=scale,
         tensors={},
         precision=placement.precision,
-        fit=fit_of(metadata),
+        fit=fit,
     )
     return made, source
 

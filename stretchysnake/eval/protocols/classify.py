@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.clips.augment import by_shape
-from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.data.clips.loading.evaluation import normalised
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.eval.features.placed_model import device_of, inference
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
@@ -73,8 +73,8 @@ def classify(
         parts = by_shape(waiting)  # one, but where pictures keep their shape
         found = []
         for part in parts:
-            views = torch.cat([waiting[i] for i in part])
-            video = normalise(views, **pixels_of(model.config)).to(device)
+            views = [view for i in part for view in waiting[i]]
+            video = normalised(views, pixels_of(model.config)).to(device)
             logits = model(video, scale.patch_size, grid="floor").float().cpu()
             found.append(logits.softmax(1).unflatten(0, (len(part), -1)).mean(1))
         scores.append(in_order(torch.cat(found), parts))
@@ -84,12 +84,14 @@ def classify(
 
     try:
         with inference(model):
-            drawn = clips.draw_views(mine, scale, num_views=num_views, num_crops=num_crops)
+            counts = {"num_views": num_views, "num_crops": num_crops}
+            drawn = clips.draw_views(mine, scale, **counts, num_kept=at_once)
             for index, views in zip(mine, drawn, strict=True):
                 if isinstance(views, DecodeError):
                     continue
                 indices.append(index)
                 waiting.append(torch.as_tensor(views))
+                del views  # its memory is needed for those ahead
                 if len(waiting) == at_once:
                     score()
             if waiting:

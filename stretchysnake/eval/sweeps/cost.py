@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stretchysnake.eval.features.placed_model import device_of, inference, precision_of
+from stretchysnake.eval.features.placed_model import device_of, inference
 from stretchysnake.eval.sweeps.fused_attention import FUSED, attention_flops, fused_attention
 from stretchysnake.eval.sweeps.live_storages import LiveStorages
 from stretchysnake.flexibility import Scale
@@ -54,7 +54,7 @@ def estimate_memory(
 
     The clips as uint8 and float, and what the operations hold at once: so many times that of one clip, weights
     resized for the scale included. Within a third of `measure_peak_bytes` in
-    the tests. `joined`: a mixer is one native operation, as on the CPU outside autocast.
+    the tests; bf16 holds less. `joined`: a mixer is one native operation, as on the CPU without gradients.
     """
     return batch_size * _features_cost(config, scale, joined)[1]
 
@@ -143,8 +143,8 @@ def _random_clip(model: Backbone, scale: Scale) -> torch.Tensor:
 
 
 def is_joined(model: Backbone) -> bool:
-    """`joined` of `estimate_memory` for a model where it is: on the CPU and outside autocast."""
-    return device_of(model).type == "cpu" and precision_of(model) == "fp32"
+    """`joined` of `estimate_memory` for a model where it is: on the CPU, in every precision of inference."""
+    return device_of(model).type == "cpu"
 
 
 def _meta_model(config: BackboneConfig) -> Backbone:

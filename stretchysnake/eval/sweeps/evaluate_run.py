@@ -63,7 +63,8 @@ class EvaluateRun:
     """Where the model computes: "cpu", "cuda" (under torchrun each rank its own) or e.g. "cuda:1"; "auto" means a GPU
     if there is one, else the CPU."""
     precision: str = "fp32"
-    """"fp32", or "bf16": products in bfloat16, sums and the scan's state in fp32. Part of the rows, which say it."""
+    """"fp32"; "bf16": products in bfloat16, sums and the scan's state in fp32; or, on a CPU, "int8": linear layers of
+    8-bit numbers. Part of the rows, which say it."""
     batch_size: int = 32
     """Clips in a forward pass; halved where a cell's memory would not suffice."""
     num_workers: int = 2

@@ -1,8 +1,11 @@
 """Both directions of the mixer on the native CPU kernels, forward and backward.
 
 Symbols: B batch, L tokens, Di inner channels, N state size, R rank of delta, S sequences packed into
-one row. A list of parameters holds the seven of a ``Direction``, in its order.
+one row. Parameters are the seven of the forward ``Direction``, in its order, then those of the backward one: as
+tensors, since torch takes a list apart and together again at each of four places.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ from stretchysnake.ops.native.problems import (
     seams,
 )
 from stretchysnake.ops.operation import operation
+from stretchysnake.ops.precision import state_dtype
 
 
 def bidirectional_scan_cpu(
@@ -30,31 +34,37 @@ def bidirectional_scan_cpu(
 ) -> Tensor:
     """``bidirectional_scan`` of a dense fp32 or fp64 xz (B, L, 2·Di): (B, L, Di).
 
-    With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding differs from the single
-    operations'.
+    A bf16 xz takes parameters of fp32 or bf16 and has no backward: u and y are bf16 too, [dt, B, C], the products
+    between them, state and sums fp32. With cu_seqlens (S + 1,) all sequences of the row are done in one call. Rounding
+    differs from the single operations'.
     """
     given = (xz, *forward, *backward)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    return _both(xz, list(forward), list(backward), cu_seqlens, keep)[0]
+    return _both(*given, cu_seqlens, keep)[0]
 
 
-@operation("bidirectional_scan")
-def _both(
-    xz: Tensor,
-    forward: list[Tensor],
-    backward: list[Tensor],
-    cu_seqlens: Tensor | None,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+_PARAMETERS = ", ".join(
+    f"Tensor {way}_{name}" for way in ("forward", "backward") for name in Direction._fields
+)
+_NUM_PARAMETERS = 2 * len(Direction._fields)
+
+
+@operation(
+    "bidirectional_scan",
+    f"(Tensor xz, {_PARAMETERS}, Tensor? cu_seqlens, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _both(xz: Tensor, *arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and of both directions u, [dt, B, C] and the states the backward starts from, empty if not kept.
 
     u and [dt, B, C] are returned even so: what counts memory then sees them.
     """
+    *parameters, cu_seqlens, keep = arguments
     xz, ends = xz.contiguous(), seams(cu_seqlens)
     x, _ = xz.chunk(2, dim=-1)
-    directions = [_dense(forward), _dense(backward)]
+    dtype = state_dtype(xz)
+    directions = _directions(parameters, dtype)
     us, outputs = x.new_empty(2, *x.shape), directions[0].x_proj.shape[0]
-    projected = x.new_empty(2, *x.shape[:2], outputs)
+    projected = x.new_empty(2, *x.shape[:2], outputs, dtype=dtype)
     convolutions = [
         _conv(
             x,
@@ -95,28 +105,26 @@ def _new_states(us: Tensor, num_state: int, keep: bool, cu_seqlens: Tensor | Non
 
 
 @torch.library.register_fake("stretchysnake::bidirectional_scan")
-def _(xz, forward, backward, cu_seqlens, keep):
+def _(xz, *arguments):
+    *parameters, cu_seqlens, keep = arguments
+    forward = Direction(*parameters[: len(Direction._fields)])
     num_batch, length, width = xz.shape
     us = xz.new_empty(2, num_batch, length, width // 2)
-    projected = xz.new_empty(2, num_batch, length, forward[2].shape[0])
-    states = _new_states(us, forward[5].shape[1], keep, cu_seqlens)
+    projected = xz.new_empty(2, num_batch, length, forward.x_proj.shape[0], dtype=state_dtype(xz))
+    states = _new_states(us, forward.A_log.shape[1], keep, cu_seqlens)
     return torch.empty_like(us[0]), us, projected, states
 
 
-@operation("bidirectional_scan_backward")
-def _both_backward(
-    grad_y: Tensor,
-    xz: Tensor,
-    forward: list[Tensor],
-    backward: list[Tensor],
-    cu_seqlens: Tensor | None,
-    us: Tensor,
-    projected: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Gradients of xz and of both directions' parameters."""
+@operation(
+    "bidirectional_scan_backward",
+    f"(Tensor grad_y, Tensor xz, {_PARAMETERS}, Tensor? cu_seqlens, Tensor us, Tensor projected, Tensor states) -> "
+    "Tensor[]",
+)
+def _both_backward(grad_y: Tensor, xz: Tensor, *arguments: Tensor | None) -> list[Tensor]:
+    """Gradients of xz and of the parameters; after these come cu_seqlens and what the forward returned beside y."""
+    *parameters, cu_seqlens, us, projected, states = arguments
     xz, grad_y, ends = xz.contiguous(), grad_y.contiguous(), seams(cu_seqlens)
-    directions = [_dense(forward), _dense(backward)]
+    directions = _directions(parameters, xz.dtype)
     grad_xz = torch.empty_like(xz)
     grad_x, grad_z = grad_xz.chunk(2, dim=-1)
     x, _ = xz.chunk(2, dim=-1)
@@ -168,17 +176,18 @@ def _both_backward(
         for i, direction in enumerate(directions)
     ]
     run("conv_backward", convolutions)
-    return grad_xz, list(grads[0]), list(grads[1])
+    return [grad_xz, *grads[0], *grads[1]]
 
 
 @torch.library.register_fake("stretchysnake::bidirectional_scan_backward")
-def _(grad_y, xz, forward, backward, cu_seqlens, us, projected, states):
-    empty = [[torch.empty_like(tensor) for tensor in shapes] for shapes in (forward, backward)]
-    return torch.empty_like(xz), *empty
+def _(grad_y, xz, *arguments):
+    return [torch.empty_like(tensor) for tensor in (xz, *arguments[:_NUM_PARAMETERS])]
 
 
-def _dense(direction: list[Tensor]) -> Direction:
-    return Direction(*(tensor.contiguous() for tensor in direction))
+def _directions(parameters: list[Tensor], dtype: torch.dtype) -> list[Direction]:
+    """The parameters of both directions, dense and of that dtype."""
+    dense, one = [tensor.to(dtype).contiguous() for tensor in parameters], len(Direction._fields)
+    return [Direction(*dense[:one]), Direction(*dense[one:])]
 
 
 def _conv(x: Tensor, direction: Direction, reverse: int, **more: Tensor | int):
@@ -218,18 +227,17 @@ def _scan(
 
 
 def _setup_context(ctx, inputs, output):
-    xz, forward, backward, cu_seqlens, _ = inputs
+    *tensors, _ = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(xz, *forward, *backward, cu_seqlens, *output[1:])
+    ctx.save_for_backward(*tensors, *output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, grad_y, *_):
     native_library.refuse_double_backward("bidirectional_scan")
-    xz, *rest = ctx.saved_tensors
     if grad_y is None:
-        return None, None, None, None, None
-    return *_both_backward(grad_y, xz, rest[:7], rest[7:14], *rest[14:]), None, None
+        return (None,) * (_NUM_PARAMETERS + 3)
+    return *_both_backward(grad_y, *ctx.saved_tensors), None, None
 
 
 torch.library.register_autograd(
@@ -237,32 +245,26 @@ torch.library.register_autograd(
 )
 
 
-def _scan_arguments(xz_shape, shapes) -> tuple[int, int, int, int]:
+def _flops(xz_shape, shapes, products: int, convolutions: int, scan: Callable[..., int]) -> int:
+    """Of both directions, whose parameters have these `shapes`: so many times the products and convolutions of a
+    forward, and a scan each.
+    """
     num_batch, length, width = xz_shape
-    return num_batch, length, width // 2, shapes[5][1]
-
-
-def _product_flops(xz_shape, shapes) -> int:
-    num_batch, length, width = xz_shape
-    (projected, _), (_, rank) = shapes[2], shapes[3]
-    return 2 * num_batch * length * (width // 2) * (projected + rank)
+    size, one, total = (num_batch, length, width // 2), len(Direction._fields), 0
+    for direction in (Direction(*shapes[:one]), Direction(*shapes[one : 2 * one])):
+        columns = direction.x_proj[0] + direction.dt_proj[1]
+        total += products * 2 * num_batch * length * (width // 2) * columns
+        total += convolutions * causal_conv_flops(*size, direction.conv_weight[1])
+        total += scan(*size, direction.A_log[1])
+    return total
 
 
 @register_flop_formula(torch.ops.stretchysnake.bidirectional_scan)
-def _(xz_shape, forward_shapes, backward_shapes, *_, **__) -> int:
-    return sum(
-        _product_flops(xz_shape, shapes)
-        + causal_conv_flops(*_scan_arguments(xz_shape, shapes)[:3], shapes[0][1])
-        + selective_scan_flops(*_scan_arguments(xz_shape, shapes))
-        for shapes in (forward_shapes, backward_shapes)
-    )
+def _(xz_shape, *shapes, **__) -> int:
+    return _flops(xz_shape, shapes, 1, 1, selective_scan_flops)
 
 
 @register_flop_formula(torch.ops.stretchysnake.bidirectional_scan_backward)
-def _(grad_y_shape, xz_shape, forward_shapes, backward_shapes, *_, **__) -> int:
-    return sum(
-        2 * _product_flops(xz_shape, shapes)  # into the input and into the weight
-        + 3 * causal_conv_flops(*_scan_arguments(xz_shape, shapes)[:3], shapes[0][1])
-        + selective_scan_backward_flops(*_scan_arguments(xz_shape, shapes))
-        for shapes in (forward_shapes, backward_shapes)
-    )
+def _(grad_y_shape, xz_shape, *shapes, **__) -> int:
+    # a product's gradient goes into its input and into its weight
+    return _flops(xz_shape, shapes, 2, 3, selective_scan_backward_flops)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretchysnake.ops.backend import Backend, choose_backend, is_native_fit
+from stretchysnake.ops.backend import Backend, choose_backend, is_narrow_fit, is_native_fit
 from stretchysnake.ops.bidirectional_scan.direction import Carry, Direction
 from stretchysnake.ops.causal_conv.convolution import causal_conv_silu
 from stretchysnake.ops.native import library as native_library
@@ -29,8 +29,9 @@ def bidirectional_scan(
     ``selective_scan`` of u with delta_bias = dt_bias, softplus, D and gate z. The backward one reads
     from the last token to the first. Returns (B, L, Di) in the dtype of xz; state and accumulation are
     fp32, fp64 for fp64 parameters. backend and cu_seqlens as in ``selective_scan``; where the backend is the
-    native one and xz and the parameters share fp32 or fp64, outside autocast, the threads are woken twice for
-    all of it, delta is never stored, and the gate is applied once to the sum. ValueError names a wrong shape.
+    native one and xz and the parameters share fp32 or fp64, outside autocast, or xz is bf16 and no gradient is wanted,
+    the threads are woken twice for all of it, delta is never stored, and the gate is applied once to the sum. Of a
+    bf16 xz the products between are then fp32 too. ValueError names a wrong shape.
 
     Source: Vision Mamba (Zhu et al., 2024), algorithm 1; VideoMamba adds the two without halving.
     """
@@ -78,11 +79,10 @@ def _check_inputs(xz: Tensor, forward: Direction, backward: Direction) -> None:
 
 def _is_native(xz: Tensor, parameters: tuple[Tensor, ...], backend: Backend) -> bool:
     chosen = choose_backend("bidirectional_scan", xz, backend)
-    return (
-        (chosen == "meta" or (chosen == "cpu" and native_library.is_available()))
-        and is_native_fit(xz, *parameters)
-        and not torch.is_autocast_enabled("cpu")
-    )
+    if chosen != "meta" and not (chosen == "cpu" and native_library.is_available()):
+        return False
+    wide = is_native_fit(xz, *parameters) and not torch.is_autocast_enabled("cpu")
+    return wide or is_narrow_fit(xz, *parameters)
 
 
 def one_direction(

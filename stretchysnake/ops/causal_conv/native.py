@@ -5,6 +5,7 @@ Symbols: B batch, L tokens, D inner channels, K kernel width.
 
 from torch import Tensor
 
+from stretchysnake.ops.backend import is_narrow_fit
 from stretchysnake.ops.causal_conv.gradient import new_gradients, register_gradient
 from stretchysnake.ops.native.problems import conv_problem, dense, rows_in_place, run, seams
 from stretchysnake.ops.operation import operation
@@ -20,12 +21,13 @@ def causal_conv_silu_cpu(
 ) -> Tensor:
     """``causal_conv_silu`` in one pass over x (B, L, D), weight (D, K), bias (D,), packed sequences in one call.
 
-    In fp32, or fp64 where any input is fp64. Only x is kept for the backward; the convolution is computed again.
+    In fp32, or fp64 where any input is fp64. A bf16 x is read and answered as it is where no gradient is wanted, and
+    otherwise converted. Only x is kept for the backward; the convolution is computed again.
     """
     dtype = state_dtype(x, weight, bias)
-    x_read, weight, bias = (
-        t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, weight, bias)
-    )
+    parameters = (weight,) if bias is None else (weight, bias)
+    x_read = x if is_narrow_fit(x, *parameters) else x.to(dtype)
+    weight, bias = (t if t is None else t.to(dtype) for t in (weight, bias))
     y = _conv(x_read, weight, bias, cu_seqlens, reverse)
     return y if y.dtype == x.dtype else y.to(x.dtype)
 

@@ -14,12 +14,15 @@ template <typename T> T* row(void* data, int64_t index, int64_t width) {
 
 int lanes_left(int64_t left, int lanes) { return left < lanes ? static_cast<int>(left) : lanes; }
 
-template <typename T> void forward(const NormProblem& p, Range rows) {
+// x and y are stored as S.
+template <typename T, typename S> void forward(const NormProblem& p, Range rows) {
     constexpr int lanes = Simd<T>::lanes;
     const T* weight = static_cast<const T*>(p.weight);
     for (int64_t i = rows.first; i < rows.end; ++i) {
-        const T *x = row<T>(p.x, i, p.width), *residual = row<T>(p.residual, i, p.width);
-        T *sum = row<T>(p.sum, i, p.width), *y = row<T>(p.y, i, p.width);
+        const S* x = row<S>(p.x, i, p.width);
+        const T* residual = row<T>(p.residual, i, p.width);
+        T* sum = row<T>(p.sum, i, p.width);
+        S* y = row<S>(p.y, i, p.width);
         Vec<T> squares = {};
         for (int64_t c = 0; c < p.width; c += lanes) {
             const int count = lanes_left(p.width - c, lanes);
@@ -67,7 +70,10 @@ template <typename T> void backward(const NormProblem& p, Range rows, T* grad_we
 }  // namespace
 
 void norm_forward(const NormProblem& p, Range rows) {
-    p.is_double ? forward<double>(p, rows) : forward<float>(p, rows);
+    if (p.is_double)
+        forward<double, double>(p, rows);
+    else
+        p.is_bf16 ? forward<float, BFloat16>(p, rows) : forward<float, float>(p, rows);
 }
 
 void norm_backward(const NormProblem& p, Range rows, void* grad_weight) {

@@ -1,6 +1,8 @@
 // Depth-wise causal convolution and SiLU in one pass, forward and backward; per instruction set.
 //
 // Symbols: B batch, L tokens, D channels, W kernel width, V lanes of a vector, block = V channels.
+#include <type_traits>
+
 #include "kernels.h"
 #include "projection.h"
 #include "vector_math.h"
@@ -43,12 +45,12 @@ void gather_taps(const ConvProblem& p, int64_t channel, int count, Vec<T>* taps)
 constexpr int kUsualWidth = 4;
 
 // bias + sum_k taps[k] * x_{t - W + 1 + k}; rows before the first token are absent.
-template <typename T, int known_width>
-inline Vec<T> convolve(const Reader<T>& x, const Vec<T>* taps, Vec<T> bias, int64_t width,
+template <typename T, int known_width, typename S>
+inline Vec<T> convolve(const Reader<S>& x, const Vec<T>* taps, Vec<T> bias, int64_t width,
                        int64_t t, int64_t channel, int count) {
     Vec<T> sum = bias;
     if (known_width && t >= known_width - 1) {
-        const T* from = x.row(t - known_width + 1) + channel;
+        const S* from = x.row(t - known_width + 1) + channel;
 #pragma GCC unroll 8
         for (int k = 0; k < known_width; ++k) sum += taps[k] * load<T>(from + k * x.stride, count);
         return sum;
@@ -61,13 +63,21 @@ inline Vec<T> convolve(const Reader<T>& x, const Vec<T>* taps, Vec<T> bias, int6
 // Tokens that all blocks pass over before the next ones: their rows stay in the cache.
 constexpr int64_t kPiece = 16;
 
-template <typename T, int known_width>
+// Where rows of T are kept in the workspace, behind the taps of `blocks` blocks.
+template <typename T> T* wide_rows(void* workspace, int64_t blocks, int64_t width) {
+    return reinterpret_cast<T*>(static_cast<Vec<T>*>(workspace) + blocks * (width + 1));
+}
+
+// x and y are stored as S.
+template <typename T, typename S, int known_width>
 void forward(const ConvProblem& p, int64_t first, int64_t end, void* workspace) {
     const int64_t W = known_width ? known_width : p.width;
     const int64_t blocks = (p.channels + Simd<T>::lanes - 1) / Simd<T>::lanes;
-    const Reader<T> x(p, p.x);
-    const Reader<T> y(p, Rows{p.y, 0, p.channels});
+    const Reader<S> x(p, p.x);
+    const Reader<S> y(p, Rows{p.y, 0, p.channels});
+    constexpr bool narrow = !std::is_same<T, S>::value;
     Vec<T>* taps = static_cast<Vec<T>*>(workspace);  // blocks * (W + 1), the bias last
+    T* wide = wide_rows<T>(workspace, blocks, W);    // of a piece, as they will be read again
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t channel = block * Simd<T>::lanes;
         const int count = block_lanes<T>(p, block);
@@ -84,6 +94,9 @@ void forward(const ConvProblem& p, int64_t first, int64_t end, void* workspace) 
             for (int64_t t = piece; t < last; ++t) {
                 const Vec<T> sum = convolve<T, known_width>(x, tap, tap[W], W, t, channel, count);
                 store<T>(y.row(t) + channel, sum * sigmoid<T>(sum), count);
+                if (narrow && p.projection)
+                    store<T>(wide + (t - piece) * p.channels + channel,
+                             load<T>(y.row(t) + channel, count), count);
             }
         }
         if (!p.projection) continue;
@@ -91,7 +104,8 @@ void forward(const ConvProblem& p, int64_t first, int64_t end, void* workspace) 
         T* out[kPiece];
         const Reader<T> projected(p, p.projected);
         for (int64_t t = piece; t < last; ++t) {
-            rows[t - piece] = y.row(t);
+            rows[t - piece] = narrow ? wide + (t - piece) * p.channels
+                                     : reinterpret_cast<const T*>(y.row(t));
             out[t - piece] = projected.row(t);
         }
         project<T>(rows, out, static_cast<int>(last - piece),
@@ -202,7 +216,8 @@ void backward(const ConvProblem& p, Range segment, void* sums, void* workspace) 
 int64_t conv_workspace(const ConvProblem& p) {
     const int64_t lanes = p.is_double ? Simd<double>::lanes : Simd<float>::lanes;
     const int64_t blocks = (p.channels + lanes - 1) / lanes;
-    return lanes * blocks * (p.width + 1) * 2;
+    const int64_t wide = p.is_bf16 ? kPiece * p.channels : 0;
+    return lanes * blocks * (p.width + 1) * 2 + wide;
 }
 
 void conv_forward(const ConvProblem& p, Range tokens, void* workspace) {
@@ -210,11 +225,15 @@ void conv_forward(const ConvProblem& p, Range tokens, void* workspace) {
     const int64_t first = p.reverse ? p.length - tokens.end : tokens.first;
     const int64_t end = p.reverse ? p.length - tokens.first : tokens.end;
     if (p.is_double)
-        forward<double, 0>(p, first, end, workspace);
+        forward<double, double, 0>(p, first, end, workspace);
+    else if (p.is_bf16 && p.width == kUsualWidth)
+        forward<float, BFloat16, kUsualWidth>(p, first, end, workspace);
+    else if (p.is_bf16)
+        forward<float, BFloat16, 0>(p, first, end, workspace);
     else if (p.width == kUsualWidth)
-        forward<float, kUsualWidth>(p, first, end, workspace);
+        forward<float, float, kUsualWidth>(p, first, end, workspace);
     else
-        forward<float, 0>(p, first, end, workspace);
+        forward<float, float, 0>(p, first, end, workspace);
 }
 
 void conv_backward(const ConvProblem& p, Range segment, void* sums, void* workspace) {

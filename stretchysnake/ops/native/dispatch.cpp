@@ -58,7 +58,7 @@ const KernelTable* kernels = best_kernels();
 int64_t lanes_of(int64_t is_double) { return kernels->vector_bytes / (is_double ? 8 : 4); }
 
 template <typename Problem> int64_t sequence_bytes(const Problem& p) {
-    return p.batch * p.length * p.channels * value_bytes(p);
+    return p.batch * p.length * p.channels * row_bytes(p);
 }
 
 template <typename Problem>
@@ -208,7 +208,7 @@ template <typename Work> int guarded(Work work) {
 
 extern "C" {
 
-int stretchysnake_abi_version() { return 7; }
+int stretchysnake_abi_version() { return 8; }
 
 const char* stretchysnake_instruction_set() { return kernels->name; }
 

@@ -95,45 +95,54 @@ struct Sequences {
     }
 };
 
+// Of what is computed with, and of the sequences that may be narrow.
 template <typename Problem> int64_t value_bytes(const Problem& p) { return p.is_double ? 8 : 4; }
+template <typename Problem> int64_t row_bytes(const Problem& p) {
+    return p.is_bf16 ? 2 : value_bytes(p);
+}
 
 // One sequence of a problem as a problem of its own, which is what the kernels take.
 template <typename Problem> class OneSequence {
   public:
     OneSequence(const Problem& p, int64_t b)
-        : problem(p), b_(b), all_(Sequences::of(p)), bytes_(value_bytes(p)) {
+        : problem(p), b_(b), all_(Sequences::of(p)), bytes_(value_bytes(p)),
+          narrow_bytes_(row_bytes(p)) {
         problem.batch = 1, problem.length = all_.length_of(b);
         problem.sequences = 0, problem.cu_seqlens = nullptr;
     }
-    void rows(Rows& rows) const {
-        advance(rows.data, all_.ends ? all_.start(b_) * rows.row_stride : b_ * rows.batch_stride);
+    void rows(Rows& rows) const { advance(rows.data, before(rows), bytes_); }
+    void narrow_rows(Rows& rows) const { advance(rows.data, before(rows), narrow_bytes_); }
+    void narrow_dense(void*& data, int64_t width) const {
+        advance(data, all_.start(b_) * width, narrow_bytes_);
     }
-    void dense(void*& data, int64_t width) const { advance(data, all_.start(b_) * width); }
-    void each(void*& data, int64_t elements) const { advance(data, b_ * elements); }
+    void each(void*& data, int64_t elements) const { advance(data, b_ * elements, bytes_); }
     // Chunks of so many tokens: those of a packed sequence begin where those
     // before it cannot reach, as problems.py makes room for them.
     void chunks(void*& data, int64_t tokens, int64_t elements) const {
         const int64_t before = all_.ends ? all_.start(b_) / tokens + b_
                                          : b_ * ((all_.length + tokens - 1) / tokens);
-        advance(data, before * elements);
+        advance(data, before * elements, bytes_);
     }
     Problem problem;
 
   private:
-    void advance(void*& data, int64_t elements) const {
-        if (data) data = static_cast<char*>(data) + elements * bytes_;
+    int64_t before(const Rows& rows) const {
+        return all_.ends ? all_.start(b_) * rows.row_stride : b_ * rows.batch_stride;
+    }
+    static void advance(void*& data, int64_t elements, int64_t bytes) {
+        if (data) data = static_cast<char*>(data) + elements * bytes;
     }
     int64_t b_;
     Sequences all_;
-    int64_t bytes_;
+    int64_t bytes_, narrow_bytes_;
 };
 
 inline ScanProblem sequence_of(const ScanProblem& p, int64_t b, int64_t lanes) {
     OneSequence<ScanProblem> own(p, b);
     ScanProblem& of = own.problem;
-    for (Rows* rows : {&of.u, &of.delta, &of.B, &of.C, &of.z, &of.dt, &of.grad_y, &of.grad_z})
-        own.rows(*rows);
-    for (void** data : {&of.y, &of.grad_u, &of.grad_delta}) own.dense(*data, p.channels);
+    for (Rows* rows : {&of.u, &of.delta, &of.z}) own.narrow_rows(*rows);
+    for (Rows* rows : {&of.B, &of.C, &of.dt, &of.grad_y, &of.grad_z}) own.rows(*rows);
+    for (void** data : {&of.y, &of.grad_u, &of.grad_delta}) own.narrow_dense(*data, p.channels);
     for (void** data :
          {&of.initial_state, &of.final_state, &of.grad_final_state, &of.grad_initial_state})
         own.each(*data, p.channels * p.state);
@@ -145,8 +154,9 @@ inline ScanProblem sequence_of(const ScanProblem& p, int64_t b, int64_t lanes) {
 inline ConvProblem sequence_of(const ConvProblem& p, int64_t b, int64_t) {
     OneSequence<ConvProblem> own(p, b);
     ConvProblem& of = own.problem;
-    for (Rows* rows : {&of.x, &of.projected, &of.grad_y, &of.grad_x}) own.rows(*rows);
-    own.dense(of.y, p.channels);
+    own.narrow_rows(of.x);
+    for (Rows* rows : {&of.projected, &of.grad_y, &of.grad_x}) own.rows(*rows);
+    own.narrow_dense(of.y, p.channels);
     return of;
 }
 

@@ -24,7 +24,8 @@ struct ScanProblem {
     int64_t batch, length, channels, state, rank, delta_softplus, A_is_log, reverse;
     // Adds to y (before the gate) and to grad_z what an earlier problem of the same call left there.
     int64_t adds;
-    int64_t is_double, num_threads;
+    // is_bf16, of the forward alone: u, delta, z and y are bfloat16, all else fp32.
+    int64_t is_double, is_bf16, num_threads;
     // Of sequences packed into one row (batch 1): their number, and (number + 1) 0 and where each ends;
     // otherwise 0 and null.
     int64_t sequences;
@@ -44,8 +45,8 @@ struct ScanProblem {
 struct ConvProblem {
     int64_t batch, length, channels, width, reverse;
     int64_t adds;  // adds to grad_x what an earlier problem of the same call left there
-    int64_t is_double, num_threads;
-    int64_t sequences;  // as of the scan
+    int64_t is_double, is_bf16, num_threads;  // is_bf16, of the forward alone: x and y are
+    int64_t sequences;                        // as of the scan
     const int64_t* cu_seqlens;
     Rows x;
     void *weight, *bias, *y;
@@ -60,7 +61,7 @@ struct ConvProblem {
 
 // Arguments of the residual sum with RMS norm, mirrored in problems.py; all tensors are dense.
 struct NormProblem {
-    int64_t rows, width, is_double, num_threads;
+    int64_t rows, width, is_double, is_bf16, num_threads;  // is_bf16, forward alone: x and y are
     double eps;
     void *x, *residual, *weight, *y, *sum;
     void* inverse;  // 1 / rms of every row, for the backward

@@ -13,7 +13,7 @@ from stretchysnake.ops.operation import constant_when_compiled
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 LIBRARY_PATH = Path(__file__).parent / f"libstretchysnake{_SUFFIX}"
-ABI_VERSION = 7
+ABI_VERSION = 8
 _HOW_TO_BUILD = "run `pip install .` with a C++ compiler (g++ or clang++) on the path"
 
 

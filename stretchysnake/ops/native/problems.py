@@ -12,6 +12,8 @@ from torch import Tensor
 
 from stretchysnake.ops.native import library as native_library
 
+_NARROW = {"u", "delta", "z", "x", "y"}
+"""What is bf16 where the sequence is; all else is then fp32. Forward alone."""
 _ROWS = {"u", "delta", "B", "C", "z", "dt", "x", "projected"}
 _ROWS |= {"grad_y", "grad_z", "grad_B", "grad_C", "grad_dt", "grad_x"}
 
@@ -30,7 +32,7 @@ class ScanProblem(ctypes.Structure):
 
     _fields_ = _fields(
         *("batch", "length", "channels", "state", "rank", "delta_softplus", "A_is_log", "reverse"),
-        *("adds", "is_double", "num_threads", "sequences", "cu_seqlens"),
+        *("adds", "is_double", "is_bf16", "num_threads", "sequences", "cu_seqlens"),
         *("u", "delta", "B", "C", "z", "dt"),
         *("A", "D", "delta_bias", "initial_state", "dt_weight", "y", "final_state", "checkpoints"),
         *("grad_y", "grad_final_state", "grad_u", "grad_delta", "grad_A", "grad_D"),
@@ -43,9 +45,9 @@ class ConvProblem(ctypes.Structure):
     """``ConvProblem`` of native/kernels.h; an absent pointer is 0."""
 
     _fields_ = _fields(
-        *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "num_threads"),
-        *("sequences", "cu_seqlens", "x", "weight", "bias", "y", "outputs", "projection"),
-        *("projected", "grad_y", "grad_x", "grad_weight", "grad_bias"),
+        *("batch", "length", "channels", "width", "reverse", "adds", "is_double", "is_bf16"),
+        *("num_threads", "sequences", "cu_seqlens", "x", "weight", "bias", "y", "outputs"),
+        *("projection", "projected", "grad_y", "grad_x", "grad_weight", "grad_bias"),
         "grad_projection",
     )
 
@@ -54,7 +56,8 @@ class NormProblem(ctypes.Structure):
     """``NormProblem`` of native/kernels.h; an absent pointer is 0."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "width", "is_double", "num_threads")),
+        *((name, ctypes.c_int64) for name in ("rows", "width", "is_double", "is_bf16")),
+        ("num_threads", ctypes.c_int64),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("x", "residual", "weight", "y", "sum", "inverse")),
         *((name, ctypes.c_int64) for name in ("grad_y", "grad_sum", "grad_x", "grad_weight")),
@@ -93,6 +96,8 @@ def _filled(kind: type, sequence: Tensor, **values: Tensor | float | None):
     numbers = [0] * len(kind._fields_)
     numbers[: sequence.dim()] = sequence.shape
     numbers[places["is_double"]] = sequence.dtype == torch.float64
+    narrow = numbers[places["is_bf16"]] = sequence.dtype == torch.bfloat16
+    of_others = torch.float32 if narrow else sequence.dtype
     numbers[places["num_threads"]] = torch.get_num_threads()
     for name, value in values.items():
         if value is None:
@@ -101,7 +106,8 @@ def _filled(kind: type, sequence: Tensor, **values: Tensor | float | None):
         if not isinstance(value, Tensor):
             numbers[place] = value
             continue
-        wanted = sequence.dtype if name != "cu_seqlens" else torch.int64
+        wanted = sequence.dtype if name in _NARROW else of_others
+        wanted = torch.int64 if name == "cu_seqlens" else wanted
         assert value.dtype == wanted, (name, value.dtype, wanted)
         numbers[place] = value.data_ptr()
         if name == "cu_seqlens":

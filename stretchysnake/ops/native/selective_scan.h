@@ -140,11 +140,12 @@ inline void multiply_dt(const Sequence<T>& dt, int64_t first, int tokens, int64_
     }
 }
 
-// The rows of u, delta and dt.
-template <typename T> struct InputRows {
-    Sequence<T> u, delta, dt;
+// The rows of u and delta, stored as S, and of dt.
+template <typename T, typename S = T> struct InputRows {
+    Sequence<S> u, delta;
+    Sequence<T> dt;
     explicit InputRows(const ScanProblem& p)
-        : u(sequence<T>(p, p.u)), delta(sequence<T>(p, p.delta)), dt(sequence<T>(p, p.dt)) {}
+        : u(sequence<S>(p, p.u)), delta(sequence<S>(p, p.delta)), dt(sequence<T>(p, p.dt)) {}
 };
 
 // Asks for the rows [first, first + tokens) of a block before they are needed: a processor does not
@@ -156,8 +157,8 @@ inline void prefetch(const Sequence<T>& s, int64_t first, int64_t tokens, int64_
     for (int64_t t = 0; t < tokens; ++t) __builtin_prefetch(s.row(first + t) + channel);
 }
 
-template <typename T>
-inline void read_inputs(const ScanProblem& p, const InputRows<T>& rows, const Owned<T>& own,
+template <typename T, typename S>
+inline void read_inputs(const ScanProblem& p, const InputRows<T, S>& rows, const Owned<T>& own,
                         int64_t k, int64_t first, int tokens, int64_t channel, int count,
                         Inputs<T>& in) {
     const T limit = Simd<T>::normal_powers / own.largest[k];  // infinite where all rates are 0

@@ -39,18 +39,20 @@ inline void advance_all(const Vec<T>* rate, Vec<T>* h, const Inputs<T>& in, cons
     for (; n < N; ++n) advance<T, 1, normal>(rate, h, in, input, B, C, first, tokens, n, y);
 }
 
-template <typename T> void forward(const ScanProblem& p, Range segment, void* workspace) {
+// u, delta, z and y are stored as S.
+template <typename T, typename S>
+void forward(const ScanProblem& p, Range segment, void* workspace) {
     using V = Vec<T>;
     constexpr int lanes = Simd<T>::lanes;
     const int64_t N = p.state, L = p.length;
     const int64_t owned = segment.end - segment.first;
-    const InputRows<T> rows(p);
-    const auto B = sequence<T>(p, p.B), C = sequence<T>(p, p.C), z = sequence<T>(p, p.z);
-    const auto y_rows = dense<T>(p, p.y, p.channels);
+    const InputRows<T, S> rows(p);
+    const auto B = sequence<T>(p, p.B), C = sequence<T>(p, p.C);
+    const auto z = sequence<S>(p, p.z), y_rows = dense<S>(p, p.y, p.channels);
     const T* D = static_cast<const T*>(p.D);
     const Owned<T> own =
         take_blocks<T>(p, segment, static_cast<const T*>(p.initial_state), workspace);
-    const Sequence<T>* near[] = {&rows.u, &rows.delta, &z, &y_rows};
+    const Sequence<S>* near[] = {&rows.u, &rows.delta, &z, &y_rows};
     const int64_t chunks = (L + K - 1) / K;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t first = chunk * K;
@@ -63,13 +65,13 @@ template <typename T> void forward(const ScanProblem& p, Range segment, void* wo
             const int64_t ahead = here ? first : first + K;
             const int64_t left = L - ahead < K ? L - ahead : K;
             const int64_t ahead_channel = channel + (here ? kAhead : kAhead - owned) * lanes;
-            for (const Sequence<T>* s : near) prefetch<T>(*s, ahead, left, ahead_channel);
+            for (const Sequence<S>* s : near) prefetch<S>(*s, ahead, left, ahead_channel);
             V *h = own.state + k * N, *rate = own.rate + k * N;
             if (p.checkpoints)
                 memcpy(checkpoint<T>(p, chunk, block), h, N * sizeof(V));
             Inputs<T> in;
             V input[K], y[K];
-            read_inputs<T>(p, rows, own, k, first, tokens, channel, count, in);
+            read_inputs<T, S>(p, rows, own, k, first, tokens, channel, count, in);
             const V skip = D ? load<T>(D + channel, count) : V{};
             for (int t = 0; t < tokens; ++t) {
                 input[t] = in.step[t] * in.u[t];
@@ -107,7 +109,12 @@ int64_t scan_workspace(const ScanProblem& p, bool backward) {
 }
 
 void scan_forward(const ScanProblem& p, Range segment, void* workspace) {
-    p.is_double ? forward<double>(p, segment, workspace) : forward<float>(p, segment, workspace);
+    if (p.is_double)
+        forward<double, double>(p, segment, workspace);
+    else if (p.is_bf16)
+        forward<float, BFloat16>(p, segment, workspace);
+    else
+        forward<float, float>(p, segment, workspace);
 }
 
 }  // namespace KERNEL_NAMESPACE

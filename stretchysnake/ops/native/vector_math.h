@@ -1,4 +1,5 @@
-// Vectors of float or double on GCC/Clang vector extensions, with exp, softplus and sigmoid.
+// Vectors of float or double on GCC/Clang vector extensions, with exp, softplus and sigmoid; rows of
+// bfloat16 are widened to float as they are read and rounded as they are written.
 //
 // Each kernel file is compiled once per instruction set. Everything here has internal linkage and
 // uses no header-only C++ library, so that no function compiled for a newer processor can be
@@ -21,6 +22,10 @@ template <> struct Simd<float> {
     typedef float Unaligned
         __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     typedef int32_t Integer __attribute__((vector_size(VECTOR_BYTES)));
+    typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    typedef uint16_t Upper __attribute__((vector_size(VECTOR_BYTES / 2)));
+    typedef uint16_t UnalignedUpper
+        __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
     static constexpr int lanes = VECTOR_BYTES / sizeof(float);
     static constexpr int mantissa_bits = 23;
     // 1.5 * 2^23 rounds its addend to an integer; the exponent bias rides along.
@@ -89,6 +94,40 @@ template <typename T> inline void store(T* to, Vec<T> v, int count) {
         *reinterpret_cast<typename Simd<T>::Unaligned*>(to) = v;
     else
         for (int i = 0; i < count; ++i) to[i] = v[i];
+}
+
+// A bfloat16 as it lies in memory: the upper half of a float.
+struct BFloat16 {
+    uint16_t bits;
+};
+
+inline Vec<float> widened(Simd<float>::Upper upper) {
+    return (Vec<float>)(__builtin_convertvector(upper, Simd<float>::Bits) << 16);
+}
+
+// To the nearest bfloat16, ties to even; NaN stays NaN.
+inline Simd<float>::Upper rounded(Vec<float> v) {
+    using Bits = Simd<float>::Bits;
+    const Bits bits = (Bits)v;
+    const Bits nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    const Bits nan = Bits{} + 0x7fc00000u;
+    return __builtin_convertvector((v == v ? nearest : nan) >> 16, Simd<float>::Upper);
+}
+
+template <typename T> inline Vec<T> load(const BFloat16* from, int count) {
+    if (__builtin_expect(count >= Simd<T>::lanes, 1))
+        return widened(*reinterpret_cast<const Simd<float>::UnalignedUpper*>(from));
+    Simd<float>::Upper upper = {};
+    for (int i = 0; i < count; ++i) upper[i] = from[i].bits;
+    return widened(upper);
+}
+
+template <typename T> inline void store(BFloat16* to, Vec<T> v, int count) {
+    const Simd<float>::Upper upper = rounded(v);
+    if (__builtin_expect(count >= Simd<T>::lanes, 1))
+        *reinterpret_cast<Simd<float>::UnalignedUpper*>(to) = upper;
+    else
+        for (int i = 0; i < count; ++i) to[i].bits = upper[i];
 }
 
 template <typename T> inline T sum_lanes(Vec<T> v) {

@@ -10,6 +10,7 @@ order, so another thread count changes them by rounding only.
 import torch
 from torch import Tensor
 
+from stretchysnake.ops.backend import is_narrow_fit
 from stretchysnake.ops.native.problems import (
     dense,
     new_checkpoints,
@@ -30,16 +31,27 @@ def selective_scan_cpu(
     """Return ``(y, final_state)``; shapes and dtype rule as in ``selective_scan_reference``.
 
     With cu_seqlens (S + 1,) all sequences of the row are done in one call, divided among the threads by their lengths.
-    Half-precision inputs are converted to fp32 first. Runs on ``torch.get_num_threads()`` threads,
+    Half-precision inputs are converted to fp32 first, but for u, delta and z where all are bf16 and no gradient is
+    wanted. Runs on ``torch.get_num_threads()`` threads,
     fewer where the problem is small. Decays below 1e-38 count as 0. Torch sees one operation,
     ``torch.ops.stretchysnake.selective_scan``, which torch.compile and torch.export keep as it is.
     """
     dtype = state_dtype(*inputs.tensors)
-    tensors = (t if t is None or t.dtype == dtype else t.to(dtype) for t in inputs.tensors)
+    sequences = {"u", "delta", "z"} if _is_narrow(inputs) else set()
+    tensors = (
+        t if t is None or name in sequences else t.to(dtype)
+        for name, t in zip(ScanInputs._fields, inputs.tensors, strict=False)
+    )
     keep_states = torch.is_grad_enabled() and inputs.needs_gradient()
     flags = inputs.delta_softplus, inputs.reverse, keep_states
     y, final_state, _ = _scan(*tensors, cu_seqlens, *flags)
     return (y if y.dtype == inputs.u.dtype else y.to(inputs.u.dtype)), final_state
+
+
+def _is_narrow(inputs: ScanInputs) -> bool:
+    given = [t for t in inputs.tensors if t is not None]
+    sequences = [t for t in (inputs.u, inputs.delta, inputs.z) if t is not None]
+    return is_narrow_fit(*given) and all(t.dtype == torch.bfloat16 for t in sequences)
 
 
 def _new_outputs(
@@ -51,7 +63,7 @@ def _new_outputs(
     sequences = num_batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     return (
         u.new_empty(u.shape),
-        u.new_empty(sequences, channels, num_state),
+        u.new_empty(sequences, channels, num_state, dtype=state_dtype(u)),
         new_checkpoints(u, num_state, keep_states, cu_seqlens),
     )
 

@@ -1,7 +1,6 @@
 """What a study leaves behind: tables, figures, one HTML page, and a summary that says what holds and what does not."""
 
-import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, Suites, suite_infos, training_info
@@ -47,11 +46,19 @@ def write_study(
     return str(out / "report.html"), words
 
 
-def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md") -> list[str]:
-    """Write tables/, overview.png, report.html and the summary into the folder; returns the summary's first lines.
+def write_pages(
+    folder: Path,
+    rows: list,
+    context,
+    *,
+    summary: str = "summary.md",
+    tables: bool = True,
+    rows_name: str = "rows.jsonl",
+) -> list[str]:
+    """Write tables/ (unless left out), overview.png, report.html and the summary into the folder; returns the summary's
+    first lines.
 
-    Everything follows from rows and context, so a study measured once can be told anew:
-    `python -m stretchysnake.recipes.study.pages FOLDER` (a published folder, whose summary is README.md).
+    Everything follows from rows and context, so a study measured once can be told anew (publishing.py).
     """
     from stretchysnake.report.pages.export import write_tables
     from stretchysnake.report.pages.page import write_overview_png, write_page
@@ -67,43 +74,26 @@ def write_pages(folder: Path, rows: list, context, *, summary: str = "summary.md
     of_paper, asked = claims(rows), question_claims(rows)
     words = [claim(headlines(retrieval)), *claims_in_words(of_paper), *claims_in_words(asked)]
     words.append(unsettled([*of_paper, *asked]))
-    write_tables(folder / "tables", rows, context)
+    if tables:
+        write_tables(folder / "tables", rows, context)
     first = PREFIX + context.settings["suites"][0]
     write_overview_png(folder / "overview.png", retrieval, dataset=first)
     write_page(folder / "report.html", rows, context)
     lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
-    tables = [claims_grid(rows), *tables_of_claims(rows)]
-    lines += [table.to_markdown() for table in tables if table]
+    shown = [claims_grid(rows), *tables_of_claims(rows)]
+    lines += [table.to_markdown() for table in shown if table]
     lines += ["## What this rests on", "", *(f"- {note}" for note in context.notes), ""]
     seeds = ", ".join(map(str, context.seeds))
-    lines += [f"- Rows: {len(rows)} in rows.jsonl; seeds {seeds}.", ""]
+    lines += [f"- Rows: {len(rows)} in {rows_name}; seeds {seeds}.", ""]
     lines += ["Command:", "", *(f"    {command}" for command in context.commands), ""]
-    lines += [
-        "Every table and figure: [tables/README.md](tables/README.md), each also as a file beside it;"
-    ]
+    if tables:
+        all_files = "[tables/README.md](tables/README.md), each also as a file beside it;"
+    else:
+        all_files = f"`stretchysnake study report {rows_name}` writes each as a file;"
+    lines += [f"Every table and figure: {all_files}"]
     lines += ["[report.html](report.html) holds them all and opens offline.", ""]
     write_whole(folder / summary, "\n".join(lines) + "\n")
     return words
-
-
-def tell_anew(folder: Path) -> list[str]:
-    """Write a published study's pages again from its rows.jsonl, context.json and the files that these name, relative
-    to the folder; nothing is measured."""
-    from stretchysnake.report.pages.context import read_context
-    from stretchysnake.results.rows import read_rows
-
-    context = read_context(folder / "context.json")
-    suites = [
-        replace(
-            suite,
-            contact_sheet_png=folder / suite.contact_sheet_png,
-            sample_clips=[folder / clip for clip in suite.sample_clips],
-        )
-        for suite in context.suites
-    ]
-    pictures = [replace(picture, path=folder / picture.path) for picture in context.pictures]
-    context = replace(context, suites=suites, pictures=pictures)
-    return write_pages(folder, read_rows(folder / "rows.jsonl"), context, summary="README.md")
 
 
 def notes(run: StudyRun) -> list[str]:
@@ -188,8 +178,3 @@ def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> lis
         videos.append(queries.records[0].path)
     write_activation_maps(folder, subjects, videos, placement=placement)
     return read_pictures(folder)
-
-
-if __name__ == "__main__":
-    for line in tell_anew(Path(sys.argv[1])):
-        print(line)

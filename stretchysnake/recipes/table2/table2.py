@@ -49,7 +49,7 @@ class Table2Run:
     device: str = "auto"
     """Where the model computes: "cpu", "cuda" or e.g. "cuda:1"; "auto" means a GPU if there is one, else the CPU."""
     precision: str = "fp32"
-    """"fp32" or "bf16", as in `evaluate`; the paper's numbers do not say theirs."""
+    """"fp32", "bf16" or "int8", as in `evaluate`; the paper's numbers do not say theirs."""
     batch_size: int = 32
     num_workers: int = 2
     """Processes that decode."""

@@ -73,6 +73,8 @@ class ReportContext:
     summary: str = ""
     suites: Sequence[SuiteInfo] = ()
     training: Sequence[TrainingInfo] = ()
+    trained_elsewhere: Sequence[str] = ()
+    """Of weights that no training of this run made: whose they are, a sentence each."""
     commands: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     """The run's resolved settings, by name."""

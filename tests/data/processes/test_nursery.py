@@ -98,7 +98,7 @@ def test_a_killed_training_leaves_no_process_behind_not_even_a_hanging_one():
     assert done.returncode == -signal.SIGKILL
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 3
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < limit:
         time.sleep(0.05)
     assert not left
@@ -110,3 +110,16 @@ def _runs(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_beside_threads_that_a_fork_would_break_it_is_a_python_of_its_own(monkeypatch):
+    """As beside LanceDB: nothing is forked from here, the environment apart nothing is inherited."""
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("this process was forked"))
+    monkeypatch.setitem(sys.modules, "lance", sys)
+    monkeypatch.setenv("SEEN_BY_THE_NURSERY", "yes")
+    with nursery(holds_threads=("lance",)):
+        kept = open_nursery().pid
+        with DecoderPool(os.getenv, num_workers=1) as pool:
+            assert list(pool.map([("a", "SEEN_BY_THE_NURSERY")])) == ["yes"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(kept, 0)

@@ -33,7 +33,7 @@ def test_a_placement_names_what_it_may_be():
         ValueError, match=r"device \('gpu'\) must be one of: auto, cpu, cuda, or one GPU: cuda:0"
     ):
         Placement(device="gpu")
-    with pytest.raises(ValueError, match=r"precision \('fp8'\) must be one of: fp32, bf16"):
+    with pytest.raises(ValueError, match=r"precision \('fp8'\) must be one of: fp32, bf16, int8"):
         Placement(precision="fp8")
 
 

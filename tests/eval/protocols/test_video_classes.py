@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_backbones import small_config
 
 from stretchysnake import Scale, VideoMamba, VideoMambaConfig, save_model
 from stretchysnake.data.benchmarks.class_names.orders import names_in_order
@@ -17,6 +18,7 @@ from stretchysnake.eval.protocols.classifier import classifier_of_weights
 from stretchysnake.eval.protocols.head_classes import head_labels
 from stretchysnake.eval.protocols.video_classes import classes_of
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
+from stretchysnake.models.architectures import build_model
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,13 @@ def test_weights_without_a_head_say_what_to_do(tmp_path):
     save_model(tmp_path / "w.safetensors", head_of(3))
     with pytest.raises(ValueError, match=r"size \(33\) must be a multiple of patch_size \(8\)"):
         classifier_of_weights(tmp_path / "w.safetensors", size=33)
+
+
+def test_weights_that_keep_shapes_are_asked_whether_they_can_before_a_video_is_read(tmp_path):
+    """Hiera takes its square and no other shape."""
+    config = small_config("hiera", image_size=64, num_classes=2)
+    save_model(tmp_path / "w.safetensors", build_model(config), fit="keep")
+    with pytest.raises(ValueError, match=r"fit \(keep\) gives clips of .* hiera cannot take: "):
+        classifier_of_weights(tmp_path / "w.safetensors")
+    save_model(tmp_path / "w.safetensors", build_model(config))
+    assert classifier_of_weights(tmp_path / "w.safetensors")[0].fit == "square"

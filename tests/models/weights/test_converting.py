@@ -115,3 +115,21 @@ def test_the_converted_file_serves_the_other_verbs(official, clip_folder, tmp_pa
     video = clip_folder / "class0" / "0.mp4"
     assert cli.main(["embed", str(video), "--weights", str(out), "--out", str(tmp_path / "f")]) == 0
     assert json.loads((tmp_path / "f" / "manifest.json").read_text())["count"] == 1
+
+
+def test_bf16_halves_the_file_and_is_loaded_as_it_says(official, tmp_path):
+    convert(official, tmp_path / "wide.safetensors")
+    card = convert(official, tmp_path / "narrow.safetensors", dtype="bf16")
+    assert "tensors rounded to bf16" in card["changes"][-1]
+    model, notes = load_model(tmp_path / "narrow.safetensors")
+    assert any("bfloat16 held as float32" in note for note in notes)
+    kept = rounded = 0
+    for name, tensor in model.state_dict().items():
+        whole = tensor.dim() < 2 or name.split(".")[-1] in model.undecayed()
+        wanted = OFFICIAL[name] if whole else OFFICIAL[name].bfloat16().float()
+        assert torch.equal(tensor, wanted), name
+        kept, rounded = kept + whole * tensor.numel(), rounded + (not whole) * tensor.numel()
+    wide, narrow = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("wide", "narrow"))
+    assert abs(wide - narrow - 2 * rounded) < 200  # the headers
+    with pytest.raises(ValueError, match=r"dtype \('fp16'\) must be one of: fp32, bf16"):
+        convert(official, tmp_path / "other.safetensors", dtype="fp16")

@@ -133,10 +133,8 @@ def test_nan_in_any_input_reaches_the_output():
 @needs_native
 def test_torchs_operator_checks_pass():
     xz, forward, backward = problem(2, 35, 9, 3, 2, dtype=torch.float32)
-    tensors = [[t.requires_grad_() for t in own] for own in (forward, backward)]
-    torch.library.opcheck(
-        torch.ops.stretchysnake.bidirectional_scan, (xz.requires_grad_(), *tensors, None, True)
-    )
+    tensors = [t.requires_grad_() for t in (xz, *forward, *backward)]
+    torch.library.opcheck(torch.ops.stretchysnake.bidirectional_scan, (*tensors, None, True))
 
 
 @needs_native

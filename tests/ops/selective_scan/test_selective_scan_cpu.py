@@ -120,7 +120,7 @@ def test_scan_and_gradients_run_in_dataloader_workers():
         batch_size=None,
         num_workers=1,
         multiprocessing_context="fork",
-        timeout=30,
+        timeout=300,
     )
     for index, there in enumerate(loader):
         assert torch.equal(there, _ScanInWorker()[index])

@@ -1,6 +1,6 @@
 """The study, shrunk: every part from generated videos to the summary, interrupted and resumed."""
 
-import json
+import gzip
 import pickle
 import shutil
 from dataclasses import replace
@@ -11,13 +11,16 @@ import torch
 
 import stretchysnake.eval.sweeps.resumed_sweep as resumed_sweep
 import stretchysnake.train.loop as loop
+from stretchysnake import cli
 from stretchysnake.flexibility import Scale, eval_scale, scale_at, sets_around
 from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.motion_digits import make_suites
+from stretchysnake.recipes.study import publishing
 from stretchysnake.recipes.study.conditions import trainings
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study
-from stretchysnake.recipes.study.pages import command_of, notes, tell_anew
+from stretchysnake.recipes.study.pages import command_of, notes
+from stretchysnake.recipes.study.publishing import publish, redraw
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
@@ -163,25 +166,67 @@ def test_suites_are_opened_again_by_the_process_that_they_are_sent_to(shrunk):
     assert gallery.clip(0, far).shape == (28, 112, 112, 3)
 
 
-def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path):
+def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path, monkeypatch):
+    """Published slim, with rows compressed, and drawn again: the tables, words and pictures of the study itself."""
     run, _ = shrunk
-    copy = tmp_path / "published"
-    shutil.copytree(run.out, copy, ignore=shutil.ignore_patterns("motion-digits", "cache", "*.pt"))
-    context = json.loads((copy / "context.json").read_text())
-    for suite in context["suites"]:
-        suite["contact_sheet_png"] = Path(suite["contact_sheet_png"]).name
-        suite["sample_clips"] = []
-    for picture in context["pictures"]:
-        picture["path"] = f"pictures/{Path(picture['path']).name}"
-    (copy / "context.json").write_text(json.dumps(context))
-    pictures = (copy / "report.html").read_text().count("data:image")
-    (copy / "report.html").unlink()
-    shutil.rmtree(copy / "tables")
-    tell_anew(copy)
-    assert (copy / "README.md").read_text() == (copy / "summary.md").read_text()
-    assert (copy / "report.html").read_text().count("data:image") == pictures > 0
+    monkeypatch.setattr(publishing, "COMPRESSED_FROM", 1000)
+    copy, again = tmp_path / "published", tmp_path / "again"
+    lines = publish(run.out, copy)
+    assert {path.name for path in copy.iterdir()} == {
+        *("README.md", "report.html", "overview.png", "context.json", "rows.jsonl.gz"),
+        *("pictures", "samples"),
+    }
+    assert not [*copy.rglob("*.svg"), *copy.rglob("*.npz"), *copy.rglob("*.csv")]
+    assert (
+        gzip.decompress((copy / "rows.jsonl.gz").read_bytes())
+        == Path(run.out, "rows.jsonl").read_bytes()
+    )
+    pictures = Path(run.out, "report.html").read_text().count("data:image")
+    shutil.move(copy, tmp_path / "moved")  # what it shows lies beside it
+    assert redraw(tmp_path / "moved" / "rows.jsonl.gz", again) == lines
+    for folder in (tmp_path / "moved", again):
+        assert (folder / "report.html").read_text().count("data:image") == pictures > 0
+    summary = Path(run.out, "summary.md").read_text().replace("rows.jsonl;", "rows.jsonl.gz;")
+    assert (again / "README.md").read_text() == summary
+    tables = [*Path(run.out, "tables").glob("*.csv")]
+    assert len(tables) > 10
+    for path in tables:
+        assert (again / "tables" / path.name).read_text() == path.read_text()
+    with pytest.raises(ValueError, match=r"must be new or empty: nothing is written over"):
+        publish(run.out, again)
+
+
+@pytest.mark.slow
+def test_rows_alone_are_enough_for_every_table_and_the_page(shrunk, tmp_path, capsys):
+    run, _ = shrunk
+    rows = tmp_path / "rows.jsonl.gz"
+    rows.write_bytes(gzip.compress(Path(run.out, "rows.jsonl").read_bytes()))
+    assert cli.main(["study", "report", str(rows), "--out", str(tmp_path / "alone")]) == 0
+    assert "report.html" in capsys.readouterr().out
     for path in Path(run.out, "tables").glob("*.csv"):
-        assert (copy / "tables" / path.name).read_text() == path.read_text()
+        assert (tmp_path / "alone" / "tables" / path.name).read_text() == path.read_text()
+    page = (tmp_path / "alone" / "report.html").read_text()
+    assert "The trainings were not recorded with these rows." in page and "chance 10.0 %" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["report"], "paths"),
+        (["report", "a", "b"], "study report (a b) must name ROWS, one file or folder"),
+        (["publish", "a"], "study publish (a) must name two folders: STUDY INTO"),
+        (["report", "nothing.jsonl"], "rows (nothing.jsonl) must be a file"),
+        (["report", "."], "study (.) must hold rows.jsonl or rows.jsonl.gz, one of them"),
+        (["report", "--quick", "rows.jsonl"], "--quick"),
+    ],
+)
+def test_what_cannot_be_told_anew_is_named(words, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert cli.main(["study", *words]) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    assert text in capsys.readouterr().err
 
 
 def test_command_names_what_differs():

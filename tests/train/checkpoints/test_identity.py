@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -172,17 +170,6 @@ def test_the_weights_a_run_starts_from_count_by_their_bytes(run, trained, tmp_pa
         train(replace(first, weights=done.weights))
 
 
-def stretchysnake(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "stretchysnake.cli", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_resume_works_from_any_folder_and_after_the_data_moved(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     stop_at(monkeypatch, 0)
@@ -200,9 +187,9 @@ def test_resume_works_from_any_folder_and_after_the_data_moved(run, tmp_path, mo
     lost = capsys.readouterr().err.strip()
     assert "--data PATH" in lost and f"its data ({run.data}) are not there" in lost
     assert len(lost.splitlines()) == 1
-    done = stretchysnake(*moved, cwd=elsewhere)
-    assert done.returncode == 0 and "after 2 steps" in done.stdout, done.stderr
-    assert "going on from" in done.stderr
+    assert cli.main(moved) == 0
+    said = capsys.readouterr()
+    assert "after 2 steps" in said.out and "going on from" in said.err
     assert cli.main(["train", "--resume", run.out]) == 0  # it knows the new place now
     rewrite(replace(run, data=str(tmp_path / "new" / "list.csv")), lambda r: replace(r, label=0))
     assert cli.main(moved) == 2

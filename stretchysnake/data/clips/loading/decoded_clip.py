@@ -1,7 +1,8 @@
-"""One clip out of one file: what is asked for, what comes back, and the decoding between, in whatever process."""
+"""Clips out of one file: what is asked for, what comes back, and the decoding between, in whatever process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from stretchysnake.data.clips.frame_choice import Sampling
 from stretchysnake.data.clips.seen_picture import fitted, read_size, seen_crops
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.fit import fitted_size
-from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.decoding.picture import Part
+from stretchysnake.data.decoding.video import read_draws
 from stretchysnake.data.processes.shared_memory import Slot, slot_array
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
@@ -23,24 +25,32 @@ from stretchysnake.shown import reason_of
 
 
 class ClipRequest(NamedTuple):
-    """One clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
+    """A clip asked for: which record, at which scale, and the seed of its draw (None: the evaluation clip)."""
 
     index: int
     scale: Scale
     seed: int | None = None
+    more_seeds: tuple[int, ...] = ()
+    """Those of further clips of the same file, decoded with it: the answer is then a RepeatedClip."""
     unfinished: bool = False
-    """Whether the answer is an UnfinishedClip, whose augmentation behind crop and resize is only drawn."""
+    """Whether augmentation behind crop and resize is only drawn; else the answer is the finished frames."""
+    num_clips: int = 1
+    """Of views, so many clips of the file are asked for."""
     slot: Slot | None = None
     """Of shared memory, where a process writes the frames; None: they come with its answer."""
 
     @property
-    def generator(self) -> torch.Generator | None:
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+    def generators(self) -> list[torch.Generator | None]:
+        """One for each clip."""
+        if self.seed is None:
+            return [None]
+        return [torch.Generator().manual_seed(seed) for seed in (self.seed, *self.more_seeds)]
 
     @property
     def num_bytes(self) -> int:
         """Of the frames at most: a picture that keeps its shape has no more pixels than S x S."""
-        return self.scale.num_frames * self.scale.size**2 * 3
+        num_clips = self.num_clips + len(self.more_seeds)
+        return num_clips * self.scale.num_frames * self.scale.size**2 * 3
 
 
 class UnfinishedClip(NamedTuple):
@@ -54,6 +64,47 @@ class UnfinishedClip(NamedTuple):
     def finished(self) -> Tensor:
         """The frames with all of it done."""
         return finished(self.frames, self.draws)
+
+
+class RepeatedClip(NamedTuple):
+    """Several clips of one file, drawn one by one and decoded together."""
+
+    frames: Tensor
+    """uint8 (n, T, S, S, 3), or (n, T, H, W, 3) where pictures keep their shape."""
+    draws: tuple[ClipDraws, ...]
+
+    @property
+    def clips(self) -> list[UnfinishedClip]:
+        return [UnfinishedClip(*clip) for clip in zip(self.frames, self.draws, strict=True)]
+
+    @property
+    def finished(self) -> Tensor:
+        """The frames of all with all of it done."""
+        return torch.stack([clip.finished for clip in self.clips])
+
+
+Answer = Tensor | UnfinishedClip | RepeatedClip | DecodeError
+"""To a ClipRequest: finished frames, of several clips (n, T, S, S, 3); or with draws left to do; or why it has none."""
+
+
+def together(
+    clips: Sequence[UnfinishedClip], request: ClipRequest
+) -> UnfinishedClip | RepeatedClip:
+    """What answers a request by these clips."""
+    if not request.more_seeds:
+        (clip,) = clips
+        return clip
+    frames, draws = zip(*clips, strict=True)
+    return RepeatedClip(torch.stack(frames), draws)
+
+
+def apart(
+    answer: UnfinishedClip | RepeatedClip | Tensor, request: ClipRequest
+) -> list[UnfinishedClip]:
+    """The clips of an answer to this request."""
+    if isinstance(answer, Tensor):
+        return [UnfinishedClip(frames) for frames in (answer if request.more_seeds else [answer])]
+    return answer.clips if isinstance(answer, RepeatedClip) else [answer]
 
 
 def chosen_frames(
@@ -84,11 +135,45 @@ class ClipDecoder:
         self, record: VideoRecord, scale: Scale, *, generator: torch.Generator | None
     ) -> UnfinishedClip:
         """The clip of one draw, or without a generator the evaluation clip."""
+        if generator is not None:
+            return self.drawn(record, scale, [generator])[0]
+        indices = self._indices(scale, None)
+        seen = {"picture": self.picture or "whole", "decoder": self.decoder, "fit": self.fit}
+        return UnfinishedClip(seen_crops(record, indices, scale, **seen)[0])
+
+    def drawn(
+        self, record: VideoRecord, scale: Scale, generators: Sequence[torch.Generator]
+    ) -> list[UnfinishedClip]:
+        """The clip of each draw, as it is alone, bit for bit; the file is decoded once."""
+        crops, size = self.augmentation.crops, partial(fitted_size, scale=scale, fit=self.fit)
+        boxes = [self._box(generator) for generator in generators]
+        draws = [
+            (self._indices(scale, generator), box if crops else None)
+            for generator, box in zip(generators, boxes, strict=True)
+        ]
+        read = read_draws(
+            record.path,
+            draws,
+            size=size if crops else read_size(scale, self.fit),
+            start_seconds=record.start,
+            end_seconds=record.end,
+            decoder=self.decoder,
+            with_fps=True,
+        )
+        clips = []
+        for frames, box, generator in zip(
+            map(torch.from_numpy, read), boxes, generators, strict=True
+        ):
+            box(*frames.shape[1:3])  # its numbers are drawn all the same
+            kept = frames if crops else fitted(frames, scale, self.fit)
+            clips.append(UnfinishedClip(kept, drawn_for(kept, self.augmentation, generator)))
+        return clips
+
+    def _indices(self, scale: Scale, generator: torch.Generator | None) -> Callable:
         options = {"augmentation": self.augmentation, "sampling": self.sampling}
-        indices = partial(chosen_frames, scale=scale, generator=generator, **options)
-        if generator is None:
-            seen = {"picture": self.picture or "whole", "decoder": self.decoder, "fit": self.fit}
-            return UnfinishedClip(seen_crops(record, indices, scale, **seen)[0])
+        return partial(chosen_frames, scale=scale, generator=generator, **options)
+
+    def _box(self, generator: torch.Generator) -> Part:
         drawn: list[DrawnBox] = []
 
         def box(height: int, width: int):  # behind the indices, which need the length of the video
@@ -96,22 +181,7 @@ class ClipDecoder:
                 drawn.append(DrawnBox(self.augmentation, generator, fit=self.fit))
             return drawn[0](height, width)
 
-        crops, size = self.augmentation.crops, partial(fitted_size, scale=scale, fit=self.fit)
-        frames = read_frames(
-            record.path,
-            indices,
-            size=size if crops else read_size(scale, self.fit),
-            part=box if crops else None,
-            start_seconds=record.start,
-            end_seconds=record.end,
-            decoder=self.decoder,
-            with_fps=True,
-        )
-        box(*frames.shape[1:3])  # its numbers are drawn all the same
-        frames = torch.from_numpy(frames)
-        if not crops:
-            frames = fitted(frames, scale, self.fit)
-        return UnfinishedClip(frames, drawn_for(frames, self.augmentation, generator))
+        return box
 
     def views(self, record: VideoRecord, scale: Scale, *, num_views: int, num_crops: int) -> Tensor:
         """uint8 frames (num_views * num_crops, T, H, W, 3) of one video, decoded once."""
@@ -129,26 +199,41 @@ class ClipDecoder:
         crops = crops.unflatten(1, (num_views, count))  # (crops, views, T, S, S, 3)
         return crops.transpose(0, 1).flatten(0, 1)
 
-    def answer_views(self, task: VideoRecord | DecodeError, **options) -> UnfinishedClip:
+    def answer_views(
+        self, task: tuple[VideoRecord, ClipRequest] | DecodeError, **counts: int
+    ) -> UnfinishedClip:
         """`views`, as a decoding process answers."""
         if isinstance(task, DecodeError):
             raise task
-        return UnfinishedClip(self.views(task, **options).numpy())
+        record, request = task
+        return _in_slot(UnfinishedClip(self.views(record, request.scale, **counts)), request)
 
-    def answer(self, task: tuple[VideoRecord, ClipRequest] | DecodeError) -> UnfinishedClip:
+    def answer(
+        self, task: tuple[VideoRecord, ClipRequest] | DecodeError
+    ) -> UnfinishedClip | RepeatedClip:
         """What a decoding process answers; of frames that it wrote into the slot of the request, the shape."""
         if isinstance(task, DecodeError):
             raise task
         record, request = task
         try:
-            clip = self.clip(record, request.scale, generator=request.generator)
+            if request.more_seeds:
+                clip = together(self.drawn(record, request.scale, request.generators), request)
+            else:
+                clip = self.clip(record, request.scale, generator=request.generators[0])
         except OSError as error:  # of its storage, where no other words were found for it
             reason = f"cannot be read ({reason_of(error)}); check its storage."
             raise DecodeError("unreadable", record.path, reason) from error
         if not request.unfinished:
-            clip = UnfinishedClip(clip.finished)
-        if request.slot is None:
-            return clip._replace(frames=clip.frames.numpy())
-        shape = tuple(clip.frames.shape)
-        slot_array(request.slot, shape)[:] = clip.frames.numpy()
-        return clip._replace(frames=shape)
+            clip = UnfinishedClip(clip.finished)  # of all clips
+        return _in_slot(clip, request)
+
+
+def _in_slot(
+    clip: UnfinishedClip | RepeatedClip, request: ClipRequest
+) -> UnfinishedClip | RepeatedClip:
+    """As a process sends it: with the shape of its frames where they lie in a slot."""
+    if request.slot is None:
+        return clip._replace(frames=clip.frames.numpy())
+    shape = tuple(clip.frames.shape)
+    slot_array(request.slot, shape)[:] = clip.frames.numpy()
+    return clip._replace(frames=shape)

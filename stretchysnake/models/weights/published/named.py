@@ -1,4 +1,4 @@
-"""Weights by name made a file on disk: fetched once, checked by SHA-256, converted, kept.
+"""Weights by name made a file on disk: the package's own, or fetched once, checked by SHA-256, converted, kept.
 
 path = weights_file("videomamba-m-k400-f16")
 """
@@ -20,6 +20,7 @@ from stretchysnake.models.weights.published.cache import (
 from stretchysnake.models.weights.published.hub import deleted, fetched, licence_of
 from stretchysnake.models.weights.published.pretrained import model_in_folder
 from stretchysnake.models.weights.published.reference import Reference, reference_of
+from stretchysnake.models.weights.shipped.shipped import shipped
 from stretchysnake.whole_file import sha256_of
 
 
@@ -44,6 +45,8 @@ def located(weights: str | os.PathLike, *, renew: bool = False) -> Located:
     use is remembered (cache.py), and others are refused; `renew` takes what the revision is today. Weights that are
     here are used without a request and without reading them once more. RuntimeError where they cannot be had.
     """
+    if (own := shipped(weights)) is not None:
+        return Located(path=own.file, said=own.said)
     reference = reference_of(weights)
     if reference is None:
         path = Path(weights)
@@ -66,6 +69,8 @@ def located(weights: str | os.PathLike, *, renew: bool = False) -> Located:
 
 def is_here(name: str) -> bool:
     """Whether weights of this name can be used without a request."""
+    if shipped(name) is not None:
+        return True
     reference = reference_of(name)
     if reference is None:
         return Path(name).exists()

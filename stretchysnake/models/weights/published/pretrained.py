@@ -96,6 +96,11 @@ def card(name: str, model: Backbone, said: dict) -> str:
         f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items() if value
     ]
     trained = f"variant {said['variant']}" if "variant" in said else "not said how it was trained"
+    if "trained_on" in said:
+        steps = f" for {said['steps']:,} steps" if "steps" in said else ""
+        seed = f", seed {said['seed']}" if "seed" in said else ""
+        trained += f", trained{steps} on {said['trained_on']}{seed}"
+    of_data = f"; {said['data_licence']}" if "data_licence" in said else ""
     classes = f"{model.config.num_classes} classes" if model.config.num_classes else "no head"
     return "\n".join(
         [
@@ -107,7 +112,7 @@ def card(name: str, model: Backbone, said: dict) -> str:
             "",
             f"{model.config.architecture}, {model.config.feature_dim} features, {classes}; stored for "
             f"{native.num_frames} frames of {native.size} × {native.size} px, patches of {native.patch_size} px; "
-            f"{trained}. Licence: {licence}.",
+            f"{trained}. Licence: {licence}{of_data}.",
             "",
             "```python",
             "import stretchysnake",

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from stretchysnake.models.weights.published.table import near_names, published_named
+from stretchysnake.models.weights.shipped.shipped import shipped
 
 SCHEME = "hf://"
 PAGES = "https://huggingface.co"
@@ -89,10 +90,11 @@ def reference_of(weights: str | os.PathLike) -> Reference | None:
 
 
 def is_by_name(weights: str | os.PathLike) -> bool:
-    """Whether these words name weights that are published, not a path."""
+    """Whether these words name weights that are published or came with the package, not a path."""
     text = os.fspath(weights)
     return text.startswith(SCHEME) or (
-        not os.path.exists(text) and published_named(text) is not None
+        not os.path.exists(text)
+        and (shipped(text) is not None or published_named(text) is not None)
     )
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from stretchysnake.models.architectures import config_named
+from stretchysnake.models.weights.shipped.shipped import shipped_names
 
 if TYPE_CHECKING:
     from stretchysnake.models.backbone import BackboneConfig
@@ -167,8 +168,9 @@ def published_named(name: str) -> Published | None:
 
 
 def near_names(name: str) -> list[str]:
-    """At most three published names that look like this one."""
-    return difflib.get_close_matches(name.lower().replace("_", "-"), published(), n=3, cutoff=0.6)
+    """At most three names, published or the package's own, that look like this one."""
+    names = [*shipped_names(), *published()]
+    return difflib.get_close_matches(name.lower().replace("_", "-"), names, n=3, cutoff=0.6)
 
 
 def _videomamba(stem: str, sha256: str | None = None) -> Published:

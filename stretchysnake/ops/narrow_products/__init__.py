@@ -1,0 +1,1 @@
+"""Products of narrow numbers on a CPU: bf16 and int8."""
