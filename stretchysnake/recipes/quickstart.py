@@ -37,7 +37,7 @@ class QuickstartRun:
     """Folder of the MotionDigits videos; null puts them under `out`."""
     methods: tuple[str, ...] = METHODS
     seeds: tuple[int, ...] = (0,)
-    steps: int = 1000
+    steps: int = 1500
     batch_size: int = 32
     data_seed: int = 0
     device: str = "auto"

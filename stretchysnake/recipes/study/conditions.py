@@ -16,6 +16,7 @@ from stretchysnake.recipes.study.design import (
     COMPARED,
     EQUAL_TOKENS,
     PARTS,
+    RATES,
     TRANSFERRED,
     StudyRun,
 )
@@ -96,7 +97,7 @@ def conditions(study: StudyRun) -> list[Condition]:
     found += [Condition("lengths", "vanilla", num_frames=t) for t in study.frames if t != home]
     shown = [condition.shown for condition in found]
     _check("only", study.only, [*PARTS, *shown])
-    _check("rates", study.rates, shown)
+    _check("rates", [name for name in study.rates if name not in RATES], shown)
     order = list(PARTS)
     return sorted(found, key=lambda condition: order.index(condition.part))
 
