@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs, when the caller leaves the choice to us."""
+"""Which implementation of an operation runs, when the caller leaves the choice to us. B sequences of L tokens."""
 
 import logging
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def choose_backend(
 
 
 def is_narrow_fit(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether native forwards take x as it is: bf16 on the CPU, parameters of fp32 or bf16, and no gradient wanted.
+    """Whether native forwards take x (B, L, ...) as it is: bf16 on the CPU, parameters of fp32 or bf16, and no gradient wanted.
 
     They have no backward for it: with gradients, bf16 takes torch's operations.
     """

@@ -92,7 +92,8 @@ def test_the_weights_that_came_with_the_package_are_measured_and_never_told_as_t
     assert any(line.startswith("stretchysnake-nano, came with the package") for line in lines)
     lists = {"gallery": str(videos / "short-train.csv"), "queries": str(videos / "short-test.csv")}
     alone = EvaluateRun(
-        weights="stretchysnake-nano", out=str(tmp_path / "alone.jsonl"), frames=[8], sizes=[16, 32], **lists
+        weights="stretchysnake-nano", out=str(tmp_path / "alone.jsonl"), frames=[8], sizes=[16, 32],
+        cache=str(videos / "frame-cache"), device="cpu", **lists
     )  # fmt: skip
     assert [row.value for row in evaluate(alone)] == [row.value for row in rows[2:]]
     before = (tmp_path / "out" / "rows.jsonl").read_bytes()

@@ -3,6 +3,8 @@
 Where a processor multiplies no bf16 (AVX2), torch's own product of it takes 7.5 times that of fp32 (docs/log.md). The
 product of two bf16 numbers is exact in fp32, so the same numbers come out, but for the order of the sums, of an fp32
 product of what was rounded; it takes as long as fp32.
+
+Symbols: B clips, C channels, K inputs and N outputs of a linear layer.
 """
 
 import torch
@@ -33,7 +35,7 @@ def bf16_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def bf16_conv(convolve, x: Tensor, weight: Tensor, bias: Tensor | None, *how, **named) -> Tensor:
-    """torch's convolution `convolve` of x with a weight of `bf16_weight`, in bf16."""
+    """torch's convolution `convolve` of x (B, C, ...) with a weight of `bf16_weight`, in bf16."""
     return convolve(_like(weight, x), weight, _like(weight, bias), *how, **named).to(torch.bfloat16)
 
 

@@ -187,7 +187,7 @@ def further_models(rows: Sequence[Row]) -> set[str]:
 def peer_of(model: str) -> str:
     """A model's own name where it stands before its method: "timesformer-nano" of "timesformer-nano vanilla"; or ""."""
     peer, _, method = model.rpartition(" ")
-    return peer if method in MODEL_ORDER else ""
+    return peer if method in MODEL_ORDER and not _CONDITIONS.fullmatch(model) else ""
 
 
 def peers_of(rows: Sequence[Row]) -> list[str]:

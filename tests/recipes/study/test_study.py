@@ -263,7 +263,7 @@ def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
         "timesformer-nano vanilla",
         "timesformer-nano static_tokens",
     ]
-    assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-600"
+    assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-2000"
     for t in peers:
         assert t.run.sets == sets_around(t.run.model.native) and not t.is_main
         assert t.run.optim == found[0].run.optim and t.run.steps == found[0].run.steps
