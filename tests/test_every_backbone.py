@@ -36,6 +36,9 @@ from stretchysnake.train.run import TrainRun
 NAMES = [*ARCHITECTURES, "toy"]
 every = pytest.mark.parametrize("name", NAMES)
 PROGRAM = Path(__file__).parent / "train" / "two_ranks.py"
+SLICED = ("videomamba", "uniformer", "mvit")
+"""Whose training with sliced weights every run of the tests does: the SSM, one with batch norms, one that pools. The
+others, which share their layers, are among the slow tests."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -204,15 +207,26 @@ def test_a_program_has_logits_where_the_model_has_a_head(name, weights_of, folde
 @pytest.fixture(scope="module")
 def on_two_ranks(run_of, folder):
     """(architecture, "ddp" or "fsdp") -> what two ranks said of the training; all of them in one start of torchrun."""
+    asked = [(name, "ddp") for name in ARCHITECTURES] + [(name, "fsdp") for name in SLICED]
+    return trained_on_two_ranks(run_of, folder, asked)
+
+
+@pytest.fixture(scope="module")
+def others_sliced(run_of, folder):
+    """The same of "fsdp" for the others."""
+    asked = [(name, "fsdp") for name in ARCHITECTURES if name not in SLICED]
+    return trained_on_two_ranks(run_of, folder, asked)
+
+
+def trained_on_two_ranks(run_of, folder, asked):
     jobs = []
-    for name in ARCHITECTURES:
+    for name, parallel in asked:
         if name == "toy":  # the other processes do not know it
             continue
         run = whole_run(run_of, name, f"{name}-one")
-        train(run)
-        for parallel in ("ddp", "fsdp"):
-            two = replace(run, parallel=parallel, out=str(folder / f"{name}-{parallel}"))
-            jobs.append({"run": asdict(two)})
+        train(run)  # once; the second time it is found
+        two = replace(run, parallel=parallel, out=str(folder / f"{name}-{parallel}"))
+        jobs.append({"run": asdict(two)})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -239,10 +253,21 @@ def whole_run(run_of, name, out):
     return replace(run, model=replace(run.model, **rates))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [*((name, "ddp") for name in ARCHITECTURES), *((name, "fsdp") for name in SLICED)],
+)
 def test_two_ranks_train_as_one(name, parallel, on_two_ranks, folder):
-    told = on_two_ranks[name, parallel]
+    as_one(name, parallel, on_two_ranks[name, parallel], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in SLICED])
+def test_two_ranks_with_sliced_weights_train_as_one(name, others_sliced, folder):
+    as_one(name, "fsdp", others_sliced[name, "fsdp"], folder)
+
+
+def as_one(name, parallel, told, folder):
     assert sorted(one["rank"] for one in told) == [0, 1]
     first, second = (one["statistics"] for one in told)
     assert first == second

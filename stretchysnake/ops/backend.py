@@ -59,7 +59,7 @@ def choose_backend(
 
 
 def is_narrow_fit(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether native forwards take x (B, L, ...) as it is: bf16 on the CPU, parameters of fp32 or bf16, and no gradient wanted.
+    """Whether native forwards take x (B, L, ...) as it is: bf16 on the CPU, parameters of fp32 or bf16, no gradient.
 
     They have no backward for it: with gradients, bf16 takes torch's operations.
     """

@@ -76,7 +76,8 @@ def test_variants_differ_in_two_fields():
     first, second = recipe_named("pretrain_vanilla"), recipe_named("pretrain_static_tokens")
     assert replace(first, variant=second.variant, out=second.out) == second
     # the script's defaults: 64 videos, each drawn twice out of one decoding, 1e-3 for 256 clips
-    assert (first.epochs, first.num_sample, first.batch_size, first.optim.lr) == (50, 2, 2 * 64, 5e-4)
+    assert (first.epochs, first.num_sample) == (50, 2)
+    assert (first.batch_size, first.optim.lr) == (2 * 64, 5e-4)
     assert first.optim.weight_decay == 0.05
 
 
