@@ -72,11 +72,12 @@ class QuickstartRun:
                     f"{known.name} ({value}) belongs to a training, and with pretrained nothing is trained; leave one "
                     "of the two out"
                 )
+        there = shipped_by_variant()
         for method in self.methods:
-            if method not in shipped_by_variant():
+            if method not in there:
                 raise ValueError(
                     f"methods ({method}) must be of those whose weights came with the package: "
-                    f"{', '.join(shipped_by_variant())}; leave pretrained out to train others"
+                    f"{', '.join(there)}; leave pretrained out to train others"
                 )
 
 

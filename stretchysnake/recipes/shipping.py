@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from stretchysnake.models.weights.from_file import model_of
-from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE, probe_features
+from stretchysnake.models.weights.shipped.probes import probe_features
+from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE
 from stretchysnake.whole_file import sha256_of, write_whole
 
 LICENCE = "Apache-2.0"

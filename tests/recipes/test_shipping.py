@@ -8,7 +8,8 @@ import torch
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.models.weights.files import save_model
-from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE, all_shipped, feature_error
+from stretchysnake.models.weights.shipped.probes import feature_error
+from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE, all_shipped
 from stretchysnake.recipes import shipping
 
 

@@ -97,8 +97,9 @@ def decoding() -> tuple[bool, str]:
 
 def shipped_weights() -> list[tuple[bool, str]]:
     """Of each model that comes with the package: whether it loads and gives the features stored; the line that says."""
-    from stretchysnake.models.weights.shipped.shipped import LIMIT as FEATURES_LIMIT
-    from stretchysnake.models.weights.shipped.shipped import all_shipped, feature_error
+    from stretchysnake.models.weights.shipped.probes import LIMIT as FEATURES_LIMIT
+    from stretchysnake.models.weights.shipped.probes import feature_error
+    from stretchysnake.models.weights.shipped.shipped import all_shipped
 
     told = []
     for model in all_shipped().values():

@@ -17,13 +17,8 @@ from stretchysnake.models.weights.published.named import is_here, located
 from stretchysnake.models.weights.published.pretrained import model_in_folder
 from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.models.weights.shipped import shipped as shipped_module
-from stretchysnake.models.weights.shipped.shipped import (
-    LIMIT,
-    all_shipped,
-    feature_error,
-    probe_clip,
-    shipped,
-)
+from stretchysnake.models.weights.shipped.probes import LIMIT, feature_error, probe_clip
+from stretchysnake.models.weights.shipped.shipped import all_shipped, shipped
 
 NAMES = ("stretchysnake-nano", "videomamba-nano")
 
