@@ -9,7 +9,6 @@ again by `stretchysnake visualize`, and stay out.
 """
 
 import gzip
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -65,8 +64,7 @@ def publish(study: str | Path, into: str | Path) -> list[str]:
     name = ROWS if len(content) <= COMPRESSED_FROM else f"{ROWS}.gz"
     # no time inside: equal rows are equal bytes
     write_whole(into / name, content if name == ROWS else gzip.compress(content, mtime=0))
-    write_context(into / CONTEXT, kept)
-    _compact(into / CONTEXT)
+    write_context(into / CONTEXT, kept, compact=True)
     shown = _under(kept, into)
     return write_pages(into, rows, shown, summary="README.md", tables=False, rows_name=name)
 
@@ -125,12 +123,6 @@ def _copied(context, into: Path):
         for one in context.training
     ]
     return replace(_with_files(context, copy), training=curves)
-
-
-def _compact(path: Path) -> None:
-    """Write JSON on one line: a loss curve of a number a line weighs as much as the numbers."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    write_whole(path, json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _context_of(rows: Sequence):

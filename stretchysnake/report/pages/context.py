@@ -89,9 +89,13 @@ class ReportContext:
     """Further limits of this very run, one sentence each."""
 
 
-def write_context(path: str | Path, context: ReportContext) -> None:
-    """Writes the context as JSON, whole or not at all: a page can be made again from it."""
-    text = json.dumps(asdict(context), indent=1, default=os.fspath, allow_nan=False)
+def write_context(path: str | Path, context: ReportContext, *, compact: bool = False) -> None:
+    """Writes the context as JSON, whole or not at all: a page can be made again from it.
+
+    `compact`: on one line, as a loss curve of a number a line weighs as much as the numbers.
+    """
+    form = {"separators": (",", ":"), "ensure_ascii": False} if compact else {"indent": 1}
+    text = json.dumps(asdict(context), default=os.fspath, allow_nan=False, **form)
     write_whole(path, text + "\n")
 
 

@@ -26,7 +26,9 @@ BORROWED = "retrieval-static_tokens-patches"
 """Protocol of rows measured with the patches of static tokens (Table A2)."""
 NATIVE_PATCHES = "retrieval-vanilla-patches"
 """... of static tokens, measured with the native patch."""
-_ASKED = re.compile(rf"{FAR}|retrieval-\d+-views|{NATIVE_PATCHES}|{BORROWED}-(area|pi)|{HEAD}")
+VIEWS = re.compile(r"retrieval-(\d+)-views")
+"""... of several views a clip, and how many."""
+_ASKED = re.compile(rf"{FAR}|{VIEWS.pattern}|{NATIVE_PATCHES}|{BORROWED}-(area|pi)|{HEAD}")
 """Protocols of the study's further questions."""
 
 

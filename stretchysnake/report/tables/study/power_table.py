@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from stretchysnake.report.tables.claims import Claim, claims
@@ -30,10 +31,7 @@ def power_table(rows: Sequence[Row]) -> PlainTable:
             "rows hold no claim measured with two seeds or more, so the scatter over seeds is unknown; run the study "
             "with --seeds [0,1,2]"
         )
-    sizes = {}
-    for claim in found:
-        if claim.difference is not None:
-            sizes[claim.table] = sizes.get(claim.table, 0) + 1
+    sizes = Counter(claim.table for claim in found if claim.difference is not None)
     lines = [_line(*place, here, sizes) for place, here in groups.items()]
     return PlainTable(
         name="power",

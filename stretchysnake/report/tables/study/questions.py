@@ -13,6 +13,7 @@ from stretchysnake.report.tables.cells import (
     NATIVE_PATCHES,
     PI_MODEL,
     STARTED_MODEL,
+    VIEWS,
     datasets_of,
     further_models,
     groups_model,
@@ -100,12 +101,10 @@ def question_claims(rows: Sequence[Row]) -> list[Claim]:
         pair = [*own, *select(top1, protocol=protocol, model=FIXED)]
         name = f"(c) {static} beats {vanilla} with kernels by {kernels}, away from its scale"
         add(name, pair, FLEXIBLE, FIXED, "away")
-    added = {row.model for row in top1 if row.model in further_models(rows)}
+    added = further_models(top1)
     further = [*plain, *select(top1, protocol="retrieval", model=added)]
-    started, places = (
-        label(STARTED_MODEL),
-        {"away": "away from its scale", "native": "at its own scale"},
-    )
+    started = label(STARTED_MODEL)
+    places = {"away": "away from its scale", "native": "at its own scale"}
     add(f"(d) {started} beats {static} from scratch", further, STARTED_MODEL, FLEXIBLE)
     for cells, where in places.items():
         add(f"(d) {started} beats {vanilla} {where}", further, STARTED_MODEL, FIXED, cells)
@@ -118,12 +117,8 @@ def question_claims(rows: Sequence[Row]) -> list[Claim]:
     native = [
         replace(row, model=_NATIVE) for row in select(top1, protocol=NATIVE_PATCHES, model=FLEXIBLE)
     ]
-    add(
-        f"(e) {static} beats itself tested with the native patch",
-        [*own, *native],
-        FLEXIBLE,
-        _NATIVE,
-    )
+    name = f"(e) {static} beats itself tested with the native patch"
+    add(name, [*own, *native], FLEXIBLE, _NATIVE)
     heads = select(top1, protocol=HEAD)
     for cells, where in places.items():
         add(f"(f) {static} beats {vanilla} {where}", heads, FLEXIBLE, FIXED, cells)
@@ -173,13 +168,11 @@ def _costs(plain: Sequence[Row]) -> dict[tuple[int, int], float]:
 
 def _with_views(rows: Sequence[Row]) -> list[tuple[int, Row]]:
     """Vanilla's rows of several views, each with their number, under the name of plain retrieval."""
-    found = []
-    for row in select(rows, model=FIXED):
-        begin, _, end = row.protocol.partition("retrieval-")
-        number, dash, word = end.partition("-")
-        if not begin and dash and word == "views" and number.isdecimal():
-            found.append((int(number), replace(row, protocol="retrieval")))
-    return found
+    return [
+        (int(views[1]), replace(row, protocol="retrieval"))
+        for row in select(rows, model=FIXED)
+        if (views := VIEWS.fullmatch(row.protocol))
+    ]
 
 
 def _equal(gflops: float, wanted: float) -> bool:
