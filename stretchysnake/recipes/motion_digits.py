@@ -89,8 +89,9 @@ def make_suites(
     )
     lists = generate(data, sizes=sizes, seed=run.data_seed, progress=progress)
     watch.lap("make the videos")
-    source = run.source_clips > 0  # none where nothing is trained
-    suites = open_suites(data, lists, run.suites, source=source, progress=progress)
+    suites = open_suites(data, lists, run.suites, progress=progress)
+    if run.source_clips:  # none where nothing is trained
+        _open(suites.lists["source"][0], suites.cache, progress=progress)
     watch.lap("decode them once")
     return suites
 
@@ -100,16 +101,11 @@ def open_suites(
     lists: Mapping[str, tuple[Path, Path]],
     names: Sequence[str],
     *,
-    source: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Suites:
-    """The suites of these names, and the training clips (`source`), from the frame cache beside the videos."""
-    told = {"progress": progress}
-    opened = {
-        name: tuple(_open(csv, _cache(folder), **told) for csv in lists[name]) for name in names
-    }
-    if source:
-        _open(lists["source"][0], _cache(folder), **told)
+    """The suites of these names, from the frame cache beside the videos."""
+    options = {"cache": _cache(folder), "progress": progress}
+    opened = {name: tuple(_open(csv, **options) for csv in lists[name]) for name in names}
     return Suites(folder=folder, lists=lists, clips=opened)
 
 
@@ -170,20 +166,15 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
     """What the page tells of each suite; writes a contact sheet of each into `out`."""
     from stretchysnake.data import motion_digits
     from stretchysnake.data.records import read_records
-    from stretchysnake.report.pages.context import SuiteInfo
 
     infos = []
     for suite in suites.clips:
-        info, sheet = motion_digits.info(suite), out / f"{suite}.png"
+        sheet = out / f"{suite}.png"
         labels = motion_digits.contact_sheet(suites.folder, suite, sheet)
         samples = read_records(suites.lists[suite][1])[:6]
         infos.append(
-            SuiteInfo(
-                name=suite,
-                dataset=PREFIX + suite,
-                description=info["description"],
-                num_classes=len(info["classes"]),
-                chance=info["chance"],
+            replace(
+                suite_info(suite),
                 contact_sheet_png=sheet,
                 labels=labels,
                 sample_clips=[record.path for record in samples],
@@ -191,6 +182,21 @@ def suite_infos(suites: Suites, *, out: Path) -> list:
             )
         )
     return infos
+
+
+def suite_info(suite: str):
+    """What is known of a suite without its videos."""
+    from stretchysnake.data import motion_digits
+    from stretchysnake.report.pages.context import SuiteInfo
+
+    info = motion_digits.info(suite)
+    return SuiteInfo(
+        name=suite,
+        dataset=PREFIX + suite,
+        description=info["description"],
+        num_classes=len(info["classes"]),
+        chance=info["chance"],
+    )
 
 
 def training_info(run: TrainRun, result, *, model: str | None = None):

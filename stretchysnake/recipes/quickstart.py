@@ -15,7 +15,6 @@ from stretchysnake.recipes.motion_digits import (
     Suites,
     make_suites,
     nano_run,
-    open_suites,
     suite_infos,
     training_info,
 )
@@ -123,10 +122,7 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
     suites = make_suites(run, watch, progress=progress)
     wanted = _wanted(run)
     side_by_side(
-        {
-            f"{m} seed {s}": (train_and_measure, (run, suites.folder, suites.lists, m, s))
-            for m, s in wanted
-        },
+        {f"{m} seed {s}": (train_and_measure, (run, suites, m, s)) for m, s in wanted},
         jobs=run.jobs,
         threads=run.threads,
         logs=out / "logs",
@@ -161,16 +157,13 @@ def shipped_by_variant() -> dict[str, Shipped]:
 
 def train_and_measure(
     run: QuickstartRun,
-    folder: Path,
-    lists: dict,
+    suites: Suites,
     method: str,
     seed: int,
     *,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """One training and its sweep, by a process that opens the videos itself; all that is made is kept on disk."""
-    source = not run.pretrained
-    suites = open_suites(folder, lists, run.suites, source=source, progress=progress)
+    """One training and its sweep; all that is made is kept on disk."""
     _trained_and_measured(run, suites, method, seed, progress)
 
 

@@ -168,7 +168,7 @@ def _training(
     rate = study.rates.get(condition.shown, study.optim.lr)
 
     def run_of(method: str, name: str, steps: int) -> TrainRun:
-        run = nano_run(
+        return nano_run(
             method,
             seed,
             out=Path(study.out) / f"{name}-seed{seed}-{steps}",
@@ -181,7 +181,6 @@ def _training(
             model_name=model,
             device=study.device,
         )
-        return run
 
     if condition.started:
         half = max(1, study.steps // 2)
@@ -199,23 +198,28 @@ def _training(
     return Training(condition, seed, run)
 
 
+def is_tuned(study: StudyRun, condition: Condition) -> bool:
+    """Whether its models are fine-tuned on each suite."""
+    return bool(study.finetune_steps) and condition.is_main and condition.method in TRANSFERRED
+
+
 def transfers(
-    study: StudyRun, suite: str, method: str, seed: int, *, weights: str, data: str, cache: str
+    study: StudyRun, suite: str, training: Training, *, weights: str, data: str, cache: str
 ) -> Iterator[tuple[str, TrainRun]]:
     """(protocol, training) of fine-tuning, and of the SGD probe where asked for, on a suite's gallery."""
-    if not study.finetune_steps or method not in TRANSFERRED:
+    if not is_tuned(study, training.condition):
         return
+    done = f"{training.method}-seed{training.seed}-{study.steps}-{study.finetune_steps}"
     for protocol, trainable in (("finetune", "all"), ("probe-sgd", "head")):
         if trainable == "all" or study.sgd_probe:
-            out = f"{protocol}-{suite}-{method}-seed{seed}-{study.steps}-{study.finetune_steps}"
             run = finetune_nano(
                 weights=weights,
                 data=data,
-                out=str(Path(study.out) / out),
+                out=str(Path(study.out) / f"{protocol}-{suite}-{done}"),
                 cache=cache,
                 steps=study.finetune_steps,
                 batch_size=study.batch_size,
-                seed=seed,
+                seed=training.seed,
                 trainable=trainable,
                 device=study.device,
             )

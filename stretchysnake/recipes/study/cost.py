@@ -11,10 +11,10 @@ from stretchysnake.flexibility import NANO, Scale, eval_scale
 from stretchysnake.models.architectures import create_model
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.motion_digits import MODEL
-from stretchysnake.recipes.study.conditions import Training, trainings
-from stretchysnake.recipes.study.design import PARTS, TRANSFERRED, StudyRun
+from stretchysnake.recipes.study.conditions import Training, is_tuned, trainings
+from stretchysnake.recipes.study.design import PARTS, StudyRun
 from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
-from stretchysnake.recipes.study.measuring import Measurement, measurements, parts_of
+from stretchysnake.recipes.study.measuring import Measurement, parts_of, wanted_of
 
 SECONDS_PER_CLIP = 0.017
 """Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
@@ -92,19 +92,14 @@ def _training(run: StudyRun, training: Training, cost: BatchCost) -> float:
 def _measuring(run: StudyRun, training: Training, cost: BatchCost) -> float:
     """Seconds of all that is measured of a training in this sitting, and of its fine-tuning."""
     clips, seconds = run.gallery_clips + run.query_clips, 0.0
-    for wanted in _wanted(run, training):
+    for wanted in wanted_of(run, training):
         suites = len(wanted.suites or run.suites)
         seen = run.source_test_clips if wanted.part == "source" else clips
         views = max(protocol.num_views for protocol in wanted.protocols)
         for scale in _scales(training, wanted):
             each = views * seen / 32 * cost.features(scale.num_tokens) + SECONDS_PER_CELL
             seconds += suites * (each + (SECONDS_PER_CLIP * seen if wanted.from_files else 0.0))
-    tuned = (
-        training.is_main
-        and training.method in TRANSFERRED
-        and run.wants("transfer", training.shown)
-    )
-    if run.finetune_steps and tuned:
+    if is_tuned(run, training.condition) and run.wants("transfer", training.shown):
         times = len(run.suites) * (2 if run.sgd_probe else 1)
         seconds += times * LOADING * run.finetune_steps * cost.step(NANO.native.num_tokens)
         for t, s in run.cross:
@@ -113,17 +108,9 @@ def _measuring(run: StudyRun, training: Training, cost: BatchCost) -> float:
     return seconds
 
 
-def _wanted(run: StudyRun, training: Training) -> list[Measurement]:
-    return [
-        wanted
-        for wanted in measurements(run, training.condition)
-        if run.wants(wanted.part, training.shown)
-    ]
-
-
 def _num_cells(run: StudyRun, training: Training) -> int:
     return sum(
-        len(wanted.cells) * len(wanted.suites or run.suites) for wanted in _wanted(run, training)
+        len(wanted.cells) * len(wanted.suites or run.suites) for wanted in wanted_of(run, training)
     )
 
 

@@ -14,7 +14,7 @@ from stretchysnake.eval.sweeps.sweep import protocol_name
 from stretchysnake.recipes.motion_digits import PREFIX
 from stretchysnake.recipes.study.conditions import Training, transfers
 from stretchysnake.recipes.study.design import StudyRun
-from stretchysnake.recipes.study.measuring import SOURCE, measurements
+from stretchysnake.recipes.study.measuring import SOURCE, measurements, wanted_of
 from stretchysnake.results.rows import Row, read_rows
 from stretchysnake.train.run import TrainRun
 
@@ -47,20 +47,19 @@ def settings_of(run: TrainRun) -> str:
 def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterator[Place]:
     """All numbers that the plan has of a training, or those that this sitting wants."""
     settings, model = settings_of(training.run), training.row_model
-    for one in measurements(run, training.condition):
-        if only_wanted and not run.wants(one.part, training.shown):
-            continue
+    listed = wanted_of(run, training) if only_wanted else measurements(run, training.condition)
+    for one in listed:
         for suite in one.suites or run.suites:
             for protocol in one.protocols:
                 name = protocol_name(protocol, one.patch_from, one.patch_resize)
                 for metric in protocol.metrics:
                     for cell in one.cells:
                         yield Place(settings, model, PREFIX + suite, name, metric, *cell)
-    if not training.is_main or (only_wanted and not run.wants("transfer", training.shown)):
+    if only_wanted and not run.wants("transfer", training.shown):
         return
     for suite in run.suites:
         options = {"weights": "-", "data": "-", "cache": "-"}
-        for protocol, one in transfers(run, suite, training.method, training.seed, **options):
+        for protocol, one in transfers(run, suite, training, **options):
             for cell in run.cross:
                 yield Place(settings_of(one), model, PREFIX + suite, protocol, "top1", *cell)
 

@@ -10,15 +10,14 @@ from stretchysnake.eval.protocols.protocol import Protocol
 from stretchysnake.eval.sweeps.cost import count_flops
 from stretchysnake.eval.sweeps.model_under_test import ModelUnderTest, model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
-from stretchysnake.flexibility import NANO, eval_scale
+from stretchysnake.flexibility import NANO, eval_scale, variant_named
 from stretchysnake.models.architectures import config_named
 from stretchysnake.recipes.motion_digits import MODEL, PREFIX, Suites
-from stretchysnake.recipes.study.conditions import Condition, Training, transfers
+from stretchysnake.recipes.study.conditions import Condition, Training, is_tuned, transfers
 from stretchysnake.recipes.study.design import (
     ABLATED,
     COMPARED,
     STATIC_PATCHES,
-    TRANSFERRED,
     StudyRun,
 )
 from stretchysnake.results.rows import Row
@@ -81,9 +80,14 @@ def measurements(run: StudyRun, condition: Condition) -> list[Measurement]:
 def parts_of(run: StudyRun, condition: Condition) -> set[str]:
     """The parts that need the models of a condition."""
     parts = {wanted.part for wanted in measurements(run, condition)}
-    if condition.is_main and condition.method in TRANSFERRED and run.finetune_steps:
-        parts.add("transfer")
-    return parts
+    return parts | ({"transfer"} if is_tuned(run, condition) else set())
+
+
+def wanted_of(run: StudyRun, training: Training) -> list[Measurement]:
+    """Those measurements of its models that this sitting does."""
+    return [
+        one for one in measurements(run, training.condition) if run.wants(one.part, training.shown)
+    ]
 
 
 def _other_patches(condition: Condition) -> str:
@@ -98,7 +102,8 @@ def equal_views(run: StudyRun) -> dict[int, list[tuple[int, int]]]:
     config, native = config_named(MODEL, num_classes=0), NANO.native
 
     def flops(variant: str, t: int, s: int) -> float:
-        return count_flops(config, eval_scale(_bound(variant), num_frames=t, size=s))
+        bound = variant_named(variant).using(NANO)
+        return count_flops(config, eval_scale(bound, num_frames=t, size=s))
 
     found: dict[int, list[tuple[int, int]]] = {}
     for t, s in run.cells:
@@ -110,12 +115,6 @@ def equal_views(run: StudyRun) -> dict[int, list[tuple[int, int]]]:
     return {views: cells for views, cells in found.items() if cells}
 
 
-def _bound(variant: str):
-    from stretchysnake.flexibility import variant_named
-
-    return variant_named(variant).using(NANO)
-
-
 def measured(
     run: StudyRun,
     suites: Suites,
@@ -125,10 +124,10 @@ def measured(
     progress: Callable[[str], None] | None,
 ) -> None:
     """Measure all of a trained model that this sitting wants; the rows are kept in run.out/rows.jsonl."""
-    for wanted in measurements(run, training.condition):
-        if run.wants(wanted.part, training.shown):
-            tested = model_of(training, results[-1].weights, patch_resize=wanted.patch_resize)
-            _rows(run, suites, tested, wanted, told_of(suites, results), progress=progress)
+    told = told_of(suites, results)
+    for wanted in wanted_of(run, training):
+        tested = model_of(training, results[-1].weights, patch_resize=wanted.patch_resize)
+        _rows(run, suites, tested, wanted, told, progress=progress)
 
 
 def transferred(
@@ -142,22 +141,15 @@ def transferred(
     """Fine-tuning on each suite's gallery, tested with several views on its queries."""
     from stretchysnake.train.loop import train
 
+    weights, told = str(Path(training.run.out) / "weights.safetensors"), told_of(suites, results)
     for suite in suites.clips:
-        for protocol, wanted in transfers_of(run, suites, training, suite):
+        place = {"data": str(suites.lists[suite][0]), "cache": suites.cache, "weights": weights}
+        for protocol, wanted in transfers(run, suite, training, **place):
             result = train(wanted, progress=progress)
             tested = model_of(training, result.weights, suffix=f"-views{run.num_views}")
             protocols = (Protocol(kind=protocol, num_views=run.num_views),)
             what = Measurement("transfer", tuple(run.cross), protocols, suites=(suite,))
-            _rows(run, suites, tested, what, told_of(suites, results), progress=progress)
-
-
-def transfers_of(run: StudyRun, suites: Suites, training: Training, suite: str) -> list[tuple]:
-    """(protocol, training) of each fine-tuning of a model on a suite's gallery."""
-    if not training.is_main:
-        return []
-    weights = str(Path(training.run.out) / "weights.safetensors")
-    place = {"data": str(suites.lists[suite][0]), "cache": suites.cache, "weights": weights}
-    return list(transfers(run, suite, training.method, training.seed, **place))
+            _rows(run, suites, tested, what, told, progress=progress)
 
 
 def model_of(training: Training, weights: str, **options) -> ModelUnderTest:

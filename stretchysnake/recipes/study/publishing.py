@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stretchysnake.recipes.motion_digits import PREFIX
+from stretchysnake.recipes.motion_digits import PREFIX, suite_info
 from stretchysnake.recipes.study.pages import write_pages
 from stretchysnake.whole_file import write_whole
 
@@ -127,26 +127,13 @@ def _copied(context, into: Path):
 
 def _context_of(rows: Sequence):
     """What rows alone say, and the built-in benchmark of its own suites."""
-    from stretchysnake.data.motion_digits import SUITES, info
-    from stretchysnake.report.pages.context import ReportContext, SuiteInfo
+    from stretchysnake.data.motion_digits import SUITES
+    from stretchysnake.report.pages.context import ReportContext
 
     there = list(dict.fromkeys(row.dataset.removeprefix(PREFIX) for row in rows))
-    suites = []
-    for name in there:
-        if name in SUITES:
-            told = info(name)
-            suites.append(
-                SuiteInfo(
-                    name=name,
-                    dataset=PREFIX + name,
-                    description=told["description"],
-                    num_classes=len(told["classes"]),
-                    chance=told["chance"],
-                )
-            )
     return ReportContext(
         title="The paper's experiments on MotionDigits",
-        suites=suites,
+        suites=[suite_info(name) for name in there if name in SUITES],
         seeds=sorted({row.seed for row in rows}),
         settings={"suites": there},
         notes=["Told from the rows alone: what was trained, and how, is not with them."],
