@@ -6,7 +6,6 @@ to the last. Windows come in parts as they are ready, so that a long video is ne
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from stretchysnake.data.decode_error import DecodeError, check_file
 from stretchysnake.data.decoding.frame_windows import windows_in_one_pass
 from stretchysnake.data.decoding.video import packet_index, read_frames
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS, stream_decoding
-from stretchysnake.data.processes.shared_memory import KeptClips, Slot, slot_array
+from stretchysnake.data.processes.shared_memory import KeptClips, Slot, can_share, slot_array
 from stretchysnake.data.processes.watchdog import alive
 from stretchysnake.data.records_key import file_stamp
 from stretchysnake.flexibility import Scale
@@ -85,15 +84,14 @@ def decoded(
     videos, memory, lent = list(videos), None, {}
     scale = settings.scale
     num_bytes = 3 * scale.num_frames * scale.size**2
-    if num_workers and settings.window_seconds is None and sys.platform != "win32":
+    if settings.window_seconds is None and can_share(num_workers):
         memory = KeptClips(num_kept=num_kept or rows_at_once(scale), num_workers=num_workers)
 
     def tasks() -> Iterator[tuple[str, tuple[Video, Slot | None]] | None]:
         for number, video in enumerate(videos):
             slot = None
             if memory is not None:
-                while (slot := memory.take(num_bytes)) is None and memory.is_worth_waiting(lent):
-                    yield None
+                slot = yield from memory.waited_for(num_bytes, lent)
                 lent[number] = slot
             yield video.path, (video, slot)
 

@@ -9,7 +9,6 @@ turns out bad on the way is in bad_clips.py; an evaluation never puts another in
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
@@ -38,7 +37,7 @@ from stretchysnake.data.processes.decoder_pool import (
     DecoderPool,
     map_decoding,
 )
-from stretchysnake.data.processes.shared_memory import ClipMemory, KeptClips
+from stretchysnake.data.processes.shared_memory import ClipMemory, KeptClips, can_share
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
 
@@ -108,7 +107,7 @@ class DecodedClips:
     @property
     def shares_memory(self) -> bool:
         """Whether processes of `draw` write into slots."""
-        return self.limits.num_workers > 0 and sys.platform != "win32"
+        return can_share(self.limits.num_workers)
 
     def draw(
         self,
@@ -226,8 +225,7 @@ def _with_slots(
     requests: Iterable[ClipRequest], memory: KeptClips, in_work: Sized
 ) -> Iterator[ClipRequest | None]:
     for request in requests:
-        while (slot := memory.take(request.num_bytes)) is None and memory.is_worth_waiting(in_work):
-            yield None
+        slot = yield from memory.waited_for(request.num_bytes, in_work)
         yield request._replace(slot=slot)
 
 

@@ -213,13 +213,14 @@ def training_batches(
         """The places of a group that could be filled, and their clips."""
         filled, frames = [], []
         for place in places[::num_sample]:
-            clip, request = next(drawn), request_of(step, group, place)
+            clip = next(drawn)
             if isinstance(clip, DecodeError):
+                request = request_of(step, group, place)
                 order = generator_of(seed, REPLACEMENT, step.step, place)
                 clip = clips.bad.resolve(clips, request, clip, step=step.step, generator=order)
             if clip is not None:
                 filled += range(place, place + num_sample)
-                frames += apart(clip, request)
+                frames += apart(clip, num_sample)
         return filled, frames
 
     def groups_of_shape(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Generator, Sized
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -123,6 +124,11 @@ class ClipMemory:
         return self._of[slot.memory].array(slot, shape)
 
 
+def can_share(num_workers: int) -> bool:
+    """Whether so many decoding processes can write into memory of this one."""
+    return num_workers > 0 and sys.platform != "win32"
+
+
 class KeptClips(ClipMemory):
     """Memory for answers that are asked for ahead and then kept a while: `num_kept` of them, and four in work for each
     of `num_workers`. Who keeps more is served none the less, through a pipe."""
@@ -135,9 +141,12 @@ class KeptClips(ClipMemory):
         self.hold(self._count * pages(num_bytes))
         return super().take(num_bytes)
 
-    def is_worth_waiting(self, in_work: Sized) -> bool:
-        """Whether tasks in work keep all processes busy, so that the next may wait for a slot."""
-        return len(in_work) >= self._num_workers
+    def waited_for(self, num_bytes: int, in_work: Sized) -> Generator[None, None, Slot | None]:
+        """A slot (`slot = yield from ...`), or None where there is none and tasks in work do not keep all processes
+        busy; while they do, None is yielded: there is no task yet (`DecoderPool.map`)."""
+        while (slot := self.take(num_bytes)) is None and len(in_work) >= self._num_workers:
+            yield None
+        return slot
 
 
 _received: dict[int, int] = {}

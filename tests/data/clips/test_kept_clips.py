@@ -92,4 +92,7 @@ def test_a_task_waits_for_memory_only_while_others_keep_the_processes_busy():
     assert slots[8] is not None and slots[9] is None
     assert {slot.offset for slot in slots[:9]} == {8192 * i for i in range(9)}
     assert memory.newest.num_bytes == 9 * shared_memory.pages(5000) == 9 * 8192
-    assert memory.is_worth_waiting([1, 2]) and not memory.is_worth_waiting([1])
+    assert next(memory.waited_for(5000, [1, 2])) is None  # and would ask again
+    with pytest.raises(StopIteration) as ended:  # without waiting
+        next(memory.waited_for(5000, [1]))
+    assert ended.value.value is None

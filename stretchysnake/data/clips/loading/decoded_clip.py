@@ -98,12 +98,10 @@ def together(
     return RepeatedClip(torch.stack(frames), draws)
 
 
-def apart(
-    answer: UnfinishedClip | RepeatedClip | Tensor, request: ClipRequest
-) -> list[UnfinishedClip]:
-    """The clips of an answer to this request."""
+def apart(answer: UnfinishedClip | RepeatedClip | Tensor, num_clips: int) -> list[UnfinishedClip]:
+    """The clips of an answer to a request of so many."""
     if isinstance(answer, Tensor):
-        return [UnfinishedClip(frames) for frames in (answer if request.more_seeds else [answer])]
+        return [UnfinishedClip(frames) for frames in (answer if num_clips > 1 else [answer])]
     return answer.clips if isinstance(answer, RepeatedClip) else [answer]
 
 
