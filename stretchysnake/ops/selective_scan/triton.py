@@ -72,7 +72,7 @@ class _Work(NamedTuple):
 
 def _work(
     inputs: ScanInputs, cu_seqlens: Tensor | None, sequences: int, programs: int, tiles: triton_tiles.Tiles,
-    dtype: torch.dtype,
+    dtype: torch.dtype, warps_each: int,
 ) -> _Work:  # fmt: skip
     """programs: of a launch that is not cut into segments."""
     from stretchysnake.ops.selective_scan.triton_forward import state_type
@@ -82,7 +82,7 @@ def _work(
     multiple = math.lcm(tiles.tokens, triton_tiles.checkpoint_tokens(num_state))
     processors = triton_runtime.num_processors(inputs.u.device)
     count, tokens = triton_tiles.cut_segments(
-        length, multiple, programs, tiles.num_warps, processors
+        length, multiple, programs, tiles.num_warps, processors, warps_each
     )
     assert count == 1 or tokens % multiple == 0, "a segment begins with a tile and a checkpoint"
     states = steps = None
@@ -139,7 +139,8 @@ def _scan(*arguments: Tensor | bool | None) -> tuple[Tensor, Tensor, Tensor]:
     sequences, channels, num_state = final_state.shape
     tiles = triton_tiles.forward_tiles(channels, num_state)
     programs = sequences * -(-channels // tiles.channels)
-    work = _work(inputs, cu_seqlens, sequences, programs, tiles, final_state.dtype)
+    wanted = triton_tiles.FORWARD_WARPS
+    work = _work(inputs, cu_seqlens, sequences, programs, tiles, final_state.dtype, wanted)
     read = [value for name in ("u", "delta", "A", "B") for value in _placed(getattr(inputs, name))]
     D, delta_bias = _dense_vectors(inputs)
     with triton_runtime.on_device(inputs.u):
@@ -190,13 +191,16 @@ def _scan_backward(
     groups = triton_tiles.num_groups(
         -(-channels // tiles.channels), num_batch * length * num_state, dtype
     )
-    work = _work(inputs, cu_seqlens, sequences, sequences * groups, tiles, dtype)
+    programs, wanted = sequences * groups, triton_tiles.BACKWARD_WARPS
+    work = _work(inputs, cu_seqlens, sequences, programs, tiles, dtype, wanted)
     rows = sequences * work.segments
 
     def part(*shape: int) -> Tensor:
         return inputs.u.new_empty(shape, dtype=dtype)
 
     dB, dC = (part(groups, num_batch, length, num_state) for _ in range(2))
+    span = triton_tiles.checkpoint_tokens(num_state)
+    scratch = part(rows * groups, span // tiles.tokens - 1, work.block["BLOCK_N"], tiles.channels)
     dA = part(rows, num_state, channels)
     dD, dbias = (None if t is None else part(rows, channels) for t in (inputs.D, inputs.delta_bias))
     du, ddelta, *_, dz, _, d_initial = gradients
@@ -215,10 +219,11 @@ def _scan_backward(
         kernels.scan_backward[(rows * groups,)](
             *(*_placed(grad_y), *_placed(grad_final_state), *placed["u"], *placed["delta"]),
             *(*placed["A"], *placed["B"], *placed["C"], D, *placed["z"], delta_bias),
-            *(checkpoints, work.states, du, ddelta, dA, dB, dC, dD),
+            *(checkpoints, work.states, scratch, du, ddelta, dA, dB, dC, dD),
             *(None if inputs.z is None else dz, dbias),
             *(None if inputs.initial_state is None else d_initial, *work.sizes, groups),
-            CHECKPOINT_TOKENS=triton_tiles.checkpoint_tokens(num_state),
+            CHECKPOINT_TOKENS=span,
+            LANES=min(triton_tiles.BACKWARD_LANES, tiles.channels),
             **work.options,
         )
     summed = (None, None, dA.sum(0).T, dB.sum(0), dC.sum(0), dD, None, dbias, None)

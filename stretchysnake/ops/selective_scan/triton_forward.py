@@ -21,8 +21,11 @@ from stretchysnake.ops.triton.arithmetic import (
     token,
 )
 
+# Unknown to the compiler, so that a lane reads one channel of each token: it then holds what it computes with, where
+# wider reads would pass through shared memory.
+ROWS = ["u_l", "delta_l", "z_l", "B_l", "C_l", "channels"]
 # Not one compiled kernel for each way a length happens to divide by 16.
-VARYING = ["length", "num_segments", "segment_tokens", "B_s", "C_s"]
+VARYING = ["length", "num_segments", "segment_tokens", "B_s", "C_s", *ROWS]
 
 
 def state_type(dtype: torch.dtype) -> tl.dtype:
@@ -62,26 +65,38 @@ def segment_states(
     B += in_sequence * B_s
 
     tile = tl.arange(0, TOKENS)
+    way = -tile.to(tl.int64) if REVERSE else tile.to(tl.int64)
+    u_at = way[:, None] * u_l + d_[None, :] * u_d
+    delta_at = way[:, None] * delta_l + d_[None, :] * delta_d
+    B_at = way[:, None] * B_l + n_[None, :] * B_n
     h = tl.zeros([1, BLOCK_N, BLOCK_D], TYPE)
     total = tl.zeros([BLOCK_D], TYPE)
-    stop = tl.minimum((segment + 1) * segment_tokens, tokens)
-    for start in tl.range(segment * segment_tokens, stop, TOKENS):
-        t = start + tile
-        rows = rows_of(begin, tokens, t, REVERSE)[:, None]
-        in_tile = (t < stop)[:, None] & in_d[None, :]
-        x = tl.load(u + rows * u_l + d_[None, :] * u_d, mask=in_tile, other=0.0).to(TYPE)
-        step = tl.load(delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0)
-        step = step.to(TYPE) + shift[None, :]
+    begin_at, stop = segment * segment_tokens, tl.minimum((segment + 1) * segment_tokens, tokens)
+    row = rows_of(begin, tokens, begin_at, REVERSE)
+    is_there = (begin_at + tile < stop)[:, None]
+    x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
+    delta_read = tl.load(delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0)
+    B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
+    B_next = B_read.to(TYPE)
+    for start in tl.range(begin_at, stop, TOKENS):
+        x, step, B_tn = x_read.to(TYPE), delta_read.to(TYPE) + shift[None, :], B_next
+        in_tile = (start + tile < stop)[:, None] & in_d[None, :]
+        row = rows_of(begin, tokens, start + TOKENS, REVERSE)
+        is_there = (start + TOKENS + tile < stop)[:, None]
+        x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
+        delta_read = tl.load(
+            delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0
+        )
+        B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
         if SOFTPLUS:
             step = softplus(step)
         step = tl.where(in_tile, step, 0.0)
-        in_rows = (t < stop)[:, None] & in_n[None, :]
-        B_tn = tl.load(B + rows * B_l + n_[None, :] * B_n, mask=in_rows, other=0.0).to(TYPE)
         decay = tl.exp2(step[:, None, :] * A_nd[None, :, :])  # (T, N, D)
         update = (step * x)[:, None, :] * B_tn[:, :, None]
         for i in tl.static_range(TOKENS):
             h = token(decay, tile, i) * h + token(update, tile, i)
         total += tl.sum(step, axis=0)
+        B_next = B_read.to(TYPE)
 
     slot = sequence.to(tl.int64) * num_segments + segment
     where = (slot * state + n_[:, None]) * channels + d_[None, :]
@@ -176,20 +191,43 @@ def scan_forward(
 
     checkpoint = first_checkpoint(cu_seqlens, sequence, begin, length, CHECKPOINT_TOKENS)
     tile = tl.arange(0, TOKENS)
-    stop = tl.minimum((segment + 1) * segment_tokens, tokens)
-    for start in tl.range(segment * segment_tokens, stop, TOKENS):
-        t = start + tile
-        rows = rows_of(begin, tokens, t, REVERSE)[:, None]
-        in_tile = (t < stop)[:, None] & in_d[None, :]
-        x = tl.load(u + rows * u_l + d_[None, :] * u_d, mask=in_tile, other=0.0).to(TYPE)
-        step = tl.load(delta + rows * delta_l + d_[None, :] * delta_d, mask=in_tile, other=0.0)
-        step = step.to(TYPE) + shift[None, :]
+    way = -tile.to(tl.int64) if REVERSE else tile.to(tl.int64)
+    u_at = way[:, None] * u_l + d_[None, :] * u_d
+    delta_at = way[:, None] * delta_l + d_[None, :] * delta_d
+    B_at = way[:, None] * B_l + n_[None, :] * B_n
+    C_at = way[:, None] * C_l + n_[None, :] * C_n
+    y_at = way[:, None] * channels + d_[None, :]
+    z_at = way[:, None] * z_l + d_[None, :] * z_d
+    begin_at, stop = segment * segment_tokens, tl.minimum((segment + 1) * segment_tokens, tokens)
+    row = rows_of(begin, tokens, begin_at, REVERSE)
+    is_there = (begin_at + tile < stop)[:, None]
+    x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
+    delta_read = tl.load(delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0)
+    B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
+    C_read = tl.load(C + row * C_l + C_at, mask=is_there & in_n[None, :], other=0.0)
+    B_next, C_next, z_read = B_read.to(TYPE), C_read.to(TYPE), x_read
+    if z is not None:
+        z_read = tl.load(z + row * z_l + z_at, mask=is_there & in_d[None, :], other=0.0)
+    for start in tl.range(begin_at, stop, TOKENS):
+        x, step = x_read.to(TYPE), delta_read.to(TYPE) + shift[None, :]
+        B_tn, C_tn, gate = B_next, C_next, z_read.to(TYPE)
+        in_tile = (start + tile < stop)[:, None] & in_d[None, :]
+        y_row = rows_of(begin, tokens, start, REVERSE)
+        # the next tile is on its way while this one is computed
+        row = rows_of(begin, tokens, start + TOKENS, REVERSE)
+        is_there = (start + TOKENS + tile < stop)[:, None]
+        x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
+        delta_read = tl.load(
+            delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0
+        )
+        B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
+        C_read = tl.load(C + row * C_l + C_at, mask=is_there & in_n[None, :], other=0.0)
+        z_read = x_read
+        if z is not None:
+            z_read = tl.load(z + row * z_l + z_at, mask=is_there & in_d[None, :], other=0.0)
         if SOFTPLUS:
             step = softplus(step)
         step = tl.where(in_tile, step, 0.0)  # a token that is not there leaves the state alone
-        in_rows = (t < stop)[:, None] & in_n[None, :]
-        B_tn = tl.load(B + rows * B_l + n_[None, :] * B_n, mask=in_rows, other=0.0).to(TYPE)
-        C_tn = tl.load(C + rows * C_l + n_[None, :] * C_n, mask=in_rows, other=0.0).to(TYPE)
         if checkpoints is not None:  # noqa: SIM102 (known when compiling; the next is not)
             if start % CHECKPOINT_TOKENS == 0:
                 checkpoint_row = (checkpoint + start // CHECKPOINT_TOKENS) * state
@@ -203,9 +241,9 @@ def scan_forward(
             states = tl.where((tile == i)[:, None, None], h, states)
         out = tl.sum(states * C_tn[:, :, None], axis=1) + skip[None, :] * x
         if z is not None:
-            gate = tl.load(z + rows * z_l + d_[None, :] * z_d, mask=in_tile, other=0.0).to(TYPE)
             out = out * (gate * sigmoid(gate))
-        tl.store(y + rows * channels + d_[None, :], out.to(y.dtype.element_ty), mask=in_tile)
+        tl.store(y + y_row * channels + y_at, out.to(y.dtype.element_ty), mask=in_tile)
+        B_next, C_next = B_read.to(TYPE), C_read.to(TYPE)
 
     # Whose tokens are the last, or nobody where there are none, writes the final state.
     if (segment * segment_tokens < tl.maximum(tokens, 1)) & (

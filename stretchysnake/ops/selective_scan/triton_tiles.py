@@ -1,7 +1,7 @@
 """How the scan's work on a GPU is cut: tiles of one program, segments of the tokens, checkpoints.
 
 Every choice follows from shapes and the number of processors alone, so a run repeats to the bit on
-one kind of chip. The constants come from counts of instructions and registers, not from timings.
+one kind of chip. Tiles and segments are the quickest of those tried on an H100 (benchmarks/gpu.py, docs/log.md).
 Symbols: B batch, L tokens, D inner channels, N state size, S sequences packed into one row.
 """
 
@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BACKWARD_LANES = (
+    8  # of the 32 of a warp, those of different channels in the backward; the others hold other N
+)
 PARTS_BYTES = 1 << 29  # room for the parts of dB and dC; more blocks share a part beyond it
 
 
@@ -33,32 +36,29 @@ def checkpoint_tokens(num_state: int) -> int:
 
 
 def forward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """8192 values of (tokens, N, channels) in 128 threads, 16 tokens of 32 channels for N = 16."""
-    return _tiles(num_channels, num_state, 8192)
+    """One warp, so that no sum leaves it: two tokens of 64 channels, each with all its N in one thread."""
+    return Tiles(2, min(64, power_of_two(num_channels)), 1)
 
 
 def backward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """Half as many values: several such tensors are alive at once. 8 tokens of 32 channels for N = 16."""
-    return _tiles(num_channels, num_state, 4096)
+    """One warp as well, of fewer channels: several times as many values are alive at once."""
+    return Tiles(4, min(16, power_of_two(num_channels)), 1)
 
 
-def _tiles(num_channels: int, num_state: int, values: int) -> Tiles:
-    wide = power_of_two(num_state)
-    channels = min(32, power_of_two(num_channels))
-    tokens = min(16, max(2, values // (wide * channels)))
-    channels = min(channels, max(1, values // (wide * tokens)))
-    return Tiles(tokens, channels, 4)
+FORWARD_WARPS, BACKWARD_WARPS = (
+    4,
+    12,
+)  # that each scheduler of the chip is offered, where tokens are cut for it
 
 
 def cut_segments(
-    length: int, multiple: int, programs: int, num_warps: int, processors: int
+    length: int, multiple: int, programs: int, num_warps: int, processors: int, warps_each: int
 ) -> tuple[int, int]:
-    """(segments, tokens of each): 1 segment where `programs` give each scheduler two warps.
+    """(segments, tokens of each): 1 segment where `programs` give each scheduler half of `warps_each` warps.
 
-    Else as many as give it four, of no fewer than 128 tokens. Cutting costs a second pass over the
-    tokens, so half a chip is not worth it. Unmeasured: a guess from counts of instructions.
+    Else as many as give it all of them, of no fewer than 128 tokens. Cutting costs a second pass over the tokens.
     """
-    full = 16 * processors / num_warps  # 4 schedulers, 4 warps each
+    full = 4 * warps_each * processors / num_warps  # a processor has 4 schedulers
     if 2 * programs >= full or programs == 0:
         return 1, max(length, 1)
     segments = min(math.ceil(full / programs), max(1, length // 128))

@@ -1,12 +1,13 @@
 """What the Triton kernels of the scan share: softplus, sigmoid, one token of a tile, where a sequence lies.
 
 State and sums are fp32, or fp64 where any input is fp64. Symbols: T tokens
-of a tile, D channels, N state size.
+of a tile, D channels, N state size, R rows of E of a block of channels.
 """
 
 import triton
 import triton.language as tl
 
+LN_OF_2 = tl.constexpr(0.6931471805599453)
 LOG2_OF_E = tl.constexpr(1.4426950408889634)  # exp(x) = exp2(x * LOG2_OF_E); the chip has exp2
 
 
@@ -45,8 +46,22 @@ def sigmoid(x):
 
 @triton.jit
 def token(values, tile, t):
-    """values[t] of (T, N, D) as (1, N, D). Where a thread holds all T this is a choice of register: x + -0.0 is x."""
-    return tl.sum(tl.where((tile == t)[:, None, None], values, -0.0), axis=0, keep_dims=True)
+    """values[t] of (T, N, D) as (1, N, D), or of (T, R, N, E) as (1, R, N, E).
+
+    Where a thread holds all T this is a choice of register and no instruction: as integers, because x + 0.0 is
+    not x where x is -0.0, and would be computed.
+    """
+    bits = values.to(tl.int64 if values.dtype == tl.float64 else tl.int32, bitcast=True)
+    chosen = (tile == t)[:, None, None]
+    if len(values.shape) == 4:
+        chosen = chosen[:, :, :, None]
+    return tl.sum(tl.where(chosen, bits, 0), axis=0, keep_dims=True).to(values.dtype, bitcast=True)
+
+
+@triton.jit
+def read(pointer, row, row_stride, at, mask):
+    """What lies at offsets `at` from a row; 0 where the mask is not."""
+    return tl.load(pointer + row * row_stride + at, mask=mask, other=0.0)
 
 
 @triton.jit

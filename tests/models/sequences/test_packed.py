@@ -220,8 +220,9 @@ def test_interpreted_triton_packs_clips(monkeypatch):
     monkeypatch.setattr(triton_tiles, "checkpoint_tokens", lambda state: 8)
     monkeypatch.setattr(triton_tiles, "forward_tiles", lambda *_: triton_tiles.Tiles(8, 4, 1))
     monkeypatch.setattr(triton_tiles, "backward_tiles", lambda *_: triton_tiles.Tiles(4, 4, 1))
-    for name, value in (("TOKENS", 8), ("CHANNELS", 4), ("SPAN_TOKENS", 16)):
-        monkeypatch.setattr(causal_conv_triton, name, value)
+    for name in ("FORWARD", "BACKWARD"):
+        monkeypatch.setattr(causal_conv_triton, name, triton_tiles.Tiles(8, 4, 1))
+    monkeypatch.setattr(causal_conv_triton, "SPAN_TOKENS", 16)
     torch.manual_seed(0)
     sizes = {"embed_dim": 4, "depth": 1, "patch_size": 8, "image_size": 16, "num_frames": 2}
     model = VideoMamba(VideoMambaConfig(**sizes, state_size=2, num_classes=3)).double()

@@ -42,14 +42,21 @@ PACKED = [1, 64, 3, 65, 33] if DEVICE == "cuda" else [1, 8, 3, 9]
 
 
 @pytest.fixture(autouse=True)
+def no_gpu_unless_marked():
+    """These take the GPU where there is one, marked or not."""
+
+
+@pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles that tests of the interpreter can afford, of which several make a checkpoint's span."""
     if triton_runtime.is_interpreted():
         monkeypatch.setattr(triton_tiles, "checkpoint_tokens", lambda state: 8)
         monkeypatch.setattr(triton_tiles, "forward_tiles", lambda *_: triton_tiles.Tiles(8, 4, 1))
         monkeypatch.setattr(triton_tiles, "backward_tiles", lambda *_: triton_tiles.Tiles(4, 4, 1))
-        for name, value in (("TOKENS", 8), ("CHANNELS", 4), ("SPAN_TOKENS", 16)):
-            monkeypatch.setattr(causal_conv_triton, name, value)
+        monkeypatch.setattr(triton_tiles, "BACKWARD_LANES", 2)
+        for name in ("FORWARD", "BACKWARD"):
+            monkeypatch.setattr(causal_conv_triton, name, triton_tiles.Tiles(8, 4, 1))
+        monkeypatch.setattr(causal_conv_triton, "SPAN_TOKENS", 16)
 
 
 @pytest.fixture(autouse=True)
@@ -456,20 +463,19 @@ def test_double_backward_message_names_the_cpu_backend_by_default():
 
 
 @pytest.mark.parametrize(
-    ("length", "programs", "wanted"),
+    ("length", "programs", "num_warps", "warps_each", "wanted"),
     [
-        (
-            3137,
-            288,
-            (1, 3137),
-        ),  # VideoMamba-M, batch 8: two warps for each scheduler of 132 processors
-        (3137, 36, (15, 224)),  # batch 1
-        (1_000_000, 36, (15, 66_688)),
-        (1, 36, (1, 32)),
+        (3137, 288, 4, 4, (1, 3137)),  # half of 4 warps for each of 4 schedulers of 132 processors
+        (3137, 36, 4, 4, (15, 224)),
+        (1_000_000, 36, 4, 4, (15, 66_688)),
+        (1, 36, 4, 4, (1, 32)),
+        (3137, 144, 1, 4, (15, 224)),  # VideoMamba-M, batch 8: the forward's tiles
+        (3137, 576, 1, 12, (11, 288)),  # and the backward's
     ],
 )
-def test_one_long_video_is_cut_until_the_chip_is_full(length, programs, wanted):
-    assert triton_tiles.cut_segments(length, 32, programs, 4, 132) == wanted
+def test_tokens_are_cut_until_the_chip_is_full(length, programs, num_warps, warps_each, wanted):
+    cut = triton_tiles.cut_segments(length, 32, programs, num_warps, 132, warps_each)
+    assert cut == wanted
 
 
 def test_names_of_scan_problems_are_those_of_the_operation():
