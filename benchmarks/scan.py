@@ -4,7 +4,8 @@
 
 With softplus, bias, skip D and gate, fp32, N = 16. Contenders: our backends, each instruction set of the native one
 that this machine has, and, where installed, `pip install mambapy transformers`: mambapy's parallel scan and the plain
-PyTorch scan of transformers' Mamba.
+PyTorch scan of transformers' Mamba; `pip install onnx onnxscript onnxruntime`: ONNX's `Scan` as `export` writes it,
+which has no backward. With one thread times are the processor's, with more the clock's.
 
 Floor of the native kernel, per state update on AVX2: 12 operations on two FMA pipes, 6 cycles a vector of 8 floats,
 so 0.75 cycles an update and thread; bytes: every tensor read or written once. The machine may be shared: read the
@@ -18,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +28,8 @@ import torch.nn.functional as F
 
 from stretchysnake.ops.flops import selective_scan_flops
 from stretchysnake.ops.native import library as native_library
+from stretchysnake.ops.selective_scan.exported import selective_scan_exported
+from stretchysnake.ops.selective_scan.inputs import ScanInputs
 from stretchysnake.ops.selective_scan.scan import selective_scan
 from stretchysnake.results.rows import environment
 
@@ -38,6 +42,7 @@ ERROR_LENGTHS = (1, 2, 63, 64, 65, 1000, 12544)
 GROWTH_LENGTHS = (1569, 6272, 25088, 100352, 200704)
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 LIMIT = 1e-5
+FORWARD_ONLY = "onnxruntime Scan"
 
 
 def problem(batch: int, length: int, channels: int, state: int, dtype=torch.float32) -> dict:
@@ -83,6 +88,40 @@ def transformers_scan(u, delta, A, B, C, D, z, delta_bias):
     return y.transpose(1, 2)
 
 
+class _Exported(torch.nn.Module):
+    def forward(self, u, delta, A, B, C, D, z, delta_bias):
+        inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, True, False)
+        return selective_scan_exported(inputs)[0]
+
+
+def onnxruntime_scan():
+    """The exported scan in onnxruntime, a session for each shape, on as many threads as torch has."""
+    import onnxruntime
+
+    sessions = {}
+
+    def session_of(tensors: dict):
+        key = tuple(tensors["u"].shape), torch.get_num_threads()
+        if key not in sessions:
+            with tempfile.TemporaryDirectory() as folder:
+                path = f"{folder}/scan.onnx"
+                given = tuple(tensors[name].detach() for name in NAMES)
+                options = {"input_names": NAMES, "output_names": ["y"], "dynamo": True}
+                torch.onnx.export(_Exported(), given, path, verbose=False, **options)
+                how = onnxruntime.SessionOptions()
+                how.intra_op_num_threads = key[1]
+                providers = ["CPUExecutionProvider"]
+                sessions[key] = onnxruntime.InferenceSession(path, how, providers=providers)
+        return sessions[key]
+
+    def scan(**tensors):
+        session = session_of(tensors)
+        (y,) = session.run(None, {n: t.detach().numpy() for n, t in tensors.items()})
+        return torch.from_numpy(y)
+
+    return scan
+
+
 def contenders() -> dict:
     found = {"reference": ours("reference"), "torch": ours("torch")}
     best = native_library.instruction_set()
@@ -94,6 +133,8 @@ def contenders() -> dict:
         found["mambapy pscan"] = mambapy_scan
     if importlib.util.find_spec("transformers"):
         found["transformers slow path"] = transformers_scan
+    if all(importlib.util.find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")):
+        found[FORWARD_ONLY] = onnxruntime_scan()
     return found
 
 
@@ -105,7 +146,7 @@ def outcome(scan, tensors: dict) -> list[torch.Tensor]:
     return [y.detach(), *torch.autograd.grad(y, [leaves[name] for name in NAMES], weights)]
 
 
-def errors(scan, longest: int) -> dict[int, float]:
+def errors(scan, longest: int, *, forward_only: bool = False) -> dict[int, float]:
     """Largest error against fp64 of output and gradients, relative to each tensor's largest value, by L."""
     found = {}
     for length in (length for length in ERROR_LENGTHS if length <= longest):
@@ -114,18 +155,19 @@ def errors(scan, longest: int) -> dict[int, float]:
             ours("reference") if length <= 1000 else ours("torch")
         )  # the loop needs minutes there
         exact = outcome(judge, problem(*shape, dtype=torch.float64))
-        got = outcome(scan, problem(*shape))
+        got = [scan(**problem(*shape))] if forward_only else outcome(scan, problem(*shape))
         found[length] = max(
             ((g.double() - e).abs().max() / e.abs().max()).item()
-            for g, e in zip(got, exact, strict=True)
+            for g, e in zip(got, exact, strict=not forward_only)
         )
     return found
 
 
 def timed(work) -> float:
-    started = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
     work()
-    return 1e3 * (time.perf_counter() - started)
+    return 1e3 * (clock() - started)
 
 
 def compare(shape: tuple, scans: dict, repeats: int, *, backward: bool) -> dict[str, dict]:
@@ -229,7 +271,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name, scan in scans.items():  # the gate: nothing is timed before it is right
         # the backward of transformers' slices takes minutes on long sequences
-        found["errors"][name] = errors(scan, 1000 if name.startswith("transformers") else 10**9)
+        longest = 1000 if name.startswith("transformers") else 10**9
+        found["errors"][name] = errors(scan, longest, forward_only=name == FORWARD_ONLY)
         worst = max(found["errors"][name].values())
         print(f"{name:26s} largest error of output and gradients against fp64 {worst:.1e}")
         assert worst < LIMIT, f"{name} is wrong ({worst})"
@@ -241,7 +284,7 @@ def main() -> None:
         print(f"\n{title} (B L D N = {shape}): {selective_scan_flops(*shape) / 1e6:.0f} MFLOP, "
               f"{updates / 1e6:.1f} M updates, {traffic / 1e6:.1f} MB forward")  # fmt: skip
         for backward in (False, True):
-            unbearable = set()  # minutes a call
+            unbearable = {FORWARD_ONLY} if backward else set()  # minutes a call, or none
             if backward and shape[1] > 1000:
                 unbearable.add("transformers slow path")
             if backward and updates > 2e7:

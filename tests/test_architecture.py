@@ -10,8 +10,6 @@ import pytest
 
 from stretchysnake.models.architectures import ARCHITECTURES
 
-pytestmark = pytest.mark.xdist_group("architecture")  # each file is parsed once, by one process
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stretchysnake"
 

@@ -177,7 +177,6 @@ def completed(*words: str) -> list[str]:
     return found.stdout.split()
 
 
-@pytest.mark.xdist_group("completion")  # the script is printed once, by one process
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 @pytest.mark.parametrize(
     ("words", "wanted"),

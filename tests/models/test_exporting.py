@@ -16,7 +16,6 @@ from stretchysnake.models.exporting import export_onnx, export_program
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given buffer is not writable"),
-    pytest.mark.xdist_group("exporting"),
 ]  # torch 2.11
 
 NATIVE = {"num_frames": 4, "size": 16, "patch_size": 8}

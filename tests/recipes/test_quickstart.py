@@ -19,8 +19,6 @@ from stretchysnake.recipes.quickstart import (
 from stretchysnake.results.rows import read_rows
 from stretchysnake.train.run import OptimConfig
 
-pytestmark = pytest.mark.xdist_group("quickstart")  # its fixtures are made once, by one process
-
 
 @pytest.fixture(scope="module")
 def shrunk(tmp_path_factory):

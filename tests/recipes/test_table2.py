@@ -26,7 +26,6 @@ from stretchysnake.results.rows import read_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:weights:UserWarning"),
-    pytest.mark.xdist_group("table2"),
 ]
 MADE = made_systems()
 

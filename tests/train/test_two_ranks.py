@@ -25,8 +25,6 @@ from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 from stretchysnake.whole_file import Damaged
 
-pytestmark = pytest.mark.xdist_group("two_ranks")  # its fixtures are made once, by one process
-
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
 

@@ -58,8 +58,10 @@ class Protocol:
             )
         crops, views = self.num_crops > 1, self.num_views > 1 and self.kind != "retrieval"
         if (crops or views) and self.kind not in HEADS:
+            name, number = ("num_crops", self.num_crops) if crops else ("num_views", self.num_views)
             raise ValueError(
-                f"num_views and num_crops belong to {' and '.join(HEADS)}; {self.kind} takes one view"
+                f"{name} ({number}) belongs to {', '.join(HEADS)}; {self.kind} takes "
+                f"{'the whole picture' if crops else 'one view'}: leave it at 1"
             )
         if self.kind != "retrieval":
             if self.metrics != ("top1",):

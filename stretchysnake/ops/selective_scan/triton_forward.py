@@ -15,6 +15,7 @@ from stretchysnake.ops.triton.arithmetic import (
     LOG2_OF_E,
     bounds,
     first_checkpoint,
+    read,
     rows_of,
     sigmoid,
     softplus,
@@ -74,20 +75,18 @@ def segment_states(
     begin_at, stop = segment * segment_tokens, tl.minimum((segment + 1) * segment_tokens, tokens)
     row = rows_of(begin, tokens, begin_at, REVERSE)
     is_there = (begin_at + tile < stop)[:, None]
-    x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
-    delta_read = tl.load(delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0)
-    B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
+    x_read = read(u, row, u_l, u_at, is_there & in_d[None, :])
+    delta_read = read(delta, row, delta_l, delta_at, is_there & in_d[None, :])
+    B_read = read(B, row, B_l, B_at, is_there & in_n[None, :])
     B_next = B_read.to(TYPE)
     for start in tl.range(begin_at, stop, TOKENS):
         x, step, B_tn = x_read.to(TYPE), delta_read.to(TYPE) + shift[None, :], B_next
         in_tile = (start + tile < stop)[:, None] & in_d[None, :]
         row = rows_of(begin, tokens, start + TOKENS, REVERSE)
         is_there = (start + TOKENS + tile < stop)[:, None]
-        x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
-        delta_read = tl.load(
-            delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0
-        )
-        B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
+        x_read = read(u, row, u_l, u_at, is_there & in_d[None, :])
+        delta_read = read(delta, row, delta_l, delta_at, is_there & in_d[None, :])
+        B_read = read(B, row, B_l, B_at, is_there & in_n[None, :])
         if SOFTPLUS:
             step = softplus(step)
         step = tl.where(in_tile, step, 0.0)
@@ -201,13 +200,13 @@ def scan_forward(
     begin_at, stop = segment * segment_tokens, tl.minimum((segment + 1) * segment_tokens, tokens)
     row = rows_of(begin, tokens, begin_at, REVERSE)
     is_there = (begin_at + tile < stop)[:, None]
-    x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
-    delta_read = tl.load(delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0)
-    B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
-    C_read = tl.load(C + row * C_l + C_at, mask=is_there & in_n[None, :], other=0.0)
+    x_read = read(u, row, u_l, u_at, is_there & in_d[None, :])
+    delta_read = read(delta, row, delta_l, delta_at, is_there & in_d[None, :])
+    B_read = read(B, row, B_l, B_at, is_there & in_n[None, :])
+    C_read = read(C, row, C_l, C_at, is_there & in_n[None, :])
     B_next, C_next, z_read = B_read.to(TYPE), C_read.to(TYPE), x_read
     if z is not None:
-        z_read = tl.load(z + row * z_l + z_at, mask=is_there & in_d[None, :], other=0.0)
+        z_read = read(z, row, z_l, z_at, is_there & in_d[None, :])
     for start in tl.range(begin_at, stop, TOKENS):
         x, step = x_read.to(TYPE), delta_read.to(TYPE) + shift[None, :]
         B_tn, C_tn, gate = B_next, C_next, z_read.to(TYPE)
@@ -216,15 +215,13 @@ def scan_forward(
         # the next tile is on its way while this one is computed
         row = rows_of(begin, tokens, start + TOKENS, REVERSE)
         is_there = (start + TOKENS + tile < stop)[:, None]
-        x_read = tl.load(u + row * u_l + u_at, mask=is_there & in_d[None, :], other=0.0)
-        delta_read = tl.load(
-            delta + row * delta_l + delta_at, mask=is_there & in_d[None, :], other=0.0
-        )
-        B_read = tl.load(B + row * B_l + B_at, mask=is_there & in_n[None, :], other=0.0)
-        C_read = tl.load(C + row * C_l + C_at, mask=is_there & in_n[None, :], other=0.0)
+        x_read = read(u, row, u_l, u_at, is_there & in_d[None, :])
+        delta_read = read(delta, row, delta_l, delta_at, is_there & in_d[None, :])
+        B_read = read(B, row, B_l, B_at, is_there & in_n[None, :])
+        C_read = read(C, row, C_l, C_at, is_there & in_n[None, :])
         z_read = x_read
         if z is not None:
-            z_read = tl.load(z + row * z_l + z_at, mask=is_there & in_d[None, :], other=0.0)
+            z_read = read(z, row, z_l, z_at, is_there & in_d[None, :])
         if SOFTPLUS:
             step = softplus(step)
         step = tl.where(in_tile, step, 0.0)  # a token that is not there leaves the state alone

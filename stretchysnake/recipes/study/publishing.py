@@ -33,14 +33,16 @@ def redraw(rows_path: str | Path, out: str | Path) -> list[str]:
     """
     from stretchysnake.results.rows import read_rows
 
-    path = _rows_in(Path(rows_path))
-    rows = read_rows(path)
+    paths = _rows_in(Path(rows_path))
+    rows = [row for path in paths for row in read_rows(path)]
     if not rows:
-        raise ValueError(f"rows ({path}) hold no measured number; run stretchysnake study first")
-    beside = path.parent / CONTEXT
+        raise ValueError(
+            f"rows ({rows_path}) hold no measured number; run stretchysnake study first"
+        )
+    beside = paths[0].parent / CONTEXT
     context = _read(beside) if beside.is_file() else _context_of(rows)
     Path(out).mkdir(parents=True, exist_ok=True)
-    return write_pages(Path(out), rows, context, summary="README.md", rows_name=path.name)
+    return write_pages(Path(out), rows, context, summary="README.md", rows_name=paths[-1].name)
 
 
 def publish(study: str | Path, into: str | Path) -> list[str]:
@@ -54,13 +56,15 @@ def publish(study: str | Path, into: str | Path) -> list[str]:
     study, into = Path(study), Path(into)
     if into.exists() and any(into.iterdir()):
         raise ValueError(f"folder ({into}) must be new or empty: nothing is written over")
-    path = _rows_in(study)
+    paths = _rows_in(study)
     if not (study / CONTEXT).is_file():
         raise ValueError(f"study ({study}) must be finished: {CONTEXT} is missing")
-    rows, context = read_rows(path), _read(study / CONTEXT)
+    rows, context = [row for path in paths for row in read_rows(path)], _read(study / CONTEXT)
     kept = _copied(context, into)
-    content = path.read_bytes()
-    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    content = b"".join(
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in paths
+    )
     name = ROWS if len(content) <= COMPRESSED_FROM else f"{ROWS}.gz"
     # no time inside: equal rows are equal bytes
     write_whole(into / name, content if name == ROWS else gzip.compress(content, mtime=0))
@@ -69,14 +73,14 @@ def publish(study: str | Path, into: str | Path) -> list[str]:
     return write_pages(into, rows, shown, summary="README.md", tables=False, rows_name=name)
 
 
-def _rows_in(path: Path) -> Path:
-    """The rows of a folder, or the file itself."""
+def _rows_in(path: Path) -> list[Path]:
+    """The rows of a folder, or the file itself: compressed ones first, which a later sitting went on from."""
     if not path.is_dir():
-        return path
-    found = [path / name for name in (ROWS, f"{ROWS}.gz") if (path / name).is_file()]
-    if len(found) != 1:
-        raise ValueError(f"study ({path}) must hold {ROWS} or {ROWS}.gz, one of them")
-    return found[0]
+        return [path]
+    found = [path / name for name in (f"{ROWS}.gz", ROWS) if (path / name).is_file()]
+    if not found:
+        raise ValueError(f"study ({path}) must hold {ROWS} or {ROWS}.gz")
+    return found
 
 
 def _read(path: Path):

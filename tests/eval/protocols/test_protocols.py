@@ -73,9 +73,12 @@ def test_gallery_metrics_count_the_gallery():
         ({"kind": "probe", "group_safe": True}, "belong to retrieval; probe has neither"),
         (
             {"kind": "probe", "num_views": 2},
-            "belong to finetune and probe-sgd and head; probe takes one view",
+            r"num_views \(2\) belongs to finetune, probe-sgd, head; probe takes one view: leave it at 1",
         ),
-        ({"num_crops": 3}, "belong to finetune and probe-sgd and head; retrieval takes one view"),
+        (
+            {"num_crops": 3},
+            r"num_crops \(3\) belongs to finetune, probe-sgd, head; retrieval takes the whole picture",
+        ),
         ({"kind": "finetune", "num_crops": 2}, r"num_crops \(2\) 1 or 3"),
         ({"similarity": "dot"}, r"similarity \('dot'\) must be one of: cosine, l2"),
     ],

@@ -25,8 +25,6 @@ from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.recipes.study.study import study
 from stretchysnake.results.rows import append_rows, read_rows, select
 
-pytestmark = pytest.mark.xdist_group("study")  # its fixtures are made once, by one process
-
 SHRUNK = StudyRun(
     variants=("vanilla", "flexivit", "static_tokens"),
     peers=("timesformer-nano",),
@@ -194,6 +192,13 @@ def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path, monkeyp
         assert (again / "tables" / path.name).read_text() == path.read_text()
     with pytest.raises(ValueError, match=r"must be new or empty: nothing is written over"):
         publish(run.out, again)
+    rows = Path(run.out, "rows.jsonl").read_bytes().splitlines(keepends=True)
+    # a sitting that went on from published rows
+    (tmp_path / "moved" / "rows.jsonl.gz").write_bytes(gzip.compress(b"".join(rows[:50])))
+    (tmp_path / "moved" / "rows.jsonl").write_bytes(b"".join(rows[50:]))
+    assert publish(tmp_path / "moved", tmp_path / "joined") == lines
+    joined = (tmp_path / "joined" / "rows.jsonl.gz").read_bytes()
+    assert gzip.decompress(joined) == b"".join(rows)
 
 
 @pytest.mark.slow
@@ -216,7 +221,7 @@ def test_rows_alone_are_enough_for_every_table_and_the_page(shrunk, tmp_path, ca
         (["report", "a", "b"], "study report (a b) must name ROWS, one file or folder"),
         (["publish", "a"], "study publish (a) must name two folders: STUDY INTO"),
         (["report", "nothing.jsonl"], "rows (nothing.jsonl) must be a file"),
-        (["report", "."], "study (.) must hold rows.jsonl or rows.jsonl.gz, one of them"),
+        (["report", "."], "study (.) must hold rows.jsonl or rows.jsonl.gz"),
         (["report", "--quick", "rows.jsonl"], "--quick"),
     ],
 )
