@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help quickstart test test-extras test-lowest mutants lint format hooks clean
 
 help:
-	@echo 'make quickstart   make the data, train two models, measure them over every scale, write the report'
+	@echo 'make quickstart   make the data, train two models on from one, measure them over every scale, write the report'
 	@echo 'make test         lint, format check and the fast tests'
 	@echo 'make test-extras  the tests of what is optional, with all of it installed: before a release'
 	@echo 'make test-lowest  the tests of decoding with the oldest PyAV that pyproject.toml allows'

@@ -1,7 +1,7 @@
 """Put the weights of finished trainings into the package, under a name, with a card, and renew the table beside them.
 
     python -m stretchysnake.recipes.shipping \\
-        stretchysnake-nano=runs/study/static_tokens-seed0-3000 videomamba-nano=runs/study/vanilla-seed0-3000
+        stretchysnake-nano=runs/study/static_tokens-seed0-500 videomamba-nano=runs/study/start-seed0-2000
 
 Each FOLDER is that of a training on MotionDigits (weights.safetensors, run.json); a name that is there already gets the
 new weights. `--table` alone writes the table anew, for files that were put there by hand. Run it from a checkout: it
@@ -44,11 +44,20 @@ def ship(name: str, training: Path, *, into: Path = FOLDER) -> None:
         into / name,
         licence=LICENCE,
         steps=run["steps"],
+        **_begun(run),
         batch_size=run["batch_size"],
         commit=written["environment"]["commit"],
         trained_on=f"MotionDigits, version {data['version']}, data seed {data['seed']}, {clips:,} clips",
         data_licence=DATA_LICENCE,
     )
+
+
+def _begun(run: dict) -> dict[str, str]:
+    """What the training went on from, in words; nothing where it was from scratch."""
+    if run.get("weights") is None:
+        return {}
+    first = _read(Path(run["weights"]).parent / "run.json", "the training that it went on from")
+    return {"begun": f"{first['run']['variant']}, {first['run']['steps']:,} steps"}
 
 
 def renew_table(folder: Path = FOLDER) -> None:

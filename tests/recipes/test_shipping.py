@@ -51,6 +51,21 @@ def test_a_training_is_put_there_with_its_card_and_its_features(training, tmp_pa
     assert feature_error(again) < 1e-6 and feature_error(model) > 0.1
 
 
+def test_what_it_went_on_from_is_said(training, tmp_path):
+    written = json.loads((training / "run.json").read_text())
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "run.json").write_text('{"run": {"variant": "vanilla", "steps": 2000}}')
+    written["run"]["weights"] = str(first / "weights.safetensors")
+    (training / "run.json").write_text(json.dumps(written))
+    into = tmp_path / "shipped"
+    into.mkdir()
+    shipping.ship("new", training, into=into)
+    shipping.renew_table(into)
+    said = "trained for 1,234 steps, from weights of vanilla, 2,000 steps, seed 7, on MotionDigits"
+    assert said in all_shipped(into)["new"].said
+
+
 def test_the_table_is_what_the_command_writes(tmp_path):
     shutil.copytree(FOLDER, tmp_path / "copy", ignore=lambda *_: ["__pycache__"])
     shipping.renew_table(tmp_path / "copy")

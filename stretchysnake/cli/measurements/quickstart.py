@@ -1,4 +1,4 @@
-"""`stretchysnake quickstart`: make videos, train vanilla and static tokens, measure both, show a report."""
+"""`stretchysnake quickstart`: make videos, train vanilla and static tokens on from one model, measure, report."""
 
 import time
 
@@ -6,7 +6,8 @@ from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
 
 EXAMPLES = (
-    "stretchysnake quickstart --out runs/quickstart --steps 1500\n"
+    "stretchysnake quickstart --out runs/quickstart --steps 1000\n"
+    "  stretchysnake quickstart --start null --steps 2000   # both from scratch\n"
     "  stretchysnake quickstart --pretrained          # in a minute or two: nothing is trained"
 )
 FLAG = "--pretrained"

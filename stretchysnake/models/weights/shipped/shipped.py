@@ -58,9 +58,10 @@ class Shipped:
     def said(self) -> str:
         """What it is, in a line."""
         run = self.trained
+        begun = f" from weights of {run['begun']}," if "begun" in run else ""
         return (
-            f"came with the package: variant {run['variant']}, trained for {run['steps']:,} steps, seed {run['seed']}, "
-            f"on {run['trained_on']}; licence {run['licence']}, {run['data_licence']}"
+            f"came with the package: variant {run['variant']}, trained for {run['steps']:,} steps,{begun} seed "
+            f"{run['seed']}, on {run['trained_on']}; licence {run['licence']}, {run['data_licence']}"
         )
 
 
