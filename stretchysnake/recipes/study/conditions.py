@@ -24,7 +24,7 @@ from stretchysnake.recipes.transfer import finetune_nano
 from stretchysnake.report.tables.cells import (
     EQUAL_TOKENS_MODEL,
     PI_MODEL,
-    STARTED_MODEL,
+    SCRATCH_MODEL,
     groups_model,
 )
 from stretchysnake.train.run import TrainRun
@@ -47,8 +47,8 @@ class Condition(NamedTuple):
     patch_resize: str = "bicubic"
     sizes: tuple[int, ...] = NANO.sizes
     """What S is drawn from."""
-    started: bool = False
-    """Trained on from a vanilla of half the steps, for the other half."""
+    scratch: bool = False
+    """From scratch, for as many steps as the vanilla that the others go on from and their own."""
 
     @property
     def row_model(self) -> str:
@@ -87,8 +87,9 @@ def conditions(study: StudyRun) -> list[Condition]:
         Condition("groups", "static_tokens", groups_model(k), scales_per_step=k)
         for k in study.scales_per_step
     ]
-    # Paper does not say how a run from trained weights is told from one from scratch; half and half is equal budget.
-    found.append(Condition("start", "static_tokens", STARTED_MODEL, started=True))
+    if study.start_steps:
+        # Paper does not compare with a run from scratch; as many steps as both trainings have is equal budget.
+        found.append(Condition("scratch", "static_tokens", SCRATCH_MODEL, scratch=True))
     found += [
         Condition("reasons", "static_tokens", PI_MODEL, patch_resize="pi"),
         Condition("reasons", "static_patch", EQUAL_TOKENS_MODEL, sizes=EQUAL_TOKENS),
@@ -119,7 +120,7 @@ class Training(NamedTuple):
     seed: int
     run: TrainRun
     start: TrainRun | None = None
-    """What has to be trained before, where the run goes on from weights."""
+    """What has to be trained before, where the run goes on from weights: the same for all of a seed and peer."""
 
     @property
     def method(self) -> str:
@@ -146,9 +147,19 @@ class Training(NamedTuple):
         return self.condition.shown
 
     @property
+    def num_steps(self) -> int:
+        """Of all that made its weights."""
+        return self.run.steps + (self.start.steps if self.start else 0)
+
+    @property
     def is_finished(self) -> bool:
         """Whether its folder holds a finished run."""
-        return (Path(self.run.out) / "run.json").is_file()
+        return is_finished(self.run)
+
+
+def is_finished(run: TrainRun) -> bool:
+    """Whether the run's folder holds it finished."""
+    return (Path(run.out) / "run.json").is_file()
 
 
 def trainings(study: StudyRun, *, data: str, cache: str) -> Iterator[Training]:
@@ -167,7 +178,9 @@ def _training(
     model = condition.peer or MODEL
     rate = study.rates.get(condition.shown, study.optim.lr)
 
-    def run_of(method: str, name: str, steps: int) -> TrainRun:
+    def run_of(
+        method: str, name: str, steps: int, num_frames: int = condition.num_frames
+    ) -> TrainRun:
         return nano_run(
             method,
             seed,
@@ -177,17 +190,14 @@ def _training(
             steps=steps,
             batch_size=study.batch_size,
             optim=replace(study.optim, lr=rate),
-            num_frames=condition.num_frames,
+            num_frames=num_frames,
             model_name=model,
             device=study.device,
         )
 
-    if condition.started:
-        half = max(1, study.steps // 2)
-        start = run_of("vanilla", f"{condition.folder}-start", half)
-        run = run_of(condition.method, condition.folder, max(1, study.steps - half))
-        run = replace(run, weights=str(Path(start.out) / "weights.safetensors"))
-        return Training(condition, seed, run, start)
+    if condition.scratch:
+        steps = study.start_steps + study.steps
+        return Training(condition, seed, run_of(condition.method, condition.folder, steps))
     run = run_of(condition.method, condition.folder, study.steps)
     if condition.scales_per_step > 1:
         run = replace(run, scales_per_step=condition.scales_per_step)
@@ -195,7 +205,12 @@ def _training(
         run = replace(run, model=replace(run.model, patch_resize=condition.patch_resize))
     if condition.sizes != NANO.sizes:
         run = replace(run, sets=replace(run.sets, sizes=condition.sizes))
-    return Training(condition, seed, run)
+    if not study.start_steps:
+        return Training(condition, seed, run)
+    name = f"{condition.peer}-start" if condition.peer else "start"
+    start = run_of("vanilla", name, study.start_steps, NANO.native.num_frames)
+    run = replace(run, weights=str(Path(start.out) / "weights.safetensors"))
+    return Training(condition, seed, run, start)
 
 
 def is_tuned(study: StudyRun, condition: Condition) -> bool:

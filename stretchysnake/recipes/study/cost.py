@@ -11,10 +11,11 @@ from stretchysnake.flexibility import NANO, Scale, eval_scale
 from stretchysnake.models.architectures import create_model
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.motion_digits import MODEL
-from stretchysnake.recipes.study.conditions import Training, is_tuned, trainings
+from stretchysnake.recipes.study.conditions import Training, is_finished, is_tuned, trainings
 from stretchysnake.recipes.study.design import PARTS, StudyRun
 from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
 from stretchysnake.recipes.study.measuring import Measurement, parts_of, wanted_of
+from stretchysnake.train.run import TrainRun
 
 SECONDS_PER_CLIP = 0.017
 """Making and decoding a video, from the quickstart's 64 s for 3,800 on two cores."""
@@ -57,8 +58,8 @@ def study_cost(run: StudyRun) -> list[str]:
         run.source_clips + run.source_test_clips + 3 * (run.gallery_clips + run.query_clips)
     )
     lines = [
-        f"{len(wanted)} trainings of {run.steps} steps, seeds {', '.join(map(str, run.seeds))}; "
-        f"{cells} cells of {run.gallery_clips + run.query_clips} clips",
+        f"{len(wanted)} trainings of {run.steps} steps, from a vanilla of {run.start_steps}, seeds "
+        f"{', '.join(map(str, run.seeds))}; {cells} cells of {run.gallery_clips + run.query_clips} clips",
         f"{len(asked) - len(wanted)} more are finished and measured; trained of the whole study: "
         f"{sum(t.is_finished for t in listed)} of {len(listed)}",
         "parts, for --only: " + ", ".join(PARTS),
@@ -66,7 +67,14 @@ def study_cost(run: StudyRun) -> list[str]:
         "  minutes                                        here, now   two idle cores",
     ]
     stages = {"make the videos": [made, made]}
+    started = set()
     for training in wanted:
+        start = training.start
+        if start is not None and not is_finished(start) and start.out not in started:
+            started.add(start.out)
+            stage = stages.setdefault("train what they go on from", [0.0, 0.0])
+            for place, model in enumerate((here, idle)):
+                stage[place] += _steps(start, model[training.peer or MODEL])
         for name, costs in (("train", _training), ("measure", _measuring)):
             if name == "train" and training.is_finished:
                 continue
@@ -80,12 +88,15 @@ def study_cost(run: StudyRun) -> list[str]:
 
 
 def _training(run: StudyRun, training: Training, cost: BatchCost) -> float:
-    """Seconds of a training, of what it starts from too."""
+    """Seconds of a training, without what it starts from."""
+    return _steps(training.run, cost)
+
+
+def _steps(run: TrainRun, cost: BatchCost) -> float:
     seconds = 0.0
-    for one in filter(None, (training.start, training.run)):
-        for step in range(one.steps):
-            scales = one.scales_of(step)
-            seconds += sum(cost.step(scale.num_tokens) for scale in scales) / len(scales)
+    for step in range(run.steps):
+        scales = run.scales_of(step)
+        seconds += sum(cost.step(scale.num_tokens) for scale in scales) / len(scales)
     return LOADING * seconds
 
 

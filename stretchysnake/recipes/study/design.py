@@ -23,7 +23,7 @@ PARTS = {
     "main": "vanilla and static tokens: Table 1, claims (i) and (ii)",
     "variants": "the other flexible variants: Fig. 3, Table A2",
     "groups": "static tokens with several scales a step",
-    "start": "(d) static tokens from weights trained at the native scale",
+    "scratch": "(d) static tokens from scratch, for the steps of both trainings",
     "reasons": "(e) why static tokens wins: tokens held, patches seen",
     "peers": "other models: A.2, claim (iv)",
     "lengths": "vanilla trained at the other T: Table A3",
@@ -55,7 +55,11 @@ class StudyRun:
     """Models beside nano VideoMamba (A.2), each trained as vanilla and static tokens and asked for retrieval; [] for
     none. A name of create_model whose native T and S are those of the study."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 2000
+    start_steps: int = 2000
+    """Steps from scratch at the native scale, of one vanilla a seed, whose weights every training of the seed goes on
+    from, as the paper's go on from a trained model (§4.1); 0 trains all of them from scratch."""
+    steps: int = 500
+    """Of each training, beside those."""
     batch_size: int = 32
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-3))
     rates: dict[str, float] = field(default_factory=lambda: dict(RATES))
@@ -132,10 +136,10 @@ class StudyRun:
                 )
         if bad := {name: rate for name, rate in self.rates.items() if not rate > 0}:
             raise ValueError(f"rates ({bad}) must be positive")
-        if self.finetune_steps < 0 or self.steps < 1 or self.num_views < 1:
+        if min(self.finetune_steps, self.start_steps) < 0 or min(self.steps, self.num_views) < 1:
             raise ValueError(
-                f"finetune_steps ({self.finetune_steps}) must be at least 0, steps ({self.steps}) and "
-                f"num_views ({self.num_views}) at least 1"
+                f"finetune_steps ({self.finetune_steps}) and start_steps ({self.start_steps}) must be at least 0, "
+                f"steps ({self.steps}) and num_views ({self.num_views}) at least 1"
             )
         if self.sgd_probe and not self.finetune_steps:
             raise ValueError("sgd_probe takes finetune_steps steps; give more than 0")
@@ -179,7 +183,8 @@ def quick_study() -> StudyRun:
     return StudyRun(
         out="runs/study-quick",
         seeds=(0,),
-        steps=20,
+        start_steps=10,
+        steps=10,
         frames=(4, 8),
         sizes=(16, 32),
         source_clips=320,

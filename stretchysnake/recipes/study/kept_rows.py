@@ -1,7 +1,8 @@
 """Rows of earlier sittings: which belong to a training of the plan, and whether it has all that is wanted of it.
 
-A training is known in its rows by its settings (the first part of run_id) and by the list of its videos (train_data),
-neither of which speaks of folders or times: rows alone, copied to another machine, keep it from being done again.
+A training is known in its rows by its settings (the first part of run_id), by the steps of all that made its weights
+and by the list of its videos (train_data), none of which speaks of folders or times: rows alone, copied to another
+machine, keep it from being done again.
 """
 
 from collections import Counter
@@ -25,6 +26,7 @@ class Place(NamedTuple):
     """One number that the plan wants, and of which training it is."""
 
     settings: str
+    train_steps: int | None
     model: str
     dataset: str
     protocol: str
@@ -40,13 +42,15 @@ def rows_in(run: StudyRun) -> list[Row]:
 
 
 def settings_of(run: TrainRun) -> str:
-    """The part of a row's run_id that says how its model was trained, and not on which files."""
+    """The part of a row's run_id that says how its model was trained, and neither on which files nor from which
+    weights: whether it went on from a vanilla is told by its steps."""
     return replace(run, data="", weights=None, out="").digest()
 
 
 def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterator[Place]:
     """All numbers that the plan has of a training, or those that this sitting wants."""
-    settings, model = settings_of(training.run), training.row_model
+    settings = settings_of(training.run), training.num_steps
+    model = training.row_model
     listed = wanted_of(run, training) if only_wanted else measurements(run, training.condition)
     for one in listed:
         for suite in one.suites or run.suites:
@@ -54,14 +58,15 @@ def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterat
                 name = protocol_name(protocol, one.patch_from, one.patch_resize)
                 for metric in protocol.metrics:
                     for cell in one.cells:
-                        yield Place(settings, model, PREFIX + suite, name, metric, *cell)
+                        yield Place(*settings, model, PREFIX + suite, name, metric, *cell)
     if only_wanted and not run.wants("transfer", training.shown):
         return
     for suite in run.suites:
         options = {"weights": "-", "data": "-", "cache": "-"}
         for protocol, one in transfers(run, suite, training, **options):
             for cell in run.cross:
-                yield Place(settings_of(one), model, PREFIX + suite, protocol, "top1", *cell)
+                place = model, PREFIX + suite, protocol, "top1", *cell
+                yield Place(settings_of(one), training.num_steps, *place)
 
 
 def is_measured(
@@ -104,8 +109,9 @@ def rows_of(
 def _place(row: Row) -> Place:
     settings = row.run_id.split("-")[0]
     return Place(
-        settings, row.model, row.dataset, row.protocol, row.metric, row.num_frames, row.size
-    )
+        settings, row.train_steps, row.model, row.dataset, row.protocol, row.metric,
+        row.num_frames, row.size,
+    )  # fmt: skip
 
 
 def _is_of(run: StudyRun, row: Row, source: str | None) -> bool:

@@ -48,7 +48,7 @@ def measurements(run: StudyRun, condition: Condition) -> list[Measurement]:
         grid = tuple((condition.num_frames, size) for size in run.sizes)
     if not condition.is_main:
         # where a model may be the best flexible one at vanilla's own scale, gallery_top1 chooses it
-        metrics = ("top1", "gallery_top1") if part in ("groups", "start") else ("top1",)
+        metrics = ("top1", "gallery_top1") if part in ("groups", "scratch") else ("top1",)
         found = [Measurement(part, grid, (Protocol(metrics=metrics),))]
         if part == "reasons":
             found.append(Measurement(part, grid, patch_from=_other_patches(condition)))

@@ -99,9 +99,15 @@ def write_pages(
 def notes(run: StudyRun) -> list[str]:
     """What limits the study, one sentence each."""
     beside = f", or one of its peers ({', '.join(run.peers)})," if run.peers else ""
+    begun = "from scratch"
+    if run.start_steps:
+        begun = (
+            "from the weights of a vanilla of the same seed, which had "
+            f"{run.start_steps:,} steps at the native scale"
+        )
     lines = [
-        f"Every model is a nano VideoMamba{beside} trained for {run.steps} steps of {run.batch_size} clips from "
-        "scratch; the paper's are 74 M parameters and start from self-supervised weights.",
+        f"Every model is a nano VideoMamba{beside} trained for {run.steps} steps of {run.batch_size} clips {begun}; "
+        "the paper's are 74 M parameters and start from self-supervised weights.",
         "Methods get equal numbers of steps, as in the paper equal epochs, so not equal compute: FlexiViT and flex-all "
         "see more tokens.",
         "Group-safe retrieval equals retrieval on the queries, because no handwritten image is on both sides; it "

@@ -39,21 +39,36 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
         for number, training in enumerate(planned)
         if not is_measured(run, training, rows, source=suites.source_key)
     ]
-    side_by_side(
-        {
-            f"{planned[number].shown} seed {planned[number].seed}": (
-                finish_training,
-                (run, suites, number),
-            )
-            for number in left
-        },
-        jobs=run.jobs,
-        threads=run.threads,
-        logs=Path(run.out) / "logs",
-        progress=progress,
-    )
+    sides = {"jobs": run.jobs, "threads": run.threads, "logs": Path(run.out) / "logs"}
+    starts = {planned[n].start.out: n for n in reversed(left) if planned[n].start is not None}
+    beginnings = {
+        f"start {Path(out).name}": (finish_start, (run, suites, n)) for out, n in starts.items()
+    }
+    side_by_side(dict(reversed(beginnings.items())), progress=progress, **sides)
+    trained_ones = {
+        f"{planned[n].shown} seed {planned[n].seed}": (finish_training, (run, suites, n))
+        for n in left
+    }
+    side_by_side(trained_ones, progress=progress, **sides)
     watch.lap("train, measure, fine-tune and test")
     return write_study(run, suites, planned, watch)
+
+
+def finish_start(
+    run: StudyRun,
+    suites: Suites,
+    number: int,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """What the training of that number goes on from, which others of its seed go on from too."""
+    from stretchysnake.train.loop import train
+
+    train(_of_number(run, suites, number).start, progress=progress)
+
+
+def _of_number(run: StudyRun, suites: Suites, number: int) -> Training:
+    return list(trainings(run, data=suites.source, cache=suites.cache))[number]
 
 
 def finish_training(
@@ -66,7 +81,7 @@ def finish_training(
     """The training of that number, and all that is wanted of its measurements; what is made is kept on disk."""
     from stretchysnake.recipes.study.measuring import measured, transferred
 
-    training = list(trainings(run, data=suites.source, cache=suites.cache))[number]
+    training = _of_number(run, suites, number)
     results = trained(training, progress=progress)
     measured(run, suites, training, results, progress=progress)
     if run.wants("transfer", training.shown):

@@ -12,13 +12,13 @@ from stretchysnake.results.intervals import mean_interval, wilson_interval
 from stretchysnake.results.rows import Row, latest, native_cells, select
 
 MODEL_ORDER = ("vanilla", "temporal", "static_patch", "flexivit", "flex_all", "static_tokens")
-STARTED_MODEL = "static_tokens from vanilla"
-"""What the study's rows call a model that went on from vanilla's weights."""
+SCRATCH_MODEL = "static_tokens from scratch"
+"""What the study's rows call a model that did not go on from vanilla's weights, where the others do."""
 PI_MODEL = "static_tokens pi kernels"
 """... one whose kernels were resized by `pi` in training."""
 EQUAL_TOKENS_MODEL = "static_patch equal tokens"
 """... a static patch with as many tokens a frame on average as static tokens."""
-_CONDITIONS = re.compile(rf"static_tokens k=\d+|{STARTED_MODEL}|{PI_MODEL}|{EQUAL_TOKENS_MODEL}")
+_CONDITIONS = re.compile(rf"static_tokens k=\d+|{SCRATCH_MODEL}|{PI_MODEL}|{EQUAL_TOKENS_MODEL}")
 """Models of the study's further questions, which stand in tables of their own (tables/study/)."""
 FAR = "retrieval-far"
 HEAD = "head"

@@ -33,15 +33,15 @@ def test_every_part_has_a_condition_or_a_measurement_and_is_done_seed_after_seed
 
 
 def test_conditions_differ_from_the_main_runs_in_what_they_say():
-    study = StudyRun(seeds=(0,), steps=100, rates={"mvit-nano vanilla": 1e-3})
+    study = StudyRun(seeds=(0,), steps=100, start_steps=300, rates={"mvit-nano vanilla": 1e-3})
     by_name = {training.shown: training for training in plan(study)}
     static = by_name["static_tokens"].run
     assert replace(by_name["static_tokens k=4"].run, scales_per_step=1, out=static.out) == static
     pi = by_name["static_tokens pi kernels"].run
     assert pi.model.patch_resize == "pi" and static.model.patch_resize == "bicubic"
-    started = by_name["static_tokens from vanilla"]
-    assert (started.start.steps, started.run.steps) == (50, 50)
-    assert started.start.variant == "vanilla" and started.run.weights.startswith(started.start.out)
+    scratch = by_name["static_tokens from scratch"]
+    assert scratch.start is None and scratch.run.weights is None and scratch.run.steps == 400
+    assert replace(scratch.run, steps=100, weights=static.weights, out=static.out) == static
     equal = by_name["static_patch equal tokens"].run
     tokens = [
         (size // 8) ** 2 for size in equal.sets.sizes
@@ -49,6 +49,21 @@ def test_conditions_differ_from_the_main_runs_in_what_they_say():
     assert sum(tokens) / len(tokens) == pytest.approx(16, rel=0.02)
     assert by_name["mvit-nano vanilla"].run.optim.lr == 1e-3
     assert by_name["mvit-nano static_tokens"].run.optim.lr == study.optim.lr
+
+
+def test_all_of_a_seed_and_model_go_on_from_one_vanilla_at_the_native_scale():
+    for training in plan(StudyRun(seeds=(2,), steps=100, start_steps=300)):
+        if training.condition.scratch:
+            continue
+        start = training.start
+        assert training.run.weights == f"{start.out}/weights.safetensors"
+        name = f"{training.peer}-start" if training.peer else "start"
+        assert start.out.endswith(f"/{name}-seed2-300") and start.variant == "vanilla"
+        assert (start.steps, start.seed, start.sets.native.num_frames) == (300, 2, 8)
+        assert start.model.patch_resize == "bicubic" and start.optim == training.run.optim
+        assert training.num_steps == 400
+    scratch = plan(StudyRun(seeds=(2,), start_steps=0))
+    assert not [t for t in scratch if t.start or t.run.weights or t.condition.scratch]
 
 
 def test_a_sitting_does_what_it_names_and_a_wrong_name_is_told():
@@ -92,7 +107,7 @@ def row(place, seed=0, **changes):
         "model": place.model, "seed": seed, "num_frames": place.num_frames, "size": place.size,
         "patch_size": 8, "metric": place.metric, "value": 0.5, "num_queries": 600, "num_expected": 600,
         "num_gallery": 480, "gflops": 1.0, "milliseconds": 1.0, "trained": False, "native": False,
-        "train_data": "videos", "weights": "a",
+        "train_data": "videos", "weights": "a", "train_steps": place.train_steps,
     }  # fmt: skip
     if place.metric == "gallery_top1":
         fields["num_expected"] = 480
@@ -114,6 +129,8 @@ def test_rows_alone_keep_a_training_from_being_done_again():
     )
     assert not is_measured(replace(ONE, query_clips=300), first, rows)
     assert not is_measured(replace(ONE, only=("main", "far")), first, rows)
+    from_scratch = replace(ONE, start_steps=0)  # the same settings, and not the same training
+    assert not is_measured(from_scratch, plan(from_scratch)[0], rows, source="videos")
     oom = [replace(rows[0], value=None, status="oom"), *rows[1:]]
     assert not is_measured(ONE, first, oom, source="videos")
 

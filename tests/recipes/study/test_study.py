@@ -29,10 +29,11 @@ SHRUNK = StudyRun(
     variants=("vanilla", "flexivit", "static_tokens"),
     peers=("timesformer-nano",),
     seeds=(0,),
+    start_steps=1,
     steps=1,
     batch_size=2,
     scales_per_step=(),
-    only=("main", "variants", "peers", "lengths", "transfer", "start", "source", "views"),
+    only=("main", "variants", "peers", "lengths", "transfer", "scratch", "source", "views"),
     suites=("short",),
     frames=(4, 8),
     sizes=(16, 32),
@@ -75,7 +76,7 @@ def test_every_protocol_is_measured_once(shrunk):
         name: len(select(rows, protocol=name, metric="top1")) for name in {r.protocol for r in rows}
     }
     assert counts == {
-        # and vanilla trained at T = 4, in its two cells; the peer; what went on from vanilla's weights
+        # and vanilla trained at T = 4, in its two cells; the peer; static tokens from scratch
         "retrieval": 3 * 4 + 2 + 2 * 4 + 4,
         "retrieval-group-safe": 3 * 4,
         "probe": 3 * 4,
@@ -85,14 +86,12 @@ def test_every_protocol_is_measured_once(shrunk):
         "head": 3 * 4,
         "retrieval-4-views": 2,  # at 16 px, 16 tokens a frame for 4
     }
-    started = select(rows, model="static_tokens from vanilla")
-    assert {r.train_steps for r in started} == {2}  # one and one
     for row in rows:
-        assert row.commit and row.train_steps in (1, 2)
+        assert row.commit and row.train_steps == 2  # one and one, or both at once
         assert row.train_clips == row.train_steps * run.batch_size
-    # two clips of 8 frames of 4 x 4 patches
+    # two steps of two clips of 8 frames of 4 x 4 patches
     assert {r.train_tokens for r in rows if r.model == "vanilla" and r.num_frames == 8} == {
-        2 * 8 * 16
+        2 * 2 * 8 * 16
     }
     assert {r.model for r in select(rows, protocol="finetune")} == {"vanilla", "static_tokens"}
     assert {
@@ -251,7 +250,7 @@ def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
 
 def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
     found = list(trainings(StudyRun(), data="-", cache="-"))
-    assert len(found) == 3 * (6 + 2 + 3 * 2 + 1 + 1 + 2)  # with groups, start and reasons
+    assert len(found) == 3 * (6 + 2 + 3 * 2 + 1 + 1 + 2)  # with groups, scratch and reasons
     own = [t for t in found if not t.peer]
     vanillas = [t for t in own if t.method == "vanilla" and t.seed == 0]
     assert sorted(t.run.sets.native.num_frames for t in vanillas) == [4, 8, 16]
@@ -268,7 +267,7 @@ def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
         "timesformer-nano vanilla",
         "timesformer-nano static_tokens",
     ]
-    assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-2000"
+    assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-500"
     for t in peers:
         assert t.run.sets == sets_around(t.run.model.native) and not t.is_main
         assert t.run.optim == found[0].run.optim and t.run.steps == found[0].run.steps
@@ -292,8 +291,8 @@ def test_every_cell_and_every_scale_of_training_is_one_that_the_peer_takes(peer)
 
 def test_dry_run_counts_trainings_and_cells():
     lines = study_cost(replace(SHRUNK, batch_size=1))
-    # 26 of before (six trainings), 4 of what goes on from vanilla's weights, 12 of the source's classes, 2 with views
-    assert lines[0] == "7 trainings of 1 steps, seeds 0; 44 cells of 34 clips"
+    # 26 of before (six trainings), 4 of static tokens from scratch, 12 of the source's classes, 2 with views
+    assert lines[0] == "7 trainings of 1 steps, from a vanilla of 1, seeds 0; 44 cells of 34 clips"
     assert lines[1] == "0 more are finished and measured; trained of the whole study: 0 of 9"
     assert any(line.startswith("  train timesformer-nano static_tokens ") for line in lines)
     assert "in all" in lines[-1]
