@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stretchysnake.models.weights.from_file import model_of
 from stretchysnake.models.weights.shipped.probes import probe_features
-from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE
+from stretchysnake.models.weights.shipped.shipped import FOLDER, TABLE, all_shipped
 from stretchysnake.whole_file import sha256_of, write_whole
 
 LICENCE = "Apache-2.0"
@@ -56,6 +56,8 @@ def _begun(run: dict) -> dict[str, str]:
     """What the training went on from, in words; nothing where it was from scratch."""
     if run.get("weights") is None:
         return {}
+    if run["weights"] in all_shipped():
+        return {"begun": run["weights"]}
     first = _read(Path(run["weights"]).parent / "run.json", "the training that it went on from")
     return {"begun": f"{first['run']['variant']}, {first['run']['steps']:,} steps"}
 

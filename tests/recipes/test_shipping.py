@@ -66,6 +66,19 @@ def test_what_it_went_on_from_is_said(training, tmp_path):
     assert said in all_shipped(into)["new"].said
 
 
+def test_weights_of_the_package_that_it_went_on_from_are_named(training, tmp_path):
+    written = json.loads((training / "run.json").read_text())
+    written["run"]["weights"] = "videomamba-nano"
+    (training / "run.json").write_text(json.dumps(written))
+    (tmp_path / "shipped").mkdir()
+    shipping.ship("new", training, into=tmp_path / "shipped")
+    shipping.renew_table(tmp_path / "shipped")
+    assert (
+        "steps, from weights of videomamba-nano, seed 7"
+        in all_shipped(tmp_path / "shipped")["new"].said
+    )
+
+
 def test_the_table_is_what_the_command_writes(tmp_path):
     shutil.copytree(FOLDER, tmp_path / "copy", ignore=lambda *_: ["__pycache__"])
     shipping.renew_table(tmp_path / "copy")
