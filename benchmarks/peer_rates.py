@@ -78,7 +78,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     suites = make_suites(
-        QuickstartRun(out=args.out, data=args.data, suites=("short",)), Stopwatch()
+        QuickstartRun(
+            out=args.out, data=args.data, suites=("short",), gallery_clips=300, query_clips=300
+        ),
+        Stopwatch(),
     )
     path, keys = Path(args.json), ("model", "lr", "seed", "steps")
     before = json.loads(path.read_text())["trainings"] if path.exists() else []

@@ -27,6 +27,7 @@ from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.results.comparison import mean_difference
 from stretchysnake.results.rows import environment, read_rows
 from stretchysnake.train.loop import train
+from stretchysnake.train.run import OptimConfig
 
 SETTINGS = (
     "static_tokens/1",
@@ -118,7 +119,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     Path(args.rows).parent.mkdir(parents=True, exist_ok=True)
 
-    begun, quick = time.time(), QuickstartRun(out=args.out)
+    given = {"optim": OptimConfig(lr=4e-3), "gallery_clips": 300, "query_clips": 300}
+    begun, quick = time.time(), QuickstartRun(out=args.out, **given)
     suites = make_suites(quick, Stopwatch())
     settings, costs = args.settings.split(","), []
     for seed in map(int, args.seeds.split(",")):

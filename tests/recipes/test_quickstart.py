@@ -9,12 +9,14 @@ from stretchysnake import VARIANTS
 from stretchysnake.cli.measurements.quickstart import without_flag
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
+from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.recipes.quickstart import (
     QuickstartRun,
     of_other_videos,
     pretrained_quickstart,
     quickstart,
     shipped_by_variant,
+    train_run,
 )
 from stretchysnake.results.rows import read_rows
 from stretchysnake.train.run import OptimConfig
@@ -44,9 +46,33 @@ def test_all_six_methods_train_sweep_and_show(shrunk):
     assert len(rows) == 6 * 3 * 4
     assert {row.model for row in rows} == set(VARIANTS)
     assert all(row.status == "ok" and row.num_queries == 24 for row in rows)
-    assert len(headlines) == 3
+    assert all(row.note == "trained on from videomamba-nano" for row in rows)
+    assert len(headlines) == 5
+    assert headlines[3] == "All trainings went on from the same weights."
     page = Path(report).read_text()
     assert "static tokens" in page.lower()
+    assert "All trainings went on from the same weights." in page
+    assert "videomamba-nano, came with the package: variant vanilla" in page
+
+
+def test_trainings_go_on_from_what_came_with_the_package(shrunk):
+    """Two steps change the trained weights by less than a training from scratch is away from them."""
+    run, _ = shrunk
+    begun, _ = read_checkpoint(shipped_by_variant()["vanilla"].file)
+    for method in ("vanilla", "static_tokens"):
+        wanted = train_run(run, method, 0, data="", cache="")
+        ended, _ = read_checkpoint(f"{wanted.out}/weights.safetensors")
+        for name, before in begun.items():
+            if not name.startswith("head"):  # forty clips have fewer classes
+                assert (ended[name] - before).norm() < 0.1 * before.norm() + 0.02, name
+
+
+def test_from_scratch_when_told(tmp_path):
+    run = QuickstartRun(out=str(tmp_path), start=None)
+    assert train_run(run, "vanilla", 0, data="", cache="").weights is None
+    assert (
+        train_run(replace(run, start="x.pth"), "vanilla", 0, data="", cache="").weights == "x.pth"
+    )
 
 
 def test_second_call_repeats_nothing(shrunk):
@@ -109,6 +135,7 @@ def test_weights_of_another_version_of_the_videos_are_said(shrunk, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
+        ({"start": None}, r"start \(None\) belongs to a training"),
         ({"steps": 5}, r"steps \(5\) belongs to a training, and with pretrained nothing is trained"),
         ({"seeds": (0, 1)}, r"seeds \(\(0, 1\)\) belongs to a training"),
         ({"optim": OptimConfig(lr=1.0)}, r"optim \(.*\) belongs to a training"),
