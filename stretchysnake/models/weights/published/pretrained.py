@@ -99,7 +99,8 @@ def card(name: str, model: Backbone, said: dict) -> str:
     if "trained_on" in said:
         steps = f" for {said['steps']:,} steps" if "steps" in said else ""
         seed = f", seed {said['seed']}" if "seed" in said else ""
-        trained += f", trained{steps} on {said['trained_on']}{seed}"
+        begun = f", from weights of {said['begun']}," if "begun" in said else ""
+        trained += f", trained{steps}{begun} on {said['trained_on']}{seed}"
     of_data = f"; {said['data_licence']}" if "data_licence" in said else ""
     classes = f"{model.config.num_classes} classes" if model.config.num_classes else "no head"
     return "\n".join(
