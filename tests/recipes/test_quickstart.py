@@ -108,7 +108,8 @@ def test_the_weights_that_came_with_the_package_are_measured_and_never_told_as_t
         own = shipped_by_variant()[row.model]
         assert row.run_id == f"{own.trained['digest']}-shipped"
         assert row.note == f"{own.name}, {own.said}" and row.seed == own.trained["seed"]
-        assert f"trained for {own.trained['steps']:,} steps, seed {row.seed}" in row.note
+        assert f"trained for {own.trained['steps']:,} steps," in row.note
+        assert f" seed {row.seed}, on MotionDigits" in row.note
     page = Path(report).read_text(encoding="utf-8")
     assert page.count("Nothing was trained here.") == 2 and "final loss" not in page
     assert not [name for name in ("steps", "batch_size", "optim") if f" {name} = " in page]

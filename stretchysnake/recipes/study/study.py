@@ -40,16 +40,16 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
         if not is_measured(run, training, rows, source=suites.source_key)
     ]
     sides = {"jobs": run.jobs, "threads": run.threads, "logs": Path(run.out) / "logs"}
-    starts = {planned[n].start.out: n for n in reversed(left) if planned[n].start is not None}
-    beginnings = {
-        f"start {Path(out).name}": (finish_start, (run, suites, n)) for out, n in starts.items()
-    }
-    side_by_side(dict(reversed(beginnings.items())), progress=progress, **sides)
-    trained_ones = {
+    starts = {}  # each once, before what goes on from it
+    for n in left:
+        if (start := planned[n].start) is not None:
+            starts.setdefault(Path(start.out).name, (finish_start, (run, suites, n)))
+    side_by_side(starts, progress=progress, **sides)
+    tasks = {
         f"{planned[n].shown} seed {planned[n].seed}": (finish_training, (run, suites, n))
         for n in left
     }
-    side_by_side(trained_ones, progress=progress, **sides)
+    side_by_side(tasks, progress=progress, **sides)
     watch.lap("train, measure, fine-tune and test")
     return write_study(run, suites, planned, watch)
 
