@@ -23,6 +23,24 @@ def may_read(there, here, length, sequence_of):
     return inside
 
 
+@triton.jit
+def convolved(
+    x, x_l, x_d, weight, bias, t, d, in_d, sequence_of, length,
+    REVERSE: tl.constexpr, K: tl.constexpr, TYPE: tl.constexpr,
+):  # fmt: skip
+    """bias + the convolution at some tokens t and channels d of one row, a tile of them."""
+    value = tl.zeros([t.shape[0], d.shape[0]], TYPE)
+    if bias is not None:
+        value += tl.load(bias + d, mask=in_d, other=0.0).to(TYPE)[None, :]
+    for back in tl.static_range(K):
+        source = t + back if REVERSE else t - back
+        readable = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
+        at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
+        tap = tl.load(weight + d * K + (K - 1 - back), mask=in_d, other=0.0).to(TYPE)
+        value += tap[None, :] * tl.load(x + at, mask=readable, other=0.0).to(TYPE)
+    return value
+
+
 @triton.jit(do_not_specialize=VARYING)
 def conv_forward(
     x, x_b, x_l, x_d, weight, bias, y, sequence_of, length, channels, num_spans,
@@ -36,16 +54,9 @@ def conv_forward(
     t = ((program // num_blocks) % num_spans) * TOKENS + tl.arange(0, TOKENS)
     batch = (program // num_blocks // num_spans).to(tl.int64)
     in_d = d < channels
-    x += batch * x_b
-    value = tl.zeros([TOKENS, BLOCK_D], TYPE)
-    if bias is not None:
-        value += tl.load(bias + d, mask=in_d, other=0.0).to(TYPE)[None, :]
-    for back in tl.static_range(K):
-        source = t + back if REVERSE else t - back
-        readable = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
-        at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
-        tap = tl.load(weight + d * K + (K - 1 - back), mask=in_d, other=0.0).to(TYPE)
-        value += tap[None, :] * tl.load(x + at, mask=readable, other=0.0).to(TYPE)
+    value = convolved(
+        x + batch * x_b, x_l, x_d, weight, bias, t, d, in_d, sequence_of, length, REVERSE, K, TYPE
+    )
     value = value * sigmoid(value)
     at = (batch * length + t)[:, None] * channels + d[None, :]
     tl.store(y + at, value.to(y.dtype.element_ty), mask=(t < length)[:, None] & in_d[None, :])
@@ -64,16 +75,9 @@ def conv_before_silu(
     t = ((program // num_blocks) % num_spans) * TOKENS + tl.arange(0, TOKENS)
     batch = (program // num_blocks // num_spans).to(tl.int64)
     in_d = d < channels
-    x += batch * x_b
-    value = tl.zeros([TOKENS, BLOCK_D], TYPE)
-    if bias is not None:
-        value += tl.load(bias + d, mask=in_d, other=0.0).to(TYPE)[None, :]
-    for back in tl.static_range(K):
-        source = t + back if REVERSE else t - back
-        readable = may_read(source, t, length, sequence_of)[:, None] & in_d[None, :]
-        at = source.to(tl.int64)[:, None] * x_l + d[None, :] * x_d
-        tap = tl.load(weight + d * K + (K - 1 - back), mask=in_d, other=0.0).to(TYPE)
-        value += tap[None, :] * tl.load(x + at, mask=readable, other=0.0).to(TYPE)
+    value = convolved(
+        x + batch * x_b, x_l, x_d, weight, bias, t, d, in_d, sequence_of, length, REVERSE, K, TYPE
+    )
     share = sigmoid(value)
     inside = (t < length)[:, None] & in_d[None, :]
     at = batch * dy_b + t.to(tl.int64)[:, None] * dy_l + d[None, :] * dy_d

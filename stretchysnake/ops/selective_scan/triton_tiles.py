@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BACKWARD_LANES = (
-    8  # of the 32 of a warp, those of different channels in the backward; the others hold other N
-)
+BACKWARD_LANES = 8
+"""Of the 32 lanes of a warp, those of different channels in the backward; the others hold other N."""
+FORWARD_WARPS, BACKWARD_WARPS = 4, 12
+"""That each scheduler of the chip is offered, where tokens are cut for it."""
 PARTS_BYTES = 1 << 29  # room for the parts of dB and dC; more blocks share a part beyond it
 
 
@@ -36,19 +37,19 @@ def checkpoint_tokens(num_state: int) -> int:
 
 
 def forward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """One warp, so that no sum leaves it: two tokens of 64 channels, each with all its N in one thread."""
-    return Tiles(2, min(64, power_of_two(num_channels)), 1)
+    """One warp, so that no sum leaves it: two tokens of 64 channels for N = 16, each with all its N in one thread."""
+    return _tiles(num_channels, num_state, tokens=2, most=64)
 
 
 def backward_tiles(num_channels: int, num_state: int) -> Tiles:
-    """One warp as well, of fewer channels: several times as many values are alive at once."""
-    return Tiles(4, min(16, power_of_two(num_channels)), 1)
+    """One warp as well, of 16 channels for N = 16: several times as many values are alive at once."""
+    return _tiles(num_channels, num_state, tokens=4, most=16)
 
 
-FORWARD_WARPS, BACKWARD_WARPS = (
-    4,
-    12,
-)  # that each scheduler of the chip is offered, where tokens are cut for it
+def _tiles(num_channels: int, num_state: int, *, tokens: int, most: int) -> Tiles:
+    """The most channels for N up to 16, as many fewer for a larger N: a warp's registers hold so many states."""
+    fitting = max(1, 16 * most // power_of_two(num_state))
+    return Tiles(tokens, min(power_of_two(num_channels), most, fitting), 1)
 
 
 def cut_segments(

@@ -57,8 +57,9 @@ def study_cost(run: StudyRun) -> list[str]:
     made = SECONDS_PER_CLIP * (
         run.source_clips + run.source_test_clips + 3 * (run.gallery_clips + run.query_clips)
     )
+    begun = f"a vanilla of {run.start_steps}" if run.start_steps else "scratch"
     lines = [
-        f"{len(wanted)} trainings of {run.steps} steps, from a vanilla of {run.start_steps}, seeds "
+        f"{len(wanted)} trainings of {run.steps} steps, from {begun}, seeds "
         f"{', '.join(map(str, run.seeds))}; {cells} cells of {run.gallery_clips + run.query_clips} clips",
         f"{len(asked) - len(wanted)} more are finished and measured; trained of the whole study: "
         f"{sum(t.is_finished for t in listed)} of {len(listed)}",

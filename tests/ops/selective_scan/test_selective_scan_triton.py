@@ -22,6 +22,7 @@ from stretchysnake.ops.causal_conv import triton as causal_conv_triton
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ops.selective_scan import triton_tiles
 from stretchysnake.ops.selective_scan.scan import selective_scan
+from stretchysnake.ops.selective_scan.triton_tiles import backward_tiles, forward_tiles
 from stretchysnake.ops.triton import runtime as triton_runtime
 
 HERE = Path(__file__)
@@ -476,6 +477,21 @@ def test_double_backward_message_names_the_cpu_backend_by_default():
 def test_tokens_are_cut_until_the_chip_is_full(length, programs, num_warps, warps_each, wanted):
     cut = triton_tiles.cut_segments(length, 32, programs, num_warps, 132, warps_each)
     assert cut == wanted
+
+
+@pytest.mark.parametrize(
+    ("channels", "state", "forward", "backward"),
+    [
+        (1152, 16, (2, 64, 1), (4, 16, 1)),  # those that were timed
+        (1152, 64, (2, 16, 1), (4, 4, 1)),  # as many states in a warp, however they are shared out
+        (1152, 1, (2, 64, 1), (4, 16, 1)),
+        (3, 5, (2, 4, 1), (4, 4, 1)),
+        (1152, 2048, (2, 1, 1), (4, 1, 1)),
+    ],
+)
+def test_a_tile_fits_into_a_warp(channels, state, forward, backward):
+    assert forward_tiles(channels, state) == forward
+    assert backward_tiles(channels, state) == backward
 
 
 def test_names_of_scan_problems_are_those_of_the_operation():
