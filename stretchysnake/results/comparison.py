@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import operator
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def unpack_correct(text: str, num_queries: int) -> list[bool]:
         raise ValueError(
             f"correct ({text[:20]!r}) must be base64 of {num_queries} bits; the row is damaged."
         )
-    bits = "".join(f"{byte:08b}" for byte in packed)
+    bits = f"{int.from_bytes(packed):0{8 * len(packed)}b}" if packed else ""
     return [bit == "1" for bit in bits[:num_queries]]
 
 
@@ -243,11 +244,12 @@ def query_error(
     same = {(row.queries, row.num_queries) for row in rows} == {(rows[0].queries, n)}
     if rows[0].queries and n > 1 and same and all(row.correct for row in rows):
         sums = [0] * n
-        for side, sign in ((mine, 1), (other, -1)):
+        for side, add in ((mine, operator.add), (other, operator.sub)):
             for row in side:
-                flags = unpack_correct(row.correct, n)
-                sums = [total + sign * flag for total, flag in zip(sums, flags, strict=True)]
-        return statistics.stdev(total / len(mine) for total in sums) / math.sqrt(n)
+                sums = list(map(add, sums, unpack_correct(row.correct, n)))
+        # whole numbers, so that nothing is lost in the difference
+        scatter = n * sum(x * x for x in sums) - sum(sums) ** 2
+        return math.sqrt(scatter / (n - 1)) / n / len(mine)
     errors = [
         statistics.fmean(math.sqrt(_spread(row) / row.num_queries) for row in side)
         for side in (mine, other)

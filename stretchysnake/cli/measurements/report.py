@@ -25,6 +25,7 @@ class ReportRun:
 
 def run(argv: list[str]) -> int:
     run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths=True)
+    from stretchysnake.report.figures.gallery import pictures_of
     from stretchysnake.report.pages.context import ReportContext, read_context, read_pictures
     from stretchysnake.report.pages.export import write_tables
     from stretchysnake.report.pages.page import write_page
@@ -38,19 +39,20 @@ def run(argv: list[str]) -> int:
         )
     options = [f"--{name} {value}" for name, value in vars(run).items() if value is not None]
     command = " ".join(["stretchysnake report", *paths, *options])
-    pictures = read_pictures(run.pictures) if run.pictures else []
+    given = read_pictures(run.pictures) if run.pictures else []
     context = ReportContext(versions=environment())
     if run.context:
         context = read_context(run.context)
     context = replace(
         context,
         commands=[*context.commands, command],
-        pictures=[*context.pictures, *pictures],
+        pictures=[*context.pictures, *given],
     )
-    write_page(run.out, rows, context)
+    pictures = pictures_of(rows, context)  # once for page and files
+    write_page(run.out, rows, context, pictures)
     print(render_text(rows))
     if run.tables:
-        written = write_tables(run.tables, rows, context)
+        written = write_tables(run.tables, rows, context, pictures)
         print(f"tables and figures: {len(written)} files, {Path(run.tables) / 'README.md'}")
     print(f"report: {run.out}")
     return 0

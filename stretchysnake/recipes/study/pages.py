@@ -60,6 +60,7 @@ def write_pages(
 
     Everything follows from rows and context, so a study measured once can be told anew (publishing.py).
     """
+    from stretchysnake.report.figures.gallery import pictures_of
     from stretchysnake.report.pages.export import write_tables
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.cells import main_rows
@@ -74,11 +75,12 @@ def write_pages(
     of_paper, asked = claims(rows), question_claims(rows)
     words = [claim(headlines(retrieval)), *claims_in_words(of_paper), *claims_in_words(asked)]
     words.append(unsettled([*of_paper, *asked]))
+    pictures = pictures_of(rows, context)  # once for files and page
     if tables:
-        write_tables(folder / "tables", rows, context)
+        write_tables(folder / "tables", rows, context, pictures)
     first = PREFIX + context.settings["suites"][0]
     write_overview_png(folder / "overview.png", retrieval, dataset=first)
-    write_page(folder / "report.html", rows, context)
+    write_page(folder / "report.html", rows, context, pictures)
     lines = ["# The paper's claims on MotionDigits", "", *(f"- {line}" for line in words), ""]
     shown = [claims_grid(rows), *tables_of_claims(rows)]
     lines += [table.to_markdown() for table in shown if table]

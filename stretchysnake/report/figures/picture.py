@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from stretchysnake.report.figures.svg import inline_svg
 from stretchysnake.report.file_names import file_name
@@ -63,6 +64,7 @@ class Picture:
     caption: str = ""
     """What the marks mean and what the numbers rest on."""
 
+    @cached_property
     def inline(self) -> str:
         """An <svg> element for a page: in the page's text colour, without a ground."""
         text = self._saved(INK, "none", format="svg", metadata={"Date": None})
@@ -70,9 +72,10 @@ class Picture:
 
     def svg(self) -> str:
         """An SVG file's text: dark on white, with alt as its description."""
-        text = self._saved(_PAPER_INK, _PAPER_GROUND, format="svg", metadata={"Date": None})
-        words = inline_svg(text.decode(), name=self.name, alt=self.alt, ink=INK)
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{words}\n'
+        opening, body = self.inline.split(">", 1)
+        body = body.replace("currentColor", _PAPER_INK)
+        ground = f'<rect width="100%" height="100%" fill="{_PAPER_GROUND}"/>'
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}>{ground}{body}\n'
 
     def png(self, *, dpi: int = 120) -> bytes:
         """PNG bytes, dark on white; without a date, so that the same rows give the same bytes."""

@@ -24,18 +24,23 @@ from stretchysnake.whole_file import write_whole
 
 
 def write_tables(
-    folder: str | Path, rows: Sequence[Row], context: ReportContext | None = None
+    folder: str | Path,
+    rows: Sequence[Row],
+    context: ReportContext | None = None,
+    pictures: dict[str, list[Picture]] | None = None,
 ) -> list[Path]:
     """Writes all tables and figures of the rows into a folder, with README.md showing them; returns the paths.
 
     The grids' CSV has a line for each cell at full precision; other tables' CSV is the table as printed.
-    Each file is whole or not there. ValueError without rows.
+    Each file is whole or not there. `pictures` are those of `pictures_of(rows, context)`, where the caller draws them
+    elsewhere too. ValueError without rows.
     """
     context = context or ReportContext()
     folder = Path(folder)
     top1 = first_protocol_rows(rows)
     headline = headlines(top1)  # ValueError without rows, before anything is written
-    made = [p for kind in pictures_of(rows, context).values() for p in kind]
+    pictures = pictures or pictures_of(rows, context)
+    made = [p for kind in pictures.values() for p in kind]
     source = provenance(rows, context)
     texts: list[tuple[str, str, str]] = []  # file name, Markdown, CSV
     for protocol, metric, dataset in measured_tables(main_rows(rows)):

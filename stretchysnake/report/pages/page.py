@@ -43,9 +43,14 @@ MAX_EMBEDDED_BYTES = 4_500_000
 """Of clips and pictures together; base64 adds a third, and the figures a few MB: the page stays below 10 MB."""
 
 
-def write_page(path: str | Path, rows: Sequence[Row], context: ReportContext) -> None:
-    """Writes the whole report as one HTML file, whole or not at all."""
-    write_whole(path, render_page(rows, context))
+def write_page(
+    path: str | Path,
+    rows: Sequence[Row],
+    context: ReportContext,
+    pictures: dict[str, list[Picture]] | None = None,
+) -> None:
+    """Writes the whole report as one HTML file, whole or not at all; `pictures` as in render_page."""
+    write_whole(path, render_page(rows, context, pictures))
 
 
 def write_overview_png(
@@ -55,8 +60,15 @@ def write_overview_png(
     write_whole(path, figures.overview_png(main_rows(rows), dataset=dataset, chance=chance))
 
 
-def render_page(rows: Sequence[Row], context: ReportContext) -> str:
-    """The report as HTML text. Every text of rows and context is escaped."""
+def render_page(
+    rows: Sequence[Row],
+    context: ReportContext,
+    pictures: dict[str, list[Picture]] | None = None,
+) -> str:
+    """The report as HTML text. Every text of rows and context is escaped.
+
+    `pictures` are those of `pictures_of(rows, context)`, where the caller draws them elsewhere too.
+    """
     top1 = first_protocol_rows(rows)
     headline = headlines(top1)
     main = headline.dataset
@@ -64,7 +76,8 @@ def render_page(rows: Sequence[Row], context: ReportContext) -> str:
     order = ordered_datasets(top1)
     filters = {"percent": percent, "points": points, "label": label, "stacked": _stacked}
     native = sorted({(row.num_frames, row.size, row.patch_size) for row in top1 if row.native})
-    drawn = {kind: [_figure(p) for p in made] for kind, made in pictures_of(rows, context).items()}
+    pictures = pictures or pictures_of(rows, context)
+    drawn = {kind: [_figure(p) for p in made] for kind, made in pictures.items()}
     embedded, gains = _Embedded(MAX_EMBEDDED_BYTES), gains_table(rows)
     return filled(
         "page.html.j2",
@@ -118,7 +131,7 @@ def _figure(picture: Picture) -> dict:
     # our own figure: texts are drawn as paths, its label is escaped there
     return {
         "dataset": picture.dataset,
-        "svg": Markup(picture.inline()),
+        "svg": Markup(picture.inline),
         "caption": picture.caption,
         "alt": picture.alt,
     }
