@@ -96,14 +96,19 @@ def rows_of(
             for row in by_place.get(place, ())
             if row.seed == training.seed
         ]
-        # of one protocol, all rows have the weights that most of them have
-        counts = Counter((row.protocol, row.weights) for row in own)
+        # of one model by one protocol, all rows have the weights that most of them have
+        counts = Counter((_measured_by(row), row.weights) for row in own)
         most = {
-            protocol: max((n, weights) for (name, weights), n in counts.items() if name == protocol)
-            for protocol, _ in counts
+            one: max((n, weights) for (other, weights), n in counts.items() if other == one)
+            for one, _ in counts
         }
-        kept += [row for row in own if row.weights == most[row.protocol][1]]
+        kept += [row for row in own if row.weights == most[_measured_by(row)][1]]
     return kept
+
+
+def _measured_by(row: Row) -> tuple[str, str]:
+    """The protocol; and the suite, where each has a model of its own, tuned on it."""
+    return row.protocol, row.dataset if row.protocol in ("finetune", "probe-sgd") else ""
 
 
 def _place(row: Row) -> Place:

@@ -1,6 +1,7 @@
 """What the study trains and measures, as data: parts, conditions, budgets, and rows of an earlier sitting."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -14,6 +15,7 @@ from stretchysnake.recipes.study.measuring import equal_views, measurements, par
 from stretchysnake.results.rows import Row
 
 ONE = StudyRun(seeds=(0, 1), only=("main",), finetune_steps=0)
+TUNED = ("finetune", "probe-sgd")
 
 
 def plan(study):
@@ -145,6 +147,24 @@ def test_rows_of_two_trainings_of_the_same_settings_are_not_mixed():
     assert sorted(map(str, found)) == sorted(map(str, before))
     same = [replace(one, weights="a") for one in again]  # the same bits, trained on another machine
     assert len(rows_of(ONE, [first], [*before, *same], source="videos")) == len(before) + 5
+
+
+def test_rows_of_models_tuned_on_each_suite_are_all_kept():
+    """Each suite has fine-tuned weights of its own: they are no second training of one model."""
+    run = replace(
+        ONE, suites=("short", "fine"), finetune_steps=1, sgd_probe=True, source_test_clips=0
+    )
+    first = plan(run)[0]
+    places = list(places_of(run, first, only_wanted=False))
+    rows = [
+        row(p, weights=f"{p.protocol} {p.dataset}" if p.protocol in TUNED else "a") for p in places
+    ]
+    assert {(one.protocol, one.dataset) for one in rows} > set(
+        product(TUNED, ("motion-digits/short", "motion-digits/fine"))
+    )
+    assert rows_of(run, [first], rows, source="videos") == rows
+    again = [replace(one, weights="later") for one in rows if one.protocol == "finetune"][:2]
+    assert rows_of(run, [first], [*again, *rows], source="videos") == rows
 
 
 def test_each_measurement_has_rows_of_a_name_of_its_own():
