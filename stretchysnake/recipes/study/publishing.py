@@ -84,14 +84,19 @@ def _rows_in(path: Path) -> list[Path]:
 
 
 def _read(path: Path):
-    """A context whose files are found from here: relative ones lie beside it."""
+    """A context whose files are found from here: relative ones lie beside it, or are those that a study with a
+    relative `out` wrote from here."""
     from stretchysnake.report.pages.context import read_context
 
     return _under(read_context(path), path.parent)
 
 
 def _under(context, folder: Path):
-    return _with_files(context, lambda path, _: folder / path)
+    def place(path: str | Path, _: str) -> str | Path:
+        beside = folder / path
+        return beside if beside.is_file() else path
+
+    return _with_files(context, place)
 
 
 def _with_files(context, place: Callable[[str | Path, str], str | Path]):

@@ -23,6 +23,7 @@ from stretchysnake.recipes.study.pages import command_of, notes
 from stretchysnake.recipes.study.publishing import publish, redraw
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.recipes.study.study import study
+from stretchysnake.report.pages.context import PictureFile, ReportContext, write_context
 from stretchysnake.results.rows import append_rows, read_rows, select
 
 SHRUNK = StudyRun(
@@ -198,6 +199,19 @@ def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path, monkeyp
     assert publish(tmp_path / "moved", tmp_path / "joined") == lines
     joined = (tmp_path / "joined" / "rows.jsonl.gz").read_bytes()
     assert gzip.decompress(joined) == b"".join(rows)
+
+
+@pytest.mark.parametrize("written", ["pictures/a.png", "runs/study/pictures/a.png"])
+def test_what_a_page_shows_is_found_beside_it_or_from_here(tmp_path, monkeypatch, written):
+    """A published context names files from its own folder, that of a study with a relative `out` from here."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs", "study")
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures" / "a.png").write_bytes(b"drawn")
+    shown = PictureFile(path=written, alt="a")
+    write_context(folder / "context.json", ReportContext(pictures=[shown]))
+    (found,) = publishing._read(folder / "context.json").pictures
+    assert Path(found.path).read_bytes() == b"drawn"
 
 
 @pytest.mark.slow
