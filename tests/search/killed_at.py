@@ -1,5 +1,6 @@
 """An act in a process of its own that is killed at a given write, and what a folder then holds."""
 
+import gc
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ def in_a_child_killed_at(point, act):
     """Run act() in a forked child that is killed at the point-th write; True when it came to its end."""
     pid = os.fork()
     if pid == 0:
+        gc.freeze()  # garbage of before is not this process's to free: a decoder would wait for threads no fork has
         torch.set_num_threads(1)
         left = [point]
 

@@ -4,6 +4,7 @@ python killed_store_writer.py URI FOLDER merge|first-rows|delete
 python killed_store_writer.py FOLDER ROUNDS SEED      many times, by SIGKILL at any moment, beside another writer
 """
 
+import gc
 import json
 import os
 import random
@@ -48,6 +49,7 @@ def in_a_child(work, kill_after: float | None = None):
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
+        gc.freeze()  # as in killed_at.py
         try:
             os.write(writing, b"r")
             os.write(writing, json.dumps(work()).encode())

@@ -4,6 +4,7 @@ python killed_training.py train DATA WORK TRIALS     each trial: killed, resumed
 python killed_training.py save DATA WORK TRIALS      each trial: a loop of saves, killed at a random time
 """
 
+import gc
 import json
 import os
 import random
@@ -47,6 +48,7 @@ def in_child(function, *arguments) -> int:
     """The exit status of the function in a forked process."""
     child = os.fork()
     if child == 0:
+        gc.freeze()  # as in tests/search/killed_at.py
         code = 1
         try:
             function(*arguments)
@@ -141,6 +143,7 @@ def kill_saves(work: Path, trials: int) -> dict:
         least = checkpoint.read_state(before)["step"] if before else 0
         child = os.fork()
         if child == 0:
+            gc.freeze()
             save_forever(folder)
         # until one is there the first time, then at once: nearly every kill falls into a save
         while not checkpoint.checkpoints_in(folder):

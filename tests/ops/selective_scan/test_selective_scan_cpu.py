@@ -1,5 +1,6 @@
 """What is particular to the native scan: threads, instruction sets, forks, a missing library."""
 
+import gc
 import os
 import signal
 
@@ -99,6 +100,7 @@ def test_scan_starts_its_threads_in_a_forked_process(monkeypatch):
     wanted = selective_scan(**inputs, backend="cpu")
     child = os.fork()
     if child == 0:
+        gc.freeze()  # as in tests/search/killed_at.py
         signal.alarm(20)  # a hang ends the child, not the test run
         found = selective_scan(**inputs, backend="cpu")
         os._exit(0 if found.numpy().tobytes() == wanted.numpy().tobytes() else 1)
