@@ -60,7 +60,7 @@ def unpack_correct(text: str, num_queries: int) -> list[bool]:
         raise ValueError(
             f"correct ({text[:20]!r}) must be base64 of {num_queries} bits; the row is damaged."
         )
-    bits = f"{int.from_bytes(packed):0{8 * len(packed)}b}" if packed else ""
+    bits = f"{int.from_bytes(packed, 'big'):0{8 * len(packed)}b}" if packed else ""
     return [bit == "1" for bit in bits[:num_queries]]
 
 
