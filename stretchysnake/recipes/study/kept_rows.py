@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from stretchysnake.eval.protocols.protocol import HEADS
 from stretchysnake.eval.sweeps.sweep import protocol_name
 from stretchysnake.recipes.motion_digits import PREFIX
 from stretchysnake.recipes.study.conditions import Training, transfers
@@ -108,7 +109,7 @@ def rows_of(
 
 def _measured_by(row: Row) -> tuple[str, str]:
     """The protocol; and the suite, where each has a model of its own, tuned on it."""
-    return row.protocol, row.dataset if row.protocol in ("finetune", "probe-sgd") else ""
+    return row.protocol, row.dataset if row.protocol in HEADS else ""
 
 
 def _place(row: Row) -> Place:

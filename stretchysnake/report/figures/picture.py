@@ -64,15 +64,18 @@ class Picture:
     caption: str = ""
     """What the marks mean and what the numbers rest on."""
 
-    @cached_property
     def inline(self) -> str:
         """An <svg> element for a page: in the page's text colour, without a ground."""
+        return self._drawn
+
+    @cached_property
+    def _drawn(self) -> str:
         text = self._saved(INK, "none", format="svg", metadata={"Date": None})
         return inline_svg(text.decode(), name=self.name, alt=self.alt, ink=INK)
 
     def svg(self) -> str:
         """An SVG file's text: dark on white, with alt as its description."""
-        opening, body = self.inline.split(">", 1)
+        opening, body = self._drawn.split(">", 1)
         body = body.replace("currentColor", _PAPER_INK)
         ground = f'<rect width="100%" height="100%" fill="{_PAPER_GROUND}"/>'
         return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}>{ground}{body}\n'

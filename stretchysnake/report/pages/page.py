@@ -131,7 +131,7 @@ def _figure(picture: Picture) -> dict:
     # our own figure: texts are drawn as paths, its label is escaped there
     return {
         "dataset": picture.dataset,
-        "svg": Markup(picture.inline),
+        "svg": Markup(picture.inline()),
         "caption": picture.caption,
         "alt": picture.alt,
     }

@@ -25,7 +25,7 @@ DRAW = {
 
 @pytest.mark.parametrize("name", DRAW)
 def test_figure_is_the_same_xml_every_time(name):
-    first, second = (DRAW[name](grid(VANILLA, WINS)).inline for _ in range(2))
+    first, second = (DRAW[name](grid(VANILLA, WINS)).inline() for _ in range(2))
     assert first == second
     assert ET.fromstring(first).attrib["role"] == "img"
 
@@ -37,32 +37,33 @@ def test_no_figure_has_an_empty_axis():
     assert DRAW["accuracy_over_cost"](no_cost) is None
     assert DRAW["heat_maps"](no_cost) is None  # neither vanilla nor static tokens
     assert summary(no_cost) is None and protocol_bars(no_cost) is None
-    assert DRAW["heat_maps"](only_oom).inline.startswith("<svg")  # says OOM
-    assert DRAW["accuracy_over_size"](no_cost).inline.startswith("<svg")
+    assert DRAW["heat_maps"](only_oom).inline().startswith("<svg")  # says OOM
+    assert DRAW["accuracy_over_size"](no_cost).inline().startswith("<svg")
 
 
 def test_figure_follows_the_ink_of_the_page_and_is_described():
-    svg = heat_maps(grid(VANILLA, WINS), dataset=DATASET).inline
+    svg = heat_maps(grid(VANILLA, WINS), dataset=DATASET).inline()
     assert "currentColor" in svg
     assert f'aria-label="Heat maps of top1 on {DATASET}' in svg
 
 
 def test_two_figures_share_no_id():
     ids = [
-        set(re.findall(r'\bid="([^"]*)"', DRAW[name](grid(VANILLA, WINS)).inline)) for name in DRAW
+        set(re.findall(r'\bid="([^"]*)"', DRAW[name](grid(VANILLA, WINS)).inline()))
+        for name in DRAW
     ]
     assert not ids[0] & ids[1] | ids[1] & ids[2] | ids[0] & ids[2]
 
 
 def test_hostile_model_name_stays_inside_the_label():
-    svg = accuracy_over_size([cell('"><b>$^$', 8, 32, 0.5)], dataset=DATASET).inline
+    svg = accuracy_over_size([cell('"><b>$^$', 8, 32, 0.5)], dataset=DATASET).inline()
     assert "<b>" not in svg
 
 
 def test_missing_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(RuntimeError, match=r"pip install 'stretchysnake\[report\]'"):
-        heat_maps(grid(VANILLA, WINS), dataset=DATASET).png()
+        heat_maps(grid(VANILLA, WINS), dataset=DATASET).inline()
 
 
 def test_files_are_dark_on_white_and_the_same_every_time():
