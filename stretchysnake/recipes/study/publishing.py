@@ -48,7 +48,7 @@ def redraw(rows_path: str | Path, out: str | Path) -> list[str]:
 def publish(study: str | Path, into: str | Path) -> list[str]:
     """Put a finished (or published) study into a new or empty folder, slim; returns what holds, in lines.
 
-    ValueError where the folder holds anything, or the study is not finished.
+    ValueError where the folder holds anything, the study is not finished, or a file is gone that its page shows.
     """
     from stretchysnake.report.pages.context import write_context
     from stretchysnake.results.rows import read_rows
@@ -60,6 +60,7 @@ def publish(study: str | Path, into: str | Path) -> list[str]:
     if not (study / CONTEXT).is_file():
         raise ValueError(f"study ({study}) must be finished: {CONTEXT} is missing")
     rows, context = [row for path in paths for row in read_rows(path)], _read(study / CONTEXT)
+    _check_files(context, study)
     kept = _copied(context, into)
     content = b"".join(
         gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -111,6 +112,23 @@ def _with_files(context, place: Callable[[str | Path, str], str | Path]):
     ]
     pictures = [replace(one, path=place(one.path, "pictures")) for one in context.pictures]
     return replace(context, suites=suites, pictures=pictures)
+
+
+def _check_files(context, study: Path) -> None:
+    """ValueError for a file that the page shows and that is not there, before anything is copied."""
+    gone = []
+
+    def look(path: str | Path, _: str) -> str | Path:
+        if not Path(path).is_file():
+            gone.append(path)
+        return path
+
+    _with_files(context, look)
+    if gone:
+        raise ValueError(
+            f"study ({study}) must hold every file that its page shows, and {len(gone)} are missing, first {gone[0]}; "
+            "the command of the study writes them again, and what is measured is kept"
+        )
 
 
 def _copied(context, into: Path):

@@ -147,7 +147,8 @@ def _stacked(text: str):
     interval, _, after = rest.partition("]")
     if not bracket:
         return escape(text)
-    return Markup("{}{}<small>{}</small>").format(number, after, interval.replace(", ", "–"))
+    between = " to " if interval[:1] in "+−" else "–"  # a dash before a minus cannot be read
+    return Markup("{}{}<small>{}</small>").format(number, after, interval.replace(", ", between))
 
 
 class _Embedded:

@@ -192,6 +192,12 @@ def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path, monkeyp
         assert (again / "tables" / path.name).read_text() == path.read_text()
     with pytest.raises(ValueError, match=r"must be new or empty: nothing is written over"):
         publish(run.out, again)
+    gone = next((tmp_path / "moved" / "pictures").iterdir())
+    gone = gone.rename(tmp_path / gone.name)
+    with pytest.raises(ValueError, match=rf"every file .*, and 1 are missing, first .*{gone.name};"):
+        publish(tmp_path / "moved", tmp_path / "not written")
+    assert not (tmp_path / "not written").exists()
+    gone.rename(tmp_path / "moved" / "pictures" / gone.name)
     rows = Path(run.out, "rows.jsonl").read_bytes().splitlines(keepends=True)
     # a sitting that went on from published rows
     (tmp_path / "moved" / "rows.jsonl.gz").write_bytes(gzip.compress(b"".join(rows[:50])))

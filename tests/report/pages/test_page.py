@@ -205,6 +205,9 @@ def test_page_shows_other_protocols_and_metrics_in_their_own_tables():
     assert f"{DATASET}: probe top1, percent" in page
     assert "one cell for each model, retrieval top1, percent" in page
     assert "<td>80.0<small>75.8–83.6</small></td>" in page
+    # a dash before a minus cannot be read
+    assert re.search(r"<small>[+−]\d+\.\d to [+−]\d+\.\d</small>", page)
+    assert not re.search(r"[+−]\d+\.\d–[+−]", page)
 
 
 def test_empty_cells_say_why_and_escape_it():
