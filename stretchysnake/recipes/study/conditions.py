@@ -176,10 +176,13 @@ def _training(
     study: StudyRun, condition: Condition, seed: int, *, data: str, cache: str
 ) -> Training:
     model = condition.peer or MODEL
-    rate = study.rates.get(condition.shown, study.optim.lr)
 
     def run_of(
-        method: str, name: str, steps: int, num_frames: int = condition.num_frames
+        method: str,
+        name: str,
+        steps: int,
+        num_frames: int = condition.num_frames,
+        shown: str = condition.shown,
     ) -> TrainRun:
         return nano_run(
             method,
@@ -189,7 +192,7 @@ def _training(
             cache=cache,
             steps=steps,
             batch_size=study.batch_size,
-            optim=replace(study.optim, lr=rate),
+            optim=replace(study.optim, lr=study.rates.get(shown, study.optim.lr)),
             num_frames=num_frames,
             model_name=model,
             device=study.device,
@@ -208,7 +211,9 @@ def _training(
     if not study.start_steps:
         return Training(condition, seed, run)
     name = f"{condition.peer}-start" if condition.peer else "start"
-    start = run_of("vanilla", name, study.start_steps, NANO.native.num_frames)
+    vanilla = Condition("main", "vanilla", peer=condition.peer)
+    # at that vanilla's rate, as all of a seed and peer go on from it
+    start = run_of("vanilla", name, study.start_steps, NANO.native.num_frames, shown=vanilla.shown)
     run = replace(run, weights=str(Path(start.out) / "weights.safetensors"))
     return Training(condition, seed, run, start)
 

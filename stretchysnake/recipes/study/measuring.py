@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from stretchysnake.data.motion_digits import NUM_FRAMES
 from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.protocols.protocol import Protocol
 from stretchysnake.eval.sweeps.cost import count_flops
@@ -97,8 +98,10 @@ def _other_patches(condition: Condition) -> str:
 
 def equal_views(run: StudyRun) -> dict[int, list[tuple[int, int]]]:
     """Number of views -> cells in which vanilla, averaging so many, costs the GFLOPs that static tokens costs in a
-    cell of the grid: in that cell, where vanilla is the cheaper one, and at its own scale. One view is plain retrieval.
+    cell of the grid: in that cell, where vanilla is the cheaper one, and at its own scale. One view is plain retrieval;
+    more than the shortest clip has frames for would repeat others, and are left out.
     """
+    shortest = min(NUM_FRAMES[suite] for suite in run.suites)
     config, native = config_named(MODEL, num_classes=0), NANO.native
 
     def flops(variant: str, t: int, s: int) -> float:
@@ -110,9 +113,9 @@ def equal_views(run: StudyRun) -> dict[int, list[tuple[int, int]]]:
         wanted = flops("static_tokens", t, s)
         for cell in dict.fromkeys([(t, s), (native.num_frames, native.size)]):
             views = round(wanted / flops("vanilla", *cell))
-            if views > 1 and cell not in found.setdefault(views, []):
+            if 1 < views <= shortest // cell[0] and cell not in found.setdefault(views, []):
                 found[views].append(cell)
-    return {views: cells for views, cells in found.items() if cells}
+    return found
 
 
 def measured(

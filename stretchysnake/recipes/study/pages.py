@@ -126,11 +126,12 @@ def notes(run: StudyRun) -> list[str]:
         told = ", ".join(f"{name} {rate:g}" for name, rate in run.rates.items())
         lines.append(f"Learning rates other than {run.optim.lr:g}: {told}.")
     if run.peers:
-        rated = any(name.split(" ")[0] in run.peers for name in run.rates)
+        rated = {name.split(" ")[0] for name in run.rates}
+        untuned = [peer for peer in run.peers if peer not in rated]
         own = (
-            "but for the learning rates told"
-            if rated
-            else f"learning rate {run.optim.lr:g} included, which was not tuned for them"
+            f"learning rate {run.optim.lr:g} included, which was not tuned for {', '.join(untuned)}"
+            if untuned
+            else "but for the learning rates told"
         )
         lines.append(
             f"The peers are trained by the study's own recipe, {own}; they are asked for retrieval alone, as in the "

@@ -79,10 +79,13 @@ def finish_training(
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """The training of that number, and all that is wanted of its measurements; what is made is kept on disk."""
-    from stretchysnake.recipes.study.measuring import measured, transferred
+    from stretchysnake.recipes.study.kept_rows import check_weights
+    from stretchysnake.recipes.study.measuring import measured, model_of, transferred
 
     training = _of_number(run, suites, number)
     results = trained(training, progress=progress)
+    weights = model_of(training, results[-1].weights).weights
+    check_weights(run, training, weights, source=suites.source_key)
     measured(run, suites, training, results, progress=progress)
     if run.wants("transfer", training.shown):
         transferred(run, suites, training, results, progress=progress)

@@ -125,12 +125,15 @@ def claims(
         pair = [*select(equal, model=other), *select(main, model=model)]
         add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other, "Table A2")
     if retrained := select(others, protocol="retrieval", metric="top1", model=baseline):
-        at = {row.num_frames for row in retrained}
+        at_home = {row.num_frames for row in main if row.native and row.model == baseline}
+        own = [row for row in select(main, model=baseline) if row.num_frames in at_home]
         # a model for each T, which stand as one: each cell is of that trained at its T
-        retrained = [replace(row, weights="") for row in retrained]
+        retrained = [replace(row, weights="", run_id="") for row in (*own, *retrained)]
+        at = {row.num_frames for row in retrained}
         pair = [*retrained, *(row for row in select(main, model=model) if row.num_frames in at)]
         name = f"{names[0]} beats {names[1]} trained at the tested T"
-        add(name, "Table A3", pair, baseline, "Table A3")
+        for cells, where in (("native", "at its own size"), ("away", "at other sizes")):
+            add(f"{name}, {where}", "Table A3", pair, baseline, "Table A3", cells=cells)
     all_claims += _claims_of_gains(everything, datasets_of(main), model, baseline)
     return together(all_claims)
 

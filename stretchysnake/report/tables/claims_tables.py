@@ -37,7 +37,7 @@ def claims_grid(rows: Sequence[Row]) -> PlainTable | None:
     fewest = min((claim.num_queries for claim in used), default=0)
     return PlainTable(
         name="claims-grid",
-        title="Which of the paper's claims hold here: difference of top1 in points, static tokens minus the other",
+        title="Which of the paper's claims hold here: difference of top1 in points, the first minus the other",
         head=("claim", "paper", *datasets),
         rows=tuple(
             (name, source, *(_verdict(by_place.get((name, dataset))) for dataset in datasets))

@@ -107,9 +107,9 @@ def claim(headline: Headlines) -> str:
             f"The comparison of {model} with {baseline} is not complete yet on {headline.dataset}."
         )
     away = headline.away
-    where = f"shown clips at other scales than its own, the model trained at one scale ({baseline})"
+    where = f"on {headline.dataset}, shown clips at other scales than its own, the model trained at one scale"
     numbers = (
-        f"{where} finds the right action for {percent(away.mean_b)} % of them, the one trained at "
+        f"{where} ({baseline}) finds the right class for {percent(away.mean_b)} % of them, the one trained at "
         f"many ({model}) for {percent(away.mean_a)} %: {points(away.mean)} points"
     )
     opening = {

@@ -10,9 +10,9 @@ from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.models.architectures import config_named
 from stretchysnake.recipes.study.conditions import conditions, trainings
 from stretchysnake.recipes.study.design import PARTS, RATES, StudyRun
-from stretchysnake.recipes.study.kept_rows import is_measured, places_of, rows_of
+from stretchysnake.recipes.study.kept_rows import check_weights, is_measured, places_of, rows_of
 from stretchysnake.recipes.study.measuring import equal_views, measurements, parts_of
-from stretchysnake.results.rows import Row
+from stretchysnake.results.rows import Row, append_rows
 
 ONE = StudyRun(seeds=(0, 1), only=("main",), finetune_steps=0)
 TUNED = ("finetune", "probe-sgd")
@@ -50,7 +50,11 @@ def test_conditions_differ_from_the_main_runs_in_what_they_say():
     ]  # a frame's, each size as often as another
     assert sum(tokens) / len(tokens) == pytest.approx(16, rel=0.02)
     assert by_name["mvit-nano vanilla"].run.optim.lr == 1e-3
-    assert by_name["mvit-nano static_tokens"].run.optim.lr == study.optim.lr
+    other = by_name["mvit-nano static_tokens"]
+    assert other.run.optim.lr == study.optim.lr
+    # what both go on from has vanilla's rate, whatever their own
+    assert other.start == by_name["mvit-nano vanilla"].start and other.start.optim.lr == 1e-3
+    assert by_name["vanilla"].start.optim.lr == study.optim.lr
 
 
 def test_all_of_a_seed_and_model_go_on_from_one_vanilla_at_the_native_scale():
@@ -97,6 +101,9 @@ def test_views_make_vanilla_cost_what_static_tokens_costs():
     assert (
         found[NANO.native.num_frames, NANO.native.size] == 2
     )  # at T = 16 static tokens costs twice
+    # four views of 16 frames would be two, twice: the shortest clips have 32 frames
+    assert (16, 16) not in found and found[16, 24] == 2
+    assert equal_views(StudyRun(suites=("long",)))[4] == [(4, 16), (8, 16), (16, 16)]
     for (t, s), views in found.items():
         spent = views * count_flops(config, Scale(t, s, 8))
         frames = 2 * t if (t, s) == (8, 32) else t
@@ -147,6 +154,22 @@ def test_rows_of_two_trainings_of_the_same_settings_are_not_mixed():
     assert sorted(map(str, found)) == sorted(map(str, before))
     same = [replace(one, weights="a") for one in again]  # the same bits, trained on another machine
     assert len(rows_of(ONE, [first], [*before, *same], source="videos")) == len(before) + 5
+
+
+def test_weights_that_differ_from_those_of_the_rows_are_not_measured_beside_them(tmp_path):
+    """Rows brought from another machine, whose trainings ended in other bits."""
+    run = replace(ONE, out=str(tmp_path))
+    first, second = [t for t in plan(run) if t.shown == "vanilla"]
+    rows = [row(place) for place in places_of(run, first, only_wanted=True)]
+    append_rows(tmp_path / "rows.jsonl", rows)
+    check_weights(run, first, "a", source="videos")
+    for other in (second, plan(run)[1], first._replace(run=replace(first.run, steps=3))):
+        check_weights(run, other, "b", source="videos")
+    check_weights(run, first, "b", source="other videos")
+    with pytest.raises(
+        ValueError, match=r"rows of vanilla, seed 0, of other weights \(a\) .* \(b\)"
+    ):
+        check_weights(run, first, "b", source="videos")
 
 
 def test_rows_of_models_tuned_on_each_suite_are_all_kept():

@@ -194,7 +194,9 @@ def test_a_published_study_is_told_anew_from_its_files(shrunk, tmp_path, monkeyp
         publish(run.out, again)
     gone = next((tmp_path / "moved" / "pictures").iterdir())
     gone = gone.rename(tmp_path / gone.name)
-    with pytest.raises(ValueError, match=rf"every file .*, and 1 are missing, first .*{gone.name};"):
+    with pytest.raises(
+        ValueError, match=rf"every file .*, and 1 are missing, first .*{gone.name};"
+    ):
         publish(tmp_path / "moved", tmp_path / "not written")
     assert not (tmp_path / "not written").exists()
     gone.rename(tmp_path / "moved" / "pictures" / gone.name)

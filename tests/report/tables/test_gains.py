@@ -139,7 +139,10 @@ def test_claim_iv_stands_in_grid_tables_and_gains():
         points(x) for x in (d.mean_a, d.mean_b, d.mean)
     ]
     assert all("[" in cell for cell in line[2:5])
-    assert line[7:] == ("holds", "holds", "3 of 3", "0, 1, 2", "60 of 60", "not there")
+    at_home = [r.value for r in rows if r.model == "b-nano vanilla" and r.native]
+    own = f"{100 * np.mean(at_home):.1f}"
+    assert len(at_home) == 3
+    assert line[7:] == ("holds", "holds", "3 of 3", "0, 1, 2", "60 of 60", own, "not there")
     assert claims_table(claims(rows)).rows[-1][9:11] == (points(d.mean_a), points(d.mean_b))
     assert gains_table(main_rows(rows)) is None
 
