@@ -53,7 +53,8 @@ class RunCost:
     parameters: int
     scales: list[ScaleCost]
     packed_memory: int = 0
-    """Bytes of one rank in the largest step whose scales share one pass; 0 where they do not."""
+    """Bytes of one rank in the largest step whose scales share one pass, if it has the largest share of each; 0 where
+    they do not."""
 
     @property
     def gflops_per_step(self) -> float:

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stretchysnake.data.clips.bad_clips import counts_of
-from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of, share_of
+from stretchysnake.data.clips.loader import Batch, MixedBatch, groups_of
 from stretchysnake.data.clips.seeds import DROP_PATH, DROPOUT, seed_of, uniforms
+from stretchysnake.data.clips.training_order import share_of
 from stretchysnake.flexibility import Scale
 from stretchysnake.models.sequences.packed import packs_clips
 from stretchysnake.ranks import Runtime

@@ -7,8 +7,9 @@ import torch
 from tiny_run import SCALE, state_of, tiny_run, weights
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.data.clips.loader import Batch, share_of
+from stretchysnake.data.clips.loader import Batch
 from stretchysnake.data.clips.seeds import DROP_PATH, seed_of
+from stretchysnake.data.clips.training_order import share_of
 from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.train.checkpoints import checkpoint
 from stretchysnake.train.checkpoints.outputs import RunLog

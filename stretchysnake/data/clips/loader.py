@@ -47,7 +47,7 @@ from stretchysnake.data.clips.seeds import (
 from stretchysnake.data.clips.training_order import (
     TrainingStep,
     batch_size_at,
-    share_of,
+    shares_of,
     training_steps,
 )
 from stretchysnake.data.decode_error import DecodeError
@@ -107,8 +107,8 @@ def training_batches(
     several ranks together are the batch of one; no rank reads more than its share.
     A clip that cannot be decoded is replaced, left out or raised as `clips.bad.on_error` says, and told in the batch,
     at worst in a batch of none. The order follows from the number of clips, so these must be all that are listed.
-    Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, shared out over the ranks group
-    by group; where pictures keep their shape (`clips.fit`), of one Batch for each shape in this rank's share of each.
+    Where a step has several scales, its batch is a `MixedBatch` of one Batch for each, this rank's share of it
+    (`shares_of`), which may be empty; where pictures keep their shape (`clips.fit`), of one Batch for each shape in it.
     `num_sample` clips side by side are draws of one video, decoded once; `batch_size` counts clips. A video that
     cannot be decoded is replaced or left out with all of them.
     `pixels` are the mean and std that the model's video is standardised by; None: ImageNet's.
@@ -147,12 +147,8 @@ def training_batches(
             num_sample=num_sample,
             unit=unit,
         ):
-            mine, first = [], 0
-            for _, indices in step.groups:
-                share = share_of(len(indices), rank=rank, world_size=world_size, unit=unit)
-                mine.append(range(first + share.start, first + share.stop))
-                first += len(indices)
-            yield step, mine
+            sizes = [len(indices) for _, indices in step.groups]
+            yield step, shares_of(sizes, rank=rank, world_size=world_size, unit=unit)
 
     def request_of(step: TrainingStep, group: int, place: int) -> ClipRequest:
         """The clips of a video, whose first has this place."""

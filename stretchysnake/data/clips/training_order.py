@@ -55,6 +55,27 @@ def share_of(num_clips: int, *, rank: int, world_size: int, unit: int = 1) -> ra
     return range(min(first, num_clips), min(last, num_clips))
 
 
+def shares_of(sizes: Sequence[int], *, rank: int, world_size: int, unit: int = 1) -> list[range]:
+    """The places in a step of a rank's clips of every group; of one group, those of `share_of`.
+
+    The step's units are cut over the ranks once, so that a rank has as many as `share_of` gives it of one group. Of
+    each group shares differ by at most one unit, too, some may be empty; what is left over goes to the ranks that
+    still lack most. Of `sizes` (clips of each group) the last alone may end with part of a unit.
+    """
+    ranks, places, first = range(world_size), [], 0
+    counts = [-(-size // unit) for size in sizes]
+    lacks = [len(share_of(sum(counts), rank=r, world_size=world_size)) for r in ranks]
+    for size, count in zip(sizes, counts, strict=True):
+        each, left = divmod(count, world_size)
+        more = set(sorted(ranks, key=lambda r: -lacks[r])[:left])
+        units = [each + (r in more) for r in ranks]
+        lacks = [lack - taken for lack, taken in zip(lacks, units, strict=True)]
+        cuts = [first + min(size, unit * sum(units[:r])) for r in (rank, rank + 1)]
+        places.append(range(*cuts))
+        first += size
+    return places
+
+
 class TrainingStep(NamedTuple):
     """What a step trains on: its scales and their samples, before any pixel is read."""
 

@@ -158,6 +158,7 @@ def test_ranks_and_a_run_that_goes_on_see_the_same_clips(records):
             assert [len(part.labels) for part in ours] in ([0, 6], [6, 0])  # a pair of videos
             assert torch.equal(torch.cat([part.video for part in ours]), group.video)
             assert list(chain(*(part.places for part in ours))) == group.places
+        assert [sum(len(group.labels) for group in part.groups) for part in parts] == [6, 6]
 
 
 def test_clips_are_mixed_with_those_of_another_video():
