@@ -159,6 +159,9 @@ def test_a_token_budget_is_that_of_the_step():
     scales = [Scale(16, 32, 8), Scale(4, 16, 4)]
     assert group_sizes(scales, batch_size=99, token_budget=1000) == [3, 3]  # 256 + 64 tokens a pair
     assert group_sizes(scales[:1], batch_size=99, token_budget=1000) == [3]
+    assert group_sizes(scales, batch_size=99, token_budget=1000, unit=2) == [2, 2]
+    assert group_sizes(scales, batch_size=99, token_budget=100, unit=2) == [2, 2]
+    assert group_sizes(scales[:1], batch_size=99, token_budget=1000, unit=2) == [3]
     assert group_sizes(scales, batch_size=7) == [3, 4]
     assert group_sizes(scales, batch_size=10, unit=2) == [4, 6]
 

@@ -9,6 +9,7 @@ import torch
 from tiny_run import SCALE, state_of, tiny_run
 
 from stretchysnake import read_records
+from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.clip_source import DecodedClips
 from stretchysnake.data.clips.loader import groups_of, training_batches
 from stretchysnake.data.clips.training_order import group_sizes, share_of, shares_of
@@ -119,3 +120,19 @@ def test_the_mean_of_four_ranks_gradients_is_the_gradient_of_one(clip_folder, mo
             torch.testing.assert_close(torch.stack(four).mean(0), one, rtol=1e-9, atol=1e-12)
         assert all(counted == found[0][1] for _, counted in found)
         assert not sliced or sum(found[0][1].values()) == 4
+
+
+def test_a_token_budget_of_several_scales_parts_no_clips_that_are_mixed(clip_folder):
+    """700 tokens are one and three clips of each of two scales, which would leave clips without a partner."""
+    clips = DecodedClips(read_records(clip_folder), augmentation=Augmentation(mixup=0.8))
+    options = {"variant": VARIANTS["static_tokens"].using(NANO), "batch_size": 1, "steps": 3}
+    options |= {"seed": 2, "token_budget": 700, "scales_per_step": 2, "prefetch": 0}
+    whole = list(training_batches(clips, **options))
+    ranks = [list(training_batches(clips, **options, rank=r, world_size=2)) for r in (0, 1)]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        labels = torch.cat([group.labels for group in batch.groups])
+        for group, *own in zip(batch.groups, *map(groups_of, parts), strict=True):
+            assert [int(labels[place ^ 1]) for place in group.places] == group.others.tolist()
+            filled = [part for part in own if part.places]
+            assert torch.equal(torch.cat([part.video for part in filled]), group.video)
+            assert torch.equal(torch.cat([part.others for part in filled]), group.others)

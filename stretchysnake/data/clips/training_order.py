@@ -19,12 +19,12 @@ def batch_size_at(
     of which there are `num_sample`, and no part of one)."""
     if token_budget is None:
         return batch_size
-    return _whole_videos(token_budget // scale.num_tokens, num_sample)
+    return _whole_units(token_budget // scale.num_tokens, num_sample)
 
 
-def _whole_videos(num_clips: int, num_sample: int) -> int:
-    """Clips of as many whole videos as make at most `num_clips`, or of one."""
-    return max(1, num_clips // num_sample) * num_sample
+def _whole_units(num_clips: int, unit: int) -> int:
+    """Clips of as many whole units as make at most `num_clips`, or of one."""
+    return max(1, num_clips // unit) * unit
 
 
 def group_sizes(
@@ -35,14 +35,16 @@ def group_sizes(
     unit: int = 1,
     num_sample: int = 1,
 ) -> list[int]:
-    """Clips of each group of a step: as equal as `unit` allows, together `batch_size` or what `token_budget` holds of
-    whole videos, `num_sample` clips each."""
+    """Clips of each group of a step: as equal as `unit` allows, together `batch_size` or what `token_budget` holds.
+
+    Of several groups a budget holds whole units, at least one each; of one, whole videos of `num_sample` clips.
+    """
     if len(scales) == 1:
         sizes = {"batch_size": batch_size, "token_budget": token_budget}
         return [batch_size_at(scales[0], **sizes, num_sample=num_sample)]
     if token_budget is not None:
         tokens = sum(scale.num_tokens for scale in scales)
-        return [_whole_videos(token_budget // tokens, num_sample)] * len(scales)
+        return [_whole_units(token_budget // tokens, max(unit, num_sample))] * len(scales)
     shares = range(len(scales))
     return [len(share_of(batch_size, rank=g, world_size=len(scales), unit=unit)) for g in shares]
 
