@@ -69,10 +69,11 @@ class ScaleSets:
     @classmethod
     def from_dict(cls, values: dict) -> "ScaleSets":
         """The sets that `dataclasses.asdict` and JSON made these values from."""
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**{**tuples, "native": Scale(**values["native"])})
+        return cls(**{**values, "native": Scale(**values["native"])})
 
     def __post_init__(self):
+        for name in ("sizes", "frames", "flexivit_patches", "flex_all_patches"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.grid not in ("fit", "floor"):
             raise ValueError(f'grid ({self.grid!r}) must be "fit" or "floor"')
         if not self.sizes or not self.frames or not self.flexivit_patches:
@@ -254,8 +255,18 @@ def num_scales(variant: str | Variant) -> int:
     return len(scales)
 
 
-class _Dealer:
-    """Stands in for random.Random: the value at one place of an endless row of shuffled decks, a row for each set."""
+class _Choices:
+    """Stands in for random.Random, of which a variant whose scales are counted or dealt may use `choice` alone."""
+
+    def __getattr__(self, name: str):
+        raise ValueError(
+            f"rng ({name}) must be asked for choice alone where a step has several scales, which are counted and "
+            "dealt; draw with rng.choice from a sequence, such as range(4, 17), or take one scale a step"
+        )
+
+
+class _Dealer(_Choices):
+    """The value at one place of an endless row of shuffled decks, a row for each set."""
 
     def __init__(self, seed: int, place: int):
         self.seed, self.place, self.sets = seed, place, 0
@@ -268,8 +279,8 @@ class _Dealer:
         return values[order[card]]
 
 
-class _Chosen:
-    """Stands in for random.Random: takes the given choices, then the first ones; `others` are those left out."""
+class _Chosen(_Choices):
+    """Takes the given choices, then the first ones; `others` are those left out."""
 
     def __init__(self, choices: tuple[int, ...]):
         self.choices, self.taken, self.others = choices, (), []

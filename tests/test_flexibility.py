@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from stretchysnake import NANO, PAPER, VARIANTS, Scale, ScaleSets, eval_scale, scale_at
-from stretchysnake.flexibility import num_scales, scales_at
+from stretchysnake.flexibility import Variant, num_scales, scales_at
 
 STEPS = range(400)
 
@@ -192,6 +192,39 @@ def test_number_of_scales_is_that_of_the_product_of_the_sets():
     assert num_scales("static_tokens") == 16 and num_scales("flexivit") == 40
     patches = sum(1 for size in PAPER.sizes for patch in range(12, 49) if size % patch == 0)
     assert num_scales("flex_all") == 4 * patches
+
+
+def test_sets_of_lists_are_those_of_tuples():
+    values = {
+        "sizes": [96, 128],
+        "frames": [8, 16],
+        "flexivit_patches": [12],
+        "flex_all_patches": [12, 48],
+    }
+    lists, tuples = ScaleSets(**values), ScaleSets(**{k: tuple(v) for k, v in values.items()})
+    assert lists == tuples and hash(lists) == hash(tuples)
+    for draw in ("dealt", "independent"):
+        one, other = (
+            scales_at(VARIANTS["static_tokens"].using(sets), seed=0, step=3, groups=2, draw=draw)
+            for sets in (lists, tuples)
+        )
+        assert one == other
+
+
+@pytest.mark.parametrize("draw", ["dealt", "independent"])
+def test_a_variant_of_several_scales_draws_by_choice_alone(draw):
+    def drawing(frames_of):
+        return Variant(name="mine", draw=lambda rng, sets: Scale(frames_of(rng), 32, 8))
+
+    any_way = drawing(lambda rng: rng.randint(4, 16))
+    assert 4 <= scale_at(any_way, seed=0, step=0).num_frames <= 16
+    with pytest.raises(
+        ValueError, match=r"rng \(randint\) must be .* choice alone .*one scale a step"
+    ):
+        scales_at(any_way, seed=0, step=0, groups=2, draw=draw)
+    by_choice = drawing(lambda rng: rng.choice(range(4, 17)))
+    assert num_scales(by_choice) == 13
+    assert len(scales_at(by_choice, seed=0, step=0, groups=2, draw=draw)) == 2
 
 
 @pytest.mark.parametrize(
