@@ -211,10 +211,10 @@ def scales_at(
 ) -> tuple[Scale, ...]:
     """The Scales of one training step whose clips are cut into `groups`: a pure function of its arguments.
 
-    One group is the paper's, and `scale_at`. Of several, `draw="dealt"` takes the values of each set like cards, so
-    that a size or T comes back when all others have been: in a step each as often as another as far as the groups
-    allow, and over len(set) steps exactly. `draw="independent"` draws every group anew. Where a set depends on what
-    was drawn before (flex-all's patches of a size), the cards of each such set are dealt apart.
+    One group is the paper's, and `scale_at`. Of several, `draw="dealt"` takes a set's n values like cards, deck after
+    shuffled deck: n steps from a multiple of n on, and a step of whole decks, hold each equally often; a step that
+    spans two may hold one twice and lack another (docs/training.md). `draw="independent"` draws every group anew, as
+    in effect do sets that depend on what was drawn before (flex-all's patches of a size), however drawn.
 
     >>> sorted(s.size for s in scales_at("static_tokens", seed=0, step=3, groups=4))
     [98, 126, 224, 378]

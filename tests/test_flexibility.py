@@ -1,6 +1,8 @@
 """The paper's five variants and vanilla: what they draw, and what is tested."""
 
 from collections import Counter
+from itertools import chain, permutations, product
+from statistics import mean
 
 import pytest
 
@@ -144,9 +146,7 @@ def test_one_scale_a_step_is_the_papers_draw():
 
 @pytest.mark.parametrize("groups", [2, 3, 4, 8])
 @pytest.mark.parametrize("variant", ["static_tokens", "static_patch"])
-def test_dealt_scales_come_equally_often_in_a_cycle_and_as_far_as_it_goes_in_a_step(
-    variant, groups
-):
+def test_dealt_scales_come_equally_often_in_a_cycle_and_in_a_step_of_whole_decks(variant, groups):
     bound = VARIANTS[variant].using(NANO)
     for values, name in ((NANO.sizes, "size"), (NANO.frames, "num_frames")):
         drawn = [
@@ -164,6 +164,44 @@ def test_dealt_scales_come_equally_often_in_a_cycle_and_as_far_as_it_goes_in_a_s
         for scale in scales_at(bound, seed=1, step=step, groups=groups)
     )
     assert len(pairs) == 12  # sizes do not follow frames: their cards are shuffled apart
+
+
+def is_uneven(values, of):
+    """Whether one of the values comes twice more than another."""
+    counts = [list(values).count(value) for value in of]
+    return max(counts) - min(counts) > 1
+
+
+@pytest.mark.parametrize(
+    ("sets", "groups", "name", "uneven"),
+    [(NANO, 4, "num_frames", 338), (PAPER, 3, "size", 767)],  # as docs/training.md says
+)
+def test_a_step_across_two_decks_may_hold_a_value_twice_and_lack_another(
+    sets, groups, name, uneven
+):
+    variant = VARIANTS["static_patch"].using(sets)
+    of = sets.frames if name == "num_frames" else sets.sizes
+    steps = [
+        [getattr(scale, name) for scale in scales_at(variant, seed=0, step=step, groups=groups)]
+        for step in range(3000)
+    ]
+    assert sum(is_uneven(step, of) for step in steps) == uneven
+    # every order of the decks under a step, from each of its first cards
+    n, possible = len(of), []
+    for first in range(n):
+        decks = product(permutations(range(n)), repeat=-(-(first + groups) // n))
+        possible += [mean(is_uneven([*chain(*d)][first:][:groups], range(n)) for d in decks)]
+    assert uneven / 3000 == pytest.approx(mean(possible), abs=0.015)
+    cards = list(chain(*steps))
+    assert all(sorted(cards[i : i + n]) == sorted(of) for i in range(0, len(cards), n))
+
+
+def test_patches_of_a_size_repeat_as_independent_draws_do():
+    drawn = (scales_at("flex_all", seed=0, step=step, groups=4) for step in range(4000))
+    patches = [scale.patch_size for scale in chain(*drawn) if scale.size == 224]
+    assert len(set(patches)) == 4 and len(patches) == 4000
+    repeats = [len(set(patches[i : i + 4])) < 4 for i in range(0, 4000, 4)]
+    assert mean(repeats) == pytest.approx(1 - 24 / 256, abs=0.03)  # 4!/4^4 of four are different
 
 
 def test_independent_scales_repeat_themselves_and_begin_with_the_papers():

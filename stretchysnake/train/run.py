@@ -99,7 +99,7 @@ class TrainRun:
     scales_per_step: int = 1
     """Groups of one scale each that the clips of a step are cut into; 1 is the paper's."""
     scale_draw: str = "dealt"
-    """Of several: "dealt" like cards, each value of a set as often as another, or "independent" draws."""
+    """Of several: "dealt" like cards, deck after deck of the values of a set, or "independent" draws."""
     token_budget: int | None = None
     """Tokens per batch; the batch size then follows the scale, so that memory stays flat."""
     accumulate: int = 1
