@@ -90,13 +90,16 @@ class VideoMamba(nn.Module):
         self._initialise()
 
     def forward(
-        self, video: Tensor | list[Tensor], patch_size: int | list[int] | None = None, **how
+        self,
+        video: Tensor | Sequence[Tensor],
+        patch_size: int | Sequence[int | None] | None = None,
+        **how,
     ) -> Tensor:
         """Class logits (B, num_classes) of the clips; arguments as in `features`.
 
-        A list of clips is packed: what wraps a model, as data-parallel training does, knows `forward` alone.
+        A list or tuple of clips is packed: what wraps a model, as data-parallel training does, knows `forward` alone.
         """
-        if isinstance(video, list):
+        if isinstance(video, (list, tuple)):
             return self.forward_packed(video, patch_size, **how)
         return self.head(self.features(video, patch_size, **how))
 
@@ -172,6 +175,7 @@ class VideoMamba(nn.Module):
         begin afresh at each clip. Positions and kernel are resized for each shape. One patch size for each clip; None,
         there or for all, is the stored one. drop_draws (n, depth) and other arguments as in `features`.
         """
+        clips = list(clips)
         groups = clip_groups(clips, patch_sizes, stored=self.config.patch_size)
         draws = checked_draws(drop_draws, len(clips))
         tubelet, rows, lengths = self.config.tubelet_size, [], []

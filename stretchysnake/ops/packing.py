@@ -14,6 +14,11 @@ from stretchysnake.ops.selective_scan.inputs import ScanInputs
 
 def check_form(cu_seqlens: Tensor) -> None:
     """ValueError where cu_seqlens is not (S + 1,) integers, S at least 1. Looks at no value."""
+    if not isinstance(cu_seqlens, Tensor):
+        raise ValueError(
+            f"cu_seqlens ({type(cu_seqlens).__name__}) must be a tensor of int32 or int64; "
+            "make one with torch.tensor(cu_seqlens)."
+        )
     if (
         cu_seqlens.dim() != 1
         or len(cu_seqlens) < 2
@@ -46,9 +51,9 @@ def packed_lengths(cu_seqlens: Tensor, total: int) -> list[int]:
 def on_device(cu_seqlens: Tensor, rows: Tensor) -> Tensor:
     """cu_seqlens (S + 1,) where `rows` (1, total, ...) lie. Its values are checked on the way from the CPU; values that
     are on a GPU already are not read, since that would make the CPU wait for it."""
+    check_form(cu_seqlens)
     if cu_seqlens.is_cpu:
         packed_lengths(cu_seqlens, rows.shape[1])
-    check_form(cu_seqlens)
     return cu_seqlens.to(rows.device)
 
 

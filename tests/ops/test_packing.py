@@ -88,12 +88,28 @@ def test_convolution_does_not_reach_over_a_seam(backend, reverse):
         ([2, 9], r"cu_seqlens \(2 .. 9\) must begin with 0"),
         ([0.0, 9.0], r"cu_seqlens \(shape \(2,\), torch.float32\) must be one row of int32 or int64"),
         ([[0, 9]], r"must be one row"),
+        (9, r"cu_seqlens \(shape \(\), torch.int64\) must be one row of int32 or int64"),
     ],
 )  # fmt: skip
-def test_wrong_seams_are_named(cu_seqlens, message):
-    x = torch.zeros(1, 9, 2)
+@backends
+def test_wrong_seams_are_named(cu_seqlens, message, backend):
+    x, B = torch.zeros(1, 9, 2), torch.zeros(1, 9, 3)
+    seams = torch.tensor(cu_seqlens)
     with pytest.raises(ValueError, match=message):
-        causal_conv_silu(x, torch.ones(2, 4), None, cu_seqlens=torch.tensor(cu_seqlens))
+        causal_conv_silu(x, torch.ones(2, 4), None, backend=backend, cu_seqlens=seams)
+    with pytest.raises(ValueError, match=message):
+        selective_scan(x, x, -torch.ones(2, 3), B, B, backend=backend, cu_seqlens=seams)
+
+
+@backends
+def test_seams_are_a_tensor(backend):
+    x, B = torch.zeros(1, 9, 2), torch.zeros(1, 9, 3)
+    message = r"cu_seqlens \(list\) must be a tensor of int32 or int64; make one with torch.tensor"
+    how = {"backend": backend, "cu_seqlens": [0, 3, 9]}
+    with pytest.raises(ValueError, match=message):
+        causal_conv_silu(x, torch.ones(2, 4), None, **how)
+    with pytest.raises(ValueError, match=message):
+        selective_scan(x, x, -torch.ones(2, 3), B, B, **how)
 
 
 def test_a_packed_batch_has_one_row():

@@ -48,6 +48,7 @@ def features_packed(
     """
     if packs_clips(model):
         return model.features_packed(clips, patch_sizes, grid=grid, drop_draws=drop_draws)
+    clips = list(clips)
     groups = clip_groups(clips, patch_sizes, stored=model.config.native.patch_size)
     draws = checked_draws(drop_draws, len(clips))
     parts = []
@@ -69,10 +70,9 @@ def forward_packed(
 
 
 def clip_groups(
-    clips: Sequence[Tensor], patch_sizes: Sequence[int | None] | None, *, stored: int
+    clips: list[Tensor], patch_sizes: Sequence[int | None] | None, *, stored: int
 ) -> list[ClipGroup]:
     """The clips by shape and patch size, in the order in which each is first met; ValueError as `features_packed`."""
-    clips = list(clips)
     if not clips:
         raise ValueError(
             "clips (none) must hold at least one clip (3, T, H, W); leave the call out where there is none"

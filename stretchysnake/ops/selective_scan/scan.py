@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from stretchysnake.ops.backend import Backend, choose_backend
-from stretchysnake.ops.packing import check_one_row, on_device, scan_packed
+from stretchysnake.ops.packing import check_form, check_one_row, on_device, scan_packed
 from stretchysnake.ops.selective_scan.inputs import ScanInputs, check_inputs
 
 
@@ -57,6 +57,8 @@ def selective_scan(
     Source: Mamba (Gu & Dao, 2023), section 3; argument names and the Euler step B-bar = delta * B
     as in state-spaces/mamba, ``selective_scan_interface.py``.
     """
+    if cu_seqlens is not None:
+        check_form(cu_seqlens)
     num_states = u.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     inputs = ScanInputs(*tensors, delta_softplus, reverse)

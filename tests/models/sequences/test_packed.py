@@ -197,6 +197,17 @@ def test_wrong_clips_are_named(model, change, message):
         features_packed(model, clips, patches)
 
 
+@pytest.mark.parametrize("architecture", ["videomamba", "aim"])
+def test_clips_may_come_as_a_tuple_or_one_by_one(architecture):
+    model = build_model(small_config(architecture)).eval()
+    clips = clips_of([(4, 32, 32, 8)] * 2, torch.float32)
+    wanted = features_packed(model, clips)
+    assert torch.equal(features_packed(model, tuple(clips)), wanted)
+    assert torch.equal(features_packed(model, iter(clips)), wanted)
+    if architecture == "videomamba":
+        assert torch.equal(model(tuple(clips), (8, 8)), model(clips))
+
+
 @pytest.mark.parametrize("model", ["videomamba", "aim"])
 def test_as_many_draws_as_clips(model):
     model = build_model(small_config(model))
