@@ -18,7 +18,7 @@ from stretchysnake.ranks import SINGLE
 from stretchysnake.train import step
 from stretchysnake.train.dry_run import run_cost
 from stretchysnake.train.run import OptimConfig
-from stretchysnake.train.step import compute_logits, passes_of, take_step
+from stretchysnake.train.step import compute_logits, packs_groups, passes_of, take_step
 from stretchysnake.train.watch.memory import out_of_memory_message
 
 SCALES = [
@@ -87,6 +87,16 @@ def test_a_step_of_several_scales_is_one_packed_pass_that_drops_what_its_parts_d
     assert len(alone) == 5 and losses[0][1] == pytest.approx(in_parts[0][1], rel=1e-12)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_groups_are_packed_by_a_model_that_is_whole_and_not_compiled(monkeypatch):
+    run = tiny_run(depth=1, precision="fp32")
+    model, batch = state_of(run).model, mixed_batch()
+    assert packs_groups(model, batch, run)
+    assert not packs_groups(model, batch.groups[0], run)  # one scale
+    assert not packs_groups(model, batch, replace(run, compile=True))
+    monkeypatch.setattr(step, "is_sharded", lambda model: True)
+    assert not packs_groups(model, batch, run)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data.clips import training_order
-from stretchysnake.data.clips.augment import augmented, mixed, partners_of
+from stretchysnake.data.clips.augment import DrawnBox, augmented, mixed, partners_of
 from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.loader import CachedClips, DecodedClips, training_batches
@@ -72,6 +72,19 @@ def test_crop_keeps_this_share_of_the_area_at_this_ratio_of_width_to_height(shar
         corners.add((round(left), round(top)))
     assert len({left for left, _ in corners}) > 8
     assert len({top for _, top in corners}) > (8 if wanted < 90 else 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(160, 90), (90, 160), (91, 64), (90, 90)])
+def test_crops_of_a_middle_are_those_of_a_square_picture_that_lies_there(height, width):
+    side = min(height, width)
+    down, across = round((height - side) / 2), round((width - side) / 2)
+    boxes = set()
+    for seed in range(12):
+        top, left, *size = DrawnBox(Augmentation(), drawn(seed))(side, side)
+        box = DrawnBox(Augmentation(), drawn(seed), fit="crop")(height, width)
+        assert box == (top + down, left + across, *size)
+        boxes.add(box)
+    assert len(boxes) == 12
 
 
 def test_flip_mirrors_half_of_the_clips_left_to_right():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from shaped_clips import write_shaped
 
 from stretchysnake import VideoMamba, VideoMambaConfig, VideoRecord, load_model, read_records
 from stretchysnake.data.clips.clip_source import DecodedClips
@@ -23,7 +24,7 @@ from stretchysnake.train.checkpoints.state import HeldOutScore, new_state
 from stretchysnake.train.interrupt import TrainingInterrupted
 from stretchysnake.train.loop import train
 from stretchysnake.train.run import OptimConfig, TrainRun
-from stretchysnake.train.watch.held_out import HeldOut, read_held_out
+from stretchysnake.train.watch.held_out import HeldOut, open_held_out, read_held_out
 
 
 @pytest.fixture
@@ -112,6 +113,25 @@ def test_scores_are_those_of_the_weights_and_the_training_is_unchanged(run, tmp_
         assert same(weights_of(tmp_path / "plain" / file), weights_of(Path(run.out) / file))
     assert not (tmp_path / "plain" / "weights_best.safetensors").exists()
     assert "Held out" in write_training_log(Path(run.out)).read_text()
+
+
+@pytest.mark.parametrize("fit", ["square", "keep", "crop"])
+def test_held_out_pictures_are_fitted_as_those_of_the_training(run, tmp_path, fit):
+    data, held = write_shaped(tmp_path), write_shaped(tmp_path, count=3, first=20)
+    run = replace(run, data=str(data), held_out=str(held), fit=fit)
+    found, wanted = (
+        open_held_out(run, read_records(data)),
+        DecodedClips(read_records(held), fit=fit),
+    )
+    shapes = {
+        "square": [(32, 32)] * 3,
+        "keep": [(32, 32), (24, 40), (40, 24)],
+        "crop": [(32, 32)] * 3,
+    }
+    for index, shape in enumerate(shapes[fit]):
+        clip = found.clip(index, run.sets.native)
+        assert clip.shape[1:3] == shape
+        assert torch.equal(clip, wanted.clip(index, run.sets.native))
 
 
 @pytest.mark.parametrize("step", [3, 5])  # 3: stopped when a measurement was due
