@@ -55,6 +55,11 @@ def checked_picture(
     return decided
 
 
+def shown_fit(picture: str | None, fit: str) -> str:
+    """How pictures of a source are fitted at test: its `fit`, but crop where it shows the centre, whichever said so."""
+    return "crop" if picture == "centre" else fit
+
+
 def read_size(scale: Scale, fit: str) -> Size:
     """What the frames of a clip are read at, as `read_frames` takes it; see `fitted`."""
     if fit == "square":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stretchysnake.data.clips.loader import shaped_batches
+from stretchysnake.data.clips.seen_picture import shown_fit
 from stretchysnake.eval.features.placed_model import inference, precision_of
 from stretchysnake.eval.features.shapes import features_in_order
 from stretchysnake.eval.features.shares import agree_on_failure, own_share, put_together
@@ -35,7 +36,7 @@ class FeatureSet:
     segments: list[tuple[float | None, float | None]] = field(default_factory=list)
     """(start, end) of each in seconds, None for the video's own; empty: all are whole videos."""
     fit: str = "square"
-    """How the pictures were fitted (data/decoding/fit.py)."""
+    """How the pictures were fitted (data/decoding/fit.py); the picture "centre" is crop."""
     precision: str = "fp32"
     """In which the model computed, as in Placement."""
 
@@ -123,7 +124,7 @@ def extract(
         len(clips.records) + len(clips.failures),
         weights or model_hash(model),
         [(record.start, record.end) for record in records],
-        clips.fit,
+        shown_fit(clips.picture, clips.fit),
         precision_of(model),
     )
 

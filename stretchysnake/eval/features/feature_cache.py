@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from stretchysnake.data.clips.seen_picture import shown_fit
 from stretchysnake.data.records_key import records_key
 from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
 from stretchysnake.eval.features.placed_model import precision_of
@@ -132,6 +133,8 @@ def cached_features(
         if _manifest(path).exists():
             try:
                 features = load_features(path, model=weights)
+                # of the centre, earlier versions kept the fit that was asked for first
+                features = replace(features, fit=shown_fit(clips.picture, clips.fit))
             except Damaged as error:
                 (notes if notes is not None else []).append(str(error))
     if runtime.from_first("" if features is None else "found"):

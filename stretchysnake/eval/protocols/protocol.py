@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from stretchysnake.data.clips.seen_picture import shown_fit
 from stretchysnake.eval.features.extraction import FeatureSet
 from stretchysnake.eval.protocols.classify import Answers
 from stretchysnake.eval.protocols.nearest import SIMILARITIES
@@ -100,8 +101,7 @@ class Protocol:
 
     def shown_fit(self, clips) -> str:
         """How that is fitted into the clips."""
-        whole = self.shown_picture(clips) == "whole"
-        return "keep" if clips.fit == "keep" else "square" if whole else "crop"
+        return shown_fit(self.shown_picture(clips), clips.fit)
 
     def only(self, metrics) -> "Protocol":
         """The same protocol with some of its metrics."""

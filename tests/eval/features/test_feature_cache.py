@@ -10,7 +10,7 @@ import torch
 import stretchysnake.eval.features.feature_cache as module
 from stretchysnake import Scale, read_records
 from stretchysnake.data.clips.loader import DecodedClips, open_clips
-from stretchysnake.eval.features.extraction import FeatureSet, extract, model_hash
+from stretchysnake.eval.features.extraction import FeatureSet, check_comparable, extract, model_hash
 from stretchysnake.eval.features.feature_cache import (
     cached_features,
     features_key,
@@ -125,6 +125,25 @@ def test_a_damaged_entry_is_computed_again_and_said(model, clip_folder, tmp_path
     assert torch.equal(first.features, again.features) and len(counted) == 2
     assert "content differs from its sha256" in notes[0]
     assert load_features(entry).paths == first.paths  # whole again
+
+
+def test_the_centre_and_a_crop_are_one_entry_and_one_fit(model, clip_folder, tmp_path, counted):
+    records = read_records(clip_folder)
+    ways = [{"picture": "centre"}, {"fit": "crop"}]
+
+    def made(records, way):
+        return cached_features(model, DecodedClips(records, **way), SCALE, folder=tmp_path)
+
+    gallery = made(records[::2], ways[0])
+    (manifest,) = tmp_path.glob("*.json")
+    kept = json.loads(manifest.read_text())
+    assert kept["fit"] == "crop"
+    manifest.write_text(json.dumps({**kept, "fit": "square"}))  # as earlier versions wrote it
+    for number, way in enumerate(ways):
+        again, queries = made(records[::2], way), made(records[1 + 2 * number :: 2], way)
+        assert torch.equal(again.features, gallery.features) and again.fit == "crop"
+        check_comparable(again, queries)
+    assert len(counted) == 3  # the gallery once
 
 
 def test_an_entry_renamed_to_another_models_key_is_refused(model, clip_folder, tmp_path):
