@@ -79,6 +79,30 @@ def test_the_fit_decides_what_is_seen_and_is_told(run, tmp_path):
     assert (again.fit, again.value) == ("keep", 1.0) and again.run_id != rows["keep"].run_id
 
 
+def test_a_head_sees_squares_where_they_are_asked_for_and_else_the_centre(run):
+    run = replace(run, protocols=["retrieval", "finetune", "head"])
+    rows = {}
+    for asked in (
+        {},
+        {"fit": "square"},
+        {"picture": "whole"},
+        {"fit": "square", "picture": "centre"},
+    ):
+        rows[", ".join(asked.values())] = evaluate(replace(run, **asked))
+    told = {
+        asked: [(row.protocol, row.picture, row.fit) for row in found]
+        for asked, found in rows.items()
+    }
+    whole = [(name, "whole", "square") for name in ("retrieval", "finetune-whole", "head-whole")]
+    centre = [(name, "centre", "crop") for name in ("finetune", "head")]
+    assert told["square"] == told["whole"] == whole
+    assert told[""] == [whole[0], *centre]
+    assert told["square, centre"] == [("retrieval-centre", "centre", "crop"), *centre]
+    assert rows[""][0] == rows["square"][0]  # measured once
+    (seen,) = {row.correct for row in rows["whole"][1:]}
+    assert [row.correct for row in rows["square"][1:]] == [seen] * 2
+
+
 def test_weights_trained_with_a_fit_are_tested_with_it(run, tmp_path):
     state, header = read_checkpoint(run.weights)
     config = read_subject(run.weights)[0].config
@@ -103,6 +127,7 @@ def test_weights_trained_with_a_fit_are_tested_with_it(run, tmp_path):
         ({"sampling": "official"}, r"rule \('official'\) must be one of: uniform"),
         ({"stride": 4}, r"stride \(4\) must be"),
         ({"picture": "whole", "num_crops": 3, "protocols": ["finetune"]}, r"num_crops \(3\) cuts"),
+        ({"fit": "square", "num_crops": 3, "protocols": ["head"]}, r"an asked fit \(square\), squashes it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_seen_is_refused_before_any_work(run, change, text):

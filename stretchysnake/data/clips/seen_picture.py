@@ -42,7 +42,9 @@ def checked_picture(
         )
     if num_crops == 3 and decided == "whole":
         what = (
-            "fit (keep) shows it whole" if fit == "keep" else "picture (whole) squashes it into one"
+            "fit (keep) shows it whole"
+            if fit == "keep"
+            else "picture (whole), as an asked fit (square), squashes it into one"
         )
         raise ValueError(
             f"num_crops (3) cuts squares out of the picture, and {what}; use num_crops 1, or picture centre."

@@ -42,7 +42,7 @@ class Protocol:
     num_crops: int = 1
     """1 (middle) or 3 squares of each picture; of HEADS."""
     picture: str | None = None
-    """"whole" or "centre", where it was asked for; None is the kind's own (see clip_source.DecodedClips)."""
+    """"whole" or "centre", where it or a square is asked for; None: the kind's own (see clip_source.DecodedClips)."""
     sampling: str = "uniform"
     """The name of the rule that chose the frames."""
     fit: str = "square"

@@ -46,7 +46,8 @@ def evaluate(
     check_on_error(run.on_error)
     protocols_of(run)  # what cannot be asked is told before the weights are read
     tested = model_under_test(run.weights, name=run.model, placement=run.placement, runtime=runtime)
-    if run.fit is None and run.picture is None and run.num_crops == 1:
+    unsaid = (run.fit, run.picture, run.num_crops) == (None, None, 1)
+    if unsaid and tested.fit != "square":  # a square that is not asked for leaves heads the centre
         run = replace(run, fit=tested.fit)
     fit = run.fit or "square"
     protocols = protocols_of(run)
@@ -103,7 +104,7 @@ def evaluate(
                         num_frames=run.cache_frames,
                         size=run.cache_size,
                         sampling=sampling,
-                        picture=run.picture,
+                        picture=picture_of(run),
                         decoder=run.decoder,
                         limits=DecodingLimits(
                             num_workers=run.num_workers, timeout_seconds=run.timeout_seconds
@@ -160,7 +161,7 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
         raise ValueError(f"protocols (none) must name at least one of: {', '.join(KINDS)}")
     seen = {
         "picture": checked_picture(
-            run.picture, num_crops=run.num_crops, cache=run.cache, fit=run.fit or "square"
+            picture_of(run), num_crops=run.num_crops, cache=run.cache, fit=run.fit or "square"
         ),
         "fit": run.fit or "square",
         "sampling": Sampling(rule=run.sampling, stride=run.stride).name,
@@ -201,6 +202,11 @@ def protocols_of(run: EvaluateRun) -> list[Protocol]:
         if len(set(values)) < len(values):
             raise ValueError(f"{name} ({', '.join(values)}) must name each once")
     return protocols
+
+
+def picture_of(run: EvaluateRun) -> str | None:
+    """What the run asks to see of a picture: a square that is asked for is all of it. None is each protocol's own."""
+    return "whole" if run.fit == "square" and run.picture is None else run.picture
 
 
 def read_lists(gallery: str, queries: str) -> tuple[list[VideoRecord], list[VideoRecord]]:

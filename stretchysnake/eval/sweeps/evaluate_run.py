@@ -44,11 +44,12 @@ class EvaluateRun:
     """1 (middle) or 3 squares of each picture; of finetune and probe-sgd. Above 1 needs cache null."""
     picture: str | None = None
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
-    tested; null: whole for features, centre for finetune and probe-sgd. "centre" needs cache null."""
+    tested; null: as `fit` says, else whole for features, centre for finetune, probe-sgd and head. "centre" needs cache
+    null."""
     fit: str | None = None
     """"square" squashes pictures (unless `picture` says centre), "keep" gives each video a shape near its own of no
-    more patches, "crop" takes the middle square; null: as the weights were trained, square where they do not say, or
-    where `picture` or num_crops is given."""
+    more patches, "crop" takes the middle square; null: keep or crop where the weights were trained with it and neither
+    `picture` nor num_crops is given, else squares as `picture` has them."""
     sampling: str = "uniform"
     """Which frames make a clip: "uniform" (segment centres), "strided", or as published weights were tested (docs/
     table2.md): "videomamba", "timesformer", "mvit" (Hiera), "uniformer", "swin" (AIM), "evl", "omnivore", "cast"."""
