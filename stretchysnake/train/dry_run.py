@@ -20,8 +20,8 @@ from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
 from stretchysnake.train.checkpoints.checkpoint import checkpoints_in
 from stretchysnake.train.labels import labelled_records
-from stretchysnake.train.loop import total_steps
 from stretchysnake.train.run import TrainRun
+from stretchysnake.train.schedule import check_drawn_scales, total_steps
 from stretchysnake.train.step import most_clips, parts_of
 
 DRAWS = 4000
@@ -184,6 +184,7 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     """The lines to print; ValueError for what would stop the run at its start."""
     labelled = labelled_records(run)
     records, classes = labelled.records, len(labelled.names)
+    check_drawn_scales(run, total_steps(run, len(records)))
     missing = [record for record in records if not Path(record.path).is_file()]
     if run.model.num_classes == 0:
         run = replace(run, model=replace(run.model, num_classes=classes))

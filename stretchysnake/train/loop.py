@@ -22,7 +22,6 @@ from stretchysnake.data.clips.loader import (
 from stretchysnake.data.clips.open_clips import open_training_clips
 from stretchysnake.data.processes.nursery import nursery
 from stretchysnake.data.records_key import file_stamps, refuse_unequal_records
-from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import pixels_of
 from stretchysnake.models.weights.loading import start_from
@@ -47,7 +46,7 @@ from stretchysnake.train.labels import labelled_records
 from stretchysnake.train.optim import lr_at
 from stretchysnake.train.parallel_model import averaging
 from stretchysnake.train.run import TrainRun
-from stretchysnake.train.schedule import drawn_scales, total_steps
+from stretchysnake.train.schedule import check_drawn_scales, total_steps
 from stretchysnake.train.step import take_step
 from stretchysnake.train.watch.bad_files import BadFileWatch
 from stretchysnake.train.watch.held_out import BEST, HeldOut, open_held_out
@@ -87,12 +86,7 @@ def train(
     for note in classes.notes:
         runtime.say(f"{run.data}: {note}")
     steps = total_steps(run, len(records))
-    check_fit(
-        run.model,
-        drawn_scales(run, steps),
-        fit=run.fit,
-        way_out="choose other sets (--sets.sizes, --sets.frames, ...) or another --variant",
-    )
+    check_drawn_scales(run, steps)
     device = runtime.device(run.device)
     board = open_board(out / "tensorboard") if run.tensorboard and runtime.is_first else None
     with runtime.first_goes_first(run.cache) if run.cache else nullcontext():

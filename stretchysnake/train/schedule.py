@@ -1,8 +1,9 @@
-"""How many steps a run takes: of its list and its fields alone, never of what can be read today."""
+"""How many steps a run takes, and their scales: of its list and its fields alone, never of what can be read today."""
 
 import math
 
 from stretchysnake.data.clips.training_order import group_sizes
+from stretchysnake.eval.features.shapes import check_fit
 from stretchysnake.flexibility import Scale
 from stretchysnake.train.run import TrainRun
 
@@ -28,3 +29,13 @@ def drawn_scales(run: TrainRun, steps: int) -> list[Scale]:
     """Every scale of the first steps of a run, each once; 4000 steps see what the longest sets hold."""
     drawn = (scale for step in range(min(steps, 4000)) for scale in run.scales_of(step))
     return list(dict.fromkeys(drawn))
+
+
+def check_drawn_scales(run: TrainRun, steps: int) -> None:
+    """ValueError where the model cannot take a scale of the run, or the shapes that `fit` gives pictures at it."""
+    check_fit(
+        run.model,
+        drawn_scales(run, steps),
+        fit=run.fit,
+        way_out="choose other sets (--sets.sizes, --sets.frames, ...) or another --variant",
+    )

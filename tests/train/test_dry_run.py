@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_backbones import small_config
 
 from stretchysnake import VideoMamba, VideoMambaConfig
-from stretchysnake.flexibility import Scale
+from stretchysnake.flexibility import Scale, sets_around
 from stretchysnake.ranks import Runtime
 from stretchysnake.recipes.named import recipe_named
-from stretchysnake.train.dry_run import run_cost, training_memory
+from stretchysnake.train.dry_run import dry_run, run_cost, training_memory
+from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 
 MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
@@ -52,3 +54,24 @@ def test_sliced_weights_cost_a_rank_its_part():
     whole = run_cost(run, num_clips=3570, runtime=two)
     sliced = run_cost(replace(run, parallel="fsdp"), num_clips=3570, runtime=two)
     assert whole.memory - sliced.memory == pytest.approx(whole.parameters * 16 / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fit": "keep"}, r"fit \(keep\) gives clips of .* hiera cannot take: "),
+        ({"variant": "flex_all"}, r"height \(40\) must be .*; choose other sets \(--sets.sizes"),
+    ],
+    ids=["fit", "scale"],
+)
+def test_what_a_training_refuses_at_its_start_its_dry_run_refuses(
+    clip_folder, tmp_path, change, text
+):
+    model = small_config("hiera")
+    sets = replace(sets_around(model.native), sizes=(40,))
+    fields = {"data": str(clip_folder), "out": str(tmp_path / "out"), "model": model, "sets": sets}
+    run = TrainRun(**fields, **{"variant": "vanilla", **change}, steps=2, device="cpu")
+    for start in (dry_run, train):
+        with pytest.raises(ValueError, match=text):
+            start(run)
+    assert not (tmp_path / "out").exists()
