@@ -8,7 +8,8 @@ import torch
 
 from stretchysnake import cli
 from stretchysnake.data.records import VideoRecord
-from stretchysnake.eval.protocols.classifier import load_classifier
+from stretchysnake.eval.features.subject import fit_of, read_subject
+from stretchysnake.eval.protocols.classifier import WEIGHTS, load_classifier
 from stretchysnake.recipes.finetuning import _method, finetune_folder
 from stretchysnake.search.embed import embed
 
@@ -52,6 +53,24 @@ def test_what_is_written_predicts_what_was_measured(trained, clip_folder, tmp_pa
     chances = stored.probabilities(features)
     assert chances.argmax(1).tolist() == done.predicted
     torch.testing.assert_close(chances.sum(1), torch.ones(2, dtype=torch.float64))
+
+
+def test_a_fine_tuned_model_is_trained_and_asked_with_its_fit(
+    trained, clip_folder, tmp_path, capsys
+):
+    scale, out = {"num_frames": 4, "size": 16}, tmp_path / "out"
+    done = finetune_folder(
+        str(clip_folder), weights=trained[1].weights, out=str(out), method="finetune", fit="crop",
+        steps=1, batch_size=2, num_workers=0, **scale,
+    )  # fmt: skip
+    assert fit_of(read_subject(out / WEIGHTS)[2]) == load_classifier(out).fit == "crop"
+    features = embed(done.paths, weights=out / WEIGHTS, fit="crop", **scale).features
+    chances = load_classifier(out).probabilities(features)
+    capsys.readouterr()
+    assert cli.main(["classify", *done.paths, "--model", str(out), "-k", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, path, chance in zip(lines, done.paths, chances, strict=True):
+        assert line == f"{path}: class{int(chance.argmax())} {100 * chance.max():.1f} %"
 
 
 @pytest.mark.slow

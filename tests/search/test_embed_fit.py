@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from stretchysnake import VideoMamba, cli
 from stretchysnake.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
 from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.eval.features import passes
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.classifier import CLASSIFIER, load_classifier
 from stretchysnake.recipes.finetuning import finetune_folder
@@ -114,6 +115,20 @@ def test_indexes_of_another_fit_are_neither_extended_nor_compared(trained, video
     manifest.write_text(json.dumps(written))
     assert read_index(tmp_path / "square").settings.fit == "square"
     assert embed_into(tmp_path / "square", videos, **scale).num_new == 0
+
+
+def test_no_pass_of_several_shapes_is_tried_however_many_videos_there_are(
+    trained, videos, monkeypatch
+):
+    def refuse(*_):
+        raise AssertionError("a pass was tried")
+
+    monkeypatch.setattr(passes, "_SHARE_TRIED", 1)  # as of 32 times as many
+    monkeypatch.setattr(passes, "same_alone", refuse)
+    how = {"weights": trained[1].weights, "num_frames": 4, "size": 16}
+    assert len(embed(videos, fit="keep", **how).paths) == 4
+    with pytest.raises(AssertionError, match="a pass was tried"):
+        embed(videos, fit="square", **how)
 
 
 def test_a_classifier_says_its_fit_and_classify_follows(trained, videos, tmp_path, capsys):

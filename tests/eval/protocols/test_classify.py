@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from painted_video import quarters, write_painted
 
 from stretchysnake import Scale, VideoMambaConfig, read_records
 from stretchysnake.data.clips.loader import DecodedClips, open_clips
 from stretchysnake.data.clips.transforms import normalise
+from stretchysnake.data.records import VideoRecord
 from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.protocols.classify import classify
 from stretchysnake.eval.sweeps.evaluate import evaluate
@@ -63,6 +65,27 @@ def test_views_are_of_their_own_video(clip_folder):
     records = [r for r in read_records(clip_folder) if r.path.endswith(("0.mp4", "1.mp4"))]
     clips = DecodedClips([records[0], records[2], records[3]])  # of class 0, 1 and 1
     assert classify(model, clips, SCALE, num_views=2).right.tolist() == [True, True, False]
+
+
+class SeesWidth(Sure):
+    """Answers class 1 where a clip is wider than high."""
+
+    def forward(self, video, patch_size, *, grid):
+        wide = torch.tensor(video.shape[-1] > video.shape[-2])
+        return torch.stack([~wide, wide]).float().expand(len(video), 2)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_answers_of_several_shapes_are_of_their_own_videos(tmp_path, views):
+    shapes = [(48, 96), (96, 48), (48, 96), (64, 64), (96, 48)]
+    records = [
+        VideoRecord(
+            str(write_painted(tmp_path / f"{i}.mp4", quarters(height=h, width=w))), int(w > h)
+        )
+        for i, (h, w) in enumerate(shapes)
+    ]
+    found = classify(SeesWidth([]), DecodedClips(records, fit="keep"), SCALE, num_views=views)
+    assert found.right.all() and found.labels.tolist() == [1, 0, 1, 0, 0]
 
 
 def test_answers_behind_a_bad_video_are_compared_with_their_own_labels(clip_folder, tmp_path):
