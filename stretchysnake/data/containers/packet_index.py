@@ -34,6 +34,8 @@ class PacketIndex:
     ordinal: bool
     """Time stamps are missing, repeated or not those of the pictures: frames can only be counted while decoding."""
     time_base: Fraction
+    decoder_base: Fraction | None = None
+    """The unit of the decoder's time stamps, where `time_base` is that of the mean rate."""
     fps: float
     last_seconds: float | None = None
     """How long the last frame is shown, where its packet says so; otherwise it is taken to be 1 / fps."""
@@ -105,7 +107,8 @@ class PacketIndex:
         if not lost:
             return replace(self, uncounted_before=None)
         if self.num_clocks == 1 and None not in shown and len(set(shown)) == len(shown):
-            return replace(self, stamps=sorted(shown), uncounted_before=None)
+            base = self.decoder_base or self.time_base
+            return replace(self, stamps=sorted(shown), time_base=base, uncounted_before=None)
         return replace(_by_rate(self, len(shown)), uncounted_before=None)
 
 
@@ -229,6 +232,7 @@ def _by_rate(index: PacketIndex, count: int) -> PacketIndex:
         keyframes=[],
         ordinal=True,
         time_base=base,
+        decoder_base=index.time_base,
         last_seconds=None,
     )
 

@@ -3,6 +3,7 @@
 import random
 import time
 from fractions import Fraction
+from math import inf
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_a_held_last_frame_can_be_pointed_into():
     assert index.window("v.mkv", 3.5, 5.0) == (2, 3)
     with pytest.raises(DecodeError, match=r"no frame between 6.5 s and 7.0 s \(it lasts 6.00 s\)"):
         index.window("v.mkv", 6.5, 7.0)
+
+
+def test_what_a_decoder_shows_of_packets_without_times_keeps_its_own_clock():
+    packets = index_of(
+        list(range(60)),
+        time_base=Fraction(1, 25),
+        decoder_base=Fraction(1, 90000),
+        uncounted_before=inf,
+    )
+    counted = packets.counted("v.ts", range(90000, 90000 + 30 * 3600, 3600), 30)
+    assert counted.seconds(29) == pytest.approx(29 / 25)
