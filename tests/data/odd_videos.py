@@ -45,7 +45,7 @@ def encode(path, numbers, *, codec="libx264", options=None, pixels="yuv420p", pl
         packets = []
         for t, picture in enumerate(painted(numbers)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = (place(t) if place else t), Fraction(1, rate)
+            frame.pts, frame.time_base = (place(t) if place else t), 1 / Fraction(rate)
             packets += stream.encode(frame)
         packets += stream.encode()
         if last:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from numbered_video import numbered_frames, read_numbers, turn_header
-from odd_videos import ODD
+from odd_videos import ODD, encode
 from odd_videos import painted as painted_pictures
 
 from stretchysnake.data.decoding import file_index as file_index_module
@@ -308,6 +308,23 @@ def test_dropped_frames_are_shown_late(tmp_path):
     path, _, _ = ODD["dropped-mpeg4-avi"](tmp_path)
     seconds = [9.5 / 30, 10.5 / 30, 11.5 / 30, 22.5 / 30]
     assert read_numbers(read_frames_at(path, seconds)) == [9, 9, 10, 19]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.webm", "v.flv", "v.ts"])
+def test_the_rate_of_a_video_is_that_of_its_frames_whatever_its_header_guesses(tmp_path, name):
+    settings = VP9 if name.endswith("webm") else X264
+    write(tmp_path / name, **{**settings, "stamps": varying, "options": {"bf": "0"}})
+    assert probe(tmp_path / name).fps == pytest.approx(59 / (varying(59) / 1000), rel=0.01)
+    asked = []
+    read_frames(tmp_path / name, lambda *given: asked.append(given) or [0], with_fps=True)
+    assert asked == [(60, probe(tmp_path / name).fps)]
+
+
+def test_a_rate_that_the_frames_have_is_the_headers_to_the_last_bit(tmp_path):
+    shown = {"v.mp4": range(20), "v.mkv": range(20), "v.ts": range(20), "single.mp4": [0]}
+    for name, numbers in shown.items():
+        encode(tmp_path / name, numbers, rate=Fraction(30000, 1001))
+        assert probe(tmp_path / name).fps == 30000 / 1001
 
 
 @pytest.mark.parametrize("second", [-0.1, 2.1, 1e9, float("nan")], ids=str)

@@ -24,6 +24,9 @@ from stretchysnake.data.containers.picture_types import picture_types
 from stretchysnake.data.containers.promised_length import check_count, check_duration
 from stretchysnake.data.decode_error import DecodeError, damaged_file
 
+_SAME_RATE = 0.01
+"""Share by which the header's rate may differ from the mean of the frames and be kept, as it stands."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PacketIndex:
@@ -110,6 +113,15 @@ class PacketIndex:
             base = self.decoder_base or self.time_base
             return replace(self, stamps=sorted(shown), time_base=base, uncounted_before=None)
         return replace(_by_rate(self, len(shown)), uncounted_before=None)
+
+    def at_mean_rate(self) -> PacketIndex:
+        """The same with `fps` as its frames have it, where the header's, often a guess, is another."""
+        last = len(self.stamps) - 1
+        span = self.seconds(last)
+        rounding = max(_SAME_RATE * span, float(self.time_base))
+        if not span or abs(span - last / self.fps) <= rounding:
+            return self
+        return replace(self, fps=last / span)
 
 
 def index_packets(

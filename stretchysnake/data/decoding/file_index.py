@@ -44,6 +44,7 @@ def file_index(path: str, container, stream) -> PacketIndex:
     )
     if index.uncounted_before is not None:
         index = index.counted(path, *_shown(*_version(path), index.uncounted_before))
+    index = index.at_mean_rate()
     return replace(index, ordinal=True) if _version(path) in _TIMES_GO_BACK else index
 
 
