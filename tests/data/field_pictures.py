@@ -65,16 +65,16 @@ def _field(luma, number, bottom):
     """A field (16, 64) of frame `number`, of which every tenth is a key frame."""
     place, field = number % 10, _Bits()
     key = place == 0 and not bottom
-    field.golomb(0, 7, 0)
+    field.golomb(0, 7 if key else 5, 0)
     field.put(4, place)
     field.put(1, 1, bottom)
     if key:
         field.golomb(number // 10 % 2)
     field.put(8, 2 * place + bottom)
-    field.put(1, *([0, 0] if key else [0]))
+    field.put(1, *([0, 0] if key else [0, 0, 0]))
     field.golomb(0, 1)
     for square in np.split(luma, _SQUARES, axis=1):
-        field.golomb(25)  # raw samples
+        field.golomb(*([25] if key else [0, 30]))  # raw samples
         field.align()
         field.put(8, *square.flatten().tolist(), *[128] * 128)
     return _START + b"\x09\x10" + (_settings() if key else b"") + field.unit(0x65 if key else 0x61)

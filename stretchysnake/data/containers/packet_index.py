@@ -138,10 +138,9 @@ def index_packets(
     `container` is FFmpeg's name of the format, `promised_seconds` a length that its header states for all streams
     (None when it states none), `sound_seconds` tells when asked where the sound ends, which may be what is long.
     """
-    codec = stream.codec_context.name
-    types_of = picture_types(codec)
+    types_of = picture_types(stream.codec_context.name, stream.codec_context.extradata)
     stamps, decoding, keys, durations = [], [], [], []
-    num_packets = num_silent = 0
+    num_packets, num_silent, types = 0, 0, ""
     head_hidden = hidden = resumed = has_b = False
     for packet in packets:
         if packet.size == 0:  # the end marker
@@ -153,9 +152,11 @@ def index_packets(
             continue
         if types_of is not None:
             types = types_of(packet)
-            if not types:  # an invisible reference
+            if not types:  # an invisible reference, or a frame's second field
+                if durations:
+                    durations[-1] = 0  # it was a field's
                 continue
-            has_b |= "B" in types
+            has_b |= "B" in types.upper()
             num_silent += len(types) != 1 or types == "N"
         resumed |= hidden
         stamps.append(packet.pts)
@@ -166,10 +167,6 @@ def index_packets(
     note = ""
     if cut := stamps and "mpegts" in container and ends_inside_packet(path, stream.id):
         note = "it ends inside a packet, as a recording does that was stopped by hand: its end is missing"
-        if cut == "picture" and len(stamps) > 1:
-            note += "; its last frame is not whole and is left out"
-            for column in (stamps, decoding, keys, durations):
-                column.pop()
     else:
         missing = missing_bytes(path)
         if complete and missing and stamps:
@@ -180,6 +177,10 @@ def index_packets(
             raise DecodeError(
                 "truncated" if missing else "empty", path, f"{there}; fetch it again."
             )
+    if (cut == "picture" or types.islower()) and len(stamps) > 1:
+        note = joined_notes(note, "its last frame is not whole and is left out")
+        for column in (stamps, decoding, keys, durations):
+            column.pop()
     fps = float(stream.average_rate or stream.guessed_rate or 30)
     usable = None not in stamps
     index = PacketIndex(

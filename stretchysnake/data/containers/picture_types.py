@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stretchysnake.data.containers.h264_fields import field_types
+
 _MOST_PLACEHOLDER_BYTES = 19
 """A packet of MPEG-4 no longer than this may say "no picture here", and the decoder takes it so after a packed one."""
 
 
-def picture_types(codec: str) -> Callable | None:
-    """A function from a packet to its pictures' types, IPBS, N (perhaps none), "" (hidden); None where each has one."""
+def picture_types(codec: str, extradata: bytes | None) -> Callable | None:
+    """A function from a packet to its pictures' types, IPBS, N (perhaps none), "" (hidden); None where each has one.
+
+    It is to see all packets in their order, and says p or b of half a frame whose other half comes next.
+    """
+    if codec == "h264":
+        return field_types(extradata)
     return {
         "mpeg4": _mpeg4,
         "mpeg1video": _mpeg2,

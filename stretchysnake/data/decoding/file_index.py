@@ -51,7 +51,8 @@ def file_index(path: str, container, stream) -> PacketIndex:
 def _packets(path: str, container, stream) -> Iterable:
     """The packets of a stream: as its index lists them, of which then one is read, else all of them read."""
     read = packets_of(path, container, stream)
-    if picture_types(stream.codec_context.name) is not None:  # what they hold has to be looked at
+    codec = stream.codec_context
+    if picture_types(codec.name, codec.extradata) is not None:  # what they hold has to be looked at
         return read
     listed = listed_packets(path, container.format.name, stream)
     if listed is None:
