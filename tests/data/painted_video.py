@@ -46,7 +46,7 @@ def width_and_height_of(frame):
     return int(grey[frame.shape[0] // 2].sum()), int(grey[:, frame.shape[1] // 2].sum())
 
 
-def encoded(frames, *, codec="libx264", aspect=None, rate=10):
+def encoded(frames, *, codec="libx264", aspect=None, rate=10, options=None):
     """(the encoder's context, packets) of frames (T, H, W, 3)."""
     context = av.CodecContext.create(codec, "w")
     context.height, context.width = frames.shape[1:3]
@@ -54,8 +54,8 @@ def encoded(frames, *, codec="libx264", aspect=None, rate=10):
     context.framerate = rate
     if aspect is not None:
         context.sample_aspect_ratio = aspect
-    if codec == "libx264":
-        context.options = {"preset": "ultrafast", "crf": "5"}
+    if options or codec == "libx264":
+        context.options = options or {"preset": "ultrafast", "crf": "5"}
     else:
         context.options = {"deadline": "realtime", "crf": "4", "b": "4M"}
     packets = []
@@ -100,17 +100,17 @@ def write_matrix(path, a, b, c, d):
     path.write_bytes(content)
 
 
-def write_changing(path, *parts):
-    """A WebM whose picture changes its size: parts (T, H, W, 3), one after another in one VP8 track."""
+def write_changing(path, *parts, codec="libvpx", rate=10, options=None):
+    """A file whose picture changes its size: parts (T, H, W, 3), one after another in one track (VP8)."""
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libvpx", rate=10)
+        stream = out.add_stream(codec, rate=rate)
         stream.height, stream.width = parts[0].shape[1:3]
         stream.pix_fmt = "yuv420p"
         first = 0
         for frames in parts:
-            for packet in encoded(frames, codec="libvpx")[1]:
-                packet.pts = packet.dts = packet.pts + first
-                packet.time_base, packet.stream = Fraction(1, 10), stream
+            for packet in encoded(frames, codec=codec, rate=rate, options=options)[1]:
+                packet.pts, packet.dts = packet.pts + first, packet.dts + first
+                packet.time_base, packet.stream = Fraction(1, rate), stream
                 out.mux(packet)
             first += len(frames)
     return path

@@ -20,12 +20,9 @@ def picture_types(codec: str, extradata: bytes | None) -> Callable | None:
     """
     if codec == "h264":
         return field_types(extradata)
-    return {
-        "mpeg4": _mpeg4,
-        "mpeg1video": _mpeg2,
-        "mpeg2video": _mpeg2,
-        "vp8": _vp8,
-    }.get(codec)
+    if codec in ("mpeg1video", "mpeg2video"):
+        return _mpeg2_types()
+    return {"mpeg4": _mpeg4, "vp8": _vp8}.get(codec)
 
 
 def _mpeg4(packet) -> str:
@@ -34,11 +31,20 @@ def _mpeg4(packet) -> str:
     return "N" if len(types) == 1 and len(content) <= _MOST_PLACEHOLDER_BYTES else types or "N"
 
 
-def _mpeg2(packet) -> str:
-    """Two fields of one frame may share a packet, so only one type is told."""
-    content = bytes(packet)
-    types = {content[at + 1] >> 3 & 7 for at in _after(content, b"\0\0\1\0", 2)}
-    return "B" if 3 in types else "P"
+def _mpeg2_types() -> Callable:
+    """Two fields of one frame may share a packet, so only one type is told; with N where the picture changes its size,
+    since the decoder may drop the frame that it holds."""
+    size = None
+
+    def types_of(packet) -> str:
+        nonlocal size
+        content, before = bytes(packet), size
+        for at in _after(content, b"\0\0\1\xb3", 3):
+            size = content[at : at + 3]
+        types = {content[at + 1] >> 3 & 7 for at in _after(content, b"\0\0\1\0", 2)}
+        return ("B" if 3 in types else "P") + "N" * (before not in (None, size))
+
+    return types_of
 
 
 def _vp8(packet) -> str:

@@ -23,6 +23,7 @@ from stretchysnake.data.clips.transforms import short_side_size
 from stretchysnake.data.decoding.picture import Orientation, orientation_by, upright
 from stretchysnake.data.decoding.video import (
     DecodeError,
+    packet_index,
     probe,
     read_frames,
     read_frames_at,
@@ -216,6 +217,30 @@ def test_a_picture_that_changes_its_size_is_one_video_to_every_reader(tmp_path):
     squashed = read_frames(path, range(12), size=(32, 32))
     assert read_numbers(squashed) == list(range(12))
     assert np.array_equal(np.stack(list(stream_frames(path, range(12), size=(32, 32)))), squashed)
+
+
+@pytest.mark.parametrize("num_between", ["0", "2"])
+@pytest.mark.parametrize("name", ["v.ts", "v.mpg"])
+def test_mpeg2_that_changes_its_size_has_the_frames_that_its_decoder_shows(
+    tmp_path, name, num_between
+):
+    small, large = numbered_frames(20), numbered_frames(60, height=96, width=128)[20:]
+    options = {"b": "4M", "bf": num_between}
+    parts = (small, large[:20], small, large[20:])
+    path = write_changing(tmp_path / name, *parts, codec="mpeg2video", rate=25, options=options)
+    with av.open(str(path)) as container:
+        shown = list(container.decode(video=0))
+    numbers = [read_numbers(f.to_ndarray(format="rgb24")[None])[0] for f in shown]
+    times = [frame.time - shown[0].time for frame in shown]
+    assert len(shown) < 80  # the one held at a change is dropped
+    info, index = verify(path), packet_index(path)
+    assert info.num_frames == len(shown)
+    assert [index.seconds(i) for i in range(len(shown))] == pytest.approx(times, abs=1e-3)
+    assert read_numbers(read_frames(path, range)) == numbers
+    for i in (0, 19, 20, 45, len(shown) - 1):
+        assert read_numbers(read_frames(path, [i])) == [numbers[i]]
+    streamed = stream_frames(path, range(len(shown)), size=(32, 32))
+    assert read_numbers(np.stack(list(streamed))) == numbers
 
 
 def test_encoded_parts_are_what_the_file_holds():
