@@ -9,12 +9,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from numbered_video import numbered_frames, read_numbers, turn_header
-from odd_videos import ODD, encode
+from odd_videos import ODD, PLAIN, REORDERED, edit, encode
 from odd_videos import painted as painted_pictures
 
 from stretchysnake.data.decoding import file_index as file_index_module
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.video import (
+    packet_index,
     probe,
     read_frames,
     read_frames_at,
@@ -302,6 +303,34 @@ def test_a_gap_in_an_mp4_is_time_that_passed(tmp_path):
     info = probe(tmp_path / "v.mp4")
     assert info.duration_seconds == pytest.approx(62, abs=0.05) and not info.note
     assert read_numbers(read_frames_at(tmp_path / "v.mp4", [30.0, 61.5])) == [29, 45]
+
+
+@pytest.mark.parametrize("options", [PLAIN, REORDERED], ids=["plain", "bframes"])
+@pytest.mark.parametrize("cut", [False, True], ids=["as-copied", "cut"])
+@pytest.mark.parametrize("skipped", [1, 4, 5, 6])
+def test_an_edited_mp4_that_begins_between_key_frames_shows_what_is_decoded(
+    tmp_path, options, cut, skipped
+):
+    whole, path = encode(tmp_path / "whole.mp4", range(60), options=options), tmp_path / "v.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        target = out.add_stream_from_template(source.streams.video[0])
+        packets = list(source.demux(video=0))[skipped:-1]
+        early = min(packet.pts for packet in packets) if cut else 0
+        for packet in packets:
+            packet.stream, packet.pts, packet.dts = target, packet.pts - early, packet.dts - early
+            out.mux(packet)
+    if cut:
+        edit(path, (2, 40))
+    with av.open(str(path)) as container:
+        shown = list(container.decode(video=0))
+    numbers = read_numbers(np.stack([f.to_ndarray(format="rgb24") for f in shown]))
+    index = packet_index(path)
+    assert verify(path).num_frames == len(index.stamps) == len(shown)
+    times = [frame.time - shown[0].time for frame in shown]
+    assert [index.seconds(i) for i in range(len(shown))] == pytest.approx(times, abs=1e-6)
+    assert read_numbers(read_frames(path, range)) == numbers
+    for i in (0, 1, len(shown) - 1):
+        assert read_numbers(read_frames(path, [i])) == [numbers[i]]
 
 
 def test_dropped_frames_are_shown_late(tmp_path):

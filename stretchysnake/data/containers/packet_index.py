@@ -147,7 +147,7 @@ def index_packets(
             continue
         num_packets += 1
         if packet.is_discard:  # outside the edit list: decoded, never shown
-            head_hidden |= not stamps
+            head_hidden |= packet.is_keyframe and True not in keys
             hidden = bool(stamps)
             continue
         if types_of is not None:
@@ -221,7 +221,7 @@ def index_packets(
     ascends = all(a < b for a, b in pairwise(stamps))
     if reorders and len(stamps) > 1 and (ascends or container == "avi"):
         return replace(index, ordinal=True)
-    if not index.ordinal and not head_hidden:
+    if (not index.ordinal or resumed) and not head_hidden and index.uncounted_before is None:
         first = next((stamp for stamp, key in zip(stamps, keys, strict=True) if key), None)
         if first is not None and first > index.stamps[0]:
             return replace(index, uncounted_before=first)
