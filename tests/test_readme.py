@@ -1,11 +1,9 @@
-"""The README is run: its Python executes, its commands, links and tree exist."""
+"""The README is run: its Python executes, its targets, links and tree exist (its commands: test_shown_commands.py)."""
 
 import re
 from pathlib import Path
 
 import pytest
-
-from stretchysnake import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,23 +27,6 @@ def test_python_runs(source):
 def test_make_targets_exist(command):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{command[1]}:", makefile, flags=re.MULTILINE)
-
-
-@pytest.mark.parametrize("verb", sorted({line[1] for line in commands("stretchysnake")}))
-def test_verbs_exist_and_know_the_options_shown(verb, capsys):
-    options = {
-        word.split("=")[0]
-        for line in commands("stretchysnake")
-        if line[1] == verb
-        for word in line[2:]
-        if word.startswith("--")
-    }
-    with pytest.raises(SystemExit) as ended:
-        cli.main([verb, "--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    missing = {option for option in options if option not in text}
-    assert not missing, f"README shows options that `stretchysnake {verb} --help` does not"
 
 
 def test_links_point_at_files():

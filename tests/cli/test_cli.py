@@ -187,6 +187,8 @@ def completed(*words: str) -> list[str]:
         (("train", "--dry"), ["--dry-run"]),
         (("data", "ch"), ["check"]),
         (("data", "--clea"), ["--clean"]),
+        (("weights", "--ren"), ["--renew"]),
+        (("classify", "--to"), ["--top"]),
         (("embed", "nothing"), []),
     ],
     ids=" ".join,

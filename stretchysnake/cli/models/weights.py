@@ -10,6 +10,7 @@ EXAMPLES = (
     "  stretchysnake weights get videomamba-m-k400-f16 hf://org/name/model.safetensors@v1\n"
     "  stretchysnake weights check"
 )
+ACTIONS = ("get", "check")
 _WORDS = "(no action: the list), get NAME, check"
 
 
@@ -27,9 +28,11 @@ class CheckRun:
 
 
 def run(argv: list[str]) -> int:
-    actions = {"get": _get, "check": _check}
+    actions = dict(zip(ACTIONS, (_get, _check), strict=True))
     if argv[:1] in (["-h"], ["--help"]):
-        print(f"usage: stretchysnake weights [get|check] ...\n\n{_WORDS}\n\nexample:\n  {EXAMPLES}")
+        print(
+            f"usage: stretchysnake weights [{'|'.join(ACTIONS)}] ...\n\n{_WORDS}\n\nexample:\n  {EXAMPLES}"
+        )
         raise SystemExit(0)
     if not argv:
         return _list()

@@ -15,6 +15,8 @@ EXAMPLES = (
     "  stretchysnake classify holiday/ --weights W --classes names.txt --views 4x3\n"
     "  stretchysnake classify new.mp4 holiday/ --model runs/my-classes -k 3"
 )
+FLAGS = ("--top",)
+"""-k in a word; the parser knows --k."""
 
 
 @dataclass(frozen=True, kw_only=True)
