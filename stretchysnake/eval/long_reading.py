@@ -48,12 +48,23 @@ class LongReading:
             raise ValueError(
                 f"scratch ({self.scratch}) is used by the exact form only; leave it out"
             )
+        if self.num_frames is not None:
+            self.frames_of(0.0, 1)  # refuses stretches without a frame before a model is read
 
     def frames_of(self, duration_seconds: float, tubelet: int) -> int:
-        """How many frames of a video are read: at least one per stretch, and a multiple of the tubelet."""
+        """How many frames of a video are read: a multiple of the tubelet, at least one for each stretch.
+
+        A rate gives a short video that many; a number of frames without them is a ValueError.
+        """
         wanted = self.num_frames
         if wanted is None:
             wanted = round(duration_seconds * self.frames_per_second)
+        elif self.stretches > max(1, round(wanted / tubelet)):
+            each = "a frame" if tubelet == 1 else f"tubelet_size ({tubelet}) frames"
+            raise ValueError(
+                f"stretches ({self.stretches}) must be no more than num_frames ({wanted}) has for {each} each; "
+                "read more frames, or make fewer stretches"
+            )
         return max(self.stretches, round(wanted / tubelet)) * tubelet
 
     def __str__(self) -> str:

@@ -94,12 +94,24 @@ def test_windows_are_few_and_equal(num_frames, longest, tubelet, spans):
             {"num_frames": 4, "stretches": 2, "exact": True},
             r"stretches \(2\) must be 1 in the exact",
         ),
+        (
+            {"num_frames": 8, "stretches": 20},
+            r"stretches \(20\) must be no more than num_frames \(8\) has for a frame each; read more frames",
+        ),
         ({"num_frames": 4, "scratch": "."}, "used by the exact form only"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         LongReading(**settings)
+
+
+def test_stretches_are_no_more_than_the_tubelets_of_the_frames_asked_for():
+    assert LongReading(num_frames=8, stretches=4).frames_of(1.0, 2) == 8
+    assert LongReading(num_frames=1).frames_of(1.0, 2) == 2
+    with pytest.raises(ValueError, match=r"stretches \(5\) .* tubelet_size \(2\) frames each"):
+        LongReading(num_frames=8, stretches=5).frames_of(1.0, 2)
+    assert LongReading(frames_per_second=0.1, stretches=5).frames_of(1.0, 2) == 10
 
 
 def test_the_command_says_where_a_long_video_is_decoded(lecture, weights, tmp_path, monkeypatch):
