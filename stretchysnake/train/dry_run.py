@@ -14,7 +14,8 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import BackboneConfig
 from stretchysnake.models.sequences.packed import packs_clips
-from stretchysnake.models.weights.published.named import is_here
+from stretchysnake.models.weights.from_file import fill
+from stretchysnake.models.weights.published.named import file_here, is_here
 from stretchysnake.models.weights.published.reference import is_by_name
 from stretchysnake.ops.native import library as native_library
 from stretchysnake.ranks import SINGLE, Runtime
@@ -188,6 +189,8 @@ def dry_run(run: TrainRun, *, runtime: Runtime = SINGLE) -> list[str]:
     missing = [record for record in records if not Path(record.path).is_file()]
     if run.model.num_classes == 0:
         run = replace(run, model=replace(run.model, num_classes=classes))
+    if run.weights is not None and (file := file_here(run.weights)) is not None:
+        fill(file, build_model(run.model))  # as the training does: refuses what does not fit
     device = runtime.device(run.device)
     cost = run_cost(run, num_clips=len(records), runtime=runtime)
     speed = seconds_per_gflop(run, cost, device=device)

@@ -8,6 +8,7 @@ from small_backbones import small_config
 
 from stretchysnake import VideoMamba, VideoMambaConfig
 from stretchysnake.flexibility import Scale, sets_around
+from stretchysnake.models.architectures import config_named
 from stretchysnake.ranks import Runtime
 from stretchysnake.recipes.named import recipe_named
 from stretchysnake.train.dry_run import dry_run, run_cost, training_memory
@@ -15,6 +16,7 @@ from stretchysnake.train.loop import train
 from stretchysnake.train.run import TrainRun
 
 MODEL = VideoMambaConfig.named("nano", embed_dim=16, depth=2, num_classes=0)
+MVIT = config_named("mvit-nano", num_classes=0)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
@@ -75,3 +77,26 @@ def test_what_a_training_refuses_at_its_start_its_dry_run_refuses(
         with pytest.raises(ValueError, match=text):
             start(run)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "text"),
+    [
+        (MVIT, None, "are of videomamba, and the model is mvit"),
+        (MVIT, "stretchysnake-nano", "are of videomamba, and the model is mvit"),
+        (MODEL, None, "weights do not fit the model"),
+    ],
+)
+def test_weights_that_would_stop_the_run_are_refused(trained, tmp_path, model, weights, text):
+    named = {"out": str(tmp_path), "weights": weights or trained[1].weights}
+    run = replace(trained[0], model=model, sets=sets_around(model.native), **named)
+    with pytest.raises(ValueError, match=text):
+        dry_run(run)
+
+
+def test_weights_that_fit_are_named_and_those_to_come_may_come(trained, tmp_path):
+    run = replace(trained[0], out=str(tmp_path), weights=trained[1].weights)
+    assert f"start     {run.weights}" in dry_run(run)
+    later = replace(run, weights=str(tmp_path / "later.pth"))
+    assert f"start     {later.weights} (not there yet)" in dry_run(later)
+    assert not list(tmp_path.iterdir())

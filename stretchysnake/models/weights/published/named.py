@@ -67,6 +67,15 @@ def located(weights: str | os.PathLike, *, renew: bool = False) -> Located:
     return Located(path=record.file(folder), said=said(record))
 
 
+def file_here(weights: str | os.PathLike) -> Path | None:
+    """The file of these weights where it can be read at once: nothing is fetched, converted or written for it."""
+    if shipped(weights) is not None or (reference := reference_of(weights)) is None:
+        return located(weights).path if is_here(weights) else None
+    folder = weights_folder()
+    record = _current(folder, reference)
+    return None if record is None else record.file(folder)
+
+
 def is_here(name: str) -> bool:
     """Whether weights of this name can be used without a request."""
     if shipped(name) is not None:

@@ -18,7 +18,12 @@ from stretchysnake.models.weights.from_file import fill
 from stretchysnake.models.weights.loading import start_from
 from stretchysnake.models.weights.published import hub, named, table
 from stretchysnake.models.weights.published.cache import read_record
-from stretchysnake.models.weights.published.named import is_here, located, weights_file
+from stretchysnake.models.weights.published.named import (
+    file_here,
+    is_here,
+    located,
+    weights_file,
+)
 
 CONFIG = VideoMambaConfig(embed_dim=16, depth=1, image_size=32, num_frames=2, num_classes=3)
 NAME, FILE = "videomamba-t-k400-f8", "videomamba_t16_k400_f8_res224.pth"
@@ -85,6 +90,16 @@ def test_later_uses_ask_nothing_and_read_nothing(folder, there, monkeypatch):
     assert weights_file(NAME) == first
     assert time.perf_counter() - start < 0.2
     assert there["asked"] == [] and is_here(NAME)
+
+
+def test_a_file_that_is_here_is_known_without_fetching_or_writing_one(folder, there, tmp_path):
+    assert file_here(NAME) is None and there["asked"] == []
+    folder.mkdir(exist_ok=True)
+    (folder / FILE).write_bytes(there[table.REPO, FILE])  # by hand, and not yet converted
+    assert is_here(NAME) and file_here(NAME) is None
+    assert file_here(folder / FILE) == folder / FILE and file_here(tmp_path / "absent.pth") is None
+    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert located(NAME).path == file_here(NAME)
 
 
 def test_the_converted_bytes_are_the_same_on_every_machine(folder, there, monkeypatch, tmp_path):
