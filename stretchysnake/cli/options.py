@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from stretchysnake.shown import shown
 
+VIDEOS = "videos, folders of them, or lists"
+
 
 def parsed(
     verb: str,
@@ -14,14 +16,15 @@ def parsed(
     examples: str,
     argv: list[str],
     *,
-    paths: bool = False,
+    paths: str | None = None,
     defaults: object = None,
     short: dict[str, str] | None = None,
 ):
     """(run, positional paths) of a verb, from the command line, --config YAML and the recipe `defaults`.
 
     Of several classes the fields of all are options, and the run is a tuple of one value each; the first has the words
-    of --help. `short` names options by a letter: {"-o": "--out"}.
+    of --help. `paths` says there what the positional words are; None: there are none. `short` names options by a
+    letter: {"-o": "--out"}.
     """
     try:
         from argparse import RawDescriptionHelpFormatter
@@ -46,8 +49,8 @@ def parsed(
         exit_on_error=True,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these fields")
-    if paths:
-        parser.add_argument("paths", nargs="+", type=str, help="files or folders")
+    if paths is not None:
+        parser.add_argument("paths", nargs="+", type=str, help=paths)
     words = [(short or {}).get(word, word) for word in argv]
     changed = {}
     for one in classes:

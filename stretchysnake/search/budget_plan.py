@@ -43,6 +43,7 @@ def plan_for(
                 device=placement.device,
                 precision=precision,
                 num_workers=run.num_workers,
+                timeout_seconds=run.timeout_seconds,
                 batch_size=run.batch_size,
             )
             for precision in run.precisions or [placement.precision]

@@ -43,6 +43,34 @@ def test_verb_help_shows_an_example(verb, capsys):
     assert verb_module(verb).EXAMPLES.splitlines()[0] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("embed", "paths videos, folders of them, or lists"),
+        ("long", "paths videos, or folders of them"),
+        ("search", "paths indexes, then the query video"),
+        ("report", "paths files of rows"),
+        ("data info", "paths BENCHMARK FOLDER"),
+        ("data list", "paths BENCHMARK FOLDER"),
+        ("data check", "paths videos, folders of them, or lists"),
+        ("index list", "paths one index"),
+        ("index merge", "paths indexes, or folders of them"),
+        ("weights get", "paths names, or hf://"),
+        ("publish", "paths DIR org/name"),
+        ("study power", "paths files of rows"),
+        ("study publish", "paths two folders: STUDY INTO"),
+        ("evaluate", "averaged; of finetune, probe-sgd and head."),
+        ("evaluate", "picture; of finetune, probe-sgd and head."),
+        ("evaluate", "centre for finetune, probe-sgd and head."),
+    ],
+)
+def test_help_says_what_words_and_options_are_of(words, text, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        run(*words.split(), "--help")
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
 def test_train_evaluate_report_embed_on_real_files(clip_folder, query_folder, tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "--data", clip_folder, "--out", out, "--steps", 2, "--batch_size", 2) == 0

@@ -17,8 +17,10 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results.rows import Row, append_rows
+from stretchysnake.search import budget_plan
 from stretchysnake.search import plan as planning
 from stretchysnake.search.budget import Budget, parse_budget
+from stretchysnake.search.budget_plan import plan_for
 from stretchysnake.search.plan import PricedCell, choose, pareto_front, plan
 
 ACCURACY = {(4, 16): 0.2, (4, 32): 0.5, (8, 16): 0.4, (8, 32): 0.7, (8, 48): 0.65}
@@ -184,6 +186,14 @@ def test_a_chosen_cell_measured_again_is_within_the_budget(weights):
         scale = eval_scale(variant, num_frames=chosen.num_frames, size=chosen.size)
         assert (fixed + measure_peak_bytes(model, scale)) / 2**20 <= limit
         assert chosen.gflops == count_flops(model.config, scale) / 1e9
+
+
+def test_a_plan_gives_its_limits_to_the_measurement(weights, clip_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(budget_plan, "evaluate", lambda run, progress: asked.append(run) or ROWS)
+    lists = {"gallery": str(clip_folder), "queries": str(clip_folder)}
+    plan_for(PlanRun(weights=str(weights), budget="30 s", timeout_seconds=7.0, **lists))
+    assert [run.timeout_seconds for run in asked] == [7.0]
 
 
 def test_the_verbs(weights, clip_folder, query_folder, tmp_path, capsys, monkeypatch):

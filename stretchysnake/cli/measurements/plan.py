@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stretchysnake.cli.options import parsed
 from stretchysnake.cli.progress import Progress
+from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import Placement, check_precision
 
 EXAMPLES = (
@@ -44,6 +45,8 @@ class PlanRun:
     """Clips in a forward pass where accuracy is measured; costs are those of one clip."""
     num_workers: int = 2
     """Processes that decode where accuracy is measured; 0 decodes in this one."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    """Time that each second of a video may take to decode where accuracy is measured."""
     out: str | None = None
     """-o: write the plan as JSON."""
 

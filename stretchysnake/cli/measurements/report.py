@@ -24,7 +24,7 @@ class ReportRun:
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths=True)
+    run, paths = parsed("report", ReportRun, EXAMPLES, argv, paths="files of rows")
     from stretchysnake.report.figures.gallery import pictures_of
     from stretchysnake.report.pages.context import ReportContext, read_context, read_pictures
     from stretchysnake.report.pages.export import write_tables

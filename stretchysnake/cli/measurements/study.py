@@ -86,10 +86,10 @@ class PublishStudyRun:
 def _published(what: str, argv: list[str]) -> int:
     from stretchysnake.recipes.study.publishing import publish, redraw
 
+    rule = "ROWS, one file or folder" if what == "report" else "two folders: STUDY INTO"
     run_class = RedrawRun if what == "report" else PublishStudyRun
-    run, given = parsed(f"study {what}", run_class, PUBLISHED_EXAMPLES, argv, paths=True)
+    run, given = parsed(f"study {what}", run_class, PUBLISHED_EXAMPLES, argv, paths=rule)
     if len(given) != (1 if what == "report" else 2):
-        rule = "ROWS, one file or folder" if what == "report" else "two folders: STUDY INTO"
         raise ValueError(f"study {what} ({' '.join(given)}) must name {rule}")
     lines = redraw(given[0], run.out) if what == "report" else publish(*given)
     print(*lines, f"report: {run.out if what == 'report' else given[1]}/report.html", sep="\n")
@@ -106,7 +106,7 @@ def _power(argv: list[str], flags: dict[str, bool]) -> int:
         raise ValueError(
             f"study power reads rows and measures nothing; leave out {' and '.join(given)}"
         )
-    _, paths = parsed("study power", PowerRun, POWER_EXAMPLES, argv, paths=True)
+    _, paths = parsed("study power", PowerRun, POWER_EXAMPLES, argv, paths="files of rows")
     from stretchysnake.report.tables.study.power_table import power_table
     from stretchysnake.results.rows import read_rows
 

@@ -45,7 +45,9 @@ class VisualizeRun:
 
 def run(argv: list[str]) -> int:
     words, classes = _one_list(argv), (VisualizeRun, Placement)
-    (run, placement), videos = parsed("visualize", classes, EXAMPLES, words, paths=True)
+    (run, placement), videos = parsed(
+        "visualize", classes, EXAMPLES, words, paths="videos, or folders of them"
+    )
     from stretchysnake.recipes.visualize import visualize
 
     progress = Progress()

@@ -35,7 +35,7 @@ class ConvertRun:
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("convert", ConvertRun, EXAMPLES, argv, paths=True)
+    run, paths = parsed("convert", ConvertRun, EXAMPLES, argv, paths="one checkpoint")
     if len(paths) != 1:
         raise ValueError(
             f"checkpoints ({', '.join(paths)}) must be one file; convert one after another"

@@ -34,7 +34,7 @@ class ExportRun:
 
 
 def run(argv: list[str]) -> int:
-    run, paths = parsed("export", ExportRun, EXAMPLES, argv, paths=True)
+    run, paths = parsed("export", ExportRun, EXAMPLES, argv, paths="one file of weights, or a name")
     if len(paths) != 1:
         raise ValueError(f"weights ({', '.join(paths)}) must be one file; export one after another")
     if not run.out.endswith((".pt2", ".onnx")):

@@ -49,7 +49,9 @@ class FinetuneRun:
 
 def run(argv: list[str]) -> int:
     classes, short = (FinetuneRun, Placement), {"-o": "--out"}
-    (run, placement), paths = parsed("finetune", classes, EXAMPLES, argv, paths=True, short=short)
+    (run, placement), paths = parsed(
+        "finetune", classes, EXAMPLES, argv, paths="one folder or list", short=short
+    )
     if len(paths) != 1:
         raise ValueError(f"data ({' '.join(paths)}) must be one folder or list")
     from stretchysnake.recipes.finetuning import finetune_folder

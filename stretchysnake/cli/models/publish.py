@@ -23,7 +23,7 @@ class PublishRun:
 
 
 def run(argv: list[str]) -> int:
-    run, given = parsed("publish", PublishRun, EXAMPLES, argv, paths=True)
+    run, given = parsed("publish", PublishRun, EXAMPLES, argv, paths="DIR org/name")
     if len(given) != 2 or given[1].count("/") != 1:
         raise ValueError(
             f"publish ({' '.join(given)}) must name a folder and a repository: DIR org/name"

@@ -75,7 +75,9 @@ def _list() -> int:
 def _get(argv: list[str]) -> int:
     from stretchysnake.models.weights.published.named import located
 
-    run, names = parsed("weights get", GetRun, EXAMPLES, argv, paths=True)
+    run, names = parsed(
+        "weights get", GetRun, EXAMPLES, argv, paths="names, or hf://org/name[/file][@revision]"
+    )
     for name in names:
         found = located(name, renew=run.renew)
         if found.said is None:

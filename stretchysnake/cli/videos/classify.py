@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.cli.budget import within_budget
-from stretchysnake.cli.options import parsed, tell_passed_over
+from stretchysnake.cli.options import VIDEOS, parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.shown import shown
@@ -74,7 +74,7 @@ def run(argv: list[str]) -> int:
     argv = [
         f"--k={word.removeprefix('--top=')}" if word.startswith("--top=") else word for word in argv
     ]
-    run, paths = parsed("classify", ClassifyRun, EXAMPLES, argv, paths=True, short=short)
+    run, paths = parsed("classify", ClassifyRun, EXAMPLES, argv, paths=VIDEOS, short=short)
     if run.k < 1:
         raise ValueError(f"k ({run.k}) must be at least 1")
     if run.batch_size is not None and run.batch_size < 1:

@@ -1,6 +1,6 @@
 """`stretchysnake data`: public benchmarks' lists, and a verdict per video."""
 
-from stretchysnake.cli.options import parsed
+from stretchysnake.cli.options import VIDEOS, parsed
 from stretchysnake.cli.progress import Progress
 from stretchysnake.shown import shown
 
@@ -34,7 +34,7 @@ def _benchmark(argv: list[str]) -> int:
     )
 
     run_class, act = {"info": (DataInfoRun, data_info), "list": (DataListRun, data_list)}[argv[0]]
-    run, given = parsed(f"data {argv[0]}", run_class, EXAMPLES, argv[1:], paths=True)
+    run, given = parsed(f"data {argv[0]}", run_class, EXAMPLES, argv[1:], paths="BENCHMARK FOLDER")
     if len(given) != 2:
         raise ValueError(f"data {argv[0]} ({' '.join(given)}) must name a benchmark and its folder")
     code, lines = act(run, *given)
@@ -46,7 +46,7 @@ def _check(argv: list[str]) -> int:
     from stretchysnake.data.decoding.audit import CheckRun, check
     from stretchysnake.data.decoding.verdicts import render_audit
 
-    run, paths = parsed("data check", CheckRun, EXAMPLES, argv[1:], paths=True)
+    run, paths = parsed("data check", CheckRun, EXAMPLES, argv[1:], paths=VIDEOS)
     progress = Progress()
     audit = check(paths, run, progress=progress)
     progress.close()

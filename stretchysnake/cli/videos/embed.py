@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from stretchysnake.cli.budget import within_budget
-from stretchysnake.cli.options import parsed, tell_passed_over
+from stretchysnake.cli.options import VIDEOS, parsed, tell_passed_over
 from stretchysnake.cli.progress import Progress
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import Placement
@@ -71,7 +71,7 @@ class EmbedRun:
 
 def run(argv: list[str]) -> int:
     classes, short = (EmbedRun, Placement), {"-o": "--out"}
-    (run, placement), paths = parsed("embed", classes, EXAMPLES, argv, paths=True, short=short)
+    (run, placement), paths = parsed("embed", classes, EXAMPLES, argv, paths=VIDEOS, short=short)
     if run.batch_size is not None and run.batch_size < 1:
         raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
     from stretchysnake.search.embed import embed_into

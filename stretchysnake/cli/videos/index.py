@@ -92,8 +92,9 @@ def run(argv: list[str]) -> int:
 
 
 def _given(action: str, run_class: type, argv: list[str], *, one: bool = False):
+    words = "one index" if one else "indexes, or folders of them"
     short = {"-o": "--out"}
-    run, paths = parsed(f"index {action}", run_class, EXAMPLES, argv, paths=True, short=short)
+    run, paths = parsed(f"index {action}", run_class, EXAMPLES, argv, paths=words, short=short)
     if one and len(paths) != 1:
         raise ValueError(f"index {action} ({' '.join(paths)}) must name one index")
     return run, paths

@@ -54,7 +54,9 @@ class LongRun:
 
 
 def run(argv: list[str]) -> int:
-    (run, placement), paths = parsed("long", (LongRun, Placement), EXAMPLES, argv, paths=True)
+    (run, placement), paths = parsed(
+        "long", (LongRun, Placement), EXAMPLES, argv, paths="videos, or folders of them"
+    )
     from stretchysnake.eval.long_embeddings import save_long_embeddings
     from stretchysnake.eval.long_reading import LongReading
     from stretchysnake.eval.long_video import embed_long

@@ -55,7 +55,9 @@ class SearchRun:
 @nursery(holds_threads=LANCEDB)
 def run(argv: list[str]) -> int:
     short = {"-k": "--k", "-o": "--html"}
-    run, paths = parsed("search", SearchRun, EXAMPLES, argv, paths=True, short=short)
+    run, paths = parsed(
+        "search", SearchRun, EXAMPLES, argv, paths="indexes, then the query video", short=short
+    )
     if len(paths) < 2:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
     if run.batch_size is not None and run.batch_size < 1:

@@ -39,9 +39,9 @@ class EvaluateRun:
     allow_self: bool = False
     """Queries may be in the gallery too, each left out of its own ranking, and the note says so; else refused."""
     num_views: int = 1
-    """Clips of each query whose class probabilities are averaged; of finetune and probe-sgd."""
+    """Clips of each query whose class probabilities are averaged; of finetune, probe-sgd and head."""
     num_crops: int = 1
-    """1 (middle) or 3 squares of each picture; of finetune and probe-sgd. Above 1 needs cache null."""
+    """1 (middle) or 3 squares of each picture; of finetune, probe-sgd and head. Above 1 needs cache null."""
     picture: str | None = None
     """"whole" squashes it to S x S, "centre" takes the middle square of a short side of S, as official weights were
     tested; null: as `fit` says, else whole for features, centre for finetune, probe-sgd and head. "centre" needs cache
