@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -24,6 +25,8 @@ def unfinished_file(path: str | os.PathLike) -> Iterator[Path]:
     own there, which is the owner's alone.
     """
     path = Path(path)
+    if path.is_dir():  # said of what was given, before half of it is written
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

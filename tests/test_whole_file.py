@@ -23,6 +23,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_folder_at_the_place_of_a_file_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError) as raised, unfinished_file(tmp_path):
+        raise AssertionError("the work was done")
+    assert raised.value.filename == str(tmp_path) and not list(tmp_path.iterdir())
+
+
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "a.txt"
     write_whole(path, "old")

@@ -195,7 +195,9 @@ def read_index(folder: str | os.PathLike, *, check: bool = False) -> Index:
     again = "embed the videos again"
     for _ in range(20):
         if not is_index(folder):
-            what = "is not there" if not folder.is_dir() else f"holds no {MANIFEST}"
+            what = f"holds no {MANIFEST}" if folder.is_dir() else "is not there"
+            if folder.is_file():
+                raise Damaged(f"index ({folder}) is a file, and an index is a folder; give that")
             raise Damaged(
                 f"index ({folder}) {what}; make it with: stretchysnake embed VIDEOS -o {folder} --weights W"
             )

@@ -73,6 +73,10 @@ def test_without_names_the_numbers_are_told_and_how_to_name_them(folder, tmp_pat
         ),
         (["--weights", "{w}", "--classes", "ssv2"], "gives 174 names, and the weights have 400"),
         (["--weights", "{w}", "--top=0"], "k (0) must be at least 1"),
+        (
+            ["--weights", "gone.pth", "--html", "."],
+            "html (.) must be a file to write, and is a folder",
+        ),
         (["--weights", "{w}", "--rows", "r.jsonl"], "give --budget too"),
         (["--weights", "{w}", "--budget", "5 ms"], "needs --rows"),
     ],

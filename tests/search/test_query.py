@@ -277,6 +277,8 @@ def test_the_verb_writes_a_page_and_lines(indexed, tmp_path, capsys):
             ["{index}", "{query}", "--backend", "annoy"],
             "backend ('annoy') must be one of: torch, faiss",
         ),
+        (["absent", "{query}", "-o", "."], "html (.) must be a file to write, and is a folder"),
+        (["{query}", "{query}"], "is a file, and an index is a folder; give that"),
         (["lancedb:", "{query}"], "store (lancedb:) must name a place"),
     ],
 )

@@ -95,9 +95,9 @@ def run(argv: list[str]) -> int:
             f"use views {views}x1, or picture centre"
         )
     if run.html:
-        from stretchysnake.report.pages.template import check_jinja2
+        from stretchysnake.report.pages.template import check_page
 
-        check_jinja2()  # before the work, not after it
+        check_page("html", run.html)  # before the work, not after it
     from stretchysnake.data.clips.clip_source import DecodingLimits
     from stretchysnake.data.clips.frame_choice import Sampling
     from stretchysnake.data.decode_error import DecodeError

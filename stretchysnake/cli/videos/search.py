@@ -62,6 +62,10 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"paths ({paths[0]}) must be one or more indexes and then the query video")
     if run.batch_size is not None and run.batch_size < 1:
         raise ValueError(f"batch_size ({run.batch_size}) must be at least 1, or null")
+    if run.html:
+        from stretchysnake.report.pages.template import check_page
+
+        check_page("html", run.html)  # before the work, not after it
     *indexes, query = paths
     from stretchysnake.report.pages.search_page import text_lines, write_search_page
     from stretchysnake.search.query import search

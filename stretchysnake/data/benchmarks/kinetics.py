@@ -109,7 +109,7 @@ def read_kinetics700(
     elif shared == "drop":
         raise ValueError(
             "kinetics700 shared ('drop') leaves out the videos that Kinetics-400 lists too and needs its annotations: "
-            "give kinetics400=FOLDER, or shared='keep'"
+            "give their folder as kinetics400 (--kinetics400 FOLDER), or shared 'keep'"
         )
     if classes == "novel_renamed":
         names_400 |= {RENAMED[name] for name in names_400 & set(RENAMED)}

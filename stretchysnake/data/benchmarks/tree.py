@@ -73,7 +73,7 @@ class Tree:
         if path is None:
             raise ValueError(
                 f"{self.name}: no {names[0]} under {self.annotations}; get it from {self.lists_from}, "
-                "or say where it is with annotations=FOLDER"
+                "or give the folder where it is as annotations (--annotations FOLDER)"
             )
         return path
 

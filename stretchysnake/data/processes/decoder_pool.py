@@ -50,6 +50,10 @@ class DecoderPool:
     ):
         for name, value in (("num_workers", num_workers), ("timeout_seconds", timeout_seconds),
                             ("memory_gib", memory_gib)):  # fmt: skip
+            if name == "num_workers" and value < 0:
+                raise ValueError(
+                    f"{name} ({value}) must be at least 0, which decodes in this process."
+                )
             if not value > 0:
                 raise ValueError(f"{name} ({value}) must be more than 0.")
         methods = multiprocessing.get_all_start_methods()

@@ -50,12 +50,13 @@ def weights_in(loaded, path: Path, marks: Marks, *, part: str | None = None) -> 
     candidates, others = _candidates(loaded, path, marks)
     if not candidates:
         return _unmarked(loaded, path, part, architecture=list(marks)[-1])
-    names = [one.part for one in candidates]
-    listed = ", ".join(_shown(name) for name in names)
+    names = [_shown(one.part) for one in candidates]
+    listed = ", ".join(names)
     if part is not None:
-        if part not in names:
-            raise ValueError(f"part ({part}) is not in checkpoint ({path}); it holds: {listed}")
-        taken = candidates[names.index(part)]
+        if _shown(part) not in names:
+            held = listed if names != ["."] else "one model, at its top: leave part out"
+            raise ValueError(f"part ({part}) is not in checkpoint ({path}); it holds: {held}")
+        taken = candidates[names.index(_shown(part))]
     else:
         models = [one for one in candidates if not _AVERAGE.search(one.part)] or candidates
         if len(models) > 1:

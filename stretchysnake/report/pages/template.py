@@ -8,9 +8,14 @@ from pathlib import Path
 from stretchysnake.shown import shown_lines
 
 
-def check_jinja2() -> None:
-    """RuntimeError with the command to run where no page can be filled: for a verb to ask before its work."""
+def check_page(name: str, path: str) -> None:
+    """What a verb asks before its work: RuntimeError with the command to run where no page can be filled, ValueError
+    where a folder stands at the page's place."""
     _jinja2()
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{name} ({path}) must be a file to write, and is a folder; give a name in it: {Path(path, 'page.html')}"
+        )
 
 
 def _jinja2():

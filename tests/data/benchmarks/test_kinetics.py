@@ -159,7 +159,8 @@ def test_both_sets_side_by_side_are_told_apart(roots):
 
 def test_dropping_needs_the_other_annotations(roots):
     with pytest.raises(
-        ValueError, match=r"shared \('drop'\) .*give kinetics400=FOLDER, or shared='keep'"
+        ValueError,
+        match=r"shared \('drop'\) .*as kinetics400 \(--kinetics400 FOLDER\), or shared 'keep'",
     ):
         load_benchmark("kinetics700", roots[0])
     (roots[0] / "empty").mkdir()

@@ -110,7 +110,8 @@ def test_lists_may_lie_elsewhere(root, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("lists") / "ucfTrainTestlist"
     (root / "ucfTrainTestlist").rename(elsewhere)
     with pytest.raises(
-        ValueError, match=r"no classInd.txt .*UCF101TrainTestSplits.*annotations=FOLDER"
+        ValueError,
+        match=r"no classInd.txt .*UCF101TrainTestSplits.*as annotations \(--annotations FOLDER\)",
     ):
         load_benchmark("ucf101", root)
     assert len(load_benchmark("ucf101", root, annotations=elsewhere)) == len(TRAIN)

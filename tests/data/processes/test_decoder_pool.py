@@ -13,7 +13,7 @@ from numbered_video import read_numbers, write_numbered
 
 from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding.video import read_frames, verify
-from stretchysnake.data.processes.decoder_pool import DecoderPool, stream_decoding
+from stretchysnake.data.processes.decoder_pool import DecoderPool, map_decoding, stream_decoding
 from stretchysnake.data.processes.watchdog import alive, watched
 
 TRAPS = {
@@ -108,6 +108,11 @@ def test_frames_and_errors_of_real_files_come_through(tmp_path):
 def test_limits_must_be_positive(option):
     with pytest.raises(ValueError, match=rf"{option} \(0\) must be more than 0"):
         pool(**{option: 0})
+
+
+def test_fewer_workers_than_none_are_told_what_none_is():
+    with pytest.raises(ValueError, match=r"num_workers \(-1\) must be at least 0, which decodes"):
+        list(map_decoding(behave, [("a", "a")], num_workers=-1))
 
 
 def test_workers_free_nothing_the_parent_left_behind(tmp_path):

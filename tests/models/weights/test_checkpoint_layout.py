@@ -122,6 +122,13 @@ def test_of_a_model_and_its_average_the_model_is_taken_and_the_other_named(
     assert read_checkpoint(out)[1]["run"]["card"]["part"] == parts[1]
     with pytest.raises(ValueError, match=rf"part \(x\) is not in .*; it holds: .*{parts[1]}"):
         convert(path, out, part="x")
+    assert same(read_checkpoint(path, part=parts[0])[0], state)
+
+
+def test_a_file_of_one_model_says_that_it_has_no_parts(state, tmp_path):
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"part \(x\) is not .* one model, at its top: leave part"):
+        read_checkpoint(tmp_path / "w.pth", part="x")
 
 
 def test_of_two_models_none_is_taken_unasked(state, tmp_path):
