@@ -263,9 +263,15 @@ def test_command_names_what_differs():
 
 
 def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
-    assert any("learning rate 0.004 included, which was not tuned" in n for n in notes(StudyRun()))
-    assert any("claim (iv) are left out" in note for note in notes(StudyRun(peers=())))
-    rated = notes(StudyRun(rates={"mvit-nano vanilla": 1e-3}))
+    run = StudyRun()
+    untuned = "learning rate 0.004 included, which was not tuned for"
+    all_there, one = notes(run, run.peers), " ".join(notes(run, ["uniformer-nano"]))
+    assert any(f"{untuned} {', '.join(run.peers)}" in note for note in all_there)
+    assert f"{untuned} uniformer-nano;" in one and "mvit-nano" not in one
+    none = " ".join(notes(run, []))
+    assert "nano VideoMamba trained for" in none and "not measured yet: A.2 and claim (iv)" in none
+    assert any("claim (iv) are left out" in note for note in notes(StudyRun(peers=()), []))
+    rated = notes(StudyRun(rates={"mvit-nano vanilla": 1e-3}), ["mvit-nano"])
     assert any("other than 0.004: mvit-nano vanilla 0.001." in note for note in rated)
     assert not any("not tuned" in note for note in rated)
 
