@@ -20,6 +20,7 @@ TRANSIENT_ERRORS = frozenset(
     if hasattr(errno, name)
 )  # fmt: skip
 """Of the system, that say nothing about a file: its storage is out of reach, or something else is used up."""
+_OF_WRITING = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EPIPE)
 _IMAGE_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -59,14 +60,8 @@ def check_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             head = file.read(16)
-    except FileNotFoundError:
-        reason = "no such file; check the path in the list and its root folder."
-        raise DecodeError("missing", path, reason) from None
     except OSError as error:
-        passes = error.errno in TRANSIENT_ERRORS
-        advice = "check its storage" if passes else "check permissions"
-        reason = f"cannot be read ({error.strerror}); {advice}."
-        raise DecodeError("unreadable", path, reason, passes) from None
+        raise unread_file(path, error) from None
     if not head:
         raise DecodeError("empty", path, "the file has 0 bytes; fetch it again.")
     image = next((name for sign, name in _IMAGE_SIGNATURES.items() if head.startswith(sign)), None)
@@ -77,6 +72,32 @@ def check_file(path: str) -> bytes:
     if image:
         raise DecodeError("no_video", path, f"is a {image} image, not a video; give a video file.")
     return head
+
+
+def unread_file(path: str, error: OSError) -> DecodeError:
+    """The DecodeError of a file that the system does not read."""
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file; check the path in the list and its root folder."
+        return DecodeError("missing", path, reason)
+    passes = error.errno in TRANSIENT_ERRORS
+    advice = "check its storage" if passes else "check permissions"
+    return DecodeError(
+        "unreadable", path, f"cannot be read ({reason_of(error)}); {advice}.", passes
+    )
+
+
+def error_of_file(path: str | os.PathLike, error: DecodeError | OSError) -> DecodeError | None:
+    """What was raised while a file was read, as its own error; None where it is not about the file.
+
+    An OSError is about it unless it names another file, comes from writing (no space, nobody listens) or from no call
+    of the system.
+    """
+    if isinstance(error, DecodeError):
+        return error
+    path = os.fspath(path)
+    if error.errno in _OF_WRITING or error.filename not in (None, path):
+        return None
+    return unread_file(path, error)
 
 
 def unopened_file(path: str, error: Exception) -> DecodeError:

@@ -1,5 +1,6 @@
 """Windows of videos: each file read once and decoded once, each window its own frames, at any rate and length."""
 
+import os
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from numbered_video import read_numbers, write_numbered, write_standstill, write_timed
 
 from stretchysnake import cli
-from stretchysnake.data.decoding import pyav_frames, video
+from stretchysnake.data.decoding import file_index, pyav_frames, video
 from stretchysnake.flexibility import Scale
 from stretchysnake.search import decoding
 from stretchysnake.search.decoding import Decoded, Unreadable, Video, decoded
@@ -117,6 +118,35 @@ def test_a_file_that_changes_while_it_is_read_is_no_row(tmp_path, monkeypatch):
         file.write(b"more")
     (last,) = parts
     assert "changed while it was read" in str(last.error)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_goes_away_while_it_is_read_costs_itself_only(
+    tmp_path, monkeypatch, num_workers
+):
+    paths = [write_numbered(tmp_path / f"{i}.mp4", 10 + i) for i in range(4)]
+    checked, listed = decoding.check_file, file_index.index_packets
+
+    def gone(path):
+        head = checked(path)
+        if path == paths[1]:
+            os.unlink(path)
+        return head
+
+    def gone_too(path, packets, stream, **options):
+        if path == paths[2]:
+            os.unlink(path)
+            file_index.os.stat(path)
+        return listed(path, packets, stream, **options)
+
+    monkeypatch.setattr(decoding, "check_file", gone)
+    monkeypatch.setattr(file_index, "index_packets", gone_too)
+    parts = list(
+        decoded([Video(path=path) for path in paths], settings_of(), num_workers=num_workers)
+    )
+    told = [part.error.kind if isinstance(part, Unreadable) else "" for part in parts]
+    assert told == ["", "missing", "missing", ""]
+    assert [part.video.path for part in parts] == paths
 
 
 def test_windows_of_a_variable_rate_are_by_time_and_repeats_are_counted(tmp_path):

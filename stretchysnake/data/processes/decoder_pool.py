@@ -19,7 +19,7 @@ from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Any
 
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import DecodeError, error_of_file
 from stretchysnake.data.processes.decoding_process import DecodingProcess, Raised
 from stretchysnake.data.processes.shared_memory import ClipMemory
 
@@ -79,7 +79,7 @@ class DecoderPool:
     ) -> Iterator[Any]:
         """Yield `function(argument)`, or a DecodeError, for each (path, argument), in order and a few ahead.
 
-        What `function` raises is raised here, DecodeError apart: that one is the file's and is yielded. A task of None
+        What `function` raises is raised here, but what is the file's (`error_of_file`) is yielded. A task of None
         says that there is none yet, as while all of `memory` is in use; it is asked again after a moment. With a
         `memory`, in whose slots `function` answers, that alone limits how far ahead.
         """
@@ -236,11 +236,13 @@ def map_decoding(
     Tasks and `memory` as in `DecoderPool.map`; without workers there is no memory to share.
     """
     if num_workers == 0:
-        for _, argument in tasks:
+        for path, argument in tasks:
             try:
                 yield function(argument)
-            except DecodeError as error:
-                yield error
+            except (DecodeError, OSError) as error:
+                if (answer := error_of_file(path, error)) is None:
+                    raise
+                yield answer
         return
     with DecoderPool(
         function, num_workers=num_workers, timeout_seconds=timeout_seconds, memory_gib=memory_gib
@@ -259,12 +261,14 @@ def stream_decoding(
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the task, part or DecodeError) as `DecoderPool.stream` does; 0 workers: in this process."""
     if num_workers == 0:
-        for number, (_, argument) in enumerate(tasks):
+        for number, (path, argument) in enumerate(tasks):
             try:
                 for part in function(argument):
                     yield number, part
-            except DecodeError as error:
-                yield number, error
+            except (DecodeError, OSError) as error:
+                if (answer := error_of_file(path, error)) is None:
+                    raise
+                yield number, answer
         return
     with DecoderPool(
         function, num_workers=num_workers, timeout_seconds=timeout_seconds, memory_gib=memory_gib

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import DecodeError, error_of_file
 from stretchysnake.data.processes import shared_memory, watchdog
 from stretchysnake.data.processes.nursery import open_nursery
 from stretchysnake.data.processes.shared_memory import SharedMemory
@@ -77,7 +77,7 @@ class DecodingProcess:
             self._memory = memory.number
             self.connection.send(MemoryFollows(memory.number))
             memory.send(self.connection, self.process.pid)
-        self.connection.send(argument)
+        self.connection.send((path, argument))
 
     def receive(self) -> Message:
         """The next message; EOFError or OSError where the process has died."""
@@ -128,14 +128,14 @@ def _serve(connection: Connection, function: Callable, memory_bytes: int, every:
             if os.getppid() != parent:  # killed without a word
                 return
         try:
-            argument = connection.recv()
-            if isinstance(argument, MemoryFollows):
-                shared_memory.receive(argument.number, connection)
+            task = connection.recv()
+            if isinstance(task, MemoryFollows):
+                shared_memory.receive(task.number, connection)
                 continue
         except (EOFError, OSError):
             return
         try:
-            for message in _messages(function, argument):
+            for message in _messages(function, *task):
                 connection.send(message)
         except MemoryError:
             connection.send(Message("last", MemoryError()))
@@ -143,7 +143,7 @@ def _serve(connection: Connection, function: Callable, memory_bytes: int, every:
             return
 
 
-def _messages(function: Callable, argument: Any) -> Iterator[Message]:
+def _messages(function: Callable, path: str, argument: Any) -> Iterator[Message]:
     """The answer, or one by one the parts that a generator makes.
 
     A part goes out when the next one is there, so that the last one can say so, and the next task come at once.
@@ -156,10 +156,10 @@ def _messages(function: Callable, argument: Any) -> Iterator[Message]:
                 yield Message("part", held.pop())
             held.append(part)
         yield Message("last", held.pop()) if held else Message("end")
-    except DecodeError as error:
+    except (DecodeError, OSError) as error:
         if held:
             yield Message("part", held.pop())
-        yield Message("last", error)
+        yield Message("last", error_of_file(path, error) or Raised(error))
     except MemoryError:
         yield Message("last", MemoryError())
     except Exception as error:

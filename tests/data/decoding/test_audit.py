@@ -1,5 +1,7 @@
 """`data check`: a verdict per file, nothing decoded twice, nothing left out in silence."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -70,6 +72,32 @@ def test_a_repeated_check_decodes_only_what_changed(folder, tmp_path, monkeypatc
     audit = check(folder, run(tmp_path))
     assert [path[-9:] for path in examined] == ["empty.mp4"]
     assert audit.reused == 4 and audit.counts() == {"ok": 4, "truncated": 1}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_storage_that_errs_is_named_and_the_check_goes_on(folder, monkeypatch, num_workers):
+    held_open = open
+
+    def stumbling(path, mode="r", *arguments, **options):
+        file = held_open(path, mode, *arguments, **options)
+        if path == str(folder / "a" / "one.mp4"):
+            file.close()
+            file = Stumbling(path)
+        return file
+
+    class Stumbling(io.FileIO):
+        """Its first bytes can be read, not all of it."""
+
+        def read(self, size=-1):
+            if size > 1000:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    monkeypatch.setattr("builtins.open", stumbling)
+    audit = check(folder, CheckRun(report=None, num_workers=num_workers))
+    assert audit.counts() == {"ok": 2, "unreadable": 1, "truncated": 1, "empty": 1}
+    (bad,) = [verdict for verdict in audit.bad if verdict.kind == "unreadable"]
+    assert bad.path.endswith("one.mp4") and "Input/output error" in bad.reason
 
 
 def test_an_interrupted_check_goes_on(folder, tmp_path):

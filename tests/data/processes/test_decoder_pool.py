@@ -1,5 +1,6 @@
 """What a bad file can do to a decoder stays in one process: crash, hang, memory, and the caller's own errors."""
 
+import errno
 import gc
 import os
 import time
@@ -61,6 +62,55 @@ def test_results_come_in_order_however_long_each_takes():
 def test_the_callers_own_mistake_is_raised():
     with pool() as decoders, pytest.raises(ValueError, match=r"size \(0\) must be at least 1"):
         list(decoders.map([("a", "a"), ("x", "mistake"), ("b", "b")]))
+
+
+def fails(error):
+    if error is not None:
+        raise error
+    return "read"
+
+
+def parts_and_fails(error):
+    yield "part"
+    yield fails(error)
+
+
+def system_error(name, *path):
+    number = getattr(errno, name)
+    return OSError(number, os.strerror(number), *path)
+
+
+OF_THE_FILE = [
+    (system_error("EIO"), "unreadable", True),
+    (system_error("ESTALE"), "unreadable", True),
+    (system_error("ENOENT", "v.mp4"), "missing", True),
+    (system_error("EACCES", "v.mp4"), "unreadable", False),
+]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_storage_that_errs_costs_its_own_file_only(num_workers):
+    tasks = [("v.mp4", error) for error in (*(error for error, *_ in OF_THE_FILE), None)]
+    *bad, good = map_decoding(fails, tasks, num_workers=num_workers)
+    streamed = list(stream_decoding(parts_and_fails, tasks, num_workers=num_workers))
+    assert good == "read" and streamed[-2:] == [(4, "part"), (4, "read")]
+    assert streamed[:-2:2] == [(number, "part") for number in range(4)]
+    for answers in (bad, [answer for _, answer in streamed[1:-2:2]]):
+        told = [(type(error), error.kind, error.transient, error.path) for error in answers]
+        assert told == [(DecodeError, *wanted, "v.mp4") for _, *wanted in OF_THE_FILE]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "error",
+    [system_error("ENOSPC"), system_error("ENOENT", "weights"), OSError("no number")],
+    ids=str,
+)
+def test_an_error_that_is_not_about_the_file_is_raised(error, num_workers):
+    with pytest.raises(OSError, match=str(error).replace("[", r"\[")):
+        list(map_decoding(fails, [("v.mp4", error)], num_workers=num_workers))
+    with pytest.raises(OSError, match=str(error).replace("[", r"\[")):
+        list(stream_decoding(parts_and_fails, [("v.mp4", error)], num_workers=num_workers))
 
 
 def test_tasks_are_taken_a_few_ahead_only():

@@ -21,7 +21,6 @@ from stretchysnake.data.decoding.video import read_draws
 from stretchysnake.data.processes.shared_memory import Slot, slot_array
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.flexibility import Scale
-from stretchysnake.shown import reason_of
 
 
 class ClipRequest(NamedTuple):
@@ -213,14 +212,10 @@ class ClipDecoder:
         if isinstance(task, DecodeError):
             raise task
         record, request = task
-        try:
-            if request.more_seeds:
-                clip = together(self.drawn(record, request.scale, request.generators), request)
-            else:
-                clip = self.clip(record, request.scale, generator=request.generators[0])
-        except OSError as error:  # of its storage, where no other words were found for it
-            reason = f"cannot be read ({reason_of(error)}); check its storage."
-            raise DecodeError("unreadable", record.path, reason) from error
+        if request.more_seeds:
+            clip = together(self.drawn(record, request.scale, request.generators), request)
+        else:
+            clip = self.clip(record, request.scale, generator=request.generators[0])
         if not request.unfinished:
             clip = UnfinishedClip(clip.finished)  # of all clips
         return _in_slot(clip, request)
