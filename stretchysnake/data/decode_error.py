@@ -36,11 +36,13 @@ class DecodeError(Exception):
     `kind` is one of `ERROR_KINDS`.
     """
 
-    def __init__(self, kind: str, path: str, reason: str, transient: bool = False):
+    def __init__(
+        self, kind: str, path: str, reason: str, transient: bool = False, limited: bool = False
+    ):
         assert kind in ERROR_KINDS, kind
         super().__init__(f"{path}: {kind}: {reason}")
         self.kind, self.path, self.reason = kind, path, reason
-        self._transient = transient
+        self._transient, self._limited = transient, limited
 
     @property
     def transient(self) -> bool:
@@ -49,8 +51,13 @@ class DecodeError(Exception):
             return True
         return getattr(self.__cause__, "errno", None) in TRANSIENT_ERRORS
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether a later run may read it: what is transient, or met a limit (`limited`) that may be set higher."""
+        return self.transient or self._limited
+
     def __reduce__(self):  # errors travel from worker processes, their causes do not
-        return DecodeError, (self.kind, self.path, self.reason, self.transient)
+        return DecodeError, (self.kind, self.path, self.reason, self.transient, self._limited)
 
 
 def check_file(path: str) -> bytes:

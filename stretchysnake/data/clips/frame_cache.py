@@ -3,7 +3,8 @@
 Training decodes every clip many times; for a set that fits on disk the cache pays for it once. The key hashes the
 bytes of the files in order and the settings, not the paths: a moved or copied set is found again, and a changed
 file is never mistaken for the old one. The array is written to a temporary name and renamed; its JSON comes last and
-holds a checksum of the array: a cache cut short or with one bit changed is decoded anew.
+holds a checksum of the array: a cache cut short or with one bit changed is decoded anew. A video whose failure may pass
+(too slow, missing, its storage, too much memory) is tried once more by each later build.
 
 Neither is read at every start. A `.known` file says which key files of these places, sizes and times of change had, and
 the JSON which size and time the array has: only what differs from that is hashed again, or all with `verify`. A time of
@@ -16,11 +17,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -123,19 +125,18 @@ class FrameCache:
             shape = (*shape[:2], size * size * 3)
         array_path, note_path = directory / f"{key}.npy", directory / f"{key}.json"
         note = _read_note(note_path, array_path, shape, verify=verify)
-        if note is None:
+        if note is None or os.access(directory, os.W_OK):
             limits = {"num_workers": num_workers, "timeout_seconds": timeout_seconds}
             limits["memory_gib"] = memory_gib
             decode = partial(_decode, num_frames=num_frames, size=size, fit=fit)
-            note = _decode_all(records, array_path, shape, decode, limits, progress)
-            write_whole(note_path, json.dumps(note))
+            new = _decode_all(records, array_path, shape, decode, limits, progress, note)
+            if new != note:
+                write_whole(note_path, json.dumps(new))
+            note = new
         if all_read and _is_settled(newest, began):
             with suppress(OSError):  # a folder that may only be read
                 write_whole(known, f"{key}\n")
-        holes = {
-            row: DecodeError(kind, records[row].path, reason)
-            for row, kind, reason in note["failures"]
-        }
+        holes = _holes(note, records)
         if len(holes) == len(records):
             raise ValueError(f"none of {len(records)} videos can be decoded; first: {holes[0]}")
         frames = np.load(array_path, mmap_mode="r")
@@ -237,14 +238,27 @@ def _checksum(array_path: Path) -> int:
     return crc
 
 
-def _decode_all(records, array_path: Path, shape, decode, limits: dict, progress) -> dict:
-    with unfinished_file(array_path) as unfinished:
-        array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-        started = time.perf_counter()
-        failed: dict[int, DecodeError] = {}
-        shown: dict[int, tuple[int, int]] = {}
-        left: Sequence[int] = range(len(records))
-        for number in range(TRIES):  # first all, then twice those whose trouble may have passed
+def _holes(note: dict, records: Sequence[VideoRecord]) -> dict[int, DecodeError]:
+    return {
+        row: DecodeError(kind, records[row].path, reason, False, *may_pass)
+        for row, kind, reason, *may_pass in note["failures"]
+    }
+
+
+def _decode_all(
+    records, array_path: Path, shape, decode, limits: dict, progress, earlier: dict | None
+) -> dict:
+    """The note of the array, made now; of an `earlier` one with what failed then and may pass, tried once."""
+    failed, left = {}, range(len(records))
+    if earlier:
+        failed = _holes(earlier, records)
+        left = [row for row, error in failed.items() if error.may_pass]
+    if not left:
+        return earlier
+    shown, started = dict(earlier.get("shown", {})) if earlier else {}, time.perf_counter()
+    with ExitStack() as opened:
+        array = None if earlier else _array(array_path, opened, shape)
+        for number in range(1 if earlier else TRIES):  # then those whose trouble may have passed
             tasks = [(records[row].path, records[row]) for row in left]
             answers = map_decoding(decode, tasks, **limits)
             for done, (row, answer) in enumerate(zip(left, answers, strict=True), 1):
@@ -252,6 +266,7 @@ def _decode_all(records, array_path: Path, shape, decode, limits: dict, progress
                     failed[row] = answer
                 else:
                     failed.pop(row, None)
+                    array = _array(array_path, opened) if array is None else array
                     frames, sides = answer
                     if sides is not None:
                         shown[row], frames = sides, frames.reshape(len(frames), -1)
@@ -265,13 +280,25 @@ def _decode_all(records, array_path: Path, shape, decode, limits: dict, progress
             left = [row for row, error in failed.items() if error.transient]
             if not left:
                 break
-        failures = [(row, failed[row].kind, failed[row].reason) for row in sorted(failed)]
+        failures = [
+            [row, error.kind, error.reason, error.may_pass] for row, error in sorted(failed.items())
+        ]
+        if array is None:
+            return {**earlier, "failures": failures}
         array.flush()
-        del array
-        checksum = _checksum(unfinished)
+        checksum = _checksum(array.filename)
     num_bytes = array_path.stat().st_size
     note = {"shape": list(shape), "num_bytes": num_bytes, "crc32": checksum, "failures": failures}
     return {**note, "shown": shown} if shown else note
+
+
+def _array(array_path: Path, opened: ExitStack, shape: tuple[int, ...] | None = None) -> np.memmap:
+    """An unfinished array to write to: an empty one of this shape, else a copy of the one that is there."""
+    path = opened.enter_context(unfinished_file(array_path))
+    if shape is not None:
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    shutil.copyfile(array_path, path)
+    return np.load(path, mmap_mode="r+")
 
 
 def _decode(

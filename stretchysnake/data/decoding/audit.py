@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from stretchysnake.data.copies import Double, doubles_of, same_content
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import TRANSIENT_KINDS, DecodeError
 from stretchysnake.data.decoding.verdicts import Audit, Verdict, journal_of, known_verdicts
 from stretchysnake.data.decoding.video import VideoInfo, probe, verify
 from stretchysnake.data.folders import PassedOver
@@ -187,7 +187,8 @@ def _verdicts(paths: Sequence[str], run: CheckRun) -> Iterator[Verdict]:
         size, modified = file_stamp(path) or (0, 0)
         stamp = {"num_bytes": size, "modified_ns": modified, "quick": run.quick}
         if isinstance(answer, DecodeError):
-            yield Verdict(path=path, kind=answer.kind, reason=answer.reason, **stamp)
+            told = {"kind": answer.kind, "reason": answer.reason, "may_pass": answer.may_pass}
+            yield Verdict(path=path, **told, **stamp)
         else:
             info, digest = answer
             yield Verdict(path=path, kind="ok", digest=digest, **asdict(info), **stamp)
@@ -203,8 +204,9 @@ def _examine(path: str, *, quick: bool) -> tuple[VideoInfo, str]:
 
 
 def _unchanged(verdict: Verdict, quick: bool) -> bool:
-    """Whether an earlier verdict still holds; what was missing or too slow is tried again."""
-    if verdict.kind in ("missing", "timeout") or (verdict.quick and not quick):
+    """Whether an earlier verdict still holds; what may have passed, as a file that was missing, is tried again."""
+    passing = verdict.may_pass or verdict.kind in TRANSIENT_KINDS
+    if passing or (verdict.quick and not quick):
         return False
     return (verdict.num_bytes, verdict.modified_ns) == (file_stamp(verdict.path) or (0, 0))
 

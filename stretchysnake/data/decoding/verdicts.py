@@ -32,6 +32,8 @@ class Verdict:
     several tracks is read, a picture that changes its size."""
     digest: str = ""
     """SHA-1 of the file's bytes; equal ones are copies."""
+    may_pass: bool = False
+    """Whether the file is bad for now: missing, too slow, its storage erred, or it needed more memory than allowed."""
     num_bytes: int = 0
     modified_ns: int = 0
     quick: bool = False

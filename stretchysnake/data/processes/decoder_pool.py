@@ -200,7 +200,7 @@ class DecoderPool:
                 kind, answer = "last", self._crashed(worker.path, self._discard(worker))
             if isinstance(answer, MemoryError):
                 reason = f"needs more than {self.memory_gib:g} GiB to decode; convert it or leave it out."
-                answer = DecodeError("corrupt", worker.path, reason)
+                answer = DecodeError("corrupt", worker.path, reason, limited=True)
                 self._discard(worker)  # what it still holds is unknown
             if kind in ("part", "last"):
                 yield number, answer

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numbered_video import read_numbers, write_numbered
 from stretchysnake.data.clips import frame_cache
 from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.frame_choice import uniform_indices
-from stretchysnake.data.decoding.video import read_frames
+from stretchysnake.data.decoding.video import DecodeError, read_frames
 from stretchysnake.data.records import VideoRecord
 
 
@@ -103,6 +104,83 @@ def test_bad_files_are_listed_and_never_replaced(records, tmp_path):
         assert cache.records == records[:2]
         assert [(r, e.kind) for r, e in cache.failures] == [(bad, "unreadable"), (gone, "missing")]
         assert read_numbers(cache.frames[cache.rows[1]]) == uniform_indices(20, 8)
+
+
+def failing(monkeypatch, path, error):
+    """Reading this video raises the error from now on; a list of all that is read."""
+    read = []
+
+    def reads(asked, *arguments, **options):
+        read.append(asked)
+        if asked == path:
+            raise error
+        return read_frames(asked, *arguments, **options)
+
+    monkeypatch.setattr(frame_cache, "read_frames", reads)
+    return read
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DecodeError("timeout", "v.mp4", "not one more second of it was decoded."),
+        DecodeError("unreadable", "v.mp4", "cannot be read (Input/output error).", True),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        DecodeError("corrupt", "v.mp4", "needs more than 4 GiB.", limited=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("fit", ["square", "keep"])
+def test_a_failure_that_may_pass_is_tried_again_by_a_later_build(
+    records, tmp_path, monkeypatch, error, fit
+):
+    build_here = partial(build, records, tmp_path / "cache", num_workers=0, fit=fit)
+    wanted = build(records, tmp_path / "whole", num_workers=0, fit=fit)
+    failing(monkeypatch, records[1].path, error)
+    first = build_here()
+    assert list(first.holes) == [1]
+    note = tmp_path / "cache" / f"{first.key}.json"
+    before = json.loads(note.read_text())
+    read = failing(monkeypatch, records[1].path, error)
+    assert list(build_here().holes) == [1]
+    assert read == [records[1].path] and json.loads(note.read_text()).items() >= before.items()
+    read = failing(monkeypatch, None, None)
+    held = build_here()
+    assert read == [records[1].path] and held.holes == {} and held.key == first.key
+    for row in range(3):
+        assert np.array_equal(held.frames_of(row), wanted.frames_of(row))
+    assert build_here().shown == wanted.shown and len(read) == 1
+    assert not first.frames[1].any()  # who holds the array of before keeps it
+    assert not list(note.parent.glob("*.part*"))
+
+
+def test_too_little_memory_is_a_failure_that_may_pass(records, tmp_path, monkeypatch):
+    failing(monkeypatch, records[1].path, MemoryError())
+    assert list(build(records, tmp_path).holes) == [1]
+    read = failing(monkeypatch, None, None)
+    assert build(records, tmp_path, num_workers=0).holes == {} and read == [records[1].path]
+
+
+def test_a_corrupt_file_is_not_tried_again(records, tmp_path, monkeypatch):
+    bad = DecodeError("corrupt", "v.mp4", "frame 3 is damaged.")
+    failing(monkeypatch, records[1].path, bad)
+    build(records, tmp_path, num_workers=0)
+    monkeypatch.setattr(frame_cache, "read_frames", None)
+    assert [str(error) for error in build(records, tmp_path).holes.values()] == [
+        f"{records[1].path}: corrupt: frame 3 is damaged."
+    ]
+
+
+def test_a_note_of_an_earlier_version_says_which_kinds_may_pass(records, tmp_path, monkeypatch):
+    gone = VideoRecord(str(tmp_path / "gone.mp4"), 8)
+    cache = build([*records, gone], tmp_path / "cache")
+    note = tmp_path / "cache" / f"{cache.key}.json"
+    told = json.loads(note.read_text())
+    told["failures"] = [failure[:3] for failure in told["failures"]]
+    note.write_text(json.dumps(told))
+    read = failing(monkeypatch, None, None)
+    assert list(build([*records, gone], tmp_path / "cache", num_workers=0).holes) == [3]
+    assert read == [gone.path]
 
 
 def test_a_set_without_a_readable_file_is_an_error(tmp_path):

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from numbered_video import write_numbered
 
 from stretchysnake import cli
+from stretchysnake.data.decode_error import DecodeError
 from stretchysnake.data.decoding import audit as audit_module
 from stretchysnake.data.decoding.audit import CheckRun, check
 from stretchysnake.data.decoding.verdicts import render_audit
@@ -98,6 +100,26 @@ def test_a_storage_that_errs_is_named_and_the_check_goes_on(folder, monkeypatch,
     assert audit.counts() == {"ok": 2, "unreadable": 1, "truncated": 1, "empty": 1}
     (bad,) = [verdict for verdict in audit.bad if verdict.kind == "unreadable"]
     assert bad.path.endswith("one.mp4") and "Input/output error" in bad.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DecodeError("unreadable", "v.mp4", "cannot be read (Input/output error).", True),
+        DecodeError("corrupt", "v.mp4", "needs more than 4 GiB to decode.", limited=True),
+    ],
+    ids=str,
+)
+def test_a_verdict_that_may_pass_is_not_kept(folder, tmp_path, monkeypatch, error):
+    def bad(path):
+        raise error
+
+    settings = replace(run(tmp_path), num_workers=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_module, "verify", bad)
+        assert check(folder, settings).counts() == {"ok": 0, error.kind: 5}
+    audit = check(folder, settings)
+    assert audit.counts() == {"ok": 3, "truncated": 1, "empty": 1} and audit.reused == 0
 
 
 def test_an_interrupted_check_goes_on(folder, tmp_path):
