@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from stretchysnake.data.containers.container_length import is_container, missing_bytes
+from stretchysnake.data.containers.container_length import is_container, is_special, missing_bytes
 from stretchysnake.shown import reason_of
 
 ERROR_KINDS = ("missing", "unreadable", "no_video", "truncated", "corrupt", "timeout", "empty")
@@ -64,6 +64,9 @@ def check_file(path: str) -> bytes:
     """Return the first bytes of a file that may be a video; raise for one that cannot be."""
     if os.path.isdir(path):
         raise DecodeError("unreadable", path, "is a folder; give a video file.")
+    if is_special(path):
+        reason = "is a pipe, a socket or a device, not a file; write it to a file first."
+        raise DecodeError("unreadable", path, reason)
     try:
         with open(path, "rb") as file:
             head = file.read(16)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from itertools import chain
 from operator import attrgetter
 
+from stretchysnake.data.containers.container_length import is_special
 from stretchysnake.data.records import VideoRecord
 from stretchysnake.ranks import Runtime
 
@@ -99,6 +100,8 @@ def file_stamps(records: Sequence[VideoRecord]) -> list[tuple[int, int] | None]:
 def ends_of(path: str | os.PathLike) -> str | None:
     """SHA-256 of the first and last 64 KiB of a file; None where it cannot be read."""
     digest = hashlib.sha256()
+    if is_special(path):
+        return None
     try:
         with open(path, "rb") as file:
             digest.update(file.read(ENDS))

@@ -1,12 +1,16 @@
 """A corpus of damaged files, and mutated ones: every file named with the right kind, no crash, no hang, no lie."""
 
+import os
 import random
+import signal
+import socket
 
 import pytest
 from damaged_corpus import build, textured
 from numbered_video import write_numbered
 
 from stretchysnake.data.clips import training_order
+from stretchysnake.data.clips.frame_cache import FrameCache
 from stretchysnake.data.clips.loader import (
     DecodedClips,
     DecodingLimits,
@@ -14,11 +18,12 @@ from stretchysnake.data.clips.loader import (
     open_clips,
     training_batches,
 )
-from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError
+from stretchysnake.data.decode_error import ERROR_KINDS, DecodeError, check_file
 from stretchysnake.data.decoding.audit import CheckRun, check
 from stretchysnake.data.decoding.video import read_frames, verify, write_video
 from stretchysnake.data.processes.decoder_pool import DecoderPool
-from stretchysnake.data.records import VideoRecord, write_records
+from stretchysnake.data.records import VideoRecord, find_videos, write_records
+from stretchysnake.data.records_key import ends_of
 from stretchysnake.flexibility import Scale
 
 
@@ -37,6 +42,47 @@ def verdicts(corpus, tmp_path_factory):
 def test_the_corpus_is_large_and_varied(corpus):
     bad = [wrong for wrong, kinds in corpus.values() if "ok" not in kinds]
     assert len(bad) >= 60 and len(set(bad)) >= 15, (len(bad), len(set(bad)))
+
+
+@pytest.fixture
+def no_wait():
+    """Whoever waits for a pipe is woken with a TimeoutError."""
+
+    def wake(*_):
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "socket", "device"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, no_wait, what):
+    path, good = tmp_path / "cam.ts", write_numbered(tmp_path / "good.mp4", 10)
+    if what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    else:
+        os.mkfifo(tmp_path / "live" if what == "link" else path)
+        if what == "link":
+            path.symlink_to("live")
+    listed = [VideoRecord(str(path), 0), VideoRecord(good, 1)]
+    told = "cam.ts: unreadable: is a pipe, a socket or a device, not a file"
+    with pytest.raises(DecodeError, match=told):
+        check_file(str(path))
+    cache = FrameCache.build(
+        listed, tmp_path / "cache", num_frames=4, size=16, num_workers=0, timeout_seconds=5
+    )
+    assert cache.records == listed[1:] and told in str(cache.holes[0])
+    audit = check([path, good], CheckRun(report=None, num_workers=1, timeout_seconds=5))
+    assert audit.counts() == {"ok": 1, "unreadable": 1}
+    assert ends_of(path) is None
+    linked = [str(path)] if path.is_symlink() else []
+    assert find_videos(tmp_path) == [*linked, good]
 
 
 def test_every_file_is_named_with_the_right_kind(corpus, verdicts):

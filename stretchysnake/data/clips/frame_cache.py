@@ -33,6 +33,7 @@ import torch
 from stretchysnake.data.clips.bad_clips import TRIES
 from stretchysnake.data.clips.frame_choice import uniform_indices
 from stretchysnake.data.clips.seen_picture import fitted, read_size
+from stretchysnake.data.containers.container_length import is_special
 from stretchysnake.data.decoding.fit import fitted_size
 from stretchysnake.data.decoding.video import DecodeError, read_frames
 from stretchysnake.data.processes.decoder_pool import MEMORY_GIB, TIMEOUT_SECONDS, map_decoding
@@ -166,6 +167,8 @@ def _key(
     digest = hashlib.sha1(_settings(num_frames, size, fit).encode())
     for record in records:
         try:
+            if is_special(record.path):
+                raise OSError(errno.EINVAL, "is no file")
             with open(record.path, "rb") as file:
                 whole = hashlib.sha1()
                 while block := file.read(1 << 20):

@@ -7,6 +7,7 @@ which tells a download that stopped from a file that rotted.
 from __future__ import annotations
 
 import os
+import stat
 from typing import BinaryIO
 
 
@@ -244,8 +245,19 @@ _MEASURES = (
 )
 
 
+def is_special(path: str | os.PathLike) -> bool:
+    """Whether this name leads to a pipe, a socket or a device, which may keep who opens it waiting for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def first_bytes(path: str, count: int) -> bytes:
     """The first bytes of a file, at most `count`; none where it cannot be read."""
+    if is_special(path):
+        return b""
     try:
         with open(path, "rb") as file:
             return file.read(count)
