@@ -13,6 +13,8 @@ A window in which no frame is first shown is left out: a picture that stands sti
 that leaps ahead, gives one window with that picture and not one every w seconds.
 """
 
+from collections.abc import Iterable, Iterator
+
 from stretchysnake.data.containers.packet_index import PacketIndex
 
 _ROUNDING = 1e-6
@@ -20,24 +22,45 @@ _ROUNDING = 1e-6
 
 
 def time_windows(
-    duration: float, window_seconds: float, stride_seconds: float | None = None
+    duration: float,
+    window_seconds: float,
+    stride_seconds: float | None = None,
+    *,
+    near: Iterable[float] | None = None,
 ) -> list[tuple[float, float]]:
-    """(start, end) in seconds of each window of a video of this duration."""
+    """(start, end) in seconds of each window of a video of this duration; of all that hold one of the ascending seconds
+    `near`, where they are given, and of some beside them."""
     stride = stride_seconds or window_seconds
     if duration <= window_seconds + _ROUNDING:
         return [(0.0, duration)]
     count = int((duration - window_seconds + _ROUNDING) / stride) + 1
-    windows = [(i * stride, min(i * stride + window_seconds, duration)) for i in range(count)]
-    if duration - windows[-1][1] > _ROUNDING:
+    numbers = range(count) if near is None else _numbers(near, window_seconds, stride, count)
+    windows = [(i * stride, min(i * stride + window_seconds, duration)) for i in numbers]
+    if duration - min((count - 1) * stride + window_seconds, duration) > _ROUNDING:
         windows.append((duration - window_seconds, duration))
     return windows
+
+
+def _numbers(
+    near: Iterable[float], window_seconds: float, stride: float, count: int
+) -> Iterator[int]:
+    """Which windows of so many may hold these seconds, ascending, each once."""
+    following = 0
+    for time in near:
+        first = int((time - window_seconds - 2 * _ROUNDING) / stride) - 1
+        last = int((time + 2 * _ROUNDING) / stride) + 1
+        yield from range(max(following, first), min(last + 1, count))
+        following = max(following, last + 1)
 
 
 def time_windows_with_frames(
     index: PacketIndex, window_seconds: float, stride_seconds: float | None = None
 ) -> list[tuple[float, float]]:
     """Those windows of a video in which a frame is first shown; the first window always is one."""
-    windows = time_windows(index.duration, window_seconds, stride_seconds)
+    shown = map(
+        index.seconds, range(len(index.stamps))
+    )  # a clock that leaps has windows without end
+    windows = time_windows(index.duration, window_seconds, stride_seconds, near=shown)
     return [(start, end) for start, end in windows if index.begins_within(start, end)]
 
 

@@ -178,6 +178,16 @@ def test_a_window_without_a_frame_of_its_own_is_no_row(tmp_path):
         assert any(row.start <= times[number] / 1000 < row.end for number in read_numbers(frames))
 
 
+def test_a_clock_that_leaps_to_that_of_the_wall_is_read_at_once(tmp_path):
+    moving = [1000 * t // 30 for t in range(20)]
+    path = write_timed(tmp_path / "wall.mkv", [*moving, *(1_700_000_000_000 + t for t in moving)])
+    parts = list(decoded([Video(path=path)], settings_of(2.0), num_workers=1, timeout_seconds=20))
+    rows = [row for part in parts for row in part.rows]
+    assert (rows[0].start, rows[0].end) == (0, 2) and len(rows) <= 3
+    shown = [read_numbers(frames) for part in parts for frames in part.frames]
+    assert max(shown[0]) < 20 and all(max(numbers) >= 20 for numbers in shown[1:])
+
+
 def test_the_command_names_an_option_that_it_has(trained, tmp_path, monkeypatch, capsys):
     path = write_numbered(tmp_path / "v.mp4", 20)
 

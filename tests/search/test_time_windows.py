@@ -1,10 +1,11 @@
 """Windows cover the video, in order, with the length asked for."""
 
+import tracemalloc
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stretchysnake.data.containers.packet_index import PacketIndex
@@ -60,6 +61,36 @@ def index_of(*seconds):
 def test_windows_without_a_frame_of_their_own_are_left_out(seconds, wanted):
     found = time_windows_with_frames(index_of(*seconds), 2)
     assert sum(found, ()) == pytest.approx(sum(wanted, ()))
+
+
+gaps = st.one_of(st.integers(1, 5), st.integers(1, 400), st.just(100), st.integers(10**3, 10**5))
+
+
+@given(st.lists(gaps, max_size=40), st.integers(1, 600), st.integers(1, 900))
+@settings(max_examples=1000, deadline=None)
+def test_windows_near_the_frames_are_those_of_all_that_show_one(gaps, window, stride):
+    index = index_of(*(stamp / 100 for stamp in accumulate(gaps, initial=0)))
+    window, stride = window / 100, stride / 100
+    every = time_windows(index.duration, window, stride)
+    wanted = [place for place in every if index.begins_within(*place)]
+    assert time_windows_with_frames(index, window, stride) == wanted
+    assert wanted[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("leap", "window", "stride"),
+    [(1.7e9, 2, 2), (1.7e9, 0.1, 0.05), (1e12, 3, 7), (1.7e9, 1e-3, 1e-3), (1.7e9, 60, 1)],
+)
+def test_a_clock_that_leaps_to_that_of_the_wall_makes_no_more_windows(leap, window, stride):
+    moving = [i / 25 for i in range(20)]
+    index = index_of(*moving, *(leap + time for time in moving))
+    tracemalloc.start()
+    found = time_windows_with_frames(index, window, stride)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert found[0] == (0, window) and found[-1][1] > leap
+    assert all(start < 1 or end > leap for start, end in found) and len(found) <= 162
+    assert found == sorted(found)
 
 
 def test_a_question_for_the_time_is_answered_without_reading_the_whole_table(monkeypatch):
