@@ -13,6 +13,8 @@ from statistics import median
 
 _LEAP_SECONDS = 5
 """MPEG asks for a time stamp every 0.7 s; more than this, and ten times the usual step, is another clock."""
+_REORDERED = 16
+"""Pictures that may be sent after one shown later (H.264 and HEVC allow 16)."""
 _WRAP = 2**33
 """MPEG clocks count 33 bits. FFmpeg adds as much to a clock that goes back by over a minute."""
 
@@ -76,6 +78,37 @@ def frames_before_keys(
         late += key - start
         late += sum(stamps[place] < stamps[key] for place in range(key + 1, stop))
     return late
+
+
+def beside_losses(
+    flagged: Sequence[int], stamps: Sequence[int | None], keys: Sequence[bool], ends: Sequence[int]
+) -> frozenset[int | None]:
+    """The stamps of pictures beside which something was lost, where FFmpeg flagged the packets at these places.
+
+    It flags the packet before the one whose counters jump (its parser is one behind), or that one. They also jump, and
+    nothing is lost, at the `ends` of recordings and before a key frame that follows in time: segments joined again.
+    """
+    first = keys.index(True) if True in keys else 0  # what comes before it is not shown
+    lost = [
+        at for at in flagged if not ({at + 1, at + 2} & {*ends} or _follows(stamps, keys, at + 2))
+    ]
+    beside = {place for at in lost for place in (at, at + 1)}
+    return frozenset(stamps[place] for place in beside if first <= place < len(stamps))
+
+
+def _follows(stamps: Sequence[int | None], keys: Sequence[bool], place: int) -> bool:
+    """Whether a key frame is here, and no picture's time is missing since the key frame before it."""
+    if place >= len(keys) or not keys[place]:
+        return False
+    begin = next((before for before in range(place - 1, -1, -1) if keys[before]), 0)
+    around = stamps[max(0, min(begin, place - _REORDERED)) : place + _REORDERED + 1]
+    if None in around:
+        return False
+    steps = [(a, b - a) for a, b in pairwise(sorted(around))]
+    usual = median(step for _, step in steps)
+    return all(
+        step < 1.5 * usual for shown, step in steps if stamps[begin] <= shown < stamps[place]
+    )
 
 
 def _is_mpeg(container: str) -> bool:

@@ -16,6 +16,7 @@ from math import inf
 
 from stretchysnake.data.containers.container_length import ends_inside_packet, missing_bytes
 from stretchysnake.data.containers.joined_clocks import (
+    beside_losses,
     clock_stretches,
     frames_before_keys,
     on_one_clock,
@@ -50,6 +51,8 @@ class PacketIndex:
     """How many packets may rightly show no frame."""
     num_clocks: int = 1
     """Recordings joined in the file, or pieces of an edit list that go back, each with a clock of its own."""
+    damaged: frozenset[int | None] = frozenset()
+    """Time stamps, as the decoder tells them, of pictures beside which packets were lost on the way into the file."""
 
     def seconds(self, i: int) -> float:
         """When frame `i` is shown, counted from the first frame."""
@@ -142,10 +145,13 @@ def index_packets(
     stamps, decoding, keys, durations = [], [], [], []
     num_packets, num_silent, types = 0, 0, ""
     head_hidden = hidden = resumed = has_b = False
+    flagged = []
     for packet in packets:
         if packet.size == 0:  # the end marker
             continue
         num_packets += 1
+        if "mpegts" in container and packet.is_corrupt:
+            flagged.append(len(stamps))
         if packet.is_discard:  # outside the edit list: decoded, never shown
             head_hidden |= packet.is_keyframe and True not in keys
             hidden = bool(stamps)
@@ -183,6 +189,7 @@ def index_packets(
             column.pop()
     fps = float(stream.average_rate or stream.guessed_rate or 30)
     usable = None not in stamps
+    ends = [len(stamps)] if cut else []
     index = PacketIndex(
         stamps=sorted(stamps) if usable else list(range(len(stamps))),
         keyframes=sorted(stamp for stamp, key in zip(stamps, keys, strict=True) if key and usable),
@@ -192,6 +199,7 @@ def index_packets(
         note=note,
         num_silent=num_silent,
         uncounted_before=inf if num_silent or not usable else None,
+        damaged=beside_losses(flagged, stamps, keys, ends),
     )
     if not usable:
         return _by_rate(index, len(stamps))
@@ -212,6 +220,7 @@ def index_packets(
             ordinal=True,
             note=joined_notes(index.note, note),
             num_clocks=len(parts),
+            damaged=beside_losses(flagged, stamps, keys, [*ends, *(start for start, _ in parts)]),
             num_silent=num_silent + late,
             uncounted_before=inf if late else index.uncounted_before,
         )

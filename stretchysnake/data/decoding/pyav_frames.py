@@ -51,6 +51,8 @@ def frames_by_stamp(
     def decoded_from_here():
         for packet in watched(container.demux(stream), index.fps):
             # frames on the way that no other one refers to need no decoding
+            if packet.pts in index.damaged:
+                raise SeekMissed
             passed_over = packet.pts is not None and packet.pts < target
             stream.codec_context.skip_frame = "NONREF" if passed_over else "DEFAULT"
             yield from packet.decode()
@@ -103,8 +105,11 @@ def frames_in_order(
         for frame in watched(container.decode(stream), index.fps):
             i = places.get(count if index.ordinal else frame.pts, -1)
             count += 1
-            if frame.is_corrupt and i >= 0:
-                reason = f"frame {i} is damaged; fetch the file again or leave it out."
+            if (frame.is_corrupt or frame.pts in index.damaged) and i >= 0:
+                what = (
+                    "is damaged" if frame.is_corrupt else "or one beside it is missing or damaged"
+                )
+                reason = f"frame {i} {what}; fetch the file again or leave it out."
                 raise damaged_file(path, reason)
             if 0 <= i <= last:
                 raise TimesGoBack

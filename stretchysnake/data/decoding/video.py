@@ -24,7 +24,7 @@ from itertools import chain, repeat
 import numpy as np
 
 from stretchysnake.data.containers.packet_index import PacketIndex, joined_notes
-from stretchysnake.data.decode_error import DecodeError
+from stretchysnake.data.decode_error import DecodeError, damaged_file
 from stretchysnake.data.decoding.file_index import decoded_in_order, file_index
 from stretchysnake.data.decoding.frame_lists import checked_decoder, frames_of_lists
 from stretchysnake.data.decoding.picture import (
@@ -123,6 +123,10 @@ def verify(path: str | os.PathLike) -> VideoInfo:
 
         everything = range(len(index.stamps))
         shapes = dict(decoded_in_order(path, index, everything, size_of))
+        if index.damaged:  # and no frame told a time stamp of those
+            raise damaged_file(
+                path, "packets of it are lost; fetch the file again or leave it out."
+            )
         if len(sizes := dict.fromkeys(shapes[i] for i in everything)) > 1:
             names = ", ".join(f"{width}x{height}" for height, width in list(sizes)[:4])
             changes = f"its picture changes size ({names}); frames get the first one's"
