@@ -297,22 +297,28 @@ class _Chosen(_Choices):
 
 
 def eval_scale(
-    variant: str | Variant, *, num_frames: int, size: int, patch_from: str | Variant | None = None
+    variant: str | Variant,
+    *,
+    num_frames: int | None = None,
+    size: int | None = None,
+    patch_from: str | Variant | None = None,
 ) -> Scale:
-    """The Scale at which a model of this variant is tested in the cell (T=num_frames, S=size).
+    """The Scale at which a model of this variant is tested in the cell (T=num_frames, S=size); None is the native one.
 
     Static tokens is tested with the patch that keeps its token count (P = round(S/14) for the 224/16
     model); every other variant with the native patch. `patch_from="static_tokens"` gives any model the
     static-tokens patches (paper Table A2). Raises ValueError when the native patch does not divide S.
     """
     variant = variant_named(variant)
+    native = variant.sets.native
+    num_frames = native.num_frames if num_frames is None else num_frames
+    size = native.size if size is None else size
     rule = variant if patch_from is None else variant_named(patch_from).using(variant.sets)
     if rule.name == "static_tokens":
         return _static_tokens_scale(num_frames, size, rule.sets)
-    patch = rule.sets.native.patch_size
-    if size % patch:
-        raise ValueError(size_message("size", size, patch))
-    return Scale(num_frames, size, patch)
+    if size % native.patch_size:
+        raise ValueError(size_message("size", size, native.patch_size))
+    return Scale(num_frames, size, native.patch_size)
 
 
 def size_message(name: str, size: int, patch_size: int) -> str:

@@ -193,9 +193,7 @@ def _subject_and_scale(
 ) -> tuple[Backbone, Scale]:
     model, variant, _ = read_subject(weights, placement)
     check_recurrent(model)
-    native = variant.sets.native
-    num_frames = window or native.num_frames
-    return model, eval_scale(variant, num_frames=num_frames, size=size or native.size)
+    return model, eval_scale(variant, num_frames=window, size=size)
 
 
 def _on_cpu(feature: Tensor) -> Tensor:

@@ -120,10 +120,7 @@ def finetune_folder(
     distinct = {(copies[r.path], r.start, r.end, r.label): r for r in train_records}
     kind, reason = _method(method, list(distinct.values()), classes)
     model, variant, metadata = read_subject(weights, placement)
-    native = variant.sets.native
-    scale = eval_scale(
-        variant, num_frames=num_frames or native.num_frames, size=size or native.size
-    )
+    scale = eval_scale(variant, num_frames=num_frames, size=size)
     fitted_as = checked_fit(fit or fit_of(metadata))
     check_fit(model.config, [scale], fit=fitted_as, way_out="choose other --frames or --size")
     folder = Path(out)

@@ -248,9 +248,11 @@ def _read(subjects: dict[str, str | os.PathLike], placement: Placement) -> dict:
 
 def _scales(models: dict, sizes, num_frames: int | None) -> tuple[list[int], int]:
     native = next(iter(models.values()))[1].sets.native
-    return list(sizes or default_sizes(native.size, native.patch_size)), (
-        num_frames or native.num_frames
-    )
+    if sizes is None:
+        sizes = default_sizes(native.size, native.patch_size)
+    if not sizes:
+        raise ValueError("sizes (none) must hold at least one; leave them out for the paper's")
+    return list(sizes), native.num_frames if num_frames is None else num_frames
 
 
 def default_sizes(size: int, patch_size: int) -> list[int]:

@@ -76,10 +76,7 @@ def open_weights(
     checked_decoder(decoder)
     model, variant, metadata = read_subject(weights, placement)
     fit = checked_fit(fit or fit_of(metadata))
-    native = variant.sets.native
-    scale = eval_scale(
-        variant, num_frames=num_frames or native.num_frames, size=size or native.size
-    )
+    scale = eval_scale(variant, num_frames=num_frames, size=size)
     check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     settings = IndexSettings(
         weights_sha256=sha256_of(weights_file(weights)),

@@ -193,6 +193,32 @@ def test_an_absent_device_is_one_line(verb, asked, capsys):
     assert len(said) == 1 or not any("Traceback" in line for line in said)
 
 
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("finetune", "--frames 0"),
+        ("export", "--frames 0"),
+        ("evaluate", "--frames [0]"),
+        ("evaluate", "--frames []"),
+        ("plan", "--frames []"),
+        ("plan", "--sizes []"),
+        ("visualize", "--frames 0"),
+        ("visualize", "--sizes []"),
+        ("embed", "--frames 0"),
+        ("long", "--window 0"),
+        ("classify", "--frames 0"),
+    ],
+)
+def test_none_at_all_is_not_the_native_number(verb, more, asked, capsys):
+    words = asked[verb]
+    if verb == "classify":  # one whose scale may be chosen
+        words = [words[0], "--weights", "stretchysnake-nano"]
+    assert cli.main([verb, *words, *more.split(), "--device", "cpu"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    name = more.split()[0].strip("-").replace("frames", "(num_)?frames")
+    assert re.match(rf"error: {name} \((0|none|\[\])\) must ", said)
+
+
 def test_every_verb_with_a_device_is_tried_or_made_of_those_that_are():
     assert {*VERBS} - {*RUN_NO_MODEL} - {*VERBS_TRIED} == {"quickstart", "study"}
 

@@ -54,10 +54,7 @@ def run(argv: list[str]) -> int:
 
     device = SINGLE.device(run.device)
     model, variant, metadata = read_subject(fetched(paths[0]), ON_CPU)
-    native = variant.sets.native
-    scale = eval_scale(
-        variant, num_frames=run.frames or native.num_frames, size=run.size or native.size
-    )
+    scale = eval_scale(variant, num_frames=run.frames, size=run.size)
     check_scales(model.config, [scale], way_out="choose other --frames or --size")
     export = export_onnx if run.out.endswith(".onnx") else export_program
     found = export(

@@ -212,7 +212,8 @@ def _opened(run: ClassifyRun, views: int, crops: int, progress: Progress):
     from stretchysnake.eval.features.subject import read_subject
 
     variant = read_subject(f"{run.model}/{WEIGHTS}", ON_CPU)[1]
-    scale = eval_scale(variant, num_frames=frames or own.num_frames, size=size or own.size)
+    frames, size = own.num_frames if frames is None else frames, own.size if size is None else size
+    scale = eval_scale(variant, num_frames=frames, size=size)
     way_out = "choose other --frames or --size"
     check_fit(classifier.model.config, [scale], fit=classifier.fit, way_out=way_out)
     return replace(classifier, scale=scale)

@@ -97,10 +97,7 @@ def classifier_of_weights(
             f"weights ({weights}) hold no classifier; give weights fine-tuned on classes, or make one of your own "
             f"with: stretchysnake finetune VIDEOS --weights {weights} -o FOLDER"
         )
-    native = variant.sets.native
-    scale = eval_scale(
-        variant, num_frames=num_frames or native.num_frames, size=size or native.size
-    )
+    scale = eval_scale(variant, num_frames=num_frames, size=size)
     fit = fit_of(metadata)
     check_fit(model.config, [scale], fit=fit, way_out="choose other --frames or --size")
     found = head_names(weights, model, metadata, classes=classes)

@@ -89,6 +89,9 @@ class EvaluateRun:
     the machine, within its container's limit). Cells written as OOM are tried again by the next call."""
 
     def __post_init__(self):
+        for name in ("frames", "sizes"):
+            if getattr(self, name) == []:
+                raise ValueError(f"{name} ([]) must hold at least one; null means the native one")
         if self.batch_size < 1:
             raise ValueError(f"batch_size ({self.batch_size}) must be at least 1")
         if self.num_workers < 0:
