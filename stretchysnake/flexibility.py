@@ -202,6 +202,8 @@ def scale_at(variant: str | Variant, *, seed: int, step: int) -> Scale:
     Paper does not say whether a scale is drawn per clip or per batch; we use one per batch because
     clips of one batch must share a tensor shape.
     """
+    if step < 0:
+        raise ValueError(f"step ({step}) must be at least 0")
     variant = variant_named(variant)
     return variant.draw(random.Random(f"{seed}/{step}"), variant.sets)
 
@@ -313,6 +315,7 @@ def eval_scale(
     native = variant.sets.native
     num_frames = native.num_frames if num_frames is None else num_frames
     size = native.size if size is None else size
+    Scale(num_frames, size, patch_size=1)  # refuses what is not positive
     rule = variant if patch_from is None else variant_named(patch_from).using(variant.sets)
     if rule.name == "static_tokens":
         return _static_tokens_scale(num_frames, size, rule.sets)

@@ -121,6 +121,31 @@ def test_impossible_scale_is_refused(values, text):
         Scale(*values)
 
 
+@pytest.mark.parametrize("variant", ["vanilla", "static_tokens"])
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"size": 0}, r"size \(0\) must be a positive integer"),
+        ({"size": -32}, r"size \(-32\) must be a positive integer"),
+        ({"num_frames": 0}, r"num_frames \(0\) must be a positive integer"),
+    ],
+)
+def test_a_cell_without_frames_or_pixels_is_refused(variant, values, text):
+    with pytest.raises(ValueError, match=text):
+        eval_scale(variant, **values)
+
+
+def test_a_cell_is_native_where_it_is_not_given():
+    assert eval_scale("static_tokens") == PAPER.native
+    assert eval_scale("vanilla", size=448) == Scale(16, 448, 16)
+    assert eval_scale(VARIANTS["temporal"].using(NANO), num_frames=4) == Scale(4, 32, 8)
+
+
+def test_a_step_before_the_first_is_refused():
+    with pytest.raises(ValueError, match=r"step \(-1\) must be at least 0"):
+        scale_at("static_tokens", seed=0, step=-1)
+
+
 def test_flex_all_size_without_a_divisor_is_refused():
     with pytest.raises(ValueError, match=r"sizes \(97\) must have a divisor"):
         ScaleSets(sizes=(97,))

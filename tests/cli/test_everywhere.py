@@ -200,23 +200,26 @@ def test_an_absent_device_is_one_line(verb, asked, capsys):
         ("export", "--frames 0"),
         ("evaluate", "--frames [0]"),
         ("evaluate", "--frames []"),
+        ("evaluate", "--sizes [-32]"),
         ("plan", "--frames []"),
         ("plan", "--sizes []"),
         ("visualize", "--frames 0"),
         ("visualize", "--sizes []"),
         ("embed", "--frames 0"),
+        ("embed", "--size 0"),
         ("long", "--window 0"),
+        ("long", "--size 0"),
         ("classify", "--frames 0"),
     ],
 )
-def test_none_at_all_is_not_the_native_number(verb, more, asked, capsys):
+def test_none_at_all_is_refused_and_not_the_native_number(verb, more, asked, capsys):
     words = asked[verb]
     if verb == "classify":  # one whose scale may be chosen
         words = [words[0], "--weights", "stretchysnake-nano"]
     assert cli.main([verb, *words, *more.split(), "--device", "cpu"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    name = more.split()[0].strip("-").replace("frames", "(num_)?frames")
-    assert re.match(rf"error: {name} \((0|none|\[\])\) must ", said)
+    name = more.split()[0].strip("-").replace("frames", "(num_)?frames").replace("sizes", "sizes?")
+    assert re.match(rf"error: {name} \((0|-32|none|\[\])\) must ", said)
 
 
 def test_every_verb_with_a_device_is_tried_or_made_of_those_that_are():
