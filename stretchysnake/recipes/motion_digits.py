@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
-from stretchysnake.flexibility import sets_around
+from stretchysnake.flexibility import NANO, eval_scale, sets_around, variant_named
 from stretchysnake.models.architectures import config_named
 from stretchysnake.train.run import OptimConfig, TrainRun
 
@@ -13,6 +14,35 @@ PREFIX = "motion-digits/"
 """A suite's name in rows is this and the suite."""
 MODEL = "videomamba-nano"
 """What the quickstart and the study train."""
+SUITES = {"short": 10, "fine": 8, "long": 24}
+"""Those that may be measured, with their numbers of classes; data/motion_digits.py, which says so, imports torch."""
+
+
+def check_asked(run, methods: str, *, least_source: int = 1) -> None:
+    """ValueError for what no quickstart or study can measure, before videos are made; `methods` names that field."""
+    for name in (methods, "seeds", "suites", "frames", "sizes"):
+        values = getattr(run, name)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(
+                f"{name} ({', '.join(map(str, values))}) must hold one or more, each once"
+            )
+    for suite in run.suites:
+        if suite not in SUITES:
+            raise ValueError(f"suites ({suite}) must be of: {', '.join(SUITES)}")
+    at_least = {"steps": 1, "batch_size": 1, "data_seed": 0}
+    at_least |= {"source_clips": least_source, "query_clips": 1}
+    at_least["gallery_clips"] = max(SUITES[suite] for suite in run.suites)  # one of each class
+    for name, least in at_least.items():
+        if getattr(run, name) < least:
+            raise ValueError(f"{name} ({getattr(run, name)}) must be at least {least}")
+    for variant in map(variant_named, getattr(run, methods)):
+        for num_frames, size in product(run.frames, run.sizes):
+            scale = eval_scale(variant.using(NANO), num_frames=num_frames, size=size)
+            if scale.num_frames > TrainRun.cache_frames or scale.size > TrainRun.cache_size:
+                raise ValueError(
+                    f"frames ({num_frames}) and sizes ({size}) must be at most {TrainRun.cache_frames} and "
+                    f"{TrainRun.cache_size}, which is what the videos are decoded to"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

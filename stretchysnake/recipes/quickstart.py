@@ -14,6 +14,7 @@ from stretchysnake.models.weights.shipped.shipped import Shipped, all_shipped
 from stretchysnake.recipes.motion_digits import (
     PREFIX,
     Suites,
+    check_asked,
     make_suites,
     nano_run,
     suite_infos,
@@ -64,6 +65,7 @@ class QuickstartRun:
     def __post_init__(self):
         check_device(self.device)
         check_jobs(self.jobs, self.threads)
+        check_asked(self, "methods", least_source=0 if self.pretrained else 1)
         if self.pretrained:
             self._check_pretrained()
 
@@ -119,10 +121,13 @@ def quickstart(run: QuickstartRun, *, progress: Callable[[str], None] | None = N
 
     Finished stages of an earlier call are reused: videos, frame cache, trainings, cells.
     """
+    from stretchysnake.models.weights.published.named import weights_file
     from stretchysnake.report.pages.page import write_overview_png, write_page
     from stretchysnake.report.tables.headlines import headlines, tiles
     from stretchysnake.results.rows import environment
 
+    if run.start is not None and not run.pretrained:
+        weights_file(run.start)  # what is not there is told before a video is made
     out, watch = Path(run.out), Stopwatch()
     suites = make_suites(run, watch, progress=progress)
     wanted = _wanted(run)

@@ -7,9 +7,11 @@ import pytest
 
 from stretchysnake import VARIANTS
 from stretchysnake.cli.measurements.quickstart import without_flag
+from stretchysnake.data import motion_digits
 from stretchysnake.eval.sweeps.evaluate import evaluate
 from stretchysnake.eval.sweeps.evaluate_run import EvaluateRun
 from stretchysnake.models.weights.files import read_checkpoint
+from stretchysnake.recipes.motion_digits import SUITES
 from stretchysnake.recipes.quickstart import (
     QuickstartRun,
     of_other_videos,
@@ -86,6 +88,41 @@ def test_a_device_of_no_name_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(ValueError, match=r"device \('gpu'\) must be one of: auto, cpu, cuda"):
         QuickstartRun(out=str(tmp_path / "q"), device="gpu")
     assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"suites": ("foo",)}, r"suites \(foo\) must be of: short, fine, long"),
+        ({"suites": ("source",)}, r"suites \(source\) must be of"),
+        ({"methods": ()}, r"methods \(\) must hold one or more, each once"),
+        ({"methods": ("flexvit",)}, r"variant \('flexvit'\) is not known \(did you mean flexivit"),
+        ({"steps": 0}, r"steps \(0\) must be at least 1"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"sizes": (33,)}, r"size \(33\) must be a multiple of patch_size \(8\); nearest: 32, 40"),
+        ({"sizes": (-32,)}, r"size \(-32\) must be a positive integer"),
+        ({"frames": (8, 32)}, r"frames \(32\) and sizes \(16\) must be at most 16 and 64"),
+        ({"source_clips": 0}, r"source_clips \(0\) must be at least 1"),
+        ({"gallery_clips": 23}, r"gallery_clips \(23\) must be at least 24"),
+        ({"gallery_clips": 9, "suites": ("short",)}, r"gallery_clips \(9\) must be at least 10"),
+        ({"query_clips": 0}, r"query_clips \(0\) must be at least 1"),
+    ],
+)
+def test_what_cannot_be_made_or_measured_is_refused(changed, text):
+    with pytest.raises(ValueError, match=text):
+        QuickstartRun(**changed)
+
+
+def test_weights_to_start_from_that_are_not_there_are_told_before_a_video_is_made(tmp_path):
+    run = QuickstartRun(out=str(tmp_path / "q"), start="videomamba-nan")
+    with pytest.raises(ValueError, match=r"weights \(videomamba-nan\)"):
+        quickstart(run)
+    assert not (tmp_path / "q").exists()
+
+
+def test_suites_have_the_classes_that_the_videos_have():
+    classes = {name: motion_digits.info(name)["classes"] for name in motion_digits.SUITES[1:]}
+    assert {name: len(of) for name, of in classes.items()} == SUITES
 
 
 def test_the_weights_that_came_with_the_package_are_measured_and_never_told_as_trained_here(

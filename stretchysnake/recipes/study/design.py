@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from stretchysnake.eval.features.placement import check_device
-from stretchysnake.flexibility import NANO, VARIANTS, variant_named
+from stretchysnake.flexibility import NANO, VARIANTS
 from stretchysnake.models.architectures import config_named
+from stretchysnake.recipes.motion_digits import check_asked
 from stretchysnake.recipes.side_by_side import check_jobs
 from stretchysnake.train.run import OptimConfig
 
@@ -96,14 +97,7 @@ class StudyRun:
     def __post_init__(self):
         check_device(self.device)
         check_jobs(self.jobs, self.threads)
-        for name in ("variants", "seeds", "suites", "frames", "sizes"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(
-                    f"{name} ({', '.join(map(str, values))}) must hold one or more, each once"
-                )
-        for variant in self.variants:
-            variant_named(variant)
+        check_asked(self, "variants")
         if len(set(self.peers)) < len(self.peers):
             raise ValueError(f"peers ({', '.join(self.peers)}) must name each model once")
         for peer in self.peers:
@@ -119,11 +113,10 @@ class StudyRun:
                 f"frames and sizes must hold vanilla's own scale ({native.num_frames} and {native.size}): "
                 "claims are made at it and away from it"
             )
-        for name, size in (*(("sizes", s) for s in self.sizes), ("far_size", self.far_size)):
-            if size % native.patch_size:
-                raise ValueError(
-                    f"{name} ({size}) must be multiples of the native patch ({native.patch_size})"
-                )
+        if self.far_size < 1 or self.far_size % native.patch_size:
+            raise ValueError(
+                f"far_size ({self.far_size}) must be a multiple of the native patch ({native.patch_size})"
+            )
         if self.far_frames < 1 or self.source_test_clips < 0:
             raise ValueError(
                 f"far_frames ({self.far_frames}) must be at least 1, source_test_clips "
@@ -136,10 +129,10 @@ class StudyRun:
                 )
         if bad := {name: rate for name, rate in self.rates.items() if not rate > 0}:
             raise ValueError(f"rates ({bad}) must be positive")
-        if min(self.finetune_steps, self.start_steps) < 0 or min(self.steps, self.num_views) < 1:
+        if min(self.finetune_steps, self.start_steps) < 0 or self.num_views < 1:
             raise ValueError(
                 f"finetune_steps ({self.finetune_steps}) and start_steps ({self.start_steps}) must be at least 0, "
-                f"steps ({self.steps}) and num_views ({self.num_views}) at least 1"
+                f"num_views ({self.num_views}) at least 1"
             )
         if self.sgd_probe and not self.finetune_steps:
             raise ValueError("sgd_probe takes finetune_steps steps; give more than 0")

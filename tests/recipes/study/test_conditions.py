@@ -90,7 +90,7 @@ def test_a_sitting_does_what_it_names_and_a_wrong_name_is_told():
     ):
         conditions(StudyRun(rates={"vanila": 1.0}))
     with pytest.raises(
-        ValueError, match=r"far_size \(110\) must be multiples of the native patch \(8\)"
+        ValueError, match=r"far_size \(110\) must be a multiple of the native patch \(8\)"
     ):
         StudyRun(far_size=110)
 

@@ -337,7 +337,12 @@ def test_dry_run_counts_trainings_and_cells():
         ({"peers": ("timesformer-base",)}, r"timesformer-base is for T = 8, 224 px: take one of"),
         ({"seeds": (1, 1)}, r"seeds \(1, 1\) must hold one or more, each once"),
         ({"frames": (4, 16)}, r"must hold vanilla's own scale \(8 and 32\)"),
-        ({"sizes": (32, 36)}, r"sizes \(36\) must be multiples of the native patch \(8\)"),
+        ({"sizes": (32, 36)}, r"size \(36\) must be a multiple of patch_size \(8\)"),
+        ({"suites": ("foo",)}, r"suites \(foo\) must be of: short, fine, long"),
+        ({"sizes": (32, -16)}, r"size \(-16\) must be a positive integer"),
+        ({"far_size": 0}, r"far_size \(0\) must be a multiple of the native patch"),
+        ({"query_clips": -1}, r"query_clips \(-1\) must be at least 1"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
         ({"finetune_steps": 0, "sgd_probe": True}, "sgd_probe takes finetune_steps"),
     ],
 )
