@@ -124,6 +124,25 @@ def test_a_scale_that_fits_is_no_refusal_and_costs_no_memory():
     assert refusal_of(config, Scale(6, 64, 8)) == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "more", "scale"),
+    [
+        ("embed", ["--frames", 10**20], f"T={10**20} S=32"),
+        ("embed", ["--size", 10**20], f"T=4 S={10**20}"),
+        ("visualize", ["--frames", 10**8], f"T={10**8} S=16"),
+        ("long", ["--frames", 4, "--size", 10**20], f"T=1 S={10**20}"),
+    ],
+)
+def test_clips_of_more_pixels_than_can_be_are_refused(
+    files, clip_folder, tmp_path, capsys, verb, more, scale
+):
+    words = [clip_folder / "class0", "--weights", files("videomamba"), "--out", tmp_path / "out"]
+    told = says(capsys, verb, *words, *more)
+    assert f"videomamba cannot take {scale} with patch" in told
+    assert "a clip may have at most 4,294,967,296 pixels" in told and "Traceback" not in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_index_holds_one_architecture(files, clip_folder, tmp_path, capsys):
     index, videos = tmp_path / "index", clip_folder / "class0"
     assert cli.main(["embed", str(videos), "--weights", files("evl"), "--out", str(index)]) == 0

@@ -52,6 +52,8 @@ def parsed(
     if paths is not None:
         parser.add_argument("paths", nargs="+", type=str, help=paths)
     words = [(short or {}).get(word, word) for word in argv]
+    for path in _config_files(words):
+        _values_in(path)  # the parser's own words name neither the file nor a way out
     changed = {}
     for one in classes:
         if any(field.type == "BackboneConfig" for field in fields(one)):
@@ -109,18 +111,32 @@ def _with_model(
 
 def _architecture_in(words: list[str]) -> str | None:
     """`model.architecture` of the last --config file among the words."""
+    for path in reversed(_config_files(words)):
+        values = _values_in(path)
+        model = values.get("model") if isinstance(values, dict) else None
+        if isinstance(model, dict) and "architecture" in model:
+            return str(model["architecture"])
+    return None
+
+
+def _config_files(words: list[str]) -> list[str]:
     given = [after for word, after in pairwise(words) if word == "--config"]
     given += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
-    for path in reversed(given):
-        if os.path.isfile(path):
-            import yaml
+    return [path for path in given if os.path.isfile(path)]
 
-            with open(path, encoding="utf-8") as file:
-                values = yaml.safe_load(file)
-            model = values.get("model") if isinstance(values, dict) else None
-            if isinstance(model, dict) and "architecture" in model:
-                return str(model["architecture"])
-    return None
+
+def _values_in(path: str):
+    """What a YAML file holds; ValueError where it is none."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(
+            f"config ({path}) must be a YAML file with a `field: value` a line, as --print_config writes it: "
+            f"{' '.join(str(error).split())}"
+        ) from None
 
 
 def tell_passed_over(sources: list[str], *, classes: bool = False, file=None) -> None:

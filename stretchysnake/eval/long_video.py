@@ -26,6 +26,7 @@ from stretchysnake.eval.features.subject import read_subject
 from stretchysnake.eval.long_embeddings import LongEmbeddings
 from stretchysnake.eval.long_reading import LongReading, windowed_frames
 from stretchysnake.flexibility import Scale, eval_scale
+from stretchysnake.models.accepted_scales import check_scales
 from stretchysnake.models.backbone import Backbone, pixels_of
 from stretchysnake.models.sequences.long_sequence import (
     check_recurrent,
@@ -193,7 +194,11 @@ def _subject_and_scale(
 ) -> tuple[Backbone, Scale]:
     model, variant, _ = read_subject(weights, placement)
     check_recurrent(model)
-    return model, eval_scale(variant, num_frames=window, size=size)
+    scale = eval_scale(variant, num_frames=window, size=size)
+    if size is not None:
+        one = replace(scale, num_frames=model.config.frame_multiple)  # windows are cut to fit
+        check_scales(model.config, [one], way_out="choose another --size")
+    return model, scale
 
 
 def _on_cpu(feature: Tensor) -> Tensor:

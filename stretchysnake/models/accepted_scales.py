@@ -12,6 +12,9 @@ from stretchysnake.flexibility import Scale
 from stretchysnake.models.architectures import build_model
 from stretchysnake.models.backbone import Backbone, BackboneConfig
 
+MOST_PIXELS = 2**32
+"""Of a clip. Far more cannot be counted in 64 bits, nor their frames be listed, and torch says so in its own words."""
+
 
 def check_scales(config: BackboneConfig, scales: Iterable[Scale], *, way_out: str) -> None:
     """ValueError, with the model's own words and then the way out, for the first scale that it cannot take.
@@ -34,6 +37,8 @@ def refusal_of(config: BackboneConfig, scale: Scale, size: tuple[int, int] | Non
     `size` is (H, W) of clips that are no squares of S: of these no pixel may go unused.
     """
     height, width = size or (scale.size, scale.size)
+    if scale.num_frames * height * width > MOST_PIXELS:
+        return f"a clip may have at most {MOST_PIXELS:,} pixels, which are 48 GiB in fp32"
     try:
         with torch.no_grad():
             video = torch.empty((1, 3, scale.num_frames, height, width), device="meta")

@@ -82,6 +82,23 @@ def test_mistakes_say_what_to_do(words, text, capsys):
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("verb", ["train", "embed"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"steps: [1,\nmodel: }", "while parsing a flow node"),
+        (b"\xff\xfe\xfa", "can't decode byte 0xff"),
+        (b"steps: 1\x07", "special characters are not allowed"),
+    ],
+)
+def test_a_config_that_is_no_yaml_is_one_line_with_its_name(verb, content, text, tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert cli.main([verb, "--config", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: config ({path}) must be a YAML file") and text in line
+
+
 def test_a_field_of_another_model_is_refused(capsys):
     with contextlib.suppress(SystemExit):
         assert (
