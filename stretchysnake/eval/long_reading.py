@@ -9,6 +9,9 @@ from stretchysnake.data.clips.frame_choice import uniform_indices
 from stretchysnake.data.containers.packet_index import PacketIndex
 from stretchysnake.flexibility import Scale
 
+MOST = {"num_frames": 10**7, "frames_per_second": 1000, "stretches": 10**7}
+"""Each frame read is an entry of a list: ten million are four days of a film."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LongReading:
@@ -38,6 +41,10 @@ class LongReading:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} ({value}) must be more than 0")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise ValueError(f"{name} ({value}) must be at most {most:,}")
         if self.exact and self.stretches != 1:
             raise ValueError(
                 f"stretches ({self.stretches}) must be 1 in the exact form, which is one sequence"

@@ -75,7 +75,7 @@ def finetune_folder(
     num_frames: int | None = None,
     size: int | None = None,
     fit: str | None = None,
-    steps: int = 400,
+    steps: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
     placement: Placement = AUTO,
@@ -119,6 +119,10 @@ def finetune_folder(
         _say(data, [f"no video is held out of: {told}; nothing is measured on such classes"])
     distinct = {(copies[r.path], r.start, r.end, r.label): r for r in train_records}
     kind, reason = _method(method, list(distinct.values()), classes)
+    if steps is not None and kind != "finetune":
+        raise ValueError(
+            f"steps ({steps}) are of fine-tuning, and this is none ({reason}); leave them out, or use method finetune"
+        )
     model, variant, metadata = read_subject(weights, placement)
     scale = eval_scale(variant, num_frames=num_frames, size=size)
     fitted_as = checked_fit(fit or fit_of(metadata))
@@ -149,7 +153,7 @@ def finetune_folder(
             weights=weights,
             # Paper does not say; we use VideoMamba's fine-tuning layer decay and a third of the rate of pre-training.
             optim=OptimConfig(lr=3e-4, weight_decay=0.05, warmup=0.1, layer_decay=0.8),
-            steps=steps,
+            steps=400 if steps is None else steps,
             batch_size=batch_size,
             seed=seed,
             device=placement.device,

@@ -27,6 +27,8 @@ class OptimConfig:
                 f"lr ({self.lr}) must be positive, weight_decay ({self.weight_decay}) and "
                 f"clip_norm ({self.clip_norm}) at least 0"
             )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must each be at least 0 and less than 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(
                 f"warmup ({self.warmup}) must be at least 0 and less than 1 (a fraction)"

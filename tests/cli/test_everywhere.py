@@ -222,6 +222,25 @@ def test_none_at_all_is_refused_and_not_the_native_number(verb, more, asked, cap
     assert re.match(rf"error: {name} \((0|-32|none|\[\])\) must ", said)
 
 
+@pytest.mark.parametrize(
+    ("verb", "more", "text"),
+    [
+        ("evaluate", "--memory_limit_gib -1", "memory_limit_gib (-1.0) must be positive, or null"),
+        ("evaluate", "--verify_cache true", "verify_cache (True) is used with cache alone; give"),
+        ("evaluate", "--cache_size 99", "cache_size (99) is used with cache alone; give cache too"),
+        ("train", "--cache_frames 99", "cache_frames (99) is used with cache alone"),
+        ("train", "--held_out_every 9", "held_out_every (9) is used with held_out alone"),
+        *(
+            (verb, "--timeout_seconds -5 --num_workers 0", "timeout_seconds (-5.0) must be more")
+            for verb in ("classify", "embed", "evaluate", "finetune", "long", "visualize")
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(verb, more, text, asked, capsys):
+    assert cli.main([verb, *asked[verb], *more.split(), "--device", "cpu"]) == 2
+    assert f"error: {text}" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_every_verb_with_a_device_is_tried_or_made_of_those_that_are():
     assert {*VERBS} - {*RUN_NO_MODEL} - {*VERBS_TRIED} == {"quickstart", "study"}
 

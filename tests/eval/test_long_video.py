@@ -87,6 +87,8 @@ def test_windows_are_few_and_equal(num_frames, longest, tubelet, spans):
         ({"num_frames": 4, "frames_per_second": 2.0}, "and not both"),
         ({"num_frames": 0}, r"num_frames \(0\) must be more than 0"),
         ({"frames_per_second": float("nan")}, r"frames_per_second \(nan\) must be more than 0"),
+        ({"frames_per_second": 1e300}, r"frames_per_second \(1e\+300\) must be at most 1,000"),
+        ({"num_frames": 10**20}, r"num_frames \(1000+\) must be at most 10,000,000"),
         ({"num_frames": 4, "window": 0}, r"window \(0\) must be more than 0"),
         ({"num_frames": 4, "exact": True, "scratch": "absent"}, "must be an existing folder"),
         ({"num_frames": 4, "stretches": 0}, r"stretches \(0\) must be more than 0"),

@@ -40,7 +40,7 @@ def test_the_kind_follows_the_smallest_class_and_says_so(counts, kind, text):
 def test_what_is_written_predicts_what_was_measured(trained, clip_folder, tmp_path, method):
     done = finetune_folder(
         str(clip_folder), weights=trained[1].weights, out=str(tmp_path / "out"), method=method,
-        num_frames=4, size=16, steps=2, batch_size=4,
+        num_frames=4, size=16, steps=2 if method == "finetune" else None, batch_size=4,
     )  # fmt: skip
     assert done.kind == method and done.classes == ["class0", "class1", "class2"]
     assert len(done.labels) == 2 and done.num_train == 10
@@ -140,6 +140,10 @@ def test_the_verbs(trained, clip_folder, tmp_path, capsys):
         (
             ["finetune", str(clip_folder), "--weights", weights, "-o", out, "--method", "svm"],
             "method ('svm') must be",
+        ),
+        (
+            ["finetune", str(clip_folder), "--weights", weights, "-o", out, "--steps", "0"],
+            "steps (0) are of fine-tuning, and this is none (k-NN instead of fine-tuning: 3 training",
         ),
         (["finetune", str(clip_folder / "class0"), "--weights", weights, "-o", out], "class0"),
     ):

@@ -43,6 +43,7 @@ def test_rate_warms_up_and_falls_to_zero():
     [
         ({"lr": 0.0}, r"lr \(0.0\) must be positive"),
         ({"warmup": 5}, r"warmup \(5\) must be .*fraction"),
+        ({"betas": (2.0, 3.0)}, r"betas \(2.0, 3.0\) must each be at least 0 and less than 1"),
     ],
 )
 def test_impossible_values_are_refused(values, text):

@@ -35,8 +35,8 @@ class FinetuneRun:
     fit: str | None = None
     """"square" squashes every picture to size x size, "keep" gives each video a shape near its own of at most as many
     patches, "crop" takes the middle square; null: as the weights were trained. `classify` follows it."""
-    steps: int = 400
-    """Of fine-tuning."""
+    steps: int | None = None
+    """Of fine-tuning, null: 400; k-NN and probe take none."""
     batch_size: int = 16
     """Clips in a step of fine-tuning, and in a forward pass that reads features."""
     seed: int = 0

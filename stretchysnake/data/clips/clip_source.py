@@ -35,6 +35,7 @@ from stretchysnake.data.processes.decoder_pool import (
     MEMORY_GIB,
     TIMEOUT_SECONDS,
     DecoderPool,
+    check_limits,
     map_decoding,
 )
 from stretchysnake.data.processes.shared_memory import ClipMemory, KeptClips, can_share
@@ -52,6 +53,9 @@ class DecodingLimits:
     """Wall-clock time for each second of video on the way to a clip; a file that takes longer is a `timeout`."""
     memory_gib: float = MEMORY_GIB
     """Memory that decoding one clip may take; a file that needs more is left out."""
+
+    def __post_init__(self):
+        check_limits(timeout_seconds=self.timeout_seconds, memory_gib=self.memory_gib)
 
 
 IN_THIS_PROCESS = DecodingLimits(num_workers=0)

@@ -31,6 +31,15 @@ _END = object()
 _START_SECONDS = 120.0  # on a starved machine a fork alone was seen to take over 30 s
 
 
+def check_limits(**limits: float) -> None:
+    """ValueError for a limit of nothing, also where no process is there to be limited."""
+    for name, value in limits.items():
+        if name == "num_workers" and value < 0:
+            raise ValueError(f"{name} ({value}) must be at least 0, which decodes in this process.")
+        if not value > 0:
+            raise ValueError(f"{name} ({value}) must be more than 0.")
+
+
 class DecoderPool:
     """`num_workers` processes that each run `function(argument)`, with limits: `timeout_seconds` until the first second
     of a video is decoded, and from each second to the next; `memory_gib` more memory.
@@ -48,14 +57,9 @@ class DecoderPool:
         timeout_seconds: float = TIMEOUT_SECONDS,
         memory_gib: float = MEMORY_GIB,
     ):
-        for name, value in (("num_workers", num_workers), ("timeout_seconds", timeout_seconds),
-                            ("memory_gib", memory_gib)):  # fmt: skip
-            if name == "num_workers" and value < 0:
-                raise ValueError(
-                    f"{name} ({value}) must be at least 0, which decodes in this process."
-                )
-            if not value > 0:
-                raise ValueError(f"{name} ({value}) must be more than 0.")
+        check_limits(
+            num_workers=num_workers, timeout_seconds=timeout_seconds, memory_gib=memory_gib
+        )
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
         self._function, self._num_workers = function, num_workers
@@ -235,6 +239,7 @@ def map_decoding(
 
     Tasks and `memory` as in `DecoderPool.map`; without workers there is no memory to share.
     """
+    check_limits(timeout_seconds=timeout_seconds, memory_gib=memory_gib)
     if num_workers == 0:
         for path, argument in tasks:
             try:
@@ -260,6 +265,7 @@ def stream_decoding(
     memory: ClipMemory | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the task, part or DecodeError) as `DecoderPool.stream` does; 0 workers: in this process."""
+    check_limits(timeout_seconds=timeout_seconds, memory_gib=memory_gib)
     if num_workers == 0:
         for number, (path, argument) in enumerate(tasks):
             try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import Placement
+from stretchysnake.eval.unused_fields import refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,11 @@ class EvaluateRun:
             raise ValueError(f"batch_size ({self.batch_size}) must be at least 1")
         if self.num_workers < 0:
             raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
+        if self.memory_limit_gib is not None and not self.memory_limit_gib > 0:
+            raise ValueError(
+                f"memory_limit_gib ({self.memory_limit_gib}) must be positive, or null"
+            )
+        refuse_unused(self, "cache", "cache_frames", "cache_size", "verify_cache")
         _ = self.placement  # checks both
 
     @property
