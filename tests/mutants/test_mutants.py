@@ -47,4 +47,4 @@ def test_mirrored_tests_come_first():
     assert first == ["tests/train/test_step.py", "tests/train/test_step_by_hand.py"]
     assert "tests/train/test_loop.py" in rest and first[0] not in rest
     assert suites_of("results/rows.py")[0] == ["tests/results/test_rows.py"]
-    assert suites_of("flexibility.py")[0] == ["tests/test_flexibility.py"]
+    assert suites_of("flexibility/draws.py") == [["tests/flexibility/test_flexibility.py"]]
