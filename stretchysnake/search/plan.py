@@ -2,8 +2,8 @@
 best cell that fits.
 
 Accuracy comes from the rows of a sweep. FLOPs are counted; times and memory are measured on this machine, once: they
-are kept in a file beside the weights. A time is the 90th percentile of the slowest of several rounds that take turns
-among the cells, and must fit the budget with a quarter to spare: tomorrow's machine is never as idle as today's.
+are kept in a file (eval/sweeps/kept_costs.py). A time is the 90th percentile of the slowest of several rounds that take
+turns among the cells, and must fit the budget with a quarter to spare: tomorrow's machine is never as idle as today's.
 """
 
 import json
@@ -28,6 +28,7 @@ from stretchysnake.eval.sweeps.cost import (
     measure_peak_bytes,
     measure_times,
 )
+from stretchysnake.eval.sweeps.kept_costs import keep_costs, read_costs
 from stretchysnake.flexibility import Scale, eval_scale
 from stretchysnake.models.backbone import Backbone
 from stretchysnake.models.weights.published.named import weights_file
@@ -35,7 +36,7 @@ from stretchysnake.results.intervals import wilson_interval
 from stretchysnake.results.rows import Row, latest, select
 from stretchysnake.search.accuracy_estimate import estimated
 from stretchysnake.search.budget import SHOWN, Budget
-from stretchysnake.whole_file import sha256_of, write_whole
+from stretchysnake.whole_file import sha256_of
 
 TIME_MARGIN = 1.25
 """A time fits when it stays within the budget even this much slower."""
@@ -267,13 +268,12 @@ def _measured(
     notes: list[str],
     progress: Callable[[str], None] | None,
 ) -> tuple[dict, dict]:
-    """(T, S) -> ms at the 90th percentile, and -> bytes; kept beside the weights for this machine."""
+    """(T, S) -> ms at the 90th percentile, and -> bytes; kept for this machine (kept_costs.py)."""
     device, precision = device_of(model), precision_of(model)
     # kept ones of before are fp32; 2: others natively on a CPU
     how = [ROUNDS, REPEATS] + [precision, 2] * (precision != "fp32")
     key = json.dumps([sha256_of(weights), _machine(device), *how])
-    path = weights.with_name(f"{weights.name}.cost.json")
-    held = {} if remeasure else _read(path).get(key, {})
+    held = {} if remeasure else read_costs(weights, key)
     names = {
         place: f"{scale.num_frames}x{scale.size}x{scale.patch_size}"
         for place, scale in scales.items()
@@ -301,9 +301,9 @@ def _measured(
         held[names[place]] = {"milliseconds": percentile, "bytes": measure_peak_bytes(model, scale)}
     if missing:
         try:
-            write_whole(path, json.dumps({**_read(path), key: held}, indent=1))
+            keep_costs(weights, key, held)
         except OSError as error:
-            notes.append(f"times are not kept: {path}: {error.strerror}")
+            notes.append(f"times are not kept: {error.filename}: {error.strerror}")
     costs = {place: held[name] for place, name in names.items() if name in held}
     return (
         {place: one["milliseconds"] for place, one in costs.items()},
@@ -315,14 +315,6 @@ def _machine(device: torch.device) -> list:
     """What times depend on beside the model."""
     name = device_name(device) or platform.processor()
     return [platform.node(), name, torch.get_num_threads(), torch.__version__]
-
-
-def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}  # absent, or not ours to believe: measured again
-    return content if isinstance(content, dict) else {}
 
 
 def plan_json(made: Plan) -> str:

@@ -14,6 +14,7 @@ from stretchysnake.cli.measurements.plan import PlanRun
 from stretchysnake.eval.features.extraction import model_hash
 from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.features.subject import read_subject
+from stretchysnake.eval.sweeps import kept_costs
 from stretchysnake.eval.sweeps.cost import count_flops, measure_peak_bytes, measure_times
 from stretchysnake.flexibility import eval_scale
 from stretchysnake.results.rows import Row, append_rows
@@ -22,6 +23,7 @@ from stretchysnake.search import plan as planning
 from stretchysnake.search.budget import Budget, parse_budget
 from stretchysnake.search.budget_plan import plan_for
 from stretchysnake.search.plan import PricedCell, choose, pareto_front, plan
+from stretchysnake.whole_file import write_whole
 
 ACCURACY = {(4, 16): 0.2, (4, 32): 0.5, (8, 16): 0.4, (8, 32): 0.7, (8, 48): 0.65}
 
@@ -132,6 +134,63 @@ def test_costs_are_measured_once_and_again_for_other_weights(weights, monkeypatc
     asked.clear()
     assert plan(weights, parse_budget("10 s"), ROWS[:1]).cells and asked
     json.loads(held.read_text())
+
+
+def test_costs_of_weights_in_a_folder_of_others_lie_in_the_users_cache(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STRETCHYSNAKE_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "ROUNDS", 1)
+    asked = []
+    measure = planning.measure_times
+    monkeypatch.setattr(
+        planning, "measure_times", lambda *a, **k: asked.append(a[1]) or measure(*a, **k)
+    )
+    plan(weights, parse_budget("10 s"), ROWS[:1])
+    beside = weights.with_name("weights.safetensors.cost.json")
+    before = beside.read_bytes()
+    monkeypatch.setattr(kept_costs, "FOLDER", weights.parent)  # as if they came with the package
+    plan(weights, parse_budget("10 s"), ROWS[:2])
+    plan(weights, parse_budget("10 s"), ROWS[:2])
+    assert len(asked) == 2  # the first cell is read from beside them, the second from the cache
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.name == f"{tmp_path.name}-{beside.name}" and beside.read_bytes() == before
+    plan(weights, parse_budget("10 s"), ROWS[:1], remeasure=True)
+    (cells,) = json.loads(kept.read_text()).values()
+    assert len(asked) == 3 and list(cells) == ["4x16x4"] and beside.read_bytes() == before
+
+
+def test_costs_are_kept_elsewhere_where_nothing_can_be_written_beside_the_weights(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STRETCHYSNAKE_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "ROUNDS", 1)
+
+    def only_in(folder):
+        def write(path, content):
+            if path.parent.name != folder:
+                raise OSError(30, "Read-only file system", str(path))
+            write_whole(path, content)
+
+        return write
+
+    monkeypatch.setattr(kept_costs, "write_whole", only_in("cache"))
+    assert not plan(weights, parse_budget("10 s"), ROWS[:1]).notes
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".json"]
+    monkeypatch.setattr(kept_costs, "write_whole", only_in("nowhere"))
+    (note,) = plan(weights, parse_budget("10 s"), ROWS[:2]).notes
+    assert note.startswith(f"times are not kept: {tmp_path / 'cache'}")
+    assert note.endswith(": Read-only file system")
+
+
+def test_costs_of_the_packages_own_weights_are_not_written_into_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRETCHYSNAKE_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "ROUNDS", 1)
+    before = sorted(kept_costs.FOLDER.rglob("*"))
+    plan("stretchysnake-nano", parse_budget("10 s"), ROWS[:1])
+    assert sorted(kept_costs.FOLDER.rglob("*")) == before
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.name == "stretchysnake-nano-model.safetensors.cost.json"
 
 
 def test_rows_of_several_data_sets_seeds_and_models(weights):
