@@ -13,8 +13,9 @@ from stretchysnake.models.backbone import Backbone
 from stretchysnake.recipes.motion_digits import MODEL
 from stretchysnake.recipes.study.conditions import Training, is_finished, is_tuned, trainings
 from stretchysnake.recipes.study.design import PARTS, StudyRun
-from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
+from stretchysnake.recipes.study.kept_rows import is_measured
 from stretchysnake.recipes.study.measuring import Measurement, parts_of, wanted_of
+from stretchysnake.recipes.study.stored_rows import rows_in
 from stretchysnake.train.run import TrainRun
 
 SECONDS_PER_CLIP = 0.017

@@ -7,8 +7,6 @@ machine, keep it from being done again.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from stretchysnake.eval.protocols.protocol import HEADS
@@ -17,10 +15,8 @@ from stretchysnake.recipes.motion_digits import PREFIX
 from stretchysnake.recipes.study.conditions import Training, transfers
 from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.recipes.study.measuring import SOURCE, measurements, wanted_of
-from stretchysnake.results.rows import Row, read_rows, select
-from stretchysnake.train.run import TrainRun
-
-NAME = "rows.jsonl"
+from stretchysnake.recipes.study.stored_rows import settings_of
+from stretchysnake.results.rows import Row
 
 
 class Place(NamedTuple):
@@ -34,18 +30,6 @@ class Place(NamedTuple):
     metric: str
     num_frames: int
     size: int
-
-
-def rows_in(run: StudyRun) -> list[Row]:
-    """All rows in the study's folder: of rows.jsonl, and of a compressed rows.jsonl.gz before it."""
-    paths = (Path(run.out) / f"{NAME}.gz", Path(run.out) / NAME)
-    return [row for path in paths if path.is_file() for row in read_rows(path)]
-
-
-def settings_of(run: TrainRun) -> str:
-    """The part of a row's run_id that says how its model was trained, and neither on which files nor from which
-    weights: whether it went on from a vanilla is told by its steps."""
-    return replace(run, data="", weights=None, out="").digest()
 
 
 def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterator[Place]:
@@ -76,20 +60,6 @@ def is_measured(
     """Whether the rows hold all that this sitting wants of a training; `source` is the key of the training videos."""
     held = {_place(row) for row in rows if row.status != "oom" and _is_of(run, row, source)}
     return all(place in held for place in places_of(run, training, only_wanted=True))
-
-
-def check_weights(run: StudyRun, training: Training, weights: str, *, source: str) -> None:
-    """ValueError where the study's folder holds retrieval of this very training with other weights than these
-    (model_hash): what is measured now would be compared with what was measured of another model."""
-    of_it = settings_of(training.run), training.num_steps, training.row_model, training.seed
-    for row in select(rows_in(run), protocol="retrieval"):
-        its = row.run_id.split("-")[0], row.train_steps, row.model, row.seed
-        if its == of_it and row.train_data == source and row.weights not in ("", weights):
-            raise ValueError(
-                f"out ({run.out}) holds rows of {training.shown}, seed {training.seed}, of other weights "
-                f"({row.weights}) than the training here gave ({weights}), as another machine may in the last bits. "
-                "Bring the folders of the trainings along with the rows, or give another --out"
-            )
 
 
 def rows_of(

@@ -21,6 +21,7 @@ from stretchysnake.recipes.study.design import (
     STATIC_PATCHES,
     StudyRun,
 )
+from stretchysnake.recipes.study.stored_rows import check_weights
 from stretchysnake.results.rows import Row
 from stretchysnake.train.checkpoints.outputs import TrainResult
 
@@ -130,6 +131,8 @@ def measured(
     told = told_of(suites, results)
     for wanted in wanted_of(run, training):
         tested = model_of(training, results[-1].weights, patch_resize=wanted.patch_resize)
+        if wanted.patch_resize is None:  # one that resizes otherwise has a hash of its own
+            check_weights(run, training, tested.weights, source=suites.source_key)
         _rows(run, suites, tested, wanted, told, progress=progress)
 
 

@@ -15,7 +15,8 @@ def write_study(
 ) -> tuple[str, list[str]]:
     """Write report.html, summary.md, tables/ and pictures/ under run.out, of all that is finished; (path of the page,
     summary lines)."""
-    from stretchysnake.recipes.study.kept_rows import rows_in, rows_of, settings_of
+    from stretchysnake.recipes.study.kept_rows import rows_of
+    from stretchysnake.recipes.study.stored_rows import rows_in, settings_of
     from stretchysnake.report.pages.context import ReportContext, write_context
     from stretchysnake.report.tables.cells import peers_of
     from stretchysnake.results.rows import environment

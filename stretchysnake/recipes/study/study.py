@@ -27,7 +27,8 @@ def study(run: StudyRun, *, progress: Callable[[str], None] | None = None) -> tu
     model is measured as soon as it is trained, several side by side (`run.jobs`). The report is of all that is
     finished, in whichever sitting.
     """
-    from stretchysnake.recipes.study.kept_rows import is_measured, rows_in
+    from stretchysnake.recipes.study.kept_rows import is_measured
+    from stretchysnake.recipes.study.stored_rows import rows_in
 
     conditions(run)  # a word that it does not have is told before a video is made
     watch = Stopwatch()
@@ -79,13 +80,10 @@ def finish_training(
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """The training of that number, and all that is wanted of its measurements; what is made is kept on disk."""
-    from stretchysnake.recipes.study.kept_rows import check_weights
-    from stretchysnake.recipes.study.measuring import measured, model_of, transferred
+    from stretchysnake.recipes.study.measuring import measured, transferred
 
     training = _of_number(run, suites, number)
     results = trained(training, progress=progress)
-    weights = model_of(training, results[-1].weights).weights
-    check_weights(run, training, weights, source=suites.source_key)
     measured(run, suites, training, results, progress=progress)
     if run.wants("transfer", training.shown):
         transferred(run, suites, training, results, progress=progress)

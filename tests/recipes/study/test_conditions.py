@@ -10,8 +10,9 @@ from stretchysnake.flexibility import NANO, Scale
 from stretchysnake.models.architectures import config_named
 from stretchysnake.recipes.study.conditions import conditions, trainings
 from stretchysnake.recipes.study.design import PARTS, RATES, StudyRun
-from stretchysnake.recipes.study.kept_rows import check_weights, is_measured, places_of, rows_of
+from stretchysnake.recipes.study.kept_rows import is_measured, places_of, rows_of
 from stretchysnake.recipes.study.measuring import equal_views, measurements, parts_of
+from stretchysnake.recipes.study.stored_rows import check_weights
 from stretchysnake.results.rows import Row, append_rows
 
 ONE = StudyRun(seeds=(0, 1), only=("main",), finetune_steps=0)
