@@ -175,6 +175,15 @@ def test_the_method_quotes_several_scales_a_step_as_they_were_measured(rows):
         assert f"| {suite} | {' | '.join(told)} |" in lines
 
 
+def test_the_method_quotes_kernels_resized_by_pi_in_training_as_they_were_measured(rows):
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = select(rows, model={"static_tokens pi kernels", "static_tokens"})
+    for suite in ("short", "fine", "long"):
+        pair = {"dataset": f"motion-digits/{suite}"}
+        found = mean_difference(rows, "static_tokens pi kernels", "static_tokens", **pair)
+        assert f"{suite} {with_interval(found)}" in text
+
+
 def with_interval(difference):
     low, high = map(points, difference.interval)
     return f"{points(difference.mean)} ({low} to {high})"

@@ -13,7 +13,6 @@ from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.data.decoding.fit import checked_fit
 from stretchysnake.data.processes.decoder_pool import TIMEOUT_SECONDS
 from stretchysnake.eval.features.placement import check_device
-from stretchysnake.eval.unused_fields import refuse_unused
 from stretchysnake.flexibility import NANO, Scale, ScaleSets, scales_at, variant_named
 from stretchysnake.models.architectures import config_from_dict, config_named, config_to_dict
 from stretchysnake.train.optim_config import OptimConfig
@@ -212,8 +211,6 @@ class TrainRun:
             raise ValueError(f"on_error ({self.on_error!r}) must be one of: replace, skip, stop")
         if self.num_workers < 0:
             raise ValueError(f"num_workers ({self.num_workers}) must be at least 0")
-        refuse_unused(self, "cache", "cache_frames", "cache_size", "verify_cache")
-        refuse_unused(self, "held_out", "held_out_every")
         self._check_groups()
         native = self.sets.native
         stored = self.model.native

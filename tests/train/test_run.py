@@ -8,9 +8,7 @@ from stretchysnake.data.clips.augmentation import Augmentation
 from stretchysnake.train.run import NO_EFFECT_ON_WEIGHTS, NonFiniteConfig, OptimConfig
 
 PLAIN = tiny_run(depth=2, precision="fp64")
-RUN = replace(
-    PLAIN, variant="static_tokens", sets=replace(PLAIN.sets, frames=(2, 4)), cache="-", held_out="-"
-)
+RUN = replace(PLAIN, variant="static_tokens", sets=replace(PLAIN.sets, frames=(2, 4)))
 
 
 def test_digest_tells_apart_what_decides_the_weights():

@@ -21,6 +21,7 @@ FLAGS = ("--resume", "--dry-run")
 
 
 def run(argv: list[str]) -> int:
+    from stretchysnake.eval.unused_fields import refuse_unused
     from stretchysnake.train.run import TrainRun
 
     argv, dry = [word for word in argv if word != "--dry-run"], "--dry-run" in argv
@@ -35,6 +36,8 @@ def run(argv: list[str]) -> int:
 
             defaults = recipe_named(argv.pop(0))
         run, _ = parsed("train", TrainRun, EXAMPLES, argv, defaults=defaults)
+        refuse_unused(run, "cache", "cache_frames", "cache_size", "verify_cache")
+        refuse_unused(run, "held_out", "held_out_every")
     from stretchysnake.data.processes.nursery import nursery
     from stretchysnake.ranks import open_runtime, torchrun_ranks
 
