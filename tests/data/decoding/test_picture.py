@@ -224,6 +224,8 @@ def test_a_picture_that_changes_its_size_is_one_video_to_every_reader(tmp_path):
 def test_mpeg2_that_changes_its_size_has_the_frames_that_its_decoder_shows(
     tmp_path, name, num_between
 ):
+    if name == "v.mpg" and int(av.__version__.split(".")[0]) < 18:
+        pytest.skip("the FFmpeg of PyAV 17 takes the process down when it decodes this file")
     small, large = numbered_frames(20), numbered_frames(60, height=96, width=128)[20:]
     options = {"b": "4M", "bf": num_between}
     parts = (small, large[:20], small, large[20:])
