@@ -68,8 +68,9 @@ def test_tables_and_verdicts_follow_from_the_rows(rows):
 
 
 def numbers(cell):
-    """The words and numbers of a cell in some order: the page puts an interval below its number."""
-    return sorted(re.findall(r"[\w.+−<%]+", str(cell).replace("–", " ")))
+    """The words and numbers of a cell in some order: the page puts an interval below its number, a word in between."""
+    words = re.findall(r"[\w.+−<%]+", str(cell).replace("–", " "))
+    return sorted(word for word in words if word != "to")
 
 
 class TablesOfPage(HTMLParser):
