@@ -52,12 +52,12 @@ def parsed(
     if paths is not None:
         parser.add_argument("paths", nargs="+", type=str, help=paths)
     words = [(short or {}).get(word, word) for word in argv]
-    for path in _config_files(words):
-        _values_in(path)  # the parser's own words name neither the file nor a way out
+    # also where nothing is taken from them here: the parser's own words name neither the file nor a way out
+    configs = [_values_in(path) for path in _config_files(words)]
     changed = {}
     for one in classes:
         if any(field.type == "BackboneConfig" for field in fields(one)):
-            words, one, changed = _with_model(one, defaults, words)
+            words, one, changed = _with_model(one, defaults, words, configs)
         parser.add_class_arguments(one)
     parser.set_defaults({**({} if defaults is None else asdict(defaults)), **changed})
     values = dict(vars(parser.instantiate(parser.parse_args(words))))
@@ -72,11 +72,12 @@ def parsed(
 
 
 def _with_model(
-    run_class: type, defaults: object, words: list[str]
+    run_class: type, defaults: object, words: list[str], configs: list
 ) -> tuple[list[str], type, dict]:
     """(words without `--model NAME`, the run's type with the fields of that model, defaults that follow from it).
 
-    Without a name, `model.architecture` of a --config file or else the recipe's model says which fields there are.
+    Without a name, `model.architecture` of a --config file (`configs` hold what they say) or else the recipe's model
+    says which fields there are.
     """
     from stretchysnake.flexibility import sets_around
     from stretchysnake.models.architectures import config_named
@@ -91,7 +92,7 @@ def _with_model(
             name = words.pop(place).removeprefix("--model=")
             break
     model = run_class(data="", out="").model if defaults is None else defaults.model
-    name, before = name or _architecture_in(words), model
+    name, before = name or _architecture_in(configs), model
     if name is not None:
         model = config_named(name, num_classes=model.num_classes)
     changed = {"model": asdict(model)} if model != before else {}
@@ -109,10 +110,9 @@ def _with_model(
     return words, run_type, changed
 
 
-def _architecture_in(words: list[str]) -> str | None:
-    """`model.architecture` of the last --config file among the words."""
-    for path in reversed(_config_files(words)):
-        values = _values_in(path)
+def _architecture_in(configs: list) -> str | None:
+    """`model.architecture` of the last config that says one."""
+    for values in reversed(configs):
         model = values.get("model") if isinstance(values, dict) else None
         if isinstance(model, dict) and "architecture" in model:
             return str(model["architecture"])

@@ -57,9 +57,8 @@ def time_windows_with_frames(
     index: PacketIndex, window_seconds: float, stride_seconds: float | None = None
 ) -> list[tuple[float, float]]:
     """Those windows of a video in which a frame is first shown; the first window always is one."""
-    shown = map(
-        index.seconds, range(len(index.stamps))
-    )  # a clock that leaps has windows without end
+    # only near frames: a clock that leaps has windows without end
+    shown = map(index.seconds, range(len(index.stamps)))
     windows = time_windows(index.duration, window_seconds, stride_seconds, near=shown)
     return [(start, end) for start, end in windows if index.begins_within(start, end)]
 

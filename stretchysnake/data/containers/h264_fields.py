@@ -38,10 +38,12 @@ def field_types(extradata: bytes | None) -> Callable | None:
 
     def types_of(packet) -> str:
         nonlocal sequence, first
-        content = bytes(packet)
-        for unit in _units(content, length, _SEQUENCE):
-            sequence = _sequence(unit)
-        slices = [_slice(unit, sequence) for unit in _units(content, length, *_SLICES)]
+        slices = []
+        for unit in _units(bytes(packet), length, _SEQUENCE, *_SLICES):
+            if unit[0] & 31 == _SEQUENCE:
+                sequence = _sequence(unit)
+            else:
+                slices.append(_slice(unit, sequence))
         fields = {(number, field) for _, number, field in slices}
         number, field = fields.pop() if len(fields) == 1 else (0, "")
         if first == (number, _OTHER.get(field)):

@@ -129,10 +129,12 @@ def measured(
 ) -> None:
     """Measure all of a trained model that this sitting wants; the rows are kept in run.out/rows.jsonl."""
     told = told_of(suites, results)
-    for wanted in wanted_of(run, training):
-        tested = model_of(training, results[-1].weights, patch_resize=wanted.patch_resize)
-        if wanted.patch_resize is None:  # one that resizes otherwise has a hash of its own
-            check_weights(run, training, tested.weights, source=suites.source_key)
+    listed, weights = wanted_of(run, training), results[-1].weights
+    if listed:
+        own = model_of(training, weights).weights
+        check_weights(run, training, own, source=suites.source_key)
+    for wanted in listed:
+        tested = model_of(training, weights, patch_resize=wanted.patch_resize)
         _rows(run, suites, tested, wanted, told, progress=progress)
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from stretchysnake.recipes.motion_digits import PREFIX, suite_info
 from stretchysnake.recipes.study.pages import write_pages
+from stretchysnake.recipes.study.stored_rows import NAME, row_files
 from stretchysnake.whole_file import write_whole
 
-ROWS, CONTEXT = "rows.jsonl", "context.json"
+CONTEXT = "context.json"
 COMPRESSED_FROM = 2_000_000
 """Bytes of rows beyond which they are published compressed: to about a tenth."""
 MAX_CURVE = 150
@@ -66,21 +67,21 @@ def publish(study: str | Path, into: str | Path) -> list[str]:
         gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         for path in paths
     )
-    name = ROWS if len(content) <= COMPRESSED_FROM else f"{ROWS}.gz"
+    name = NAME if len(content) <= COMPRESSED_FROM else f"{NAME}.gz"
     # no time inside: equal rows are equal bytes
-    write_whole(into / name, content if name == ROWS else gzip.compress(content, mtime=0))
+    write_whole(into / name, content if name == NAME else gzip.compress(content, mtime=0))
     write_context(into / CONTEXT, kept, compact=True)
     shown = _under(kept, into)
     return write_pages(into, rows, shown, summary="README.md", tables=False, rows_name=name)
 
 
 def _rows_in(path: Path) -> list[Path]:
-    """The rows of a folder, or the file itself: compressed ones first, which a later sitting went on from."""
+    """The rows of a folder, or the file itself."""
     if not path.is_dir():
         return [path]
-    found = [path / name for name in (f"{ROWS}.gz", ROWS) if (path / name).is_file()]
+    found = row_files(path)
     if not found:
-        raise ValueError(f"study ({path}) must hold {ROWS} or {ROWS}.gz")
+        raise ValueError(f"study ({path}) must hold {NAME} or {NAME}.gz")
     return found
 
 

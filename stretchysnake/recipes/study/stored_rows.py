@@ -11,10 +11,14 @@ from stretchysnake.train.run import TrainRun
 NAME = "rows.jsonl"
 
 
+def row_files(folder: str | Path) -> list[Path]:
+    """The files of rows in a study's folder: compressed ones first, which a later sitting went on from."""
+    return [path for name in (f"{NAME}.gz", NAME) if (path := Path(folder) / name).is_file()]
+
+
 def rows_in(run: StudyRun) -> list[Row]:
-    """All rows in the study's folder: of rows.jsonl, and of a compressed rows.jsonl.gz before it."""
-    paths = (Path(run.out) / f"{NAME}.gz", Path(run.out) / NAME)
-    return [row for path in paths if path.is_file() for row in read_rows(path)]
+    """All rows in the study's folder."""
+    return [row for path in row_files(run.out) for row in read_rows(path)]
 
 
 def settings_of(run: TrainRun) -> str:

@@ -18,7 +18,7 @@ from stretchysnake.report.tables.cells import (
 )
 from stretchysnake.results.comparison import Difference, gain_difference, mean_difference
 from stretchysnake.results.intervals import holm
-from stretchysnake.results.rows import Row, select
+from stretchysnake.results.rows import Row, native_cells, select
 
 VERDICTS = ("holds", "does not hold", "not settled", "not measured")
 
@@ -125,10 +125,11 @@ def claims(
         pair = [*select(equal, model=other), *select(main, model=model)]
         add(f"equal patches: {names[0]} beats {label(other)}", "Table A2", pair, other, "Table A2")
     if retrained := select(others, protocol="retrieval", metric="top1", model=baseline):
-        at_home = {row.num_frames for row in main if row.native and row.model == baseline}
-        own = [row for row in select(main, model=baseline) if row.num_frames in at_home]
+        own = select(main, model=baseline)
+        at_home = {num_frames for num_frames, _ in native_cells(own)}
+        own = [row for row in own if row.num_frames in at_home]
         # a model for each T, which stand as one: each cell is of that trained at its T
-        retrained = [replace(row, weights="", run_id="") for row in (*own, *retrained)]
+        retrained = [replace(row, weights="") for row in (*own, *retrained)]
         at = {row.num_frames for row in retrained}
         pair = [*retrained, *(row for row in select(main, model=model) if row.num_frames in at)]
         name = f"{names[0]} beats {names[1]} trained at the tested T"

@@ -24,7 +24,7 @@ from stretchysnake.report.tables.cells import (
 )
 from stretchysnake.report.tables.claims import Claim, rests_on, together
 from stretchysnake.results.comparison import mean_difference
-from stretchysnake.results.rows import Row, select
+from stretchysnake.results.rows import Row, native_cells, select
 
 FLEXIBLE, FIXED = "static_tokens", "vanilla"
 QUESTIONS = {
@@ -116,7 +116,7 @@ def question_claims(rows: Sequence[Row]) -> list[Claim]:
         add(name, [*own, *select(borrowed, model=other)], FLEXIBLE, other)
     add(f"(e) {static} beats {label(EQUAL_TOKENS_MODEL)}", further, FLEXIBLE, EQUAL_TOKENS_MODEL)
     add(f"(e) {static} beats {label(PI_MODEL)}", further, FLEXIBLE, PI_MODEL)
-    at_home = {row.size for row in plain if row.native}
+    at_home = {size for _, size in native_cells(plain)}
     native = [
         replace(row, model=_NATIVE)
         for row in select(top1, protocol=NATIVE_PATCHES, model=FLEXIBLE)
