@@ -1,5 +1,6 @@
 """The scale of a training step, or its scales: pure functions of variant, seed and step."""
 
+import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,9 +27,9 @@ def scales_at(
     """The Scales of one training step whose clips are cut into `groups`: a pure function of its arguments.
 
     One group is the paper's, and `scale_at`. Of several, `draw="dealt"` takes a set's n values like cards, deck after
-    shuffled deck: n steps from a multiple of n on, and a step of whole decks, hold each equally often; a step that
-    spans two may hold one twice and lack another (docs/training.md). `draw="independent"` draws every group anew, as
-    in effect do sets that depend on what was drawn before (flex-all's patches of a size), however drawn.
+    shuffled deck: in every step the values come equally often, to one, and exactly so in n steps from a multiple of n
+    on. `draw="independent"` draws every group anew, as in effect do sets that depend on what was drawn before
+    (flex-all's patches of a size), however drawn.
 
     >>> sorted(s.size for s in scales_at("static_tokens", seed=0, step=3, groups=4))
     [98, 126, 224, 378]
@@ -51,7 +52,7 @@ def scales_at(
             random.Random(f"{seed}/{step}/{g}" if g else f"{seed}/{step}") for g in range(groups)
         )
     else:
-        draws = (_Dealer(seed, step * groups + g) for g in range(groups))
+        draws = (_Dealer(seed, step, groups, g) for g in range(groups))
     return tuple(variant.draw(one, variant.sets) for one in draws)
 
 
@@ -80,17 +81,35 @@ class _Choices:
 
 
 class _Dealer(_Choices):
-    """The value at one place of an endless row of shuffled decks, a row for each set."""
+    """The card of one group of a step, in an endless row of shuffled decks for each set."""
 
-    def __init__(self, seed: int, place: int):
-        self.seed, self.place, self.sets = seed, place, 0
+    def __init__(self, seed: int, step: int, groups: int, group: int):
+        self.seed, self.groups, self.place, self.sets = seed, groups, step * groups + group, 0
 
     def choice(self, values: Sequence):
         self.sets += 1
-        deck, card = divmod(self.place, len(values))
-        order = list(range(len(values)))
-        random.Random(f"{self.seed}/deck/{self.sets}/{list(values)}/{deck}").shuffle(order)
-        return values[order[card]]
+        key = f"{self.seed}/deck/{self.sets}/{list(values)}"
+        length = math.lcm(len(values), self.groups)
+        cycle, card = divmod(self.place, length)
+        return values[_cycle(key, len(values), self.groups, cycle)[card]]
+
+
+@lru_cache(maxsize=64)
+def _cycle(key: str, count: int, groups: int, cycle: int) -> tuple[int, ...]:
+    """Numbers below `count` for the whole steps of `groups` that the fewest whole decks fill.
+
+    A deck that begins inside a step gives it those cards first that the step has least of.
+    """
+    length = math.lcm(count, groups)
+    row: list[int] = []
+    while len(row) < length:
+        order = list(range(count))
+        random.Random(f"{key}/{(cycle * length + len(row)) // count}").shuffle(order)
+        had = len(row) % groups
+        step = row[len(row) - had :]
+        first = sorted(order, key=step.count)[: groups - had]
+        row += first + [card for card in order if card not in first]
+    return tuple(row)
 
 
 class _Chosen(_Choices):

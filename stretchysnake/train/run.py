@@ -69,6 +69,8 @@ ADDED_LATER = (
     "scales_per_step", "scale_draw", "decoder", "fit", "num_sample",
 )  # fmt: skip
 """Enter the digest only where they differ from their defaults: runs of earlier versions keep their digests."""
+DEALING = 2
+"""Enters the digest of runs whose scales are dealt: before 2, a step that spans two decks was dealt unevenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +262,11 @@ class TrainRun:
         names = ("batch_size", "token_budget", "num_sample")
         return {name: getattr(self, name) for name in names} | {"unit": self.unit}
 
+    @property
+    def is_dealt(self) -> bool:
+        """Whether its steps have several scales, dealt like cards."""
+        return self.scales_per_step > 1 and self.scale_draw == "dealt"
+
     def scales_of(self, step: int) -> tuple[Scale, ...]:
         """The scales of a step's groups."""
         groups = {"groups": self.scales_per_step, "draw": self.scale_draw}
@@ -270,14 +277,19 @@ class TrainRun:
         """The variant drawing from this run's values."""
         return variant_named(self.variant).using(self.sets)
 
-    def digest(self) -> str:
-        """A hash of everything that decides the weights: two runs with equal digests give equal weights."""
+    def digest(self, *, dealing: int = DEALING) -> str:
+        """A hash of everything that decides the weights: two runs with equal digests give equal weights.
+
+        `dealing` 1 is the digest of versions before even dealing.
+        """
         values = {k: v for k, v in self.to_dict().items() if k not in NO_EFFECT_ON_WEIGHTS}
         for later in fields(self):
             if later.name in ADDED_LATER and getattr(self, later.name) == _default(later):
                 del values[later.name]
         if self.optim.layer_decay == 1.0:
             del values["optim"]["layer_decay"]
+        if self.is_dealt and dealing > 1:
+            values["dealing"] = dealing
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:

@@ -31,8 +31,7 @@ from stretchysnake.whole_file import sha256_of
 
 def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | None = None) -> str:
     """Hashes of settings, records and (where it starts from some) weights: equal keys, equal training."""
-    settings = replace(run, data="", weights=None, out="").digest()
-    key = f"{settings}-{records_key(records, stamps=stamps)[:8]}"
+    key = f"{_settings(run)}-{records_key(records, stamps=stamps)[:8]}"
     if run.weights is None:
         return key
     path = weights_file(run.weights)
@@ -41,6 +40,11 @@ def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | N
             f"weights ({run.weights}) must be an existing file, or null to start from scratch"
         )
     return f"{key}-{sha256_of(path)[:8]}"
+
+
+def _settings(run: TrainRun, **options) -> str:
+    """Hash of the settings, whatever the files."""
+    return replace(run, data="", weights=None, out="").digest(**options)
 
 
 def agreed_key(
@@ -92,6 +96,12 @@ def key_in(
         return key, []
     before = TrainRun.from_dict({**settings, "out": str(out)})
     differing, notes = _differing(before, run), []
+    if before.is_dealt and digest.split("-")[0] == _settings(before, dealing=1):
+        uneven = "scales_per_step: dealt less evenly there, by an earlier version"
+        if finished:
+            differing.append(uneven)
+        else:  # finishing it is what a user can still do
+            notes.append(f"out ({out}): {uneven}; steps from here on are dealt evenly")
     if digest.split("-")[2:] != key.split("-")[2:]:
         differing.append(f"weights: other bytes, {before.weights} there, {run.weights} here")
     then = read_stamp(out)
@@ -99,11 +109,11 @@ def key_in(
         now = data_stamp(records, sampled=0, stamps=stamps)
         if why := other_data(then, now, records, unfinished=not finished):
             differing.append(f"data: {why}")
-        notes = told(then, now)
+        notes += told(then, now)
     elif digest.split("-")[1:2] != [_earlier_hash(before.data, run.data, records)]:
         differing.append("data: other paths or labels")
     else:
-        notes = [
+        notes += [
             f"out ({out}) holds this run by an earlier version, which noted paths and labels alone: "
             "neither segments nor sizes of files could be compared"
         ]

@@ -13,6 +13,7 @@ from stretchysnake import VideoMambaConfig, cli, read_records
 from stretchysnake.data.records import write_records
 from stretchysnake.models.weights.files import read_checkpoint
 from stretchysnake.train import loop
+from stretchysnake.train.checkpoints import identity
 from stretchysnake.train.checkpoints.data_stamp import data_stamp, other_data, told
 from stretchysnake.train.checkpoints.identity import _earlier_hash, run_key
 from stretchysnake.train.checkpoints.outputs import started_run
@@ -150,6 +151,31 @@ def test_what_differs_is_named_by_its_field(run):
     ):
         train(other)
     train(replace(run, num_workers=1, checkpoint_every=7))  # these decide no weight
+
+
+def test_scales_dealt_by_an_earlier_version_make_another_run(run, monkeypatch, capsys):
+    """Its steps saw other scales; what was not finished is finished, and said."""
+    finished = replace(run, variant="static_tokens", scales_per_step=2)
+    stopped = replace(finished, out=f"{run.out}-stopped", steps=3)
+    now = identity._settings
+    with monkeypatch.context() as before:
+        before.setattr(identity, "_settings", lambda run, dealing=1: now(run, dealing=dealing))
+        train(finished)
+        stop_at(before, 1)
+        with pytest.raises(TrainingInterrupted):
+            train(stopped)
+    with pytest.raises(
+        ValueError,
+        match=r"finished run \(scales_per_step: dealt less evenly there, by an earlier version\); choose another",
+    ):
+        train(finished)
+    capsys.readouterr()
+    assert len(train(stopped).losses) == 3
+    told = capsys.readouterr().err
+    assert "scales_per_step: dealt less evenly there" in told
+    assert "steps from here on are dealt evenly" in told
+    for other in (run, replace(finished, scale_draw="independent")):
+        assert other.digest() == other.digest(dealing=1)
 
 
 def test_the_weights_a_run_starts_from_count_by_their_bytes(run, trained, tmp_path):
