@@ -1,13 +1,16 @@
 """Does a step of several scales help? Nano models on MotionDigits, one to eight scales a step; writes rows and JSON.
 
-    python benchmarks/scales_of_a_step.py --steps 1000 [--settings static_tokens/1,static_tokens/4] [--seeds 0,1,2]
-        [--out runs/scales] [--rows docs/results/scales-per-step/rows.jsonl] [--json ...] [--minutes M]
+    python benchmarks/scales_of_a_step.py --steps 3000 [--settings static_tokens/1,static_tokens/4] [--seeds 0,1,2]
+        [--out runs/study] [--rows runs/study/scales.jsonl] [--json ...] [--minutes M]
+    python benchmarks/scales_of_a_step.py --from_start --steps 500
 
 A setting is `variant/k` or `variant/k/independent`: k groups of a step's 32 clips, each of a scale of its own, dealt
 like cards or drawn anew. All settings of a seed see the same clips in the same order, as many steps and so as many
-clips; tokens a step are the same on average. Retrieval top-1 over the 15 cells of the quickstart, on its three suites.
-Resumable: finished trainings and cells are kept; --minutes stops before a training that would start later than that.
-One thread by default (--threads), so that it runs beside other work; rows say which commit measured them.
+clips; tokens a step are the same on average. From scratch, or (--from_start) going on from the vanilla of the seed
+that `stretchysnake study motion-digits` trains, whose folder --out then is. Retrieval top-1 over the 15 cells of the
+study, on its three suites, galleries and queries. Resumable: finished trainings and cells are kept, the study's own
+among them; --minutes stops before a training that would start later than that. One thread by default (--threads), so
+that it runs beside other work; rows say which commit measured them.
 """
 
 import argparse
@@ -19,15 +22,16 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
 from stretchysnake.recipes.motion_digits import PREFIX, make_suites, nano_run
-from stretchysnake.recipes.quickstart import QuickstartRun
+from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.results.comparison import mean_difference
 from stretchysnake.results.rows import environment, read_rows
 from stretchysnake.train.loop import train
-from stretchysnake.train.run import OptimConfig
+from stretchysnake.train.run import TrainRun
 
 SETTINGS = (
     "static_tokens/1",
@@ -40,46 +44,66 @@ SETTINGS = (
 )
 
 
-def name_of(setting: str, steps: int) -> str:
+def name_of(setting: str, steps: int, *, from_start: bool = False) -> str:
     """What the rows call a setting: budgets of different length are different models."""
     variant, k, *draw = setting.split("/")
     groups = "" if variant == "vanilla" else f" k={k}{' independent' if draw else ''}"
-    return f"{variant}{groups}, {steps} steps"
+    return f"{variant}{groups}, {steps} steps{' from a vanilla' if from_start else ''}"
 
 
-def measure(setting: str, seed: int, args, suites, quick: QuickstartRun) -> dict:
-    """Train one setting and seed, measure it in every cell; its seconds and tokens."""
+def run_of(setting: str, seed: int, args, suites, study: StudyRun) -> TrainRun:
+    """The training of one setting and seed. What goes on from a vanilla has the study's own folders."""
     variant, k, *draw = setting.split("/")
+    several = f"-k{k}{'-independent' if draw else ''}" if int(k) > 1 else ""
+    begun = "" if args.from_start else "scratch-"
+    out = Path(args.out) / f"{begun}{variant}{several}-seed{seed}-{args.steps}"
     run = nano_run(
         variant,
         seed,
-        out=Path(args.out) / f"{setting.replace('/', '-')}-seed{seed}-{args.steps}",
+        out=out,
         data=suites.source,
         cache=suites.cache,
         steps=args.steps,
-        batch_size=quick.batch_size,
-        optim=quick.optim,
+        batch_size=study.batch_size,
+        optim=study.optim,
+        device=args.device,
     )
     run = replace(run, scales_per_step=int(k), scale_draw=draw[0] if draw else "dealt")
+    if args.from_start:
+        start = Path(args.out) / f"start-seed{seed}-{study.start_steps}" / "weights.safetensors"
+        run = replace(run, weights=str(start))
+    return run
+
+
+def measure(setting: str, seed: int, args, suites, study: StudyRun, *, only=()) -> dict:
+    """Train one setting and seed, measure it in every cell of the suites (`only` those named); its cost."""
+    run = run_of(setting, seed, args, suites, study)
     begun = time.process_time()
     result = train(run, progress=None)
     seconds = time.process_time() - begun
-    tested = model_under_test(result.weights, name=name_of(setting, args.steps))
+    tested = model_under_test(
+        result.weights,
+        name=name_of(setting, args.steps, from_start=args.from_start),
+        placement=Placement(device=args.device),
+    )
     for suite, clips in suites.clips.items():
+        if only and suite not in only:
+            continue
         resumed_sweep(
             args.rows,
             tested,
             PREFIX + suite,
             lambda clips=clips: clips,
-            [(t, s) for t in quick.frames for s in quick.sizes],
+            study.cells,
             belongs=suites.hold,
+            finish=lambda row: replace(row, train_data=suites.source_key),
         )
     tokens = sum(s.num_tokens for step in range(run.steps) for s in run.scales_of(step))
     return {
-        "setting": name_of(setting, args.steps),
+        "setting": tested.name,
         "seed": seed,
         "processor_seconds": round(seconds),
-        "tokens_a_clip": round(tokens / run.steps / int(k), 1),
+        "tokens_a_clip": round(tokens / run.steps / run.scales_per_step, 1),
         "final_loss": result.final_loss,
     }
 
@@ -107,8 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", default="runs/scales")
-    parser.add_argument("--rows", default="docs/results/scales-per-step/rows.jsonl")
+    parser.add_argument("--out", default="runs/study")
+    parser.add_argument("--from_start", action="store_true")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows", default="runs/study/scales.jsonl")
     parser.add_argument("--json", default="benchmarks/results/scales_of_a_step.json")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", default="0,1,2")
@@ -119,18 +145,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     Path(args.rows).parent.mkdir(parents=True, exist_ok=True)
 
-    given = {"optim": OptimConfig(lr=4e-3), "gallery_clips": 300, "query_clips": 300}
-    begun, quick = time.time(), QuickstartRun(out=args.out, **given)
-    suites = make_suites(quick, Stopwatch())
+    begun, study = time.time(), StudyRun(out=args.out)
+    suites = make_suites(study, Stopwatch(), source_test=study.source_test_clips)
     settings, costs = args.settings.split(","), []
     for seed in map(int, args.seeds.split(",")):
         for setting in settings:
             if time.time() - begun > 60 * args.minutes:
                 break
-            costs.append(measure(setting, seed, args, suites, quick))
+            costs.append(measure(setting, seed, args, suites, study))
             print(json.dumps(costs[-1]), flush=True)
     rows = read_rows(args.rows)
-    names = [name_of(setting, args.steps) for setting in settings]
+    names = [name_of(setting, args.steps, from_start=args.from_start) for setting in settings]
     found = differences(rows, names, [n for n in names if "k=1" in n or "vanilla" in n])
     for one in found:
         low, high = one["interval"] or (float("nan"), float("nan"))
@@ -139,7 +164,8 @@ def main() -> None:
             f"{100 * one['mean']:+6.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {len(one['seeds'])} seeds"
         )
     before = json.loads(Path(args.json).read_text()) if Path(args.json).exists() else {}
-    kept = {k: v for k, v in before.get("steps", {}).items() if k != str(args.steps)}
+    budget = f"{args.steps}{' from a vanilla' if args.from_start else ''}"
+    kept = {k: v for k, v in before.get("steps", {}).items() if k != budget}
     told = {"costs": costs, "differences": found}
     measured = {
         "environment": environment(),
@@ -147,7 +173,7 @@ def main() -> None:
         "threads": args.threads,
     }
     Path(args.json).write_text(
-        json.dumps(measured | {"steps": kept | {str(args.steps): told}}, indent=1) + "\n"
+        json.dumps(measured | {"steps": kept | {budget: told}}, indent=1) + "\n"
     )
 
 
