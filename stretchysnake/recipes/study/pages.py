@@ -26,8 +26,10 @@ def write_study(
     trained = [(one, train(one.run)) for one in planned if one.is_finished]  # and so only read
     rows = rows_of(run, planned, rows_in(run), source=suites.source_key)
     done = {(row.model, row.seed, row.run_id.split("-")[0]) for row in rows}
-    left = sum((t.row_model, t.seed, settings_of(t.run)) not in done for t in planned)
+    measured = [t for t in planned if (t.row_model, t.seed, settings_of(t.run)) in done]
+    left = len(planned) - len(measured)
     training = [training_info(t.run, result, model=t.shown) for t, result in trained]
+    training += _told_before(out / "context.json", measured, training)
     context = ReportContext(
         title="The paper's experiments on MotionDigits",
         suites=suite_infos(suites, out=out),
@@ -47,6 +49,16 @@ def write_study(
     write_context(out / "context.json", context)
     watch.lap("write the report")
     return str(out / "report.html"), words
+
+
+def _told_before(path: Path, measured: Sequence[Training], here: Sequence) -> list:
+    """What the context of an earlier sitting told of measured trainings whose folders are not here, but their rows."""
+    from stretchysnake.report.pages.context import read_context
+
+    if not path.is_file():
+        return []
+    wanted = {(one.shown, one.seed) for one in measured} - {(one.model, one.seed) for one in here}
+    return [one for one in read_context(path).training if (one.model, one.seed) in wanted]
 
 
 def write_pages(
@@ -169,18 +181,17 @@ def command_of(run: StudyRun) -> str:
 
 
 def _pictures(run: StudyRun, suites: Suites, trained: list, folder: Path) -> list:
-    """What is drawn from the first seed's models: t-SNE of each suite's queries, activation maps of its first video."""
+    """What is drawn from the models of the first seed that are here: t-SNE of each suite's queries, activation maps of
+    its first video."""
     from stretchysnake.eval.features.placement import Placement
     from stretchysnake.recipes.visualize import write_activation_maps, write_feature_maps
     from stretchysnake.report.pages.context import read_pictures
 
-    subjects = {
-        t.method: result.weights
-        for t, result in trained
-        if t.is_main and t.seed == run.seeds[0] and t.method in TRANSFERRED
-    }
-    if not subjects:
+    drawn = [(t, result) for t, result in trained if t.is_main and t.method in TRANSFERRED]
+    if not drawn:
         return []
+    first = min(t.seed for t, _ in drawn)
+    subjects = {t.method: result.weights for t, result in drawn if t.seed == first}
     placement, videos = Placement(device=run.device), []
     for suite, (_, queries) in suites.clips.items():
         write_feature_maps(

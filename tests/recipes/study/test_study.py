@@ -15,7 +15,7 @@ from stretchysnake import cli
 from stretchysnake.flexibility import Scale, eval_scale, scale_at, sets_around
 from stretchysnake.models.architectures import build_model
 from stretchysnake.recipes.motion_digits import make_suites
-from stretchysnake.recipes.study import publishing
+from stretchysnake.recipes.study import pages, publishing
 from stretchysnake.recipes.study.conditions import trainings
 from stretchysnake.recipes.study.cost import study_cost
 from stretchysnake.recipes.study.design import StudyRun, quick_study
@@ -23,7 +23,13 @@ from stretchysnake.recipes.study.pages import command_of, notes
 from stretchysnake.recipes.study.publishing import publish, redraw
 from stretchysnake.recipes.study.stopwatch import Stopwatch
 from stretchysnake.recipes.study.study import study
-from stretchysnake.report.pages.context import PictureFile, ReportContext, write_context
+from stretchysnake.report.pages.context import (
+    PictureFile,
+    ReportContext,
+    TrainingInfo,
+    read_context,
+    write_context,
+)
 from stretchysnake.results.rows import append_rows, read_rows, select
 
 SHRUNK = StudyRun(
@@ -140,14 +146,39 @@ def test_second_call_repeats_nothing(shrunk):
 def test_rows_alone_are_not_trained_for_again_and_are_reported(shrunk, tmp_path, monkeypatch):
     """The next sitting, of a fresh checkout: nothing but the rows and videos that are made again."""
     run, (_, lines) = shrunk
-    (tmp_path / "rows.jsonl").write_bytes(Path(run.out, "rows.jsonl").read_bytes())
+    for name in ("rows.jsonl", "context.json"):
+        (tmp_path / name).write_bytes(Path(run.out, name).read_bytes())
+    told = read_context(tmp_path / "context.json").training
     again = replace(run, out=str(tmp_path), data=f"{run.out}/motion-digits")
     monkeypatch.setattr(loop, "train", lambda *args, **options: pytest.fail("trained again"))
     assert study(again)[1] == lines
     assert (tmp_path / "rows.jsonl").read_bytes() == Path(run.out, "rows.jsonl").read_bytes()
+    there = read_context(tmp_path / "context.json").training
+    assert {(one.model, one.seed, one.final_loss) for one in there} == {
+        (one.model, one.seed, one.final_loss) for one in told
+    }
     more = replace(again, only=(*run.only, "far"))
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         study(more)
+
+
+def test_trainings_of_a_sitting_elsewhere_are_told_where_their_rows_are_here(tmp_path):
+    """Not those that are here, nor those that are no longer of the plan."""
+
+    def told(model, seed, loss):
+        return TrainingInfo(
+            model=model, seed=seed, steps=1, seconds=1.0, clips=2, final_loss=loss, parameters=3, scales="8"
+        )  # fmt: skip
+
+    path = tmp_path / "context.json"
+    assert pages._told_before(path, [], []) == []
+    earlier = [told("vanilla", 0, 1.5), told("vanilla", 1, 1.6), told("static_tokens k=4", 0, 1.7)]
+    write_context(path, ReportContext(training=earlier))
+    plan = trainings(replace(SHRUNK, seeds=(0, 1)), data="-", cache="-")
+    measured = [one for one in plan if one.shown == "vanilla"]
+    assert len(measured) == 2
+    (found,) = pages._told_before(path, measured, [told("vanilla", 1, 0.5)])
+    assert (found.model, found.seed, found.final_loss) == ("vanilla", 0, 1.5)
 
 
 def test_suites_are_opened_again_by_the_process_that_they_are_sent_to(shrunk):
