@@ -225,8 +225,26 @@ def test_the_best_flexible_recipe_is_chosen_inside_the_gallery_and_tested_on_que
         0.85 - 0.8 - 0.02
     )  # a point less and more in each seed
     assert "toy/short static tokens k=4" in claims_grid(rows).note
-    # chosen by the seeds that all have, and not at all where one recipe alone has them
+    # by the seeds that it shares with static tokens, and not at all where one recipe alone has them
     late = [r for r in rows if not (r.model == "static_tokens k=4" and r.seed)]
     assert [c.model for c in claims(late) if "best flexible" in c.name] == ["static_tokens k=4"]
     alone = [r for r in rows if r.metric == "top1" or r.model in ("vanilla", "temporal")]
     assert not [c for c in claims(alone) if "best flexible" in c.name]
+
+
+def test_recipes_of_other_seeds_are_chosen_by_what_they_are_ahead_of_static_tokens():
+    """Seeds 3 and 4 are easy ones: temporal is better by 0.1 than static tokens of its seeds, four scales by 0.05."""
+    guides = {
+        "static_tokens": (0.4, 0.4, 0.4, 0.8, 0.8),
+        "temporal": (0.5, 0.5, 0.5, None, None),
+        "static_tokens k=4": (None, None, None, 0.85, 0.85),
+    }
+    rows = [
+        row(model, (8, 32), value, seed=seed, metric=metric)
+        for metric in ("top1", "gallery_top1")
+        for model, values in guides.items() | {("vanilla", (0.9,) * 5)}
+        for seed, value in enumerate(values)
+        if value is not None
+    ]
+    (best,) = [c for c in claims(rows) if "best flexible" in c.name]
+    assert best.model == "temporal" and best.difference.seeds == (0, 1, 2)
