@@ -12,6 +12,7 @@ from stretchysnake.report.tables.cells import (
     label,
     mean_of,
     models_of,
+    of_shared_seeds,
     percent,
     points,
 )
@@ -68,6 +69,8 @@ class AccuracyTable:
     averages: tuple[tuple[str, float | None, float | None], ...]
     """(model, mean difference over all cells, the same away from the native cell)."""
     seeds: tuple[int, ...]
+    seeds_left_out: tuple[int, ...]
+    """Those that some of its models lack."""
     num_queries: int
     """Fewest queries answered in any measured cell, of num_expected."""
     num_expected: int
@@ -93,6 +96,7 @@ def accuracy_table(
             f"dataset ({dataset!r}) has no {metric} rows; measured: "
             f"{', '.join(datasets_of(rows)) or 'nothing'}."
         )
+    everything, chosen = chosen, of_shared_seeds(chosen)
     grid = cells_of(chosen, dataset=dataset, metric=metric)
     sizes = tuple(sorted({size for _, _, size in grid}))
     lines = []
@@ -126,6 +130,7 @@ def accuracy_table(
         rows=tuple(lines),
         averages=_averages(grid, models_of(chosen), baseline),
         seeds=tuple(sorted({row.seed for row in chosen})),
+        seeds_left_out=tuple(sorted({r.seed for r in everything} - {r.seed for r in chosen})),
         num_queries=min((row.num_queries for row in ok), default=0),
         num_expected=max(row.num_expected for row in chosen),
         num_gallery=max(row.num_gallery for row in chosen),

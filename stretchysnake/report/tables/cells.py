@@ -66,11 +66,12 @@ class CellMean:
 def cells_of(
     rows: Sequence[Row], *, dataset: str, metric: str = "top1"
 ) -> dict[tuple[str, int, int], CellMean]:
-    """Cells by (model, num_frames, size), the complete grid; those never measured are `absent`.
+    """Cells by (model, num_frames, size), the complete grid, over the seeds that all its models have; those never
+    measured are `absent`.
 
     ValueError when rows of several protocols are mixed: they do not belong into one table.
     """
-    rows = latest(select(rows, dataset=dataset, metric=metric))
+    rows = of_shared_seeds(latest(select(rows, dataset=dataset, metric=metric)))
     if len(mixed := protocols_of(rows)) > 1:
         raise ValueError(
             f"rows of {dataset} mix protocols ({', '.join(mixed)}); choose one with select(rows, protocol=...)"
@@ -97,6 +98,16 @@ def cells_of(
         for num_frames in sorted({row.num_frames for row in rows})
         for size in sorted({row.size for row in rows})
     }
+
+
+def of_shared_seeds(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the seeds that all models of the rows have: a mean over easy seeds is not set beside one over hard
+    ones. All rows where no seed is common to all."""
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        seeds.setdefault(row.model, set()).add(row.seed)
+    shared = set.intersection(*seeds.values()) if seeds else set()
+    return [row for row in rows if row.seed in shared] if shared else list(rows)
 
 
 def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> CellMean:

@@ -61,6 +61,9 @@ def _marked(cell: PrintedCell) -> str:
 
 def _counts(table: AccuracyTable) -> str:
     seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) != 1 else ''}"
+    if table.seeds_left_out:
+        left_out = ", ".join(map(str, table.seeds_left_out))
+        seeds += f" that all models have (without {left_out})"
     return (
         f"{table.num_queries} of {table.num_expected} queries, "
         f"gallery of {table.num_gallery}, {seeds}"

@@ -14,7 +14,7 @@ from stretchysnake.report.tables.cells import (
     points,
 )
 from stretchysnake.results.comparison import Difference, mean_difference
-from stretchysnake.results.rows import Row
+from stretchysnake.results.rows import Row, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ def headlines(
 
 
 def _cost(rows, *, dataset: str, baseline: str, model: str, metric: str) -> Cost | None:
-    cells = cells_of(rows, dataset=dataset, metric=metric).values()
+    pair = select(rows, model=(baseline, model))
+    cells = cells_of(pair, dataset=dataset, metric=metric).values()
     native = [cell for cell in cells if cell.model == baseline and cell.native]
     measured = [
         c for c in cells if c.model == model and c.value is not None and c.gflops is not None

@@ -36,6 +36,18 @@ def test_seeds_without_a_value_are_left_out_and_said():
     assert grid["temporal", 8, 32].status == "absent" and grid["vanilla", 8, 64].value is None
 
 
+def test_cells_are_means_over_the_seeds_that_all_models_have():
+    """Seed 2 is a hard one, which temporal never saw."""
+    rows = [cell("vanilla", 8, 32, value, seed=s) for s, value in enumerate((0.6, 0.8, 0.1))]
+    rows += [cell("temporal", 8, 32, value, seed=s) for s, value in ((0, 0.5), (1, 0.7), (5, 0.9))]
+    found = cells_of(rows, dataset=DATASET)
+    assert found["vanilla", 8, 32].value == pytest.approx(0.7)
+    assert found["temporal", 8, 32].value == pytest.approx(0.6)
+    assert {one.num_seeds for one in found.values()} == {2}
+    apart = cells_of([rows[2], rows[5]], dataset=DATASET)  # none is common: each its own
+    assert [one.value for one in apart.values()] == [0.1, 0.9]
+
+
 def test_interval_of_one_seed_is_the_rows_own():
     assert interval_of([cell("vanilla", 8, 32, 0.5, low=0.3, high=0.6)]) == (0.3, 0.6)
     assert interval_of([cell("vanilla", 8, 32, 0.5, metric="map")]) is None

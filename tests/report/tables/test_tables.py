@@ -19,6 +19,15 @@ def table():
     return accuracy_table(grid(VANILLA, WINS), dataset=DATASET)
 
 
+def test_a_table_says_which_seeds_not_all_models_have():
+    rows = [*grid(VANILLA, WINS), *grid(VANILLA, WINS, seed=1), *grid(VANILLA, WINS, seed=3)]
+    rows = [row for row in rows if not (row.model == "vanilla" and row.seed == 3)]
+    table = accuracy_table(rows, dataset=DATASET)
+    assert (table.seeds, table.seeds_left_out) == ((0, 1), (3,))
+    assert "2 seeds that all models have (without 3)" in to_markdown(table)
+    assert "all models have" not in to_markdown(accuracy_table(grid(VANILLA, WINS), dataset=DATASET))
+
+
 def test_average_difference_leaves_out_the_native_cell(table):
     row = line(table, "static_tokens", 8)
     assert row.average_all == pytest.approx((0.40 + 0.05 + 0.40) / 3)
