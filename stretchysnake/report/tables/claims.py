@@ -127,7 +127,8 @@ def claims(
     if retrained := select(others, protocol="retrieval", metric="top1", model=baseline):
         own = select(main, model=baseline)
         at_home = {num_frames for num_frames, _ in native_cells(own)}
-        own = [row for row in own if row.num_frames in at_home]
+        seeds = {row.seed for row in retrained}  # others have none but vanilla's own T
+        own = [row for row in own if row.num_frames in at_home and row.seed in seeds]
         # a model for each T, which stand as one: each cell is of that trained at its T
         retrained = [replace(row, weights="") for row in (*own, *retrained)]
         at = {row.num_frames for row in retrained}

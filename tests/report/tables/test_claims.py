@@ -156,6 +156,10 @@ def test_vanillas_of_several_lengths_stand_as_one_each_in_the_cells_of_its_own()
     assert own.difference.cells == ((4, 32), (8, 32), (16, 32))
     assert own.difference.mean == pytest.approx((0.04 - 0.07 + 0.1) / 3)
     assert away.difference.cells == ((8, 16),)
+    # a seed with vanilla's own T alone takes no cell from the others
+    rows += [row(model, (8, 32), 0.5, seed=7) for model in ("vanilla", "static_tokens")]
+    later, _ = (c for c in claims(rows) if c.source == "Table A3")
+    assert later.difference.cells == own.difference.cells and later.difference.seeds == (0, 1, 2)
 
 
 def test_methods_are_ordered_over_the_cells_all_have():

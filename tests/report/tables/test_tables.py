@@ -25,7 +25,9 @@ def test_a_table_says_which_seeds_not_all_models_have():
     table = accuracy_table(rows, dataset=DATASET)
     assert (table.seeds, table.seeds_left_out) == ((0, 1), (3,))
     assert "2 seeds that all models have (without 3)" in to_markdown(table)
-    assert "all models have" not in to_markdown(accuracy_table(grid(VANILLA, WINS), dataset=DATASET))
+    assert "all models have" not in to_markdown(
+        accuracy_table(grid(VANILLA, WINS), dataset=DATASET)
+    )
 
 
 def test_average_difference_leaves_out_the_native_cell(table):

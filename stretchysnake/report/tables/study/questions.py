@@ -151,8 +151,10 @@ def _at_home(rows: Sequence[Row], plain: Sequence[Row]) -> list[Row]:
     None where nothing was measured with views."""
     if not _with_views(rows):
         return []
-    own = [(1, row) for row in select(plain, model=FIXED, native=True)]
-    own += [(views, row) for views, row in _with_views(rows) if row.native]
+    several = [(views, row) for views, row in _with_views(rows) if row.native]
+    seeds = {row.seed for _, row in several}  # others have one view alone, and so fewer cells
+    own = [(1, row) for row in select(plain, model=FIXED, native=True) if row.seed in seeds]
+    own += several
     found = []
     for (t, s), wanted in _costs(plain).items():
         for views, row in own:
