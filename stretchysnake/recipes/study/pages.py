@@ -137,8 +137,8 @@ def notes(run: StudyRun, peers: Sequence[str]) -> list[str]:
         )
     else:
         lines.append("Fine-tuning was left out (finetune_steps 0), so its part of Fig. 4 is empty.")
-    if run.rates:
-        told = ", ".join(f"{name} {rate:g}" for name, rate in run.rates.items())
+    if others := {name: rate for name, rate in run.rates.items() if rate != run.optim.lr}:
+        told = ", ".join(f"{name} {rate:g}" for name, rate in others.items())
         lines.append(f"Learning rates other than {run.optim.lr:g}: {told}.")
     if peers:
         rated = {name.split(" ")[0] for name in run.rates}

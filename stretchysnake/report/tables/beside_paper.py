@@ -193,10 +193,11 @@ def _note(ours: dict[Place, CellMean], counted: set, dataset: str, *, in_paper: 
     if len(counted) == 1:
         ((answered, expected),) = counted
         parts.append(f"{answered} of {expected} queries in every measured cell.")
-    seeds = max((cell.num_seeds for cell in ours.values()), default=0)
-    if seeds > 1:
+    numbers = sorted({cell.num_seeds for cell in ours.values()} - {0})
+    if numbers and numbers[-1] > 1:
+        seeds = " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
         parts.append(f"Means over {seeds} seeds; brackets: 95 % interval over seeds and queries.")
-    elif seeds:
+    elif numbers:
         parts.append("One seed; brackets: 95 % interval over queries.")
     parts.append(
         "Last column: mean over the sizes that all models have, in points; the paper's is recomputed from its cells."

@@ -294,7 +294,7 @@ def test_command_names_what_differs():
 
 
 def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
-    run = StudyRun()
+    run = StudyRun(rates={})
     untuned = "learning rate 0.004 included, which was not tuned for"
     all_there, one = notes(run, run.peers), " ".join(notes(run, ["uniformer-nano"]))
     assert any(f"{untuned} {', '.join(run.peers)}" in note for note in all_there)
@@ -305,6 +305,9 @@ def test_notes_say_how_the_peers_were_trained_or_that_there_are_none():
     rated = notes(StudyRun(rates={"mvit-nano vanilla": 1e-3}), ["mvit-nano"])
     assert any("other than 0.004: mvit-nano vanilla 0.001." in note for note in rated)
     assert not any("not tuned" in note for note in rated)
+    measured = " ".join(notes(StudyRun(), run.peers))
+    assert "mvit-nano static_tokens 0.001" in measured and "not tuned" not in measured
+    assert "uniformer-nano vanilla 0.004" not in measured  # the study's own
 
 
 def test_vanilla_is_trained_at_every_frame_count_of_the_grid():
@@ -329,7 +332,9 @@ def test_peers_are_data_and_leave_the_trainings_of_before_as_they_were():
     assert Path(peers[-1].run.out).name == "mvit-nano-static_tokens-seed0-500"
     for t in peers:
         assert t.run.sets == sets_around(t.run.model.native) and not t.is_main
-        assert t.run.optim == found[0].run.optim and t.run.steps == found[0].run.steps
+        lr = {"timesformer-nano": 2e-3, "uniformer-nano": 4e-3, "mvit-nano": 1e-3}[t.peer]
+        assert t.run.optim == replace(found[0].run.optim, lr=lr)
+        assert t.start.optim.lr == lr and t.run.steps == found[0].run.steps
     assert {t.run.sets.native.patch_size for t in peers} == {4, 8}
 
 
