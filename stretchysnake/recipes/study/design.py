@@ -41,10 +41,10 @@ RATES = {
     for peer, rate in {"timesformer-nano": 2e-3, "uniformer-nano": 4e-3, "mvit-nano": 1e-3}.items()
     for method in COMPARED
 }
-"""Learning rates of conditions (as `study --dry-run` names them) that were measured: of each peer the one of 5e-4, 1e-3,
-2e-3 and 4e-3 whose vanilla had the lowest loss after 2,000 steps of seed 0 (`benchmarks/peer_rates.py`). TimeSformer:
-3.74, 3.08, 2.58 and 4.70; MViT: 1.53, 1.25 and 5.23, at 4e-3 chance after 300; UniFormer: 0.88 at 2e-3, 0.44 at 4e-3,
-0.49 at 8e-3."""
+"""Learning rates of conditions (as `study --dry-run` names them) that were measured: of each peer the one of 5e-4,
+1e-3, 2e-3 and 4e-3 whose vanilla had the lowest loss after 2,000 steps of seed 0 (`benchmarks/peer_rates.py`).
+TimeSformer: 3.74, 3.08, 2.58 and 4.70; MViT: 1.53, 1.25 and 5.23, at 4e-3 chance after 300; UniFormer: 0.88 at 2e-3,
+0.44 at 4e-3, 0.49 at 8e-3."""
 
 
 @dataclass(frozen=True, kw_only=True)
