@@ -75,8 +75,8 @@ def run_of(setting: str, seed: int, args, suites, study: StudyRun) -> TrainRun:
     return run
 
 
-def measure(setting: str, seed: int, args, suites, study: StudyRun, *, only=()) -> dict:
-    """Train one setting and seed, measure it in every cell of the suites (`only` those named); its cost."""
+def measure(setting: str, seed: int, args, suites, study: StudyRun) -> dict:
+    """Train one setting and seed, measure it in every cell of every suite; its cost."""
     run = run_of(setting, seed, args, suites, study)
     begun = time.process_time()
     result = train(run, progress=None)
@@ -87,8 +87,6 @@ def measure(setting: str, seed: int, args, suites, study: StudyRun, *, only=()) 
         placement=Placement(device=args.device),
     )
     for suite, clips in suites.clips.items():
-        if only and suite not in only:
-            continue
         resumed_sweep(
             args.rows,
             tested,

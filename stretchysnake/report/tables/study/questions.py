@@ -149,8 +149,6 @@ def _in_place(rows: Sequence[Row], plain: Sequence[Row]) -> list[Row]:
 def _at_home(rows: Sequence[Row], plain: Sequence[Row]) -> list[Row]:
     """Vanilla at its own scale with as many views as cost the GFLOPs of static tokens in a cell, put into that cell.
     None where nothing was measured with views."""
-    if not _with_views(rows):
-        return []
     several = [(views, row) for views, row in _with_views(rows) if row.native]
     seeds = {row.seed for _, row in several}  # others have one view alone, and so fewer cells
     own = [(1, row) for row in select(plain, model=FIXED, native=True) if row.seed in seeds]
