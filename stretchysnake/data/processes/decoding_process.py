@@ -9,7 +9,6 @@ and child processes, which are not limited; a parent killed while the decoder ha
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from stretchysnake.data.decode_error import DecodeError, error_of_file
 from stretchysnake.data.processes import shared_memory, watchdog
 from stretchysnake.data.processes.nursery import open_nursery
 from stretchysnake.data.processes.shared_memory import SharedMemory
-from stretchysnake.data.processes.workers import no_fork_warning
+from stretchysnake.data.processes.workers import forking, keep_garbage
 
 
 class Raised(NamedTuple):
@@ -99,23 +98,14 @@ class DecodingProcess:
 
 def _forked_here(context, arguments: tuple):
     process = context.Process(target=_serve, args=arguments, daemon=True)
-    collects = gc.isenabled()
-    gc.disable()  # see _serve
-    try:
-        with no_fork_warning():
-            process.start()
-    finally:
-        if collects:
-            gc.enable()
+    with forking():
+        process.start()
     return process
 
 
 def _serve(connection: Connection, function: Callable, memory_bytes: int, every: float) -> None:
     parent = os.getppid()
-    # What the parent left for the garbage collector is not ours to free: a scaler of FFmpeg, e.g., waits for its
-    # threads to end, which a fork does not have.
-    gc.freeze()
-    gc.enable()
+    keep_garbage()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     faulthandler.disable()  # a crash is the parent's to report
     if torch := sys.modules.get("torch"):

@@ -13,7 +13,6 @@ own. Not covered: systems without fork.
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import signal
@@ -28,7 +27,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import NoReturn
 
-from stretchysnake.data.processes.workers import no_fork_warning
+from stretchysnake.data.processes.workers import forking, keep_garbage
 
 
 class ForkedProcess:
@@ -153,18 +152,12 @@ def nursery(*, holds_threads: Sequence[str] = ()) -> Iterator[None]:
 
 def _forked(run: Callable[[], None], *, closing: list[Connection] = ()) -> int:
     """The id of a process forked from this one that does `run` and nothing else."""
-    collects = gc.isenabled()
-    gc.disable()  # what is garbage here is not that process's to free, see decoding_process.py
-    try:
-        with no_fork_warning():
-            pid = os.fork()
+    with forking():
+        pid = os.fork()
         if not pid:
             for connection in closing:
                 connection.close()
             _run(run)
-    finally:
-        if collects:
-            gc.enable()
     return pid
 
 
@@ -186,8 +179,7 @@ def _run(run: Callable[[], None]) -> NoReturn:
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        gc.freeze()
-        gc.enable()
+        keep_garbage()
         run()
         code = 0
     except BaseException:

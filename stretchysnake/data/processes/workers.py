@@ -6,6 +6,7 @@ task it was: files of others are decoded under decoder_pool.py.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,29 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def no_fork_warning() -> Iterator[None]:
-    """Python 3.12 warns of any fork beside a thread, torch's own among them; ours use no lock of theirs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+def forking() -> Iterator[None]:
+    """Around a fork whose child calls `keep_garbage` first: until then nothing is collected in it.
+
+    Python 3.12 warns of any fork beside a thread, torch's own among them; ours use no lock of theirs.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def keep_garbage() -> None:
+    """In a forked process: never free what its parent left for the garbage collector.
+
+    A scaler or decoder of FFmpeg among it would wait for its threads to end, which a fork does not have, forever.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def map_in_processes(
@@ -36,9 +55,11 @@ def map_in_processes(
     # fork starts at once and needs no `if __name__ == "__main__"`; the work uses no torch operation, whose
     # thread pool would not survive it
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method))
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=multiprocessing.get_context(method), initializer=keep_garbage
+    )
     try:
-        with no_fork_warning():
+        with forking():
             results = pool.map(function, tasks)  # here it forks
         yield from results
     except BrokenProcessPool as error:
