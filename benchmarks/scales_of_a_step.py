@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from stretchysnake.cli.allocator import keep_freed_memory
 from stretchysnake.eval.features.placement import Placement
 from stretchysnake.eval.sweeps.model_under_test import model_under_test
 from stretchysnake.eval.sweeps.resumed_sweep import resumed_sweep
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the command line does
     Path(args.rows).parent.mkdir(parents=True, exist_ok=True)
 
     begun, study = time.time(), StudyRun(out=args.out)

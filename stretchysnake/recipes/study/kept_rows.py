@@ -15,8 +15,8 @@ from stretchysnake.recipes.motion_digits import PREFIX
 from stretchysnake.recipes.study.conditions import Training, transfers
 from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.recipes.study.measuring import SOURCE, measurements, wanted_of
-from stretchysnake.recipes.study.stored_rows import settings_of
 from stretchysnake.results.rows import Row
+from stretchysnake.train.checkpoints.identity import settings_digest
 
 
 class Place(NamedTuple):
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterator[Place]:
     """All numbers that the plan has of a training, or those that this sitting wants."""
-    settings = settings_of(training.run), training.num_steps
+    settings = settings_digest(training.run), training.num_steps
     model = training.row_model
     listed = wanted_of(run, training) if only_wanted else measurements(run, training.condition)
     for one in listed:
@@ -51,7 +51,7 @@ def places_of(run: StudyRun, training: Training, *, only_wanted: bool) -> Iterat
         for protocol, one in transfers(run, suite, training, **options):
             for cell in run.cross:
                 place = model, PREFIX + suite, protocol, "top1", *cell
-                yield Place(settings_of(one), training.num_steps, *place)
+                yield Place(settings_digest(one), training.num_steps, *place)
 
 
 def is_measured(

@@ -16,17 +16,18 @@ def write_study(
     """Write report.html, summary.md, tables/ and pictures/ under run.out, of all that is finished; (path of the page,
     summary lines)."""
     from stretchysnake.recipes.study.kept_rows import rows_of
-    from stretchysnake.recipes.study.stored_rows import rows_in, settings_of
+    from stretchysnake.recipes.study.stored_rows import rows_in
     from stretchysnake.report.pages.context import ReportContext, write_context
     from stretchysnake.report.tables.cells import peers_of
     from stretchysnake.results.rows import environment
+    from stretchysnake.train.checkpoints.identity import settings_digest
     from stretchysnake.train.loop import train
 
     out = Path(run.out)
     trained = [(one, train(one.run)) for one in planned if one.is_finished]  # and so only read
     rows = rows_of(run, planned, rows_in(run), source=suites.source_key)
     done = {(row.model, row.seed, row.run_id.split("-")[0]) for row in rows}
-    measured = [t for t in planned if (t.row_model, t.seed, settings_of(t.run)) in done]
+    measured = [t for t in planned if (t.row_model, t.seed, settings_digest(t.run)) in done]
     left = len(planned) - len(measured)
     training = [training_info(t.run, result, model=t.shown) for t, result in trained]
     training += _told_before(out / "context.json", measured, training)

@@ -1,12 +1,11 @@
 """The rows in a study's folder, and of which training each is."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from stretchysnake.recipes.study.conditions import Training
 from stretchysnake.recipes.study.design import StudyRun
 from stretchysnake.results.rows import Row, read_rows, select
-from stretchysnake.train.run import TrainRun
+from stretchysnake.train.checkpoints.identity import settings_digest
 
 NAME = "rows.jsonl"
 
@@ -21,16 +20,10 @@ def rows_in(run: StudyRun) -> list[Row]:
     return [row for path in row_files(run.out) for row in read_rows(path)]
 
 
-def settings_of(run: TrainRun) -> str:
-    """The part of a row's run_id that says how its model was trained, and neither on which files nor from which
-    weights: whether it went on from a vanilla is told by its steps."""
-    return replace(run, data="", weights=None, out="").digest()
-
-
 def check_weights(run: StudyRun, training: Training, weights: str, *, source: str) -> None:
     """ValueError where the study's folder holds retrieval of this very training with other weights than these
     (model_hash): what is measured now would be compared with what was measured of another model."""
-    of_it = settings_of(training.run), training.num_steps, training.row_model, training.seed
+    of_it = settings_digest(training.run), training.num_steps, training.row_model, training.seed
     for row in select(rows_in(run), protocol="retrieval"):
         its = row.run_id.split("-")[0], row.train_steps, row.model, row.seed
         if its == of_it and row.train_data == source and row.weights not in ("", weights):

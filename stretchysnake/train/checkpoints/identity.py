@@ -31,7 +31,7 @@ from stretchysnake.whole_file import sha256_of
 
 def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | None = None) -> str:
     """Hashes of settings, records and (where it starts from some) weights: equal keys, equal training."""
-    key = f"{_settings(run)}-{records_key(records, stamps=stamps)[:8]}"
+    key = f"{settings_digest(run)}-{records_key(records, stamps=stamps)[:8]}"
     if run.weights is None:
         return key
     path = weights_file(run.weights)
@@ -42,8 +42,9 @@ def run_key(run: TrainRun, records: Sequence[VideoRecord], *, stamps: Stamps | N
     return f"{key}-{sha256_of(path)[:8]}"
 
 
-def _settings(run: TrainRun, **options) -> str:
-    """Hash of the settings, whatever the files."""
+def settings_digest(run: TrainRun, **options) -> str:
+    """Hash of the settings alone: the part of a row's run_id that says how its model was trained, and neither on
+    which files nor from which weights."""
     return replace(run, data="", weights=None, out="").digest(**options)
 
 
@@ -96,7 +97,7 @@ def key_in(
         return key, []
     before = TrainRun.from_dict({**settings, "out": str(out)})
     differing, notes = _differing(before, run), []
-    if before.is_dealt and digest.split("-")[0] == _settings(before, dealing=1):
+    if before.is_dealt and digest.split("-")[0] == settings_digest(before, dealing=1):
         uneven = "scales_per_step: dealt less evenly there, by an earlier version"
         if finished:
             differing.append(uneven)

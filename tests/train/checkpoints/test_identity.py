@@ -157,9 +157,11 @@ def test_scales_dealt_by_an_earlier_version_make_another_run(run, monkeypatch, c
     """Its steps saw other scales; what was not finished is finished, and said."""
     finished = replace(run, variant="static_tokens", scales_per_step=2)
     stopped = replace(finished, out=f"{run.out}-stopped", steps=3)
-    now = identity._settings
+    now = identity.settings_digest
     with monkeypatch.context() as before:
-        before.setattr(identity, "_settings", lambda run, dealing=1: now(run, dealing=dealing))
+        before.setattr(
+            identity, "settings_digest", lambda run, dealing=1: now(run, dealing=dealing)
+        )
         train(finished)
         stop_at(before, 1)
         with pytest.raises(TrainingInterrupted):
