@@ -8,9 +8,9 @@ A setting is `variant/k` or `variant/k/independent`: k groups of a step's 32 cli
 like cards or drawn anew. All settings of a seed see the same clips in the same order, as many steps and so as many
 clips; tokens a step are the same on average. From scratch, or (--from_start) going on from the vanilla of the seed
 that `stretchysnake study motion-digits` trains, whose folder --out then is. Retrieval top-1 over the 15 cells of the
-study, on its three suites, galleries and queries. Resumable: finished trainings and cells are kept, the study's own
-among them; --minutes stops before a training that would start later than that. One thread by default (--threads), so
-that it runs beside other work; rows say which commit measured them.
+study, on its three suites, galleries and queries. Resumable: finished trainings and cells are kept, those of the study
+among them where --rows is a copy of its rows; --minutes stops before a training that would start later than that. One
+thread by default (--threads), so that it runs beside other work; rows say which commit measured them.
 """
 
 import argparse
@@ -46,9 +46,12 @@ SETTINGS = (
 
 
 def name_of(setting: str, steps: int, *, from_start: bool = False) -> str:
-    """What the rows call a setting: budgets of different length are different models."""
+    """What the rows call a setting: another budget is another model; that of the study has its names."""
     variant, k, *draw = setting.split("/")
-    groups = "" if variant == "vanilla" else f" k={k}{' independent' if draw else ''}"
+    groups = f" k={k}{' independent' if draw else ''}"
+    if from_start and steps == StudyRun().steps:
+        return variant + (groups if int(k) > 1 else "")
+    groups = "" if variant == "vanilla" else groups
     return f"{variant}{groups}, {steps} steps{' from a vanilla' if from_start else ''}"
 
 
@@ -87,6 +90,9 @@ def measure(setting: str, seed: int, args, suites, study: StudyRun) -> dict:
         name=name_of(setting, args.steps, from_start=args.from_start),
         placement=Placement(device=args.device),
     )
+    told = {"train_data": suites.source_key, "train_steps": args.steps}
+    told["train_steps"] += study.start_steps if args.from_start else 0
+    told["train_clips"] = told["train_steps"] * study.batch_size
     for suite, clips in suites.clips.items():
         resumed_sweep(
             args.rows,
@@ -95,7 +101,7 @@ def measure(setting: str, seed: int, args, suites, study: StudyRun) -> dict:
             lambda clips=clips: clips,
             study.cells,
             belongs=suites.hold,
-            finish=lambda row: replace(row, train_data=suites.source_key),
+            finish=lambda row: replace(row, **told),
         )
     tokens = sum(s.num_tokens for step in range(run.steps) for s in run.scales_of(step))
     return {
@@ -156,7 +162,8 @@ def main() -> None:
             print(json.dumps(costs[-1]), flush=True)
     rows = read_rows(args.rows)
     names = [name_of(setting, args.steps, from_start=args.from_start) for setting in settings]
-    found = differences(rows, names, [n for n in names if "k=1" in n or "vanilla" in n])
+    alone = [name for name, setting in zip(names, settings, strict=True) if "/1" in setting]
+    found = differences(rows, names, alone)
     for one in found:
         low, high = one["interval"] or (float("nan"), float("nan"))
         print(
