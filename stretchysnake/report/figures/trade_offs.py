@@ -33,16 +33,18 @@ def heat_maps(
     model: str = "static_tokens",
     metric: str = "top1",
 ) -> Picture | None:
-    """Accuracy over (num_frames, size), a map for each of two models, and their difference.
+    """Accuracy over (num_frames, size), a map for each of two models, and their difference; over the seeds both have.
 
     None when neither model was measured: there would be an empty axis.
     """
-    grid = cells_of(rows, dataset=dataset, metric=metric)
+    grid = cells_of(select(rows, model=(baseline, model)), dataset=dataset, metric=metric)
     frames, sizes = (sorted({key[i] for key in grid}) for i in (1, 2))
     maps = [name for name in (baseline, model) if any(key[0] == name for key in grid)]
     if not maps:
         return None
     cells = {m: [[grid[m, t, s] for s in sizes] for t in frames] for m in maps}
+    seeds = max(cell.num_seeds for cell in grid.values())
+    meant = f", means of {seeds} seeds," if seeds > 1 else ""
 
     def draw(plt):
         panels = len(maps) + (len(maps) == 2)
@@ -69,9 +71,9 @@ def heat_maps(
         dataset=dataset,
         alt=f"Heat maps of {metric} on {dataset} over frames and size for {names_of(maps)}.",
         draw=draw,
-        caption=f"Accuracy on {dataset} in percent over frames T and size S, brighter is better, and the difference: "
-        "green static tokens ahead, blue vanilla ahead. Orange outline: vanilla's training scale; thin outline: "
-        "scales that model saw in training; OOM: out of memory; –: not measured.",
+        caption=f"Accuracy on {dataset} in percent{meant} over frames T and size S, brighter is better, and the "
+        "difference: green static tokens ahead, blue vanilla ahead. Orange outline: vanilla's training scale; thin "
+        "outline: scales that model saw in training; OOM: out of memory; –: not measured.",
     )
 
 

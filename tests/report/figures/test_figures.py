@@ -55,6 +55,25 @@ def test_two_figures_share_no_id():
     assert not ids[0] & ids[1] | ids[1] & ids[2] | ids[0] & ids[2]
 
 
+def test_maps_of_two_models_take_the_seeds_that_both_have_whatever_a_third_has():
+    rows = [
+        cell(model, 8, 32, value, seed=seed)
+        for model, values in {
+            "vanilla": (0.2, 0.4),
+            "static_tokens": (0.5, 0.9),
+            "temporal": (0.3,),
+        }.items()
+        for seed, value in enumerate(values)
+    ]
+    picture = heat_maps(rows, dataset=DATASET)
+    with style("#000000") as plt:
+        shown = [text.get_text() for axis in picture.draw(plt).axes for text in axis.texts]
+        plt.close("all")
+    assert shown == ["30", "70", "+40"]
+    assert "in percent, means of 2 seeds, over frames" in picture.caption
+    assert "in percent over frames" in heat_maps(rows[:1], dataset=DATASET).caption
+
+
 def test_hostile_model_name_stays_inside_the_label():
     svg = accuracy_over_size([cell('"><b>$^$', 8, 32, 0.5)], dataset=DATASET).inline()
     assert "<b>" not in svg
