@@ -14,7 +14,7 @@ from stretchysnake.report.figures.picture import (
     names_of,
 )
 from stretchysnake.report.tables.best_cell import BestCell, best_cell
-from stretchysnake.report.tables.cells import datasets_of, models_of
+from stretchysnake.report.tables.cells import datasets_of, models_of, of_shared_seeds
 from stretchysnake.results.rows import Row, select
 
 
@@ -27,6 +27,7 @@ def chosen_cells(
     test queries, as the paper does.
     """
     rows = select(rows, protocol=protocol, metric=("top1", "gallery_top1"), status="ok")
+    rows = of_shared_seeds(rows)
     places = [
         (dataset, model)
         for dataset in datasets_of(rows)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stretchysnake.report.tables.beside_paper import difference_to_paper, printed_number
-from stretchysnake.report.tables.cells import label, models_of, percent
+from stretchysnake.report.tables.cells import label, models_of, of_shared_seeds, percent
 from stretchysnake.report.tables.paper import PaperNumber, paper_numbers
 from stretchysnake.report.tables.plain_table import PlainTable
 from stretchysnake.results.comparison import query_error
@@ -77,10 +77,10 @@ def best_cell(
 def best_cell_table(
     rows: Sequence[Row], *, dataset: str, protocol: str = "retrieval"
 ) -> PlainTable:
-    """Tables 2 and A1 for one data set: both choices for every model, and the paper's number where it has one."""
+    """Tables 2 and A1 for one data set: both choices for every model, over the seeds all have, and the paper's."""
     theirs = _theirs(dataset)
-    lines = []
-    for model in models_of(select(rows, dataset=dataset, protocol=protocol)):
+    lines, rows = [], of_shared_seeds(select(rows, dataset=dataset, protocol=protocol))
+    for model in models_of(rows):
         kwargs = {"dataset": dataset, "protocol": protocol}
         ours = best_cell(rows, model, chosen_by="top1", **kwargs)
         honest = best_cell(rows, model, chosen_by="gallery_top1", **kwargs)

@@ -101,13 +101,13 @@ def cells_of(
 
 
 def of_shared_seeds(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the seeds that all models of the rows have: a mean over easy seeds is not set beside one over hard
-    ones. All rows where no seed is common to all."""
-    seeds: dict[str, set[int]] = {}
+    """The rows, of each data set those of the seeds that all its models have: a mean over easy seeds is not set beside
+    one over hard ones. All rows of a data set where no seed is common to all."""
+    seeds: dict[str, dict[str, set[int]]] = {}
     for row in rows:
-        seeds.setdefault(row.model, set()).add(row.seed)
-    shared = set.intersection(*seeds.values()) if seeds else set()
-    return [row for row in rows if row.seed in shared] if shared else list(rows)
+        seeds.setdefault(row.dataset, {}).setdefault(row.model, set()).add(row.seed)
+    shared = {name: set.intersection(*models.values()) for name, models in seeds.items()}
+    return [row for row in rows if row.seed in shared[row.dataset] or not shared[row.dataset]]
 
 
 def _cell(rows: list[Row], *, model: str, num_frames: int, size: int, native: bool) -> CellMean:

@@ -11,6 +11,7 @@ from stretchysnake.report.tables.cells import (
     label,
     main_rows,
     models_of,
+    of_shared_seeds,
     percent,
     points,
 )
@@ -186,8 +187,9 @@ def _p(value: float | None) -> str:
 
 
 def order_table(rows: Sequence[Row], *, dataset: str, protocol: str = "retrieval") -> PlainTable:
-    """The methods from best to worst by top1 over the cells that all of them have, with intervals."""
-    chosen = latest(select(rows, dataset=dataset, protocol=protocol, metric="top1", status="ok"))
+    """The methods from best to worst by top1 over the cells and seeds that all of them have, with intervals."""
+    chosen = select(rows, dataset=dataset, protocol=protocol, metric="top1", status="ok")
+    chosen = of_shared_seeds(latest(chosen))
     models = models_of(chosen)
     sides: dict[tuple[str, int], dict] = {}
     for row in chosen:

@@ -189,6 +189,21 @@ def test_summary_takes_the_gallerys_choice_only_where_all_have_it():
     assert "without the test queries" in summary(rows + guides).caption
 
 
+def test_summary_takes_the_seeds_that_all_models_of_a_data_set_have():
+    rows = [
+        cell("vanilla", 8, 32, 0.6),
+        cell("static_tokens", 8, 32, 0.5),
+        cell("static_tokens", 8, 32, 0.9, seed=1),
+        cell("static_tokens", 8, 32, 0.7, dataset="other", seed=1),  # alone there
+    ]
+    _, found = chosen_cells(rows)
+    assert {place: best.value for place, best in found.items()} == {
+        (DATASET, "vanilla"): 0.6,
+        (DATASET, "static_tokens"): 0.5,
+        ("other", "static_tokens"): 0.7,
+    }
+
+
 def test_bars_stand_at_vanillas_scale_and_say_what_is_missing():
     rows = grid(VANILLA, WINS)
     rows += [

@@ -42,6 +42,15 @@ def test_each_seed_chooses_its_own_cell():
     assert found.interval.high - found.interval.low > 1  # Student's t with two seeds
 
 
+def test_models_are_set_beside_each_other_over_the_seeds_all_have():
+    rows = [*ROWS, *both("static_tokens", 8, 32, 0.9, 0.9, seed=1)]  # vanilla has seed 0 alone
+    line = best_cell_table(rows, dataset=DATASET).rows[-1]
+    assert (line[0], line[1][:4], line[3][:4], line[-1]) == ("static tokens", "80.0", "75.0", "1")
+    rows.append(cell("vanilla", 8, 32, 0.6, seed=1))
+    line = best_cell_table(rows, dataset=DATASET).rows[-1]
+    assert (line[1][:4], line[3][:4], line[-1]) == ("85.0", "82.5", "2")
+
+
 def test_table_sets_ours_beside_the_papers():
     rows = [*both("static_tokens", 16, 224, 0.9, 0.8, dataset="ucf101")]
     rows += [

@@ -5,7 +5,13 @@ import math
 import pytest
 from hand_made_rows import DATASET, cell
 
-from stretchysnake.report.tables.cells import cells_of, interval_of, main_rows, models_of
+from stretchysnake.report.tables.cells import (
+    cells_of,
+    interval_of,
+    main_rows,
+    models_of,
+    of_shared_seeds,
+)
 from stretchysnake.results.intervals import wilson_interval
 
 
@@ -46,6 +52,13 @@ def test_cells_are_means_over_the_seeds_that_all_models_have():
     assert {one.num_seeds for one in found.values()} == {2}
     apart = cells_of([rows[2], rows[5]], dataset=DATASET)  # none is common: each its own
     assert [one.value for one in apart.values()] == [0.1, 0.9]
+
+
+def test_each_data_set_has_shared_seeds_of_its_own():
+    rows = [cell("vanilla", 8, 32, 0.1, seed=seed) for seed in (0, 1)]
+    rows += [cell("temporal", 8, 32, 0.2, seed=seed) for seed in (1, 2)]
+    there = [cell("vanilla", 8, 32, 0.3, seed=2, dataset="other")]
+    assert of_shared_seeds(rows + there) == [rows[1], rows[2], *there]
 
 
 def test_interval_of_one_seed_is_the_rows_own():

@@ -173,6 +173,14 @@ def test_methods_are_ordered_over_the_cells_all_have():
     assert single.rows[0][1:3] == ("72.5", "64.0 to 81.0 (queries)")
 
 
+def test_methods_are_ordered_over_the_seeds_all_have():
+    # alone, static tokens' seed 7 would put it behind temporal, which never had it
+    easy = [r for r in measured() if (r.num_frames, r.size) == (8, 32)]
+    hard = [row("static_tokens", (8, 32), 0.0, seed=7, weights="static_tokens 7")]
+    with_it, without = (order_table(rows, dataset="toy/short") for rows in (easy + hard, easy))
+    assert with_it.rows == without.rows and {line[3] for line in with_it.rows} == {"3"}
+
+
 def test_words_count_the_data_sets():
     rows = measured() + measured(dataset="toy/long", values={m: v[::-1] for m, v in VALUES.items()})
     lines = claims_in_words(claims(rows))
