@@ -50,9 +50,9 @@ def name_of(setting: str, steps: int, *, from_start: bool = False) -> str:
     variant, k, *draw = setting.split("/")
     groups = f" k={k}{' independent' if draw else ''}"
     if from_start and steps == StudyRun().steps:
-        return variant + (groups if int(k) > 1 else "")
-    groups = "" if variant == "vanilla" else groups
-    return f"{variant}{groups}, {steps} steps{' from a vanilla' if from_start else ''}"
+        return variant if k == "1" else f"{variant}{groups}"
+    name = variant if variant == "vanilla" else f"{variant}{groups}"
+    return f"{name}, {steps} steps{' from a vanilla' if from_start else ''}"
 
 
 def run_of(setting: str, seed: int, args, suites, study: StudyRun) -> TrainRun:
@@ -90,9 +90,8 @@ def measure(setting: str, seed: int, args, suites, study: StudyRun) -> dict:
         name=name_of(setting, args.steps, from_start=args.from_start),
         placement=Placement(device=args.device),
     )
-    told = {"train_data": suites.source_key, "train_steps": args.steps}
-    told["train_steps"] += study.start_steps if args.from_start else 0
-    told["train_clips"] = told["train_steps"] * study.batch_size
+    steps = args.steps + (study.start_steps if args.from_start else 0)
+    told = {"train_steps": steps, "train_clips": steps * study.batch_size}
     for suite, clips in suites.clips.items():
         resumed_sweep(
             args.rows,
@@ -101,7 +100,7 @@ def measure(setting: str, seed: int, args, suites, study: StudyRun) -> dict:
             lambda clips=clips: clips,
             study.cells,
             belongs=suites.hold,
-            finish=lambda row: replace(row, **told),
+            finish=lambda row: replace(row, train_data=suites.source_key, **told),
         )
     tokens = sum(s.num_tokens for step in range(run.steps) for s in run.scales_of(step))
     return {
@@ -162,7 +161,9 @@ def main() -> None:
             print(json.dumps(costs[-1]), flush=True)
     rows = read_rows(args.rows)
     names = [name_of(setting, args.steps, from_start=args.from_start) for setting in settings]
-    alone = [name for name, setting in zip(names, settings, strict=True) if "/1" in setting]
+    alone = [
+        name for name, setting in zip(names, settings, strict=True) if setting.split("/")[1] == "1"
+    ]
     found = differences(rows, names, alone)
     for one in found:
         low, high = one["interval"] or (float("nan"), float("nan"))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from test_published_results import STUDY, with_interval
 
 from stretchysnake.report.tables.cells import percent, points
 from stretchysnake.results.comparison import mean_difference
@@ -10,15 +11,8 @@ from stretchysnake.results.rows import read_rows, select
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCALES = DOCS / "results" / "scales-per-step"
-STUDY = DOCS / "results" / "motion-digits" / "rows.jsonl.gz"
 SUITES = ("short", "fine", "long")
 CELLS = {"away": "away", "native": "vanilla's own"}
-
-
-def measured(difference, *, per_seed=False):
-    low, high = difference.interval
-    text = f"{points(difference.mean)} ({points(low)} to {points(high)})"
-    return f"{text}; {', '.join(map(points, difference.per_seed))}" if per_seed else text
 
 
 def of_budget(rows, steps):
@@ -35,7 +29,9 @@ def of_budget(rows, steps):
             )
             assert {more.seeds, gain.seeds, both.seeds} == {(0, 1, 2)}
             levels = (percent(x) for x in (gain.mean_b, gain.mean_a, more.mean_a))
-            told = (measured(more, per_seed=steps > 1000), measured(gain), measured(both))
+            told = [with_interval(difference) for difference in (more, gain, both)]
+            if steps > 1000:
+                told[0] += f"; {', '.join(map(points, more.per_seed))}"
             yield f"| {' | '.join((f'{suite}, {shown}', *levels, *told))} |"
 
 
@@ -66,12 +62,14 @@ def going_on(rows):
             ]
             (seeds,) = {difference.seeds for difference in found}
             of = f"{seeds[0]} to {seeds[-1]}"
-            yield f"| {' | '.join((shown, where, *map(measured, found), of))} |"
+            yield f"| {' | '.join((shown, where, *map(with_interval, found), of))} |"
 
 
 def test_the_table_of_what_goes_on_from_a_vanilla_follows_from_the_rows():
     ones = {one for _, one in GOING_ON.values()} | {"static_tokens k=4"}
-    rows = select(read_rows(STUDY), protocol="retrieval", metric="top1", model=ones)
+    rows = select(
+        read_rows(STUDY / "rows.jsonl.gz"), protocol="retrieval", metric="top1", model=ones
+    )
     rows += read_rows(SCALES / "from-a-vanilla.jsonl.gz")
     text = (DOCS / "method.md").read_text(encoding="utf-8")
     missing = [line for line in going_on(rows) if line not in text]
